@@ -1,0 +1,1 @@
+"""WCH Jobs on one machine: a private broker, an embedded database and the demo."""

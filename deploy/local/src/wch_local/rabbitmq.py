@@ -1,0 +1,310 @@
+"""A private RabbitMQ node on loopback: own name, ports, cookie and data; never the system's broker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_START_SECONDS = 90
+_STOP_SECONDS = 30
+_MANAGEMENT_OFFSET = 10_000
+_PLUGINS = "[rabbitmq_management]."
+
+
+class LocalBrokerError(Exception):
+    """No broker can be had here; the message says what to do."""
+
+
+def server_program(root: Path) -> Path | None:
+    """Return the server's own start script below a system root, or None; /usr/sbin holds a wrapper that changes user."""
+    for folder in sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin")) + [
+        root / "usr/lib/rabbitmq/bin",
+        *sorted(root.glob("opt/homebrew/opt/rabbitmq/sbin")),
+        *sorted(root.glob("usr/local/opt/rabbitmq/sbin")),
+    ]:
+        if (folder / "rabbitmq-server").exists():
+            return folder / "rabbitmq-server"
+    found = shutil.which("rabbitmq-server") if root == Path("/") else None
+    return Path(found) if found else None
+
+
+def free_port() -> int:
+    """Return a port nobody listens on at loopback at the moment, whose management port is free as well.
+
+    Both lie below the range from which outgoing connections take theirs (32768 and up on Linux).
+    """
+    for _ in range(200):
+        port = 12_000 + secrets.randbelow(10_000)
+        if all(_is_free(number) for number in (port, port + _MANAGEMENT_OFFSET)):
+            return port
+    raise LocalBrokerError("no free port was found between 12000 and 22000")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass
+class PrivateNode:
+    """One node, described by what has to be known to stop it again (it can be kept in a file)."""
+
+    root: str
+    folder: str
+    port: int = 0
+    dist_port: int = 0
+    epmd_port: int = 0
+    user: str = "wch"
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(9))
+    pid: int = 0
+    epmd_pid: int = 0
+
+    @classmethod
+    def new(cls, folder: Path, root: Path = Path("/")) -> PrivateNode:
+        """Describe a node that keeps its data in a folder (in another root: in a folder of that root)."""
+        node = cls(str(root), str(folder))
+        node.port, node.dist_port, node.epmd_port = free_port(), free_port(), free_port()
+        return node
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for a state file."""
+        return asdict(self)
+
+    @property
+    def amqp_url(self) -> str:
+        """Address of the broker, without a virtual host."""
+        return f"amqp://{self.user}:{self.password}@127.0.0.1:{self.port}"
+
+    @property
+    def management_url(self) -> str:
+        """Address of the management UI and API."""
+        return f"http://127.0.0.1:{self.port + _MANAGEMENT_OFFSET}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process is there and is still the one that was started."""
+        return self.pid > 0 and _is_ours(self.pid, str(self.dist_port))
+
+    def start(self) -> None:
+        """Start and wait until the management API answers; raises LocalBrokerError with the node's own words."""
+        inside = Path(self.folder)
+        outside = self._outside(inside)
+        for name in ("db", "log"):
+            (outside / name).mkdir(parents=True, exist_ok=True)
+        (outside / "plugins").write_text(_PLUGINS)
+        (outside / "rabbitmq.conf").write_text(self._configuration())
+        self._ensure_hosts()
+        with (outside / "out").open("ab") as out:
+            epmd = self._command([str(self._epmd()), "-port", str(self.epmd_port), "-address", "127.0.0.1"], bind=False)
+            self.epmd_pid = self._spawn(epmd, out)
+            self.pid = self._spawn(self._command([str(self._program())], bind=True), out)
+        try:
+            self._await_ready()
+        except (httpx.HTTPError, LocalBrokerError) as error:
+            words = (outside / "out").read_text(errors="replace")[-1500:]
+            self.kill()
+            raise LocalBrokerError(f"the private RabbitMQ node did not start ({error}). It said:\n{words}") from None
+
+    def stop(self) -> None:
+        """Stop in order and remove nothing."""
+        self._end(signal.SIGTERM)
+        self._end_epmd()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._end(signal.SIGKILL)
+        self._end_epmd()
+
+    def pause(self) -> None:
+        """Freeze the node, as a stalled machine would."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a frozen node go on."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    def control(self, *words: str) -> str:
+        """Run rabbitmqctl on the node and return what it prints."""
+        program = self._program().with_name("rabbitmqctl")
+        command = self._command([str(program), "-q", *words], bind=True)
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=60)
+        if done.returncode:
+            raise LocalBrokerError(f"rabbitmqctl {' '.join(words)} failed: {done.stderr or done.stdout}")
+        return done.stdout
+
+    def remove(self) -> None:
+        """Delete its data."""
+        shutil.rmtree(self._outside(Path(self.folder)), ignore_errors=True)
+
+    # -- details
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        return self.root != "/"
+
+    def _outside(self, inside: Path) -> Path:
+        return Path(self.root) / str(inside).lstrip("/") if self._is_elsewhere else inside
+
+    def _ensure_hosts(self) -> None:
+        """Give a bare system root the name localhost, without which the node cannot find itself."""
+        hosts = Path(self.root) / "etc/hosts"
+        if self._is_elsewhere and (not hosts.exists() or "localhost" not in hosts.read_text()):
+            with hosts.open("a") as file:
+                file.write("127.0.0.1 localhost\n")
+
+    def _program(self) -> Path:
+        found = server_program(Path(self.root))
+        if found is None:
+            raise LocalBrokerError(f"there is no rabbitmq-server below {self.root}")
+        return Path("/") / found.relative_to(self.root) if self._is_elsewhere else found
+
+    def _epmd(self) -> Path:
+        if self._is_elsewhere:
+            return Path("/usr/bin/epmd")
+        found = shutil.which("epmd") or next(iter(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None)
+        if found is None:
+            raise LocalBrokerError("Erlang's epmd was not found beside rabbitmq-server")
+        return Path(found)
+
+    def _command(self, command: Sequence[str], *, bind: bool) -> list[str]:
+        """Wrap a command to run inside another root, which needs the host's /proc and /dev in a mount namespace of its own."""
+        if not self._is_elsewhere:
+            return list(command)
+        if os.geteuid() != 0:
+            raise LocalBrokerError("WCH_RABBITMQ_ROOT names another system root: only root can run a program inside it")
+        if not bind:
+            return ["chroot", self.root, *command]
+        script = 'mount --rbind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
+        return ["unshare", "--mount", "sh", "-c", script, self.root, *command]
+
+    def _environment(self) -> dict[str, str]:
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        return {
+            "PATH": path if self._is_elsewhere else os.environ.get("PATH", path),
+            "LANG": "C.UTF-8",
+            "HOME": self.folder,
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_NODENAME": f"wch{self.port}@localhost",
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_MNESIA_BASE": f"{self.folder}/db",
+            "RABBITMQ_LOG_BASE": f"{self.folder}/log",
+            "RABBITMQ_CONFIG_FILE": f"{self.folder}/rabbitmq.conf",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.folder}/plugins",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+        }
+
+    def _configuration(self) -> str:
+        return "\n".join(
+            (
+                f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+                "management.tcp.ip = 127.0.0.1",
+                f"management.tcp.port = {self.port + _MANAGEMENT_OFFSET}",
+                f"default_user = {self.user}",
+                f"default_pass = {self.password}",
+                "log.console = true",
+                "log.console.level = warning",
+                "log.file = false",
+                "disk_free_limit.absolute = 100MB",
+                "collect_statistics_interval = 1000",
+                "",
+            )
+        )
+
+    def _spawn(self, command: list[str], out: Any) -> int:  # noqa: ANN401 - an open file
+        process = subprocess.Popen(
+            command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+        )
+        _children[process.pid] = process
+        return process.pid
+
+    @retry(
+        stop=stop_after_delay(_START_SECONDS), wait=wait_fixed(0.2), retry=retry_if_exception_type(httpx.HTTPError), reraise=True
+    )
+    def _await_ready(self) -> None:
+        if _has_ended(self.pid):
+            raise LocalBrokerError("the process ended")
+        url = f"{self.management_url}/api/health/checks/port-listener/{self.port}"
+        httpx.get(url, auth=(self.user, self.password), timeout=5).raise_for_status()
+
+    def _end(self, how: signal.Signals) -> None:
+        if not self.is_running:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if how == signal.SIGTERM:
+                os.kill(self._beam(), how)
+            else:
+                os.killpg(self.pid, how)
+        if not _await_end(self.pid, _STOP_SECONDS):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+            _await_end(self.pid, _STOP_SECONDS)
+        self.pid = 0
+
+    def _beam(self) -> int:
+        """The Erlang machine takes SIGTERM as an orderly stop; it replaced the start script, or is its child."""
+        done = subprocess.run(["pgrep", "-g", str(self.pid), "beam"], capture_output=True, text=True, check=False)  # noqa: S607
+        return int(done.stdout.split()[0]) if done.stdout.split() else self.pid
+
+    def _end_epmd(self) -> None:
+        if self.epmd_pid and _is_ours(self.epmd_pid, str(self.epmd_port)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.epmd_pid, signal.SIGTERM)
+            _await_end(self.epmd_pid, 5)
+        self.epmd_pid = 0
+
+
+def _is_ours(pid: int, mark: str) -> bool:
+    """Whether a process is alive and its command line or environment carries our mark: a pid may have been given away."""
+    if _has_ended(pid):
+        return False
+    try:
+        told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        done = subprocess.run(["ps", "-Eww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
+        told = done.stdout
+    return mark.encode() in told
+
+
+# Children of this process have to be reaped by it; a node described by a state file has another parent.
+_children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def _has_ended(pid: int) -> bool:
+    if (child := _children.get(pid)) is not None:
+        return child.poll() is not None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def _await_end(pid: int, seconds: float) -> bool:
+    @retry(stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry_error_callback=lambda _: False)
+    def ended() -> bool:
+        if not _has_ended(pid):
+            raise TimeoutError
+        return True
+
+    return bool(ended())

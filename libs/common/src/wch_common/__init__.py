@@ -1,0 +1,1 @@
+"""Event contracts and the machinery that every job family of WCH Jobs shares."""

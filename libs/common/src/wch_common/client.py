@@ -1,0 +1,85 @@
+"""Publishing events from any synchronous program.
+
+    client = Client("amqp://shop:…@broker/wch", source="/shop/admin")
+    client.publish(ProductRequested(product_id=17))
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.envelope import ASKER_PATTERN, encode
+from wch_common.errors import PublishError
+from wch_common.event import Event, EventData, new_event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class PublishFailed(PublishError):
+    """Some events of a call are not known to be safe; `failures` holds each with its error, the others are safe."""
+
+    def __init__(self, failures: list[tuple[Event[EventData], PublishError]], total: int) -> None:
+        event, error = failures[0]
+        super().__init__(
+            f"{len(failures)} of {total} events are not known to be published; first {event.type} {event.id}: {error}"
+        )
+        self.failures = failures
+
+
+class Client:
+    """Publishes events with confirms: thread-safe, reconnecting; every call returns only when the broker has them.
+
+    `source` names the publishing program (`/shop/admin`); `shop` and `asker` are added to every event that has none.
+    """
+
+    def __init__(
+        self, url: str, source: str, *, shop: str | None = None, asker: str | None = None, confirm_timeout_seconds: float = 30
+    ) -> None:
+        if not source:
+            raise ValueError("source names the publishing program, like /shop/admin")
+        if asker is not None and not ASKER_PATTERN.match(asker):
+            raise ValueError("asker is lower-case letters, digits, - and _, as it becomes a routing key")
+        self._source = source
+        self._shop = shop
+        self._asker = asker
+        self._publisher = ConfirmedPublisher(url, f"publisher {source}", confirm_timeout_seconds=confirm_timeout_seconds)
+
+    def publish(self, event: EventData | Event[Any], **attributes: Any) -> str:
+        """Publish one event and return its id; `attributes` are the envelope's (id, shop, correlationid, …).
+
+        Raises Unroutable, Refused or Unconfirmed; after Unconfirmed publish again with the same id.
+        """
+        made = self.event(event, **attributes)
+        (error,) = self._publisher.publish([encode(made)])
+        if error is not None:
+            raise error
+        return made.id
+
+    def publish_many(self, events: Iterable[EventData | Event[Any]]) -> list[str]:
+        """Publish many events, their confirms outstanding together, and return their ids; raises PublishFailed."""
+        made = [self.event(event) for event in events]
+        answers = self._publisher.publish([encode(event) for event in made])
+        failures = [(event, error) for event, error in zip(made, answers, strict=True) if error is not None]
+        if failures:
+            raise PublishFailed(failures, len(made))
+        return [event.id for event in made]
+
+    def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:
+        """Return the event as it would be published."""
+        if isinstance(event, Event):
+            return event
+        attributes.setdefault("shop", self._shop)
+        attributes.setdefault("asker", self._asker)
+        return new_event(event, self._source, **attributes)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._publisher.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

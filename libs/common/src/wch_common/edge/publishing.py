@@ -1,0 +1,200 @@
+"""Confirmed publishing for synchronous programs: many outstanding at once, reconnecting, one answer per message.
+
+kombu waits for each confirm; py-amqp's channel beneath it does not have to, and matches no confirm to its message.
+This does both, and throws a channel away after any fault, so that a late confirm can never answer for another message.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import amqp.exceptions
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from wch_common.edge.connection import CONNECTION_ERRORS, new_connection
+from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
+from wch_common.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import kombu
+
+    from wch_common.message import Publication
+
+_WINDOW = 1000
+
+
+class _Lost(Exception):  # noqa: N818 - a private signal
+    """The connection broke or a confirm is overdue; what is not answered is sent again."""
+
+
+class ConfirmedPublisher:
+    """Publishes from any thread over one connection, made when first needed and again when it breaks."""
+
+    def __init__(self, url: str, name: str, *, confirm_timeout_seconds: float = 30.0) -> None:
+        self._url = url
+        self._name = name
+        self._timeout = confirm_timeout_seconds
+        self._lock = threading.RLock()
+        self._window: _Window | None = None
+        self._process = os.getpid()
+
+    def publish(self, publications: Sequence[Publication]) -> list[PublishError | None]:
+        """Publish all and return one answer each, in order: None for confirmed, or the error.
+
+        What a broken connection leaves unanswered is sent again under the same message id until the confirm timeout is over.
+        """
+        answers: dict[int, PublishError | None] = {}
+        with self._lock:
+            for attempt in self._attempts():
+                try:
+                    with attempt:
+                        self._publish_rest(publications, answers)
+                except RetryError:
+                    break
+        late = f"the broker did not confirm within {self._timeout:g} s; the message may be there or not"
+        return [answers.get(place, Unconfirmed(late)) for place in range(len(publications))]
+
+    def close(self) -> None:
+        """Close the connection; the next publish makes a new one."""
+        with self._lock:
+            self._drop()
+
+    def _attempts(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception_type(_Lost),
+            stop=stop_after_delay(self._timeout),
+            wait=wait_random_exponential(multiplier=0.2, max=3),
+        )
+
+    def _publish_rest(self, publications: Sequence[Publication], answers: dict[int, PublishError | None]) -> None:
+        try:
+            window = self._opened()
+            for place, publication in enumerate(publications):
+                if place not in answers:
+                    window.send(place, publication, answers)
+            window.drain(0, answers)
+        except amqp.exceptions.AMQPError as error:
+            self._answer_culprit(error, publications, answers)
+            self._drop()
+            raise _Lost from error
+        except (*CONNECTION_ERRORS, _Lost) as error:
+            self._drop()
+            raise _Lost from error
+
+    def _answer_culprit(
+        self,
+        error: amqp.exceptions.AMQPError,
+        publications: Sequence[Publication],
+        answers: dict[int, PublishError | None],
+    ) -> None:
+        """A missing exchange or permission closes the channel for all; its text names the exchange at fault."""
+        if not isinstance(error, (amqp.exceptions.NotFound, amqp.exceptions.AccessRefused)):
+            return
+        text = redact(str(error.reply_text), 300)
+        kind = Unroutable if isinstance(error, amqp.exceptions.NotFound) else Refused
+        for place, publication in enumerate(publications):
+            topic_named = f"'{publication.routing_key}'" in text or "topic" not in text
+            if place not in answers and f"'{publication.exchange}'" in text and topic_named:
+                answers[place] = kind(text)
+
+    def _opened(self) -> _Window:
+        if self._process != os.getpid():
+            # A forked child must neither use nor close its parent's socket.
+            self._window, self._process = None, os.getpid()
+        if self._window is None:
+            connection = new_connection(self._url, self._name)
+            connection.ensure_connection(max_retries=1, timeout=self._timeout)
+            self._window = _Window(connection, self._timeout)
+        return self._window
+
+    def _drop(self) -> None:
+        window, self._window = self._window, None
+        if window is not None and self._process == os.getpid():
+            window.close()
+
+
+class _Window:
+    """One channel and what is outstanding on it."""
+
+    def __init__(self, connection: kombu.Connection, timeout: float) -> None:
+        self._connection = connection
+        self._timeout = timeout
+        # `confirm_publish` would make the channel wait for each confirm; here they are counted instead.
+        connection.transport_options.pop("confirm_publish", None)
+        self._channel: Any = connection.channel()
+        self._channel.basic_publish = self._channel._basic_publish  # noqa: SLF001 - the one that does not wait
+        self._channel.confirm_select()
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._channel.events["basic_return"].add(self._on_return)
+        self._tag = 0
+        self._outstanding: dict[int, tuple[int, str]] = {}
+        self._ids: set[str] = set()
+        self._returned: dict[str, str] = {}
+        self._answered: dict[int, PublishError | None] = {}
+
+    def send(self, place: int, publication: Publication, answers: dict[int, PublishError | None]) -> None:
+        """Send one message, waiting first while too many are outstanding or one with its id is."""
+        id_ = publication.message.message_id or ""
+        # A returned message carries no delivery tag, only its id: so one in flight per id.
+        if id_ in self._ids:
+            self.drain(0, answers)
+        self.drain(_WINDOW - 1, answers)
+        message = self._channel.prepare_message(
+            publication.message.body,
+            content_type=publication.message.content_type,
+            content_encoding=publication.message.content_encoding,
+            headers=publication.message.headers,
+            properties={"delivery_mode": 2, **({"message_id": id_} if id_ else {})},
+        )
+        self._tag += 1
+        self._outstanding[self._tag] = (place, id_)
+        self._ids.add(id_)
+        self._channel.basic_publish(message, publication.exchange, publication.routing_key, publication.mandatory)
+
+    def drain(self, down_to: int, answers: dict[int, PublishError | None]) -> None:
+        """Wait until no more than so many are outstanding; raises _Lost when the broker is silent for too long."""
+        deadline = time.monotonic() + self._timeout
+        while len(self._outstanding) > down_to:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _Lost
+            try:
+                self._connection.drain_events(timeout=left)
+            except (socket.timeout, TimeoutError):
+                raise _Lost from None
+        if self._answered:
+            answers.update(self._answered)
+            self._answered.clear()
+
+    def close(self) -> None:
+        """Close without waiting for a broker that may be gone."""
+        self._connection.collect(socket_timeout=1)
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - AMQP's own argument
+        self._settle(tag, multiple, refused=False)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - AMQP's own argument
+        self._settle(tag, multiple, refused=True)
+
+    def _settle(self, tag: int, multiple: bool, *, refused: bool) -> None:  # noqa: FBT001 - AMQP's own argument
+        for done in [one for one in self._outstanding if one <= tag] if multiple else [tag]:
+            place, id_ = self._outstanding.pop(done, (-1, ""))
+            self._ids.discard(id_)
+            error: PublishError | None = None
+            if reason := self._returned.pop(id_, None):
+                error = Unroutable(reason)
+            elif refused:
+                error = Refused("the broker refused the message: a queue is full or unavailable")
+            if place >= 0:
+                self._answered[place] = error
+
+    def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ANN401, ARG002
+        id_ = message.properties.get("message_id", "")
+        self._returned[id_] = f"no queue takes {routing_key!r} from exchange {exchange!r}"

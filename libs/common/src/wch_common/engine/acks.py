@@ -1,0 +1,55 @@
+"""Which deliveries of one channel are done, and the fewest acknowledgements that say so."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class AckWindow:
+    """Collects finished delivery tags of one channel and flushes them together.
+
+    Tags rise by one from 1. All tags up to the watermark are settled; what is done above it is acknowledged one by one.
+    """
+
+    def __init__(self, ack: Callable[[int, bool], None]) -> None:
+        self._ack = ack
+        self._watermark = 0
+        self._done: set[int] = set()
+        self._settled_above: set[int] = set()
+
+    def done(self, tag: int) -> None:
+        """Note that the delivery may be acknowledged with the next flush."""
+        self._done.add(tag)
+
+    def settled(self, tag: int) -> None:
+        """Note that the delivery was settled otherwise (given back), so that the watermark can pass it."""
+        self._settled_above.add(tag)
+
+    @property
+    def waiting(self) -> int:
+        """How many finished deliveries are not acknowledged yet."""
+        return len(self._done)
+
+    def flush(self) -> None:
+        """Acknowledge everything that is done: once up to the watermark, then one by one above it."""
+        done, settled, last, covered = self._done, self._settled_above, 0, 0
+        while True:
+            following = self._watermark + 1
+            if following in done:
+                done.discard(following)
+                last, covered = following, covered + 1
+            elif following in settled:
+                settled.discard(following)
+            else:
+                break
+            self._watermark = following
+        if last:
+            # The broker refuses a multiple ack whose own tag is settled already, so it names the last open one.
+            self._ack(last, covered > 1)
+        for tag in sorted(done):
+            self._ack(tag, False)
+            settled.add(tag)
+        done.clear()

@@ -1,0 +1,70 @@
+"""/healthz (the loop turns), /readyz (consuming, database there) and /metrics, served from a thread of their own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+
+from prometheus_client import make_wsgi_app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from prometheus_client import CollectorRegistry
+
+_LOOP_SILENT_SECONDS = 30.0
+
+
+class _Server(WSGIServer):
+    # A restart must not wait for the old process's sockets.
+    allow_reuse_address = True
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 5
+
+    def log_message(self, *_: Any) -> None:  # noqa: ANN401 - probes come every few seconds
+        """Say nothing."""
+
+
+class Health:
+    """Answers probes and scrapes; `not_ready` returns what is missing, in words."""
+
+    def __init__(self, registry: CollectorRegistry, not_ready: Callable[[], list[str]]) -> None:
+        self._metrics = make_wsgi_app(registry)
+        self._not_ready = not_ready
+        self._beat = time.monotonic()
+        self._server: _Server | None = None
+
+    def beat(self) -> None:
+        """Say that the loop turns."""
+        self._beat = time.monotonic()
+
+    def start(self, host: str, port: int) -> int:
+        """Listen; returns the port (0 takes any free one)."""
+        self._server = make_server(host, port, self._answer, server_class=_Server, handler_class=_Quiet)
+        threading.Thread(target=self._server.serve_forever, daemon=True, name="health").start()
+        return self._server.server_port
+
+    def stop(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+
+    def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - WSGI
+        path = environ.get("PATH_INFO")
+        if path == "/metrics":
+            return self._metrics(environ, start_response)
+        if path == "/healthz":
+            silent = time.monotonic() - self._beat
+            problems = [f"the event loop has not turned for {silent:.0f} s"] if silent > _LOOP_SILENT_SECONDS else []
+        elif path == "/readyz":
+            problems = self._not_ready()
+        else:
+            start_response("404 Not Found", [("Content-Type", "text/plain")])
+            return [b"there are /healthz, /readyz and /metrics\n"]
+        start_response("503 Service Unavailable" if problems else "200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+        return [("\n".join(problems) or "ok").encode() + b"\n"]

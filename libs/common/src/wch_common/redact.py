@@ -1,0 +1,49 @@
+"""The one place that takes personal data and secrets out of text before it is logged or put into a header."""
+
+from __future__ import annotations
+
+import re
+
+_RULES = (
+    # user:password@ in addresses
+    (re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*@"), "<hidden>@"),
+    # keys in queries, forms and headers: access_token=…, "consumer_secret": "…", Authorization: Bearer …
+    (
+        re.compile(
+            r"(?i)\b([\w-]*(?:token|secret|password|passwd|api[_-]?key|consumer_key|appsecret_proof|authorization))"
+            r"(\"?'?\s*[=:]\s*\"?'?)(?:bearer\s+|basic\s+)?[^\s&\"',;}]+"
+        ),
+        r"\1\2<hidden>",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)\s+[a-z0-9._~+/=-]{8,}"), r"\1 <hidden>"),
+    # WooCommerce keys and Graph tokens by their own looks
+    (re.compile(r"\bc[ks]_[0-9a-f]{8,}\b"), "<hidden>"),
+    (re.compile(r"\bEAA[A-Za-z0-9]{16,}\b"), "<hidden>"),
+    # telephone numbers, with or without punctuation; a digit run of 9 to 15 may be one
+    (re.compile(r"\+\d[\d\s().-]{5,18}\d"), "<number>"),
+    (re.compile(r"(?<![\w.-])\d{9,15}(?![\w-])"), "<number>"),
+)
+
+
+def redact(text: str, limit: int | None = None) -> str:
+    """Return the text without secrets and telephone numbers, printable as UTF-8, cut to `limit` characters.
+
+    It is cut before it is searched as well, so that a message of megabytes costs no more than a short one.
+    """
+    if limit is not None and len(text) > 4 * limit:
+        text = text[: 4 * limit]
+    text = text.encode("utf-8", "replace").decode("utf-8").replace("\x00", "")
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    if limit is not None and len(text) > limit:
+        return text[: limit - 1] + "…"
+    return text
+
+
+def error_text(error: BaseException, limit: int = 1000) -> str:
+    """Return an error's text, redacted, whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - any error may hide in a foreign __str__
+        text = "(its text cannot be read)"
+    return redact(text, limit)

@@ -1,0 +1,92 @@
+"""Keeps one queue consumed: a subscription made again whenever it ends, and the worker behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wch_common.engine.connection import Link, backoff_seconds
+from wch_common.engine.consuming import Subscription
+from wch_common.redact import error_text
+from wch_common.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from wch_common.metrics import QueueMetrics
+    from wch_common.runtime.gate import Gate
+    from wch_common.runtime.job import Job
+    from wch_common.runtime.settlement import Settlement
+
+log = structlog.get_logger(__name__)
+
+_STEADY_SECONDS = 5.0
+
+
+class Consumer:
+    """One queue of a service, from start to stop."""
+
+    def __init__(self, job: Job, link: Link, settlement: Settlement, metrics: QueueMetrics, gate: Gate) -> None:
+        self.name = job.queue.name
+        self._policy = job.queue.policy
+        self._link = link
+        self._settlement = settlement
+        self._subscription: Subscription | None = None
+        self._stopping = False
+        self.worker = Worker(job, settlement, metrics, gate, self._handed_out)
+        self.down_since: float | None = time.monotonic()
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Start consuming; the tasks end only by `stop`, or fail for the process to end."""
+        return [asyncio.create_task(self._subscribe(), name=f"{self.name} subscription"), *self.worker.start()]
+
+    @property
+    def problem(self) -> str | None:
+        """Why the queue is not being worked, in words, or None."""
+        if self.down_since is not None:
+            return f"{self.name}: not consuming for {time.monotonic() - self.down_since:.0f} s"
+        if self._settlement.stuck:
+            return f"{self.name}: {self._settlement.stuck} settlements fail and are repeated"
+        return None
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Cancel the consumer, finish what runs within the grace, give back the rest, and close in order."""
+        self._stopping = True
+        subscription = self._subscription
+        if subscription is not None:
+            await subscription.stop()
+        self.worker.give_back_waiting()
+        deadline = time.monotonic() + grace_seconds
+        while self.worker.running and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if self.worker.running:
+            log.warning("grace_over", queue=self.name, running=self.worker.running)
+        self.worker.interrupt()
+        await asyncio.sleep(0)
+        if subscription is not None:
+            with contextlib.suppress(ConnectionError):
+                await subscription.close()
+
+    async def _subscribe(self) -> None:
+        failures = 0
+        while not self._stopping:
+            connection = await self._link.connected()
+            began = time.monotonic()
+            try:
+                self._subscription = await Subscription.open(connection, self.name, self._policy, self.worker.deliver)
+                self.down_since = None
+                log.info("consuming", queue=self.name)
+                reason = await self._subscription.over()
+            except ConnectionError as error:
+                reason = error_text(error)
+            if self._stopping:
+                return
+            failures = 1 if time.monotonic() - began > _STEADY_SECONDS else failures + 1
+            self.down_since = self.down_since or time.monotonic()
+            log.warning("consuming_ended", queue=self.name, reason=reason, failures=failures)
+            await asyncio.sleep(backoff_seconds(failures))
+
+    def _handed_out(self) -> int:
+        return self._subscription.prefetch if self._subscription is not None else 1

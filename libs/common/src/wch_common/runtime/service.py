@@ -1,0 +1,227 @@
+"""A service: its connections, its queues at work, its health, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
+
+import structlog
+import uvloop
+
+from wch_common.edge.connection import BrokerUnreachable
+from wch_common.edge.declare import declare, look
+from wch_common.engine.connection import Link, backoff_seconds
+from wch_common.engine.publishing import Publisher
+from wch_common.envelope import encode
+from wch_common.errors import RecoveryFailed, SettingsError, TopologyMismatch, WchError
+from wch_common.headers import Worker as WorkerName
+from wch_common.health import Health
+from wch_common.logs import configure_logs
+from wch_common.metrics import Metrics, QueueMetrics
+from wch_common.redact import error_text
+from wch_common.runtime.consumer import Consumer
+from wch_common.runtime.gate import Gate
+from wch_common.runtime.settlement import Settlement
+from wch_common.settings import ServiceSettings, load_settings, masked
+from wch_common.topology import Topology, WorkQueue
+
+if TYPE_CHECKING:
+    from wch_common.event import Event, EventData
+    from wch_common.runtime.job import Job
+    from wch_common.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+_TICK_SECONDS = 1.0
+
+SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
+
+
+@dataclass
+class Platform(Generic[SettingsT]):
+    """What the runtime offers a service while it is being put together."""
+
+    service: str
+    settings: SettingsT
+    metrics: Metrics
+    publisher: Publisher
+    resources: AsyncExitStack
+    """Closed at the end, last entered first."""
+    store: Store | None = None
+    background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    """Loops that run as long as the service; one that fails ends it."""
+
+    @property
+    def source(self) -> str:
+        """The CloudEvents source of what this service publishes."""
+        return f"/wch/{self.service}"
+
+    def queue(self, default: WorkQueue) -> WorkQueue:
+        """Return the queue with what the settings change."""
+        return replace(default, policy=self.settings.policy(default.name, default.policy))
+
+    async def emit(self, event: Event[EventData]) -> None:
+        """Publish an event and wait for its confirm; for families without tables."""
+        await self.publisher.publish(encode(event))
+
+
+Compose: TypeAlias = Callable[[Platform[SettingsT]], Awaitable[Sequence["Job"]]]
+
+
+def run_service(name: str, settings_type: type[SettingsT], compose: Compose[SettingsT]) -> int:
+    """Run a service until it is told to stop; returns the exit code (0 stopped, 1 failed, 2 wrong settings)."""
+    try:
+        settings = load_settings(settings_type)
+    except SettingsError as error:
+        print(f"wch-{name} cannot start: {error}", file=sys.stderr)  # noqa: T201 - logs are not configured yet
+        return 2
+    configure_logs(service=name, level=settings.log_level, as_json=settings.log_format == "json")
+    log.info("starting", version=package_version(name), settings=masked(settings))
+    return uvloop.run(_until_signalled(name, settings, compose))
+
+
+async def _until_signalled(name: str, settings: SettingsT, compose: Compose[SettingsT]) -> int:
+    service = Service(name, settings, compose)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, service.stop_requested.set)
+    return await service.run()
+
+
+def package_version(name: str) -> str:
+    """Return the installed version of a service's package."""
+    try:
+        return importlib.metadata.version(f"wch-{name}")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class Service(Generic[SettingsT]):
+    """Puts a service together, runs it until a signal or a failure, and takes it apart in order."""
+
+    def __init__(self, name: str, settings: SettingsT, compose: Compose[SettingsT]) -> None:
+        self.name = name
+        self._settings = settings
+        self._compose = compose
+        self._consuming = Link(settings.amqp_url.get_secret_value(), f"wch-{name} consuming")
+        self._publishing = Link(settings.amqp_url.get_secret_value(), f"wch-{name} publishing")
+        self._publisher = Publisher(self._publishing, confirm_timeout_seconds=settings.confirm_timeout_seconds)
+        self._metrics = Metrics()
+        self._consumers: list[Consumer] = []
+        self._gate = Gate()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.stop_requested = asyncio.Event()
+
+    async def run(self) -> int:
+        """Run until stopped; returns the exit code."""
+        async with AsyncExitStack() as resources:
+            try:
+                await self._start(resources)
+                await self._until_stopped()
+            except (WchError, ExceptionGroup) as error:
+                log.error("service_failed", error=error_text(error))
+                return 1
+            finally:
+                await self._stop()
+        log.info("stopped")
+        return 0
+
+    async def _start(self, resources: AsyncExitStack) -> None:
+        platform = Platform(self.name, self._settings, self._metrics, self._publisher, resources)
+        jobs = await self._compose(platform)
+        await self._prepare_topology(Topology(tuple(job.queue for job in jobs)))
+        if platform.store is not None:
+            self._gate = Gate(platform.store.ping)
+        worker = WorkerName(package_version(self.name))
+        for job in jobs:
+            settlement = Settlement(job.queue, self._publisher, worker, platform.store)
+            metrics = QueueMetrics(self._metrics, job.queue.name)
+            named = replace(job, source=platform.source)
+            self._consumers.append(Consumer(named, self._consuming, settlement, metrics, self._gate))
+        health = Health(self._metrics.registry, self.not_ready)
+        port = health.start(self._settings.health_host, self._settings.health_port)
+        resources.callback(health.stop)
+        log.info("serving_health", port=port)
+        for run in (self._consuming.run, self._publishing.run, self._publisher.run, lambda: self._tick(health)):
+            self._tasks.append(asyncio.create_task(run()))
+        self._tasks += [asyncio.create_task(_forever(run)) for run in platform.background]
+        for consumer in self._consumers:
+            self._tasks += consumer.start()
+
+    async def _prepare_topology(self, topology: Topology) -> None:
+        """Declare or look, until the broker answers; a mismatch ends the start, as waiting does not mend it."""
+        url, began, failures = self._settings.amqp_url.get_secret_value(), time.monotonic(), 0
+        prepare = declare if self._settings.declare_topology else look
+        while not self.stop_requested.is_set():
+            try:
+                await asyncio.to_thread(prepare, url, topology)
+            except TopologyMismatch:
+                raise
+            except (BrokerUnreachable, OSError) as error:
+                failures += 1
+                if time.monotonic() - began > self._settings.recovery_limit_seconds:
+                    raise RecoveryFailed(error_text(error)) from error
+                log.warning("broker_unreachable", failures=failures, error=error_text(error))
+                await asyncio.sleep(backoff_seconds(failures))
+            else:
+                return
+
+    async def _until_stopped(self) -> None:
+        """Wait for the signal to stop; a task that ended by itself is a failure and is raised."""
+        stop = asyncio.create_task(self.stop_requested.wait())
+        await asyncio.wait((stop, *self._tasks), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        for task in self._tasks:
+            if task.done() and not task.cancelled():
+                if (error := task.exception()) is not None:
+                    raise error if isinstance(error, WchError) else WchError(f"{task.get_name()}: {error!r}") from error
+                if not self.stop_requested.is_set():
+                    raise WchError(f"{task.get_name()} ended by itself")
+
+    async def _tick(self, health: Health) -> None:
+        """Beat for the liveness probe, set the gauges, and end the process when recovery fails for long."""
+        limit = self._settings.recovery_limit_seconds
+        while True:
+            health.beat()
+            now = time.monotonic()
+            for consumer in self._consumers:
+                self._metrics.running.labels(consumer.name).set(consumer.worker.running)
+                self._metrics.held.labels(consumer.name).set(consumer.worker.held)
+                self._metrics.consuming.labels(consumer.name).set(consumer.problem is None)
+            since = [
+                *(consumer.down_since for consumer in self._consumers),
+                self._publishing.down_since,
+                self._gate.closed_since,
+            ]
+            longest = max((now - moment for moment in since if moment is not None), default=0.0)
+            if longest > limit:
+                raise RecoveryFailed(f"not working for {longest:.0f} s: {'; '.join(self.not_ready())}")
+            await asyncio.sleep(_TICK_SECONDS)
+
+    def not_ready(self) -> list[str]:
+        """Return what keeps the service from working, in words."""
+        problems = [problem for consumer in self._consumers if (problem := consumer.problem)]
+        if not self._publisher.is_ready:
+            problems.append("publishing: not connected, or the broker blocks it (memory or disk alarm)")
+        if not self._gate.is_open:
+            problems.append("database: does not answer")
+        return problems
+
+    async def _stop(self) -> None:
+        log.info("stopping", consumers=len(self._consumers))
+        await asyncio.gather(*(consumer.stop(self._settings.grace_seconds) for consumer in self._consumers))
+        for task in self._tasks:
+            task.cancel()
+        await self._consuming.close()
+        await self._publishing.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def _forever(run: Callable[[], Awaitable[None]]) -> None:
+    await run()

@@ -1,0 +1,389 @@
+"""One queue at work: slots that take deliveries, and the path of each from decoding to settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wch_common import headers as wch
+from wch_common.envelope import decode
+from wch_common.errors import Interrupted, ShuttingDown, WchError
+from wch_common.logs import bound
+from wch_common.policy import KILLED_PROCESS_DELIVERIES, ToDeadLetters, ToParking, Verdict, judge
+from wch_common.redact import error_text
+from wch_common.registry import Registry
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from wch_common.engine.consuming import Delivery
+    from wch_common.event import Event, EventData
+    from wch_common.metrics import QueueMetrics
+    from wch_common.runtime.gate import Gate
+    from wch_common.runtime.job import Answer, Job
+    from wch_common.runtime.settlement import Settlement
+
+log = structlog.get_logger(__name__)
+
+_SLOW_SECONDS = 10.0
+_REMEMBERED = 10_000
+# RabbitMQ takes a delivery back after 30 minutes; a thread cannot be stopped, so the process ends before that.
+_BROKER_LIMIT_SECONDS = 29 * 60.0
+
+
+class TimeLimitExceeded(WchError):
+    """The handler ran longer than its queue's time limit and was cancelled."""
+
+
+class KilledProcess(WchError):
+    """The message ended its process again and again."""
+
+
+class HandlerStuck(WchError):
+    """A blocking handler outlived the broker's limit on unacknowledged deliveries; the process must end."""
+
+
+class Slot:
+    """One place in which a handler runs."""
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.since = 0.0
+        self.overdue = False
+
+
+class Worker:
+    """Handles the deliveries of one queue, so many at a time, until stopped."""
+
+    def __init__(
+        self, job: Job, settlement: Settlement, metrics: QueueMetrics, gate: Gate, handed_out: Callable[[], int]
+    ) -> None:
+        self._job = job
+        self._queue = job.queue
+        self._policy = job.queue.policy
+        self._registry = Registry(job.queue.models)
+        self._settlement = settlement
+        self._metrics = metrics
+        self._gate = gate
+        self._arrived: deque[Delivery] = deque()
+        self._idle: deque[asyncio.Future[None]] = deque()
+        self._slots = [Slot() for _ in range(1 if job.together else self._policy.concurrency)]
+        self._done_unacked: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+        # How many deliveries the broker hands out at the moment; a batch does not wait for more than that.
+        self._handed_out = handed_out
+        self.stopping = False
+
+    # -- taking deliveries
+
+    def deliver(self, delivery: Delivery) -> None:
+        """Take a delivery from the subscription."""
+        self._arrived.append(delivery)
+        while self._idle:
+            waiter = self._idle.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def start(self) -> list[asyncio.Task[None]]:
+        """Start the slots and the watch over their time; the tasks end by `stop`, or fail for the process to end."""
+        work = self._work_batches if self._job.together else self._work
+        for slot in self._slots:
+            slot.task = asyncio.create_task(work(slot), name=f"{self._queue.name} slot")
+        watch = asyncio.create_task(self._watch_time(), name=f"{self._queue.name} watch")
+        return [watch, *(slot.task for slot in self._slots if slot.task)]
+
+    def give_back_waiting(self) -> None:
+        """Return everything no handler has begun on to its queue."""
+        self.stopping = True
+        while self._arrived:
+            self._arrived.popleft().give_back()
+
+    def interrupt(self) -> None:
+        """Cancel what still runs; its deliveries go back unspent."""
+        for slot in self._slots:
+            if slot.task:
+                slot.task.cancel()
+
+    @property
+    def running(self) -> int:
+        """How many handlers run."""
+        return sum(slot.since > 0 for slot in self._slots)
+
+    @property
+    def held(self) -> int:
+        """How many deliveries wait for a slot."""
+        return len(self._arrived)
+
+    async def _next(self) -> Delivery:
+        """Wait for the next delivery that is still ours, and for the gate to be open."""
+        while True:
+            while not self._arrived or self._settlement.stuck or not self._gate.is_open:
+                if self._arrived:
+                    await asyncio.sleep(0.05)  # paused: the gate opens by a probe, not by a delivery
+                    continue
+                waiter = asyncio.get_running_loop().create_future()
+                self._idle.append(waiter)
+                await waiter
+            delivery = self._arrived.popleft()
+            if delivery.is_held:
+                return delivery
+
+    async def _work(self, slot: Slot) -> None:
+        while not self.stopping:
+            delivery = await self._next()
+            await self.process(slot, delivery)
+
+    # -- the path of one delivery
+
+    async def process(self, slot: Slot, delivery: Delivery) -> None:
+        """The whole path: decode, handle, and then acknowledge, or decide and settle."""
+        slot.since = started = time.monotonic()
+        event: Event[EventData] | None = None
+        try:
+            event = self._decode(delivery)
+            if not self._is_done(event):
+                await self._handle(slot, event, delivery)
+        except Interrupted as interruption:
+            delivery.give_back()
+            outcome = "interrupted"
+            log.info("handler_interrupted", queue=self._queue.name, reason=error_text(interruption))
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+            slot.since = 0.0
+            outcome = await self._settle_failure(delivery, event, error)
+        else:
+            outcome = "done"
+            self._acknowledge(delivery, event)
+        slot.since = 0.0
+        self._tell(event, outcome, time.monotonic() - started)
+
+    def _decode(self, delivery: Delivery) -> Event[EventData]:
+        if delivery.redelivered and delivery.delivery_count >= KILLED_PROCESS_DELIVERIES:
+            raise KilledProcess(f"handed out {delivery.delivery_count} times and never settled: it ends its process")
+        message = delivery.message
+        return decode(
+            message,
+            self._registry,
+            exchange=delivery.exchange,
+            routing_key=delivery.routing_key,
+            queue=self._queue.name,
+            attempt=wch.attempts_made(message) + 1,
+            replay=wch.replay_count(message),
+        )
+
+    async def _handle(self, slot: Slot, event: Event[EventData], delivery: Delivery) -> None:
+        """Run the handler, again at once after an interruption that has passed (the database answers again)."""
+        handler = self._job.each[event.type]
+        while True:
+            try:
+                with bound(event):
+                    await self._within_limit(slot, handler(event))
+            except ShuttingDown:
+                raise
+            except Interrupted as interruption:
+                slot.since = 0.0
+                await self._gate.wait_open(interruption)
+                if not delivery.is_held:
+                    raise
+                slot.since = time.monotonic()
+            else:
+                return
+
+    async def _within_limit(self, slot: Slot, work: Awaitable[None]) -> None:
+        """Await the handler; a cancellation is the time limit's, the shutdown's, or the handler's own failure."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            ours = task is not None and task.cancelling() > 0
+            if ours and task is not None:
+                task.uncancel()
+            if slot.overdue:
+                slot.overdue = False
+                raise TimeLimitExceeded(f"over its time limit of {self._policy.time_limit_seconds:g} s") from None
+            if ours:
+                raise ShuttingDown("the process is stopping") from None
+            raise RuntimeError("the handler was cancelled from inside") from None
+
+    async def _settle_failure(self, delivery: Delivery, event: Event[EventData] | None, error: Exception) -> str:
+        """Decide and carry out; returns the outcome's name."""
+        verdict = self._verdict(delivery, event, error)
+        answer = None
+        if isinstance(verdict, ToDeadLetters) and event is not None and self._job.given_up is not None:
+            data = self._job.given_up(event, error_text(error))
+            answer = event.derive(data, self._job.source, key="given_up") if data is not None else None
+        outcome = _outcome_name(verdict)
+        safe = await self._settlement.settle(delivery, error, verdict, answer=answer)
+        with bound(event):
+            log.warning(
+                "event_" + (outcome if safe else "settlement_lost"),
+                queue=self._queue.name,
+                wait_seconds=getattr(verdict, "seconds", None),
+                kind=getattr(verdict, "kind", None),
+                error=f"{type(error).__name__}: {error_text(error)}",
+            )
+        return outcome if safe else "lost_delivery"
+
+    def _verdict(self, delivery: Delivery, event: Event[EventData] | None, error: Exception) -> Verdict:
+        if isinstance(error, KilledProcess):
+            return ToDeadLetters("killed_process")
+        standing = wch.standing(delivery.message, event)
+        return judge(error, standing, self._policy, can_park=self._settlement.can_park)
+
+    def _acknowledge(self, delivery: Delivery, event: Event[EventData]) -> None:
+        """Acknowledge; where the channel is gone, remember the event, so that its redelivery is only acknowledged."""
+        if delivery.ack():
+            return
+        self._done_unacked[event.source, event.id, event.attempt, event.replay] = None
+        if len(self._done_unacked) > _REMEMBERED:
+            self._done_unacked.popitem(last=False)
+
+    def _is_done(self, event: Event[EventData]) -> bool:
+        key = (event.source, event.id, event.attempt, event.replay)
+        return bool(self._done_unacked) and self._done_unacked.pop(key, True) is None
+
+    def _tell(self, event: Event[EventData] | None, outcome: str, seconds: float) -> None:
+        type_ = event.type if event is not None else "undecodable"
+        age = (datetime.now(UTC) - event.time).total_seconds() if event is not None and event.time else None
+        self._metrics.tell(type_, outcome, seconds=seconds, age_seconds=age)
+        if outcome == "done" and event is not None:
+            slow = seconds > _SLOW_SECONDS
+            with bound(event):
+                (log.info if slow else log.debug)("event_done", queue=self._queue.name, seconds=round(seconds, 3))
+
+    # -- batches
+
+    async def _work_batches(self, slot: Slot) -> None:
+        while not self.stopping:
+            if deliveries := await self._collect():
+                await self.process_batch(slot, deliveries)
+
+    async def _collect(self) -> list[Delivery]:
+        """Take deliveries until the batch is full, everything the broker hands out is here, or the window is over."""
+        batching = self._policy.batching
+        if batching is None:
+            raise AssertionError("a batch job without batching was refused at its construction")
+        taken = [await self._next()]
+        deadline = time.monotonic() + batching.window_seconds
+        while len(taken) < min(batching.size, self._handed_out()) and not self.stopping:
+            if self._arrived:
+                taken.append(self._arrived.popleft())
+                continue
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            waiter = asyncio.get_running_loop().create_future()
+            self._idle.append(waiter)
+            try:
+                await asyncio.wait((waiter,), timeout=left)
+            except asyncio.CancelledError:
+                _give_back(taken)
+                raise
+            waiter.cancel()
+        if self.stopping:
+            _give_back(taken)
+            return []
+        return [delivery for delivery in taken if delivery.is_held]
+
+    async def process_batch(self, slot: Slot, deliveries: Sequence[Delivery]) -> None:
+        """The whole path of a batch: decode each, handle together, settle each by its own answer."""
+        slot.since = started = time.monotonic()
+        failed: list[tuple[Delivery, Event[EventData] | None, Exception]] = []
+        good: list[tuple[Delivery, Event[EventData]]] = []
+        for delivery in deliveries:
+            try:
+                event = self._decode(delivery)
+            except Exception as error:  # noqa: BLE001 - whatever decoding raises is an outcome
+                failed.append((delivery, None, error))
+            else:
+                good.append((delivery, event))
+        answers = await self._answers(slot, good)
+        slot.since = 0.0
+        for (delivery, event), answer in zip(good, answers, strict=True):
+            if answer is None:
+                self._acknowledge(delivery, event)
+                self._tell(event, "done", time.monotonic() - started)
+            elif isinstance(answer, Interrupted):
+                delivery.give_back()
+                self._tell(event, "interrupted", time.monotonic() - started)
+            else:
+                failed.append((delivery, event, answer))
+        outcomes = await asyncio.gather(*(self._settle_failure(*failure) for failure in failed))
+        for (_, failed_event, _), outcome in zip(failed, outcomes, strict=True):
+            self._tell(failed_event, outcome, time.monotonic() - started)
+
+    async def _answers(self, slot: Slot, good: Sequence[tuple[Delivery, Event[EventData]]]) -> Sequence[Answer]:
+        """Run the batch handler; what it raises is the answer for every event."""
+        todo = [(delivery, event) for delivery, event in good if not self._is_done(event)]
+        answers: dict[int, Answer] = {}
+        if todo:
+            try:
+                given = await self._handle_batch(slot, [event for _, event in todo], todo[0][0])
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+                given = [error] * len(todo)
+            answers = {id(delivery): answer for (delivery, _), answer in zip(todo, given, strict=True)}
+        return [answers.get(id(delivery)) for delivery, _ in good]
+
+    async def _handle_batch(self, slot: Slot, events: list[Event[EventData]], first: Delivery) -> Sequence[Answer]:
+        handler = self._job.together
+        if handler is None:
+            raise AssertionError("a batch was collected for a job without a batch handler")
+        given: Sequence[Answer] = ()
+
+        async def run() -> None:
+            nonlocal given
+            given = await handler(events)
+
+        while True:
+            try:
+                await self._within_limit(slot, run())
+            except ShuttingDown:
+                raise
+            except Interrupted as interruption:
+                slot.since = 0.0
+                await self._gate.wait_open(interruption)
+                if not first.is_held:
+                    raise
+                slot.since = time.monotonic()
+            else:
+                break
+        if len(given) != len(events):
+            raise RuntimeError(f"the batch handler answered {len(given)} times for {len(events)} events")
+        return given
+
+    # -- time
+
+    async def _watch_time(self) -> None:
+        """Cancel handlers over their limit; one look a second costs less than a timer per event."""
+        limit = self._policy.time_limit_seconds
+        while True:
+            await asyncio.sleep(min(1.0, limit / 10))
+            now = time.monotonic()
+            for slot in self._slots:
+                if not slot.since or now - slot.since < limit or slot.overdue:
+                    continue
+                if not self._job.blocking:
+                    slot.overdue = True
+                    if slot.task:
+                        slot.task.cancel()
+                elif now - slot.since > _BROKER_LIMIT_SECONDS:
+                    raise HandlerStuck(f"{self._queue.name}: a blocking handler runs for {now - slot.since:.0f} s")
+                else:
+                    log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(now - slot.since))
+
+
+def _outcome_name(verdict: Verdict) -> str:
+    if isinstance(verdict, ToDeadLetters):
+        return "dead_lettered"
+    if isinstance(verdict, ToParking) or not verdict.counted:
+        return "parked"
+    return "retried"
+
+
+def _give_back(deliveries: Iterable[Delivery]) -> None:
+    for delivery in deliveries:
+        delivery.give_back()

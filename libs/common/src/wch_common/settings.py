@@ -1,0 +1,158 @@
+"""Settings from the environment: one frozen object per service, read once in main, every mistake named at once."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from wch_common.errors import FieldError, SettingsError
+from wch_common.policy import Batching
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from wch_common.policy import QueuePolicy
+
+PREFIX = "WCH_"
+_QUEUE_SETTING = re.compile(
+    r"^WCH_(?P<queue>[A-Z0-9_]+)_(?P<name>CONCURRENCY|RUNGS|TRIES|TIME_LIMIT|BATCH_SIZE|BATCH_WINDOW)$"
+)
+
+
+class QueueSettings(BaseModel):
+    """What may be set per queue: `WCH_SYNC_PRODUCT_RUNGS=60,300,900` and so on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    concurrency: Annotated[int, Field(ge=1)] | None = None
+    rungs: tuple[float, ...] | None = None
+    tries: Annotated[int, Field(ge=0)] | None = None
+    time_limit: Annotated[float, Field(gt=0, le=1500)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=5000)] | None = None
+    batch_window: Annotated[float, Field(ge=0)] | None = None
+
+
+class ServiceSettings(BaseSettings):
+    """What every service reads; a service's own settings are a subclass."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read files of secrets and the settings per queue beside the plain environment."""
+        env_settings = others["env_settings"]
+        return init_settings, _FileValues(settings_cls), _QueueValues(settings_cls), env_settings
+
+    amqp_url: SecretStr = Field(description="Broker, like amqp://user:password@host:5672/wch (several with ;)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
+    log_format: Literal["json", "console"] = Field("json", description="`console` for people")
+    health_host: str = Field("0.0.0.0", description="Address of /healthz, /readyz and /metrics")  # noqa: S104 - a pod's probes come from outside
+    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Its port; 0 takes any free one")
+    declare_topology: bool = Field(
+        True, description="Declare exchanges and queues at start; false only looks whether they exist (production)"
+    )
+    grace_seconds: Annotated[float, Field(gt=0)] = Field(25.0, description="How long running handlers may finish at stop")
+    recovery_limit_seconds: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="The process ends when broker or database stay away so long"
+    )
+    confirm_timeout_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="Longest wait for a publish's confirm")
+    queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Per queue, see WCH_<QUEUE>_…")
+
+    def policy(self, queue: str, default: QueuePolicy) -> QueuePolicy:
+        """Return the queue's policy with what the settings change; raises SettingsError where the result is no policy."""
+        name = queue.upper().replace(".", "_")
+        own = self.queues.get(name)
+        if own is None:
+            return default
+        changes: dict[str, Any] = {
+            "concurrency": own.concurrency,
+            "rungs": own.rungs,
+            "tries": own.tries,
+            "time_limit_seconds": own.time_limit,
+        }
+        if default.batching is not None:
+            size = own.batch_size or default.batching.size
+            window = default.batching.window_seconds if own.batch_window is None else own.batch_window
+            changes["batching"] = Batching(size, window)
+        try:
+            return replace(default, **{key: value for key, value in changes.items() if value is not None})
+        except ValueError as error:
+            raise SettingsError(f"the settings WCH_{name}_… are wrong: {error}") from None
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load_settings(model: type[S]) -> S:
+    """Read a settings object from the environment; raises SettingsError, whose one message names every wrong setting."""
+    try:
+        return model()
+    except ValidationError as error:
+        lines = "\n".join(f"  {problem}" for problem in _problems(model, error))
+        raise SettingsError(f"these settings are missing or wrong:\n{lines}") from None
+
+
+class _FileValues(PydanticBaseSettingsSource):
+    """Values of secrets mounted as files: `WCH_NAME_FILE` names a file that holds the value of `WCH_NAME`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
+        """Read the file that the setting's `_FILE` variable names."""
+        variable = f"{PREFIX}{field_name.upper()}_FILE"
+        file = os.environ.get(variable)
+        if not file:
+            return None, field_name, False
+        try:
+            return Path(file).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise SettingsError(f"{variable} names a file that cannot be read: {error.strerror}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        """Return every value found in a file."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class _QueueValues(PydanticBaseSettingsSource):
+    """Values of the settings per queue, whose names hold the queue's."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its signature
+        """Not used: all queues are one field."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the field `queues`."""
+        queues: dict[str, dict[str, Any]] = {}
+        for variable, value in os.environ.items():
+            if (match := _QUEUE_SETTING.match(variable)) and value:
+                name = match["name"].lower()
+                parsed: Any = [part.strip() for part in value.split(",")] if name == "rungs" else value
+                queues.setdefault(match["queue"], {})[name] = parsed
+        return {"queues": queues}
+
+
+def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldError]:
+    found = []
+    for item in error.errors(include_url=False, include_input=False):
+        place = [str(part) for part in item["loc"]]
+        variable = PREFIX + "_".join(part for part in place if part != "queues" and not part.isdigit()).upper()
+        field = model.model_fields.get(place[0]) if place else None
+        problem = item["msg"]
+        if item["type"] == "missing" and field is not None:
+            problem = f"is missing. {field.description or ''}".strip()
+        elif not place:
+            variable, problem = "settings", problem.removeprefix("Value error, ")
+        found.append(FieldError(variable, problem))
+    return found
+
+
+def masked(settings: BaseModel) -> dict[str, Any]:
+    """Return the settings as they may be logged: secrets hidden, unset ones left out."""
+    return {name: value for name, value in settings.model_dump(mode="json").items() if value not in (None, {}, [])}

@@ -1,0 +1,264 @@
+"""What becomes of an event, by what its handler does; on a real broker."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from support.demo_family import ThingFailed, ThingRequested, thing_queue
+from support.stage import Stage
+from support.waiting import eventually
+
+from wch_common.envelope import STRUCTURED
+from wch_common.event import Event
+from wch_common.message import Message
+from wch_common.outcome import Reject, Retry, Throttled
+from wch_common.runtime.job import Job
+
+
+def test_an_event_is_handled_once_and_acknowledged(stage: Stage) -> None:
+    seen: list[Event[ThingRequested]] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        seen.append(event)
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client(shop="north") as client:
+        id_ = client.publish(ThingRequested(number=7))
+    eventually(lambda: len(seen) == 1)
+    assert (seen[0].id, seen[0].shop, seen[0].data.number, seen[0].attempt) == (id_, "north", 7, 1)
+    stage.stop()
+    assert stage.depth("demo.thing") == 0
+
+
+def test_many_events_published_at_once_are_all_handled(stage: Stage) -> None:
+    seen: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        seen.append(event.data.number)
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(3000))
+    eventually(lambda: len(seen) >= 3000)
+    assert sorted(seen) == list(range(3000))
+
+
+def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_reason(stage: Stage) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        raise Retry("the shop is closed, call +49 170 1234567")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        id_ = client.publish(ThingRequested(number=7))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    headers = letter.message.headers
+    assert attempts == [1, 2, 3, 4]
+    assert letter.message.message_id == id_
+    assert headers["wch-error-kind"] == "retries_exhausted"
+    assert headers["wch-error-type"] == "Retry"
+    assert headers["wch-error-message"] == "the shop is closed, call <number>"
+    assert headers["wch-attempt"] == 4
+    assert len(headers["wch-attempts"]) == 4  # type: ignore[arg-type]
+    assert headers["wch-queue"] == "demo.thing"
+    assert headers["wch-exchange"] == "wch.requests"
+    assert headers["wch-routing-key"] == "demo.thing.requested.v1"
+    assert not [key for key in headers if key.startswith("x-death")]
+
+
+def test_an_event_that_fails_twice_succeeds_from_its_retry_queue(stage: Stage) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if event.attempt <= 2:
+            raise ValueError("not yet")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7))
+    eventually(lambda: len(attempts) == 3)
+    assert attempts == [1, 2, 3]
+    stage.stop()
+    assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0
+
+
+def test_a_rejected_event_is_dead_lettered_at_once_and_the_fact_is_told(stage: Stage) -> None:
+    calls: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        calls.append(event.attempt)
+        raise Reject("there is no such thing")
+
+    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+        return ThingFailed(number=event.data.number, reason=reason)
+
+    job = Job.for_each(thing_queue(), {ThingRequested: handle}, given_up=given_up)
+    stage.start_job(job)
+    stage.follow("facts", "demo.thing.failed.v1.#")
+    with stage.client(asker="carts") as client:
+        id_ = client.publish(ThingRequested(number=7))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-kind"] == "rejected"
+    (fact,) = stage.await_letters("facts")
+    body = orjson.loads(fact.message.body)
+    assert fact.routing_key == "demo.thing.failed.v1.carts"
+    assert body["data"] == {"number": 7, "reason": "there is no such thing"}
+    assert (body["causationid"], body["correlationid"], body["asker"]) == (id_, id_, "carts")
+    assert calls == [1]
+
+
+def test_a_throttled_event_waits_uncounted(stage: Stage) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) < 6:
+            raise Throttled("slow down", scope="number/1", after=0.1)
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7))
+    eventually(lambda: len(attempts) == 6)
+    assert attempts == [1] * 6
+    stage.stop()
+    assert stage.depth("demo.thing.dlq") == 0
+
+
+def test_a_handler_over_its_time_limit_is_cancelled_and_retried(stage: Stage) -> None:
+    import asyncio
+
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            await asyncio.Event().wait()
+
+    stage.start_job(Job.for_each(thing_queue(time_limit_seconds=0.5), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7))
+    eventually(lambda: attempts == [1, 2])
+
+
+def test_a_request_nobody_does_is_kept_as_unrouted(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None: ...
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = orjson.dumps(
+        {"specversion": "1.0", "id": "1", "source": "/t", "type": "other.thing.requested.v1", "data": {"number": 1}}
+    )
+    stage.send("wch.requests", "other.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
+    (letter,) = stage.await_letters("wch.unrouted")
+    assert letter.message.body == body
+
+
+BAD = {
+    "empty body": (b"", STRUCTURED, "undecodable", "body"),
+    "broken JSON": (b'{"specversion": "1.0", ', STRUCTURED, "undecodable", "body"),
+    "not an object": (b"[1]", STRUCTURED, "undecodable", "body"),
+    "not UTF-8": (b'{"id": "\xff"}', STRUCTURED, "undecodable", "body"),
+    "wrong content type": (b"<a/>", "text/xml", "undecodable", "content_type"),
+    "no content type": (b"{}", None, "undecodable", "content_type"),
+    "no CloudEvents headers": (b"{}", "application/json", "undecodable", "headers"),
+    "envelope without id": (
+        b'{"specversion":"1.0","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}',
+        STRUCTURED,
+        "undecodable",
+        "id",
+    ),
+    "another type than the routing key": (
+        b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.other.requested.v1","data":{}}',
+        STRUCTURED,
+        "undecodable",
+        "type",
+    ),
+    "wrong schema": (
+        b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":"x"}}',
+        STRUCTURED,
+        "invalid_data",
+        "data.number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_cannot_be_read_goes_to_the_dlq_at_once_with_its_field_errors(stage: Stage, name: str) -> None:
+    body, content_type, kind, field = BAD[name]
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise AssertionError("must not be called")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.send("wch.requests", "demo.thing.requested.v1", Message(body, content_type, None, "m-1", {"tenant": "x"}))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.body == body
+    assert letter.message.headers["wch-error-kind"] == kind
+    assert orjson.loads(str(letter.message.headers["wch-error-fields"]))[0]["field"] == field
+    assert letter.message.headers["tenant"] == "x"
+
+
+def test_an_unknown_version_of_a_request_waits_instead_of_being_dead_lettered(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None: ...
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v2","data":{}}'
+    stage.send("wch.requests", "demo.thing.requested.v2", Message(body, STRUCTURED, None, "1"))
+    eventually(lambda: stage.depth("demo.thing.retry.600ms"), "the event waits in a rung")
+    assert stage.depth("demo.thing.dlq") == stage.depth("wch.unrouted") == 0
+
+
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def circular() -> Exception:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    return first
+
+
+@pytest.mark.parametrize(
+    "error",
+    [Unreadable(), ValueError("x" * 5_000_000), circular(), ValueError("lone \ud800 surrogate"), ValueError("nul \x00")],
+    ids=["unreadable", "huge", "circular", "surrogate", "nul"],
+)
+def test_an_exception_that_cannot_be_told_is_still_dead_lettered(stage: Stage, error: Exception) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise error
+
+    stage.start_job(Job.for_each(thing_queue(tries=0), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-type"] == type(error).__name__
+    assert sum(len(str(value)) for value in letter.message.headers.values()) < 16_384
+
+
+def test_a_body_of_a_mebibyte_survives_retry_and_dead_lettering_byte_for_byte(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise ValueError("no")
+
+    stage.start_job(Job.for_each(thing_queue(tries=1), {ThingRequested: handle}))
+    data = {"number": 1, "note": "ü" * (1 << 19), "unknown field": 1}
+    body = orjson.dumps(
+        {"specversion": "1.0", "id": "1", "source": "/t", "type": "demo.thing.requested.v1", "data": data}
+    )
+    stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.body == body
+
+
+def test_headers_that_leave_no_room_for_ours_do_not_lose_the_message(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise ValueError("no")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
+    message = Message(body, STRUCTURED, None, "1", {"big": "x" * 120_000})
+    stage.send("wch.requests", "demo.thing.requested.v1", message)
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.body == body

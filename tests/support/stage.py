@@ -1,0 +1,207 @@
+"""A virtual host of its own with a service on it: what it was sent, what it holds, what it handed on."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import httpx
+from pydantic import SecretStr
+
+from support.waiting import eventually
+from wch_common.client import Client
+from wch_common.edge.declare import declare
+from wch_common.edge.letters import Letter, open_mailbox
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.message import Message, Publication
+from wch_common.runtime.service import Platform, Service
+from wch_common.settings import ServiceSettings
+from wch_common.topology import Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from wch_common.runtime.job import Job
+
+
+@dataclass
+class Broker:
+    """Where a broker is; management is 10,000 ports above AMQP, as by default."""
+
+    amqp_url: str
+
+    @property
+    def api(self) -> httpx.Client:
+        """A client of the management API."""
+        parts = urlsplit(self.amqp_url)
+        base = f"http://{parts.hostname}:{(parts.port or 5672) + 10_000}/api"
+        return httpx.Client(base_url=base, auth=(parts.username or "guest", parts.password or "guest"), timeout=30)
+
+    @property
+    def user(self) -> str:
+        """The user's name."""
+        return urlsplit(self.amqp_url).username or "guest"
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The broker's version."""
+        with self.api as api:
+            text = api.get("/overview").raise_for_status().json()["rabbitmq_version"]
+        return tuple(int(part) for part in text.split(".")[:2])
+
+    def create_vhost(self) -> str:
+        """Create a virtual host and return its AMQP address."""
+        name = f"wch-test-{secrets.token_hex(4)}"
+        with self.api as api:
+            api.put(f"/vhosts/{name}").raise_for_status()
+            everything = {"configure": ".*", "write": ".*", "read": ".*"}
+            api.put(f"/permissions/{name}/{quote(self.user)}", json=everything).raise_for_status()
+        return f"{self.amqp_url}/{name}"
+
+    def delete_vhost(self, url: str) -> None:
+        """Delete a virtual host and all in it."""
+        with self.api as api:
+            api.delete(f"/vhosts/{url.rpartition('/')[2]}")
+
+
+@dataclass
+class Stage:
+    """A virtual host, and services started on it."""
+
+    broker: Broker
+    url: str
+    services: list[RunningService] = field(default_factory=list)
+
+    @property
+    def vhost(self) -> str:
+        """The virtual host's name."""
+        return self.url.rpartition("/")[2]
+
+    def start(self, compose: Callable[[Platform[ServiceSettings]], Awaitable[Sequence[Job]]], **settings: Any) -> RunningService:  # noqa: ANN401
+        """Start a service in a thread and wait until it is ready."""
+        running = RunningService(self.url, compose, settings)
+        self.services.append(running)
+        return running.start()
+
+    def start_job(self, job: Job, **settings: Any) -> RunningService:  # noqa: ANN401
+        """Start a service with one job."""
+
+        async def compose(_platform: Platform[ServiceSettings]) -> Sequence[Job]:
+            return [job]
+
+        return self.start(compose, **settings)
+
+    def declare(self, topology: Topology) -> None:
+        """Declare a topology."""
+        declare(self.url, topology)
+
+    def client(self, **options: Any) -> Client:  # noqa: ANN401
+        """A client of the virtual host."""
+        return Client(self.url, "/test", **options)
+
+    def send(self, exchange: str, key: str, message: Message) -> None:
+        """Publish any message as any program could."""
+        publisher = ConfirmedPublisher(self.url, "test")
+        (error,) = publisher.publish([Publication(exchange, key, message)])
+        publisher.close()
+        if error:
+            raise error
+
+    def follow(self, queue: str, key: str) -> None:
+        """Bind a queue of the test's own to facts."""
+        with self.broker.api as api:
+            api.put(f"/queues/{self.vhost}/{queue}", json={"durable": True, "arguments": {"x-queue-type": "quorum"}})
+            api.post(f"/bindings/{self.vhost}/e/wch.facts/q/{queue}", json={"routing_key": key}).raise_for_status()
+
+    def depth(self, queue: str) -> int:
+        """How many messages are ready."""
+        with open_mailbox(self.url, queue) as mailbox:
+            return mailbox.count()
+
+    def letters(self, queue: str) -> list[Letter]:
+        """Look at every message."""
+        with open_mailbox(self.url, queue) as mailbox:
+            return list(mailbox.take())
+
+    def await_depth(self, queue: str, count: int, *, seconds: float = 30) -> None:
+        """Wait until so many are ready."""
+        eventually(lambda: self.depth(queue) == count, f"{count} messages in {queue}", seconds=seconds)
+
+    def await_letters(self, queue: str, count: int = 1, *, seconds: float = 30) -> list[Letter]:
+        """Wait until so many are ready and return them."""
+        self.await_depth(queue, count, seconds=seconds)
+        return self.letters(queue)
+
+    def queue_info(self, queue: str) -> dict[str, Any]:
+        """What the management API tells of a queue, which lags by a second or more."""
+        with self.broker.api as api:
+            answer = api.get(f"/queues/{self.vhost}/{queue}")
+            return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
+
+    def close_connections(self, name: str) -> int:
+        """Have the broker force-close the connections with a name; returns how many."""
+        with self.broker.api as api:
+            mine = [
+                found["name"]
+                for found in api.get("/connections").json()
+                if found.get("vhost") == self.vhost and found.get("client_properties", {}).get("connection_name") == name
+            ]
+            for connection in mine:
+                api.delete(f"/connections/{quote(connection, safe='')}")
+        return len(mine)
+
+    def stop(self) -> None:
+        """Stop every service."""
+        for service in self.services:
+            service.stop()
+
+
+class RunningService:
+    """A service in a thread of this process."""
+
+    def __init__(self, url: str, compose: Callable[..., Awaitable[Sequence[Job]]], settings: dict[str, Any]) -> None:
+        values = {"health_host": "127.0.0.1", "health_port": 0, "grace_seconds": 10.0, "recovery_limit_seconds": 120.0}
+        self.settings = ServiceSettings(amqp_url=SecretStr(url), **(values | settings))
+        self._compose = compose
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._service: Service[ServiceSettings] | None = None
+        self.exit_code: int | None = None
+
+    def start(self) -> RunningService:
+        """Start and wait until it is ready."""
+        self._thread.start()
+        eventually(lambda: self.exit_code is not None or self.is_ready, "the service to be ready", seconds=60)
+        return self
+
+    @property
+    def service(self) -> Service[ServiceSettings]:
+        """The service itself."""
+        assert self._service is not None
+        return self._service
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether /readyz would say yes."""
+        service = self._service
+        return service is not None and bool(service._consumers) and not service.not_ready()  # noqa: SLF001
+
+    def stop(self) -> int | None:
+        """Stop as SIGTERM would and return the exit code."""
+        if self._thread.is_alive() and self._loop is not None and self._service is not None:
+            self._loop.call_soon_threadsafe(self._service.stop_requested.set)
+        self._thread.join(60)
+        assert not self._thread.is_alive(), "the service did not stop"
+        return self.exit_code
+
+    def _run(self) -> None:
+        async def main() -> int:
+            self._loop = asyncio.get_running_loop()
+            self._service = Service("demo", self.settings, self._compose)
+            return await self._service.run()
+
+        self.exit_code = asyncio.run(main())
