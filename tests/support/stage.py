@@ -15,8 +15,9 @@ from pydantic import SecretStr
 from support.waiting import eventually
 from wch_common.client import Client
 from wch_common.edge.declare import declare
-from wch_common.edge.letters import Letter, open_mailbox
+from wch_common.edge.letters import Letter, open_mailbox, purge
 from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.errors import Refused
 from wch_common.message import Message, Publication
 from wch_common.runtime.service import Platform, Service
 from wch_common.settings import ServiceSettings
@@ -142,17 +143,45 @@ class Stage:
             answer = api.get(f"/queues/{self.vhost}/{queue}")
             return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
 
-    def close_connections(self, name: str) -> int:
-        """Have the broker force-close the connections with a name; returns how many."""
+    def cut_connection(self, name: str) -> None:
+        """Have the broker force-close the connections with a name, and wait until they are gone."""
+
+        def mine() -> list[str]:
+            found = api.get("/connections").json()
+            here = [one for one in found if one.get("vhost") == self.vhost]
+            return [one["name"] for one in here if one.get("client_properties", {}).get("connection_name") == name]
+
         with self.broker.api as api:
-            mine = [
-                found["name"]
-                for found in api.get("/connections").json()
-                if found.get("vhost") == self.vhost and found.get("client_properties", {}).get("connection_name") == name
-            ]
-            for connection in mine:
-                api.delete(f"/connections/{quote(connection, safe='')}")
-        return len(mine)
+            old = eventually(mine, f"the connection {name} is listed")
+            for connection in old:
+                api.delete(f"/connections/{quote(connection, safe='')}").raise_for_status()
+            eventually(lambda: not set(old) & set(mine()), f"the connection {name} is closed")
+
+    def delete_queue(self, queue: str) -> None:
+        """Delete a queue under its consumers, as a person in the management UI could."""
+        with self.broker.api as api:
+            api.delete(f"/queues/{self.vhost}/{queue}").raise_for_status()
+
+    def fill(self, queue: str) -> None:
+        """Make a queue refuse: a policy limits its length, and messages fill it."""
+        policy = {"pattern": f"^{queue}$", "definition": {"max-length": 1}, "apply-to": "queues"}
+        with self.broker.api as api:
+            api.put(f"/policies/{self.vhost}/tiny", json=policy).raise_for_status()
+
+        def refused() -> bool:
+            try:
+                self.send("wch.retry", queue, Message(b"filler", "text/plain"))
+            except Refused:
+                return True
+            return False
+
+        eventually(refused, f"{queue} is full")
+
+    def empty(self, queue: str) -> None:
+        """Undo `fill`."""
+        with self.broker.api as api:
+            api.delete(f"/policies/{self.vhost}/tiny").raise_for_status()
+        purge(self.url, queue)
 
     def stop(self) -> None:
         """Stop every service."""

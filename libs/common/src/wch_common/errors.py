@@ -5,7 +5,8 @@ WchError
 │   ├── Undecodable          its bytes, content type or envelope cannot be read
 │   ├── UnknownType          nobody registered this type here
 │   ├── UnknownVersion       a newer producer: deploy the consumer that knows it
-│   └── InvalidData          its data breaks the schema
+│   ├── InvalidData          its data breaks the schema
+│   └── IdReused             its source used the id before, for other content
 ├── DuplicateRegistration    a program registers one name twice: its author must act
 ├── SettingsError            settings are missing or wrong: whoever deploys must act
 ├── TopologyMismatch         the broker's objects differ from the topology: whoever deploys must act
@@ -16,7 +17,9 @@ WchError
 ├── RecoveryFailed           the broker or database stayed away too long: the process exits
 └── Interrupted              work was stopped from outside: nobody's fault, no try is spent
     ├── ShuttingDown
-    └── DatabaseAway
+    ├── DatabaseAway         consumption pauses until it answers
+    ├── Contended            a deadlock or serialization failure: repeated at once
+    └── LeaseLost            somebody else may hold the lease: what was begun is not finished by us
 """
 
 from __future__ import annotations
@@ -75,6 +78,12 @@ class InvalidData(ContractError):
     kind = "invalid_data"
 
 
+class IdReused(ContractError):
+    """The source used this id before, for other content."""
+
+    kind = "id_reused"
+
+
 class DuplicateRegistration(WchError):
     """One name was registered twice."""
 
@@ -117,3 +126,11 @@ class ShuttingDown(Interrupted):
 
 class DatabaseAway(Interrupted):
     """The database cannot be reached; consumption pauses until it answers."""
+
+
+class Contended(Interrupted):
+    """The database refused the transaction for another's sake; it is repeated at once."""
+
+
+class LeaseLost(Interrupted):
+    """The lease ran out while it was needed."""

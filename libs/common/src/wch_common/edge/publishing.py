@@ -6,6 +6,7 @@ This does both, and throws a channel away after any fault, so that a late confir
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -50,13 +51,10 @@ class ConfirmedPublisher:
         What a broken connection leaves unanswered is sent again under the same message id until the confirm timeout is over.
         """
         answers: dict[int, PublishError | None] = {}
-        with self._lock:
+        with self._lock, contextlib.suppress(RetryError):
             for attempt in self._attempts():
-                try:
-                    with attempt:
-                        self._publish_rest(publications, answers)
-                except RetryError:
-                    break
+                with attempt:
+                    self._publish_rest(publications, answers)
         late = f"the broker did not confirm within {self._timeout:g} s; the message may be there or not"
         return [answers.get(place, Unconfirmed(late)) for place in range(len(publications))]
 
@@ -79,6 +77,9 @@ class ConfirmedPublisher:
                 if place not in answers:
                     window.send(place, publication, answers)
             window.drain(0, answers)
+            if any(isinstance(answer, Refused) for answer in answers.values()):
+                # RabbitMQ 3.10 goes on refusing on a channel it once refused on, even when the queue has room again.
+                self._drop()
         except amqp.exceptions.AMQPError as error:
             self._answer_culprit(error, publications, answers)
             self._drop()

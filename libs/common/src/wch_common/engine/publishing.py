@@ -47,6 +47,7 @@ class Publisher:
         self._pending: dict[int, _Pending] = {}
         self._in_flight: dict[str, asyncio.Future[None]] = {}
         self._returned: dict[str, str] = {}
+        self._stale = False
 
     async def publish(self, publication: Publication) -> None:
         """Return once the broker has confirmed the message as safe.
@@ -85,9 +86,9 @@ class Publisher:
             connection = await self._link.connected()
             try:
                 channel = await connection.channel()
-                await self._open(channel)
+                closed = await self._open(channel)
                 failures = 0
-                await self._watch(channel)
+                await self._watch(channel, closed)
             except ConnectionError as error:
                 failures += 1
                 log.warning("publishing_interrupted", error=error_text(error))
@@ -97,7 +98,7 @@ class Publisher:
 
     @property
     def _can_send(self) -> bool:
-        return self._channel is not None and self._link.is_up
+        return self._channel is not None and not self._stale and self._link.is_up
 
     async def _wait_until_open(self) -> None:
         deadline = time.monotonic() + self._timeout
@@ -129,7 +130,8 @@ class Publisher:
             self._settle(self._tag, Unconfirmed(f"not sent: {error_text(error)}"))
         return confirmed
 
-    async def _open(self, channel: Any) -> None:  # noqa: ANN401 - pika ships no types
+    async def _open(self, channel: Any) -> asyncio.Future[BaseException]:  # noqa: ANN401 - pika ships no types
+        """Switch the channel to confirms and use it; returns what will tell of its end."""
         closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         selected: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
@@ -147,22 +149,24 @@ class Publisher:
         await asyncio.wait((selected, closed), timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         if not selected.done():
             raise ConnectionError("the broker did not switch the channel to confirms")
-        channel.wch_closed = closed
         self._tag = 0
+        self._stale = False
         self._channel = channel
         self._opened.set()
+        return closed
 
-    async def _watch(self, channel: Any) -> None:  # noqa: ANN401 - pika ships no types
+    async def _watch(self, channel: Any, closed: asyncio.Future[BaseException]) -> None:  # noqa: ANN401
         """Wait for the channel's end; drop it when a confirm is overdue, as a late one must not answer another."""
-        while not channel.wch_closed.done():
-            await asyncio.wait((channel.wch_closed,), timeout=min(1.0, self._timeout / 4))
+        while not closed.done():
+            await asyncio.wait((closed,), timeout=min(1.0, self._timeout / 4))
             oldest = next(iter(self._pending.values()), None)
             if oldest is not None and time.monotonic() - oldest.since > self._timeout:
                 self._fail_all(lambda: Unconfirmed(f"no confirm within {self._timeout:g} s; it may have arrived"))
                 if channel.is_open:
                     channel.close()
                 raise ConnectionError("confirms are overdue")
-        raise ConnectionError(f"the channel was closed: {error_text(channel.wch_closed.result())}")
+        if not self._stale:
+            raise ConnectionError(f"the channel was closed: {error_text(closed.result())}")
 
     def _on_confirm(self, frame: Any) -> None:  # noqa: ANN401 - pika ships no types
         method = frame.method
@@ -170,8 +174,12 @@ class Publisher:
         tags = [method.delivery_tag]
         if method.multiple:
             tags = [tag for tag in self._pending if tag <= method.delivery_tag]
+        # RabbitMQ 3.10 goes on refusing on a channel it once refused on, even when the queue has room again.
+        self._stale = self._stale or refused
         for tag in tags:
             self._settle(tag, Refused("the broker refused the message: a queue is full or unavailable") if refused else None)
+        if self._stale and not self._pending and self._channel is not None and self._channel.is_open:
+            self._channel.close()
 
     def _on_return(self, _channel: object, method: Any, properties: Any, _body: bytes) -> None:  # noqa: ANN401
         self._returned[properties.message_id or ""] = f"{method.reply_text} ({method.exchange}, {method.routing_key})"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from typing import TYPE_CHECKING
 
 import structlog
 
 from wch_common.engine.connection import backoff_seconds
+from wch_common.errors import DatabaseAway
 from wch_common.redact import error_text
 
 if TYPE_CHECKING:
@@ -20,18 +22,28 @@ log = structlog.get_logger(__name__)
 class Gate:
     """Open while handlers may start; an interruption closes it until `probe` succeeds."""
 
-    def __init__(self, probe: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, probe: Callable[[], Awaitable[None]] | None = None, overfull: Callable[[], bool] = lambda: False
+    ) -> None:
         self._probe = probe
+        # Too many committed events wait for the broker: more work would only add to them.
+        self._overfull = overfull
         self._probing: asyncio.Task[None] | None = None
         self.closed_since: float | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether handlers may start."""
-        return self.closed_since is None
+        return self.closed_since is None and not self._overfull()
 
     async def wait_open(self, why: BaseException) -> None:
-        """Close the gate and return when the probe has succeeded; all who wait share one probe."""
+        """Close the gate and return when the probe has succeeded; all who wait share one probe.
+
+        What is no outage (a deadlock, a lost lease) only waits a moment, so that two rivals do not meet again.
+        """
+        if not isinstance(why, DatabaseAway):
+            await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - a pause, not a secret
+            return
         if self._probing is None:
             self.closed_since = time.monotonic()
             log.warning("consumption_paused", reason=error_text(why))

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import structlog
 import uvloop
+from sqlalchemy.exc import OperationalError
 
 from wch_common.edge.connection import BrokerUnreachable
 from wch_common.edge.declare import declare, look
 from wch_common.engine.connection import Link, backoff_seconds
 from wch_common.engine.publishing import Publisher
 from wch_common.envelope import encode
-from wch_common.errors import RecoveryFailed, SettingsError, TopologyMismatch, WchError
+from wch_common.errors import DatabaseAway, RecoveryFailed, SettingsError, TopologyMismatch, WchError
 from wch_common.headers import Worker as WorkerName
 from wch_common.health import Health
 from wch_common.logs import configure_logs
@@ -30,16 +31,18 @@ from wch_common.runtime.consumer import Consumer
 from wch_common.runtime.gate import Gate
 from wch_common.runtime.settlement import Settlement
 from wch_common.settings import ServiceSettings, load_settings, masked
+from wch_common.store.migrate import MigrationSet, migrate
+from wch_common.store.store import Store
 from wch_common.topology import Topology, WorkQueue
 
 if TYPE_CHECKING:
     from wch_common.event import Event, EventData
     from wch_common.runtime.job import Job
-    from wch_common.store.store import Store
 
 log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
+MOST_UNRELAYED = 5000
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
 
@@ -66,6 +69,27 @@ class Platform(Generic[SettingsT]):
     def queue(self, default: WorkQueue) -> WorkQueue:
         """Return the queue with what the settings change."""
         return replace(default, policy=self.settings.policy(default.name, default.policy))
+
+    async def open_store(self, url: str, migrations: Sequence[MigrationSet] = ()) -> Store:
+        """Migrate the service's schema, connect, and use it for parking; it is closed at the end."""
+        await self._until_database_answers(lambda: asyncio.to_thread(migrate, url, self.service, migrations))
+        timeout = self.settings.confirm_timeout_seconds
+        self.store = Store(url, self.service, self.publisher, confirm_timeout_seconds=timeout)
+        await self._until_database_answers(self.store.open)
+        self.resources.push_async_callback(self.store.close)
+        return self.store
+
+    async def _until_database_answers(self, step: Callable[[], Awaitable[None]]) -> None:
+        began, failures = time.monotonic(), 0
+        while True:
+            try:
+                return await step()
+            except (OperationalError, DatabaseAway) as error:
+                failures += 1
+                if time.monotonic() - began > self.settings.recovery_limit_seconds:
+                    raise RecoveryFailed(error_text(error)) from error
+                log.warning("database_unreachable", failures=failures, error=error_text(error))
+                await asyncio.sleep(backoff_seconds(failures))
 
     async def emit(self, event: Event[EventData]) -> None:
         """Publish an event and wait for its confirm; for families without tables."""
@@ -137,7 +161,8 @@ class Service(Generic[SettingsT]):
         jobs = await self._compose(platform)
         await self._prepare_topology(Topology(tuple(job.queue for job in jobs)))
         if platform.store is not None:
-            self._gate = Gate(platform.store.ping)
+            store = platform.store
+            self._gate = Gate(store.ping, lambda: store.outbox.unrelayed > MOST_UNRELAYED)
         worker = WorkerName(package_version(self.name))
         for job in jobs:
             settlement = Settlement(job.queue, self._publisher, worker, platform.store)
@@ -150,7 +175,8 @@ class Service(Generic[SettingsT]):
         log.info("serving_health", port=port)
         for run in (self._consuming.run, self._publishing.run, self._publisher.run, lambda: self._tick(health)):
             self._tasks.append(asyncio.create_task(run()))
-        self._tasks += [asyncio.create_task(_forever(run)) for run in platform.background]
+        store_loops = platform.store.background if platform.store is not None else []
+        self._tasks += [asyncio.create_task(_forever(run)) for run in (*store_loops, *platform.background)]
         for consumer in self._consumers:
             self._tasks += consumer.start()
 

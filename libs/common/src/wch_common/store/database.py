@@ -1,0 +1,85 @@
+"""The pool, and what its failures mean to the runtime."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import psycopg
+import psycopg_pool
+from psycopg import errors as postgres
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from sqlalchemy.dialects import postgresql
+
+from wch_common.errors import Contended, DatabaseAway
+from wch_common.redact import error_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sqlalchemy.sql import ClauseElement
+
+Row: TypeAlias = dict[str, Any]
+AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Row]"
+
+MOST_CONNECTIONS = 5
+_POOL_SECONDS = 5.0
+_CONTENDED = (postgres.SerializationFailure, postgres.DeadlockDetected)
+_OURS = (postgres.QueryCanceled, postgres.LockNotAvailable)
+
+
+def compiled(statement: ClauseElement) -> str:
+    """Return a SQLAlchemy Core statement as text for psycopg; call it once, at import, and keep the text.
+
+    Parameters keep the names of their bindparams and take Python values as psycopg does (JSON as Jsonb).
+    """
+    return str(statement.compile(dialect=postgresql.psycopg.dialect()))
+
+
+class Database:
+    """A pool of at most 5 connections to a service's schema."""
+
+    def __init__(self, url: str, schema: str) -> None:
+        self._pool: psycopg_pool.AsyncConnectionPool[AsyncConnection] = psycopg_pool.AsyncConnectionPool(
+            make_conninfo(url, options=f"-c search_path={schema}", application_name=f"wch-{schema}"),
+            min_size=1,
+            max_size=MOST_CONNECTIONS,
+            timeout=_POOL_SECONDS,
+            kwargs={"autocommit": True, "row_factory": dict_row, "prepare_threshold": 1},
+            open=False,
+        )
+
+    async def open(self) -> None:
+        """Connect; raises DatabaseAway."""
+        try:
+            await self._pool.open(wait=True, timeout=_POOL_SECONDS)
+        except psycopg_pool.PoolTimeout as error:
+            raise DatabaseAway(f"the database cannot be reached: {error_text(error)}") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """Lend a connection in autocommit mode; its failures become DatabaseAway or Contended."""
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except _CONTENDED as error:
+            raise Contended(error_text(error)) from error
+        except _OURS:
+            raise
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+            raise DatabaseAway(f"the database does not answer: {error_text(error)}") from error
+
+    async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
+        """Run one statement by itself and return its rows."""
+        async with self.connection() as connection:
+            cursor = await connection.execute(statement, parameters)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def ping(self) -> None:
+        """Ask whether the database answers; raises DatabaseAway."""
+        await self.rows("SELECT 1")

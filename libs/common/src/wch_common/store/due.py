@@ -1,0 +1,70 @@
+"""Rows with a due time, and the one loop that works them off: outbox, parking, and what families add.
+
+`due_at` says from when on anybody may take a row up. Who claims it moves `due_at` on by a lease, so no transaction stays
+open during the work, and a row whose worker died is taken up again when the lease is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wch_common.errors import Interrupted
+from wch_common.redact import error_text
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from wch_common.store.database import Database, Row
+
+log = structlog.get_logger(__name__)
+
+_LONGEST_PAUSE_SECONDS = 1.0
+
+
+class DueRows:
+    """A table of due rows: how they are claimed and what is done with them.
+
+    `claim` is one statement that moves `due_at` of some due rows on by %(lease)s seconds, at most %(limit)s, and returns
+    them; `work` does what is due and removes each row it finished.
+    """
+
+    def __init__(
+        self, database: Database, claim: str, work: Callable[[Sequence[Row]], Awaitable[None]], *, lease: float, limit: int
+    ) -> None:
+        self._database = database
+        self._claim = claim
+        self._work = work
+        self._parameters = {"lease": lease, "limit": limit}
+        self._limit = limit
+        self._nudged = asyncio.Event()
+        self.last_success = time.monotonic()
+
+    def nudge(self) -> None:
+        """Look for due rows now."""
+        self._nudged.set()
+
+    async def run(self) -> None:
+        """Work rows off as they become due, until cancelled; an outage is waited for."""
+        while True:
+            try:
+                full = await self.once() >= self._limit
+            except Interrupted as interruption:
+                full = False
+                log.warning("due_rows_wait", error=error_text(interruption))
+            if not full:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._nudged.wait(), _LONGEST_PAUSE_SECONDS)
+                self._nudged.clear()
+
+    async def once(self) -> int:
+        """Claim and work off what is due now; returns how many rows were claimed."""
+        rows = await self._database.rows(self._claim, self._parameters)
+        if rows:
+            await self._work(rows)
+        self.last_success = time.monotonic()
+        return len(rows)

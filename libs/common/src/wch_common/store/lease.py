@@ -1,0 +1,97 @@
+"""What must be one at a time: a named lease in the database, by the database's clock."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wch_common.errors import Interrupted, LeaseLost
+from wch_common.redact import error_text
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from wch_common.store.database import Database
+
+log = structlog.get_logger(__name__)
+
+_ACQUIRE = """
+INSERT INTO leases (name, holder, token, until)
+VALUES (%(name)s, %(holder)s, 1, now() + %(seconds)s * interval '1 second')
+ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, token = leases.token + 1, until = excluded.until
+WHERE leases.until <= now()
+RETURNING token
+"""
+_RENEW = """
+UPDATE leases SET until = now() + %(seconds)s * interval '1 second'
+WHERE name = %(name)s AND holder = %(holder)s AND token = %(token)s AND until > now() RETURNING token
+"""
+_RELEASE = "UPDATE leases SET until = now() WHERE name = %(name)s AND holder = %(holder)s AND token = %(token)s"
+
+
+class Lease:
+    """A lease that is held; `token` rises with every new holder, so that a late one can be told apart."""
+
+    def __init__(self, name: str, holder: str, token: int, seconds: float, trusted_until: float) -> None:
+        self.name = name
+        self.token = token
+        self._holder = holder
+        self._seconds = seconds
+        self._trusted_until = trusted_until
+
+    @property
+    def remaining_seconds(self) -> float:
+        """How long it can still be trusted, by this machine's monotonic clock from before it was last renewed."""
+        return self._trusted_until - time.monotonic()
+
+    def check(self) -> None:
+        """Raise LeaseLost where it can no longer be trusted."""
+        if self.remaining_seconds <= 0:
+            raise LeaseLost(f"the lease {self.name} ran out before it was renewed; somebody else may hold it")
+
+
+@asynccontextmanager
+async def held(database: Database, name: str, *, seconds: float, wait_seconds: float) -> AsyncIterator[Lease | None]:
+    """Hold a lease, renewed in the background, and release it at the end; None where it was not free in time."""
+    holder, give_up = secrets.token_hex(8), time.monotonic() + wait_seconds
+    while (lease := await _acquire(database, name, holder, seconds)) is None:
+        if time.monotonic() >= give_up:
+            yield None
+            return
+        await asyncio.sleep(min(0.5, seconds / 4))
+    renewing = asyncio.create_task(_renew(database, lease))
+    try:
+        yield lease
+    finally:
+        renewing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await renewing
+        with contextlib.suppress(Interrupted):
+            await database.rows(_RELEASE, {"name": name, "holder": holder, "token": lease.token})
+
+
+async def _acquire(database: Database, name: str, holder: str, seconds: float) -> Lease | None:
+    before = time.monotonic()
+    rows = await database.rows(_ACQUIRE, {"name": name, "holder": holder, "seconds": seconds})
+    return Lease(name, holder, rows[0]["token"], seconds, before + seconds) if rows else None
+
+
+async def _renew(database: Database, lease: Lease) -> None:
+    """Renew at a third of the term; a slow renewal counts from its start, so trust is never stretched."""
+    while True:
+        await asyncio.sleep(lease._seconds / 3)  # noqa: SLF001 - one module
+        before = time.monotonic()
+        parameters = {"name": lease.name, "holder": lease._holder, "token": lease.token, "seconds": lease._seconds}  # noqa: SLF001
+        try:
+            if not await database.rows(_RENEW, parameters):
+                lease._trusted_until = 0.0  # noqa: SLF001
+                return
+            lease._trusted_until = before + lease._seconds  # noqa: SLF001
+        except Interrupted as interruption:
+            log.warning("lease_not_renewed", lease=lease.name, error=error_text(interruption))

@@ -1,0 +1,96 @@
+"""Migrations: the runtime's tables and then the service's, in the service's schema, one process at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.pool import NullPool
+
+from wch_common.store.tables import RUNTIME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy import MetaData
+
+_LOCK = 0x7763_6800
+
+
+@dataclass(frozen=True)
+class MigrationSet:
+    """A chain of migrations: where its scripts are (`package:folder`), its version table, and the tables it ends with."""
+
+    scripts: str
+    version_table: str
+    metadata: MetaData
+
+
+RUNTIME_MIGRATIONS = MigrationSet("wch_common:store/migrations", "runtime_version", RUNTIME)
+
+
+def migrate(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> None:
+    """Bring a service's schema to the newest version; safe to call from every replica at once."""
+    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
+        connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
+        connection.execute(text(f'SET search_path TO "{schema}"'))
+        connection.commit()
+        try:
+            for migrations in (RUNTIME_MIGRATIONS, *sets):
+                command.upgrade(_config(migrations, connection), "head")
+                connection.commit()
+        finally:
+            connection.rollback()
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _LOCK})
+
+
+def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> list[str]:
+    """Return how the migrated tables differ from those in the code; empty where they match."""
+    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    found: list[str] = []
+    with engine.connect() as connection:
+        connection.execute(text(f'SET search_path TO "{schema}"'))
+        for migrations in (RUNTIME_MIGRATIONS, *sets):
+            known = set(migrations.metadata.tables)
+
+            def ours(_object: object, name: str | None, kind: str, *_: object, known: set[str] = known) -> bool:
+                return kind != "table" or name in known
+
+            context = MigrationContext.configure(
+                connection, opts={"include_object": ours, "compare_type": True, "compare_server_default": True}
+            )
+            found += [str(difference) for difference in compare_metadata(context, migrations.metadata)]
+    return found
+
+
+def _config(migrations: MigrationSet, connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", migrations.scripts)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    config.attributes["version_table"] = migrations.version_table
+    config.attributes["metadata"] = migrations.metadata
+    return config
+
+
+def run_environment() -> None:
+    """What every env.py does: run the scripts on the connection it was given."""
+    from alembic import context  # noqa: PLC0415 - exists only while alembic runs an env.py
+
+    attributes = context.config.attributes
+    context.configure(
+        connection=attributes["connection"],
+        target_metadata=attributes["metadata"],
+        version_table=attributes["version_table"],
+        transactional_ddl=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()

@@ -1,0 +1,153 @@
+"""Events that wait longer than their ladder: rows with a due time, released at their scope's rate."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from psycopg.types.json import Jsonb
+
+from wch_common.envelope import peek_attributes
+from wch_common.errors import PublishError
+from wch_common.message import Message, Publication
+from wch_common.redact import error_text
+from wch_common.store.due import DueRows
+from wch_common.topology import RETRY_EXCHANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.message import Headers
+    from wch_common.store.database import Database, Row
+    from wch_common.store.outbox import Publishing
+
+log = structlog.get_logger(__name__)
+
+_PROBE_SECONDS = 30
+_RELEASED_AT_ONCE = 50
+_LEASE_SECONDS = 60.0
+_PARK = """
+WITH paused AS (
+  INSERT INTO scopes (scope, paused_until, probing)
+  VALUES (%(scope)s, now() + %(pause)s * interval '1 second', %(scope)s <> '')
+  ON CONFLICT (scope) DO UPDATE
+  SET paused_until = greatest(scopes.paused_until, excluded.paused_until), probing = excluded.probing
+)
+INSERT INTO parked (queue, source, id, hash, scope, body, properties, due_at)
+VALUES (%(queue)s, %(source)s, %(id)s, %(hash)s, %(scope)s, %(body)s, %(properties)s,
+        now() + %(seconds)s * interval '1 second')
+ON CONFLICT (queue, source, id, hash) DO UPDATE
+SET scope = excluded.scope, properties = excluded.properties, due_at = excluded.due_at
+"""
+# A scope that was paused first releases one event; when that is not parked again within 30 s, the rest follow.
+_CLAIM = f"""
+WITH due AS (
+  SELECT parked.queue, parked.source, parked.id, parked.hash, scopes.scope, scopes.probing
+  FROM scopes CROSS JOIN LATERAL (
+    SELECT queue, source, id, hash FROM parked
+    WHERE parked.scope = scopes.scope AND parked.due_at <= now()
+    ORDER BY parked.due_at LIMIT CASE WHEN scopes.probing THEN 1 ELSE {_RELEASED_AT_ONCE} END
+    FOR UPDATE SKIP LOCKED
+  ) AS parked
+  WHERE scopes.paused_until <= now()
+  LIMIT %(limit)s
+), probed AS (
+  UPDATE scopes SET probing = false, paused_until = now() + interval '{_PROBE_SECONDS} seconds'
+  WHERE scope IN (SELECT scope FROM due WHERE probing)
+)
+UPDATE parked SET due_at = now() + %(lease)s * interval '1 second'
+FROM due
+WHERE (parked.queue, parked.source, parked.id, parked.hash) = (due.queue, due.source, due.id, due.hash)
+RETURNING parked.queue, parked.source, parked.id, parked.hash, parked.body, parked.properties
+"""  # noqa: S608 - two numbers of this module
+_DELETE = "DELETE FROM parked WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(hash)s"
+_COUNT = "SELECT queue, scope, count(*) AS waiting FROM parked GROUP BY queue, scope ORDER BY waiting DESC LIMIT 100"
+
+
+class ParkingLot:
+    """Parks messages and hands each back to its queue when it is due."""
+
+    def __init__(self, database: Database, publishing: Publishing) -> None:
+        self._database = database
+        self._publishing = publishing
+        self.release = DueRows(database, _CLAIM, self._release, lease=_LEASE_SECONDS, limit=500)
+
+    async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
+        """Return once the message is committed; parking one again moves its due time."""
+        attributes = peek_attributes(message)
+        await self._database.rows(
+            _PARK,
+            {
+                "queue": queue,
+                "source": str(attributes.get("source") or ""),
+                "id": str(attributes.get("id") or message.message_id or ""),
+                "hash": hashlib.sha256(message.body).digest(),
+                "scope": scope,
+                "body": message.body,
+                "properties": Jsonb(_properties(message)),
+                "seconds": seconds,
+                "pause": seconds if scope else 0,
+            },
+        )
+
+    async def waiting(self) -> list[Row]:
+        """Return how many events wait, by queue and scope."""
+        return await self._database.rows(_COUNT)
+
+    async def _release(self, rows: Sequence[Row]) -> None:
+        await asyncio.gather(*map(self._release_one, rows))
+
+    async def _release_one(self, row: Row) -> None:
+        message = _message(row["body"], row["properties"])
+        try:
+            await self._publishing.publish(Publication(RETRY_EXCHANGE, row["queue"], message))
+        except PublishError as error:
+            log.warning("parked_event_not_released", queue=row["queue"], error=error_text(error))
+        else:
+            await self._database.rows(_DELETE, row)
+
+
+def _properties(message: Message) -> dict[str, Any]:
+    return {
+        "content_type": message.content_type,
+        "content_encoding": message.content_encoding,
+        "message_id": message.message_id,
+        "headers": _packed(message.headers),
+    }
+
+
+def _message(body: bytes, properties: dict[str, Any]) -> Message:
+    headers: Headers = _unpacked(properties["headers"])
+    return Message(
+        body, properties["content_type"], properties["content_encoding"], properties["message_id"], headers
+    )
+
+
+def _packed(value: Any) -> Any:  # noqa: ANN401 - a tree of header values
+    """Write header values as JSON, the kinds it lacks as a tagged list."""
+    if isinstance(value, dict):
+        return {key: _packed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return ["list", *map(_packed, value)]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", base64.b64encode(value).decode()]
+    if isinstance(value, datetime):
+        return ["time", value.isoformat()]
+    return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def _unpacked(value: Any) -> Any:  # noqa: ANN401 - a tree of header values
+    if isinstance(value, dict):
+        return {key: _unpacked(item) for key, item in value.items()}
+    if not isinstance(value, list):
+        return value
+    kind, *rest = value
+    if kind == "bytes":
+        return base64.b64decode(rest[0])
+    if kind == "time":
+        return datetime.fromisoformat(rest[0])
+    return [_unpacked(item) for item in rest]

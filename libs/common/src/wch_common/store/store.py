@@ -1,0 +1,187 @@
+"""A service's store: transactions with inbox and outbox, parking, leases and retention."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from wch_common.errors import IdReused, Interrupted
+from wch_common.redact import error_text
+from wch_common.store import lease as leases
+from wch_common.store.database import Database, Row
+from wch_common.store.outbox import Outbox
+from wch_common.store.parking import ParkingLot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from wch_common.event import Event, EventData
+    from wch_common.message import Message
+    from wch_common.store.database import AsyncConnection
+    from wch_common.store.outbox import Publishing
+
+log = structlog.get_logger(__name__)
+
+INBOX_DAYS = 35
+_RETENTION_SECONDS = 3600.0
+_CHUNK = 5000
+_OWN_SOURCES = "/wch/"
+_SEEN = """
+SELECT queue, source, id, hash FROM inbox
+JOIN unnest(%(queues)s::text[], %(sources)s::text[], %(ids)s::text[]) AS wanted (queue, source, id)
+USING (queue, source, id)
+"""
+_INBOX = """
+INSERT INTO inbox (queue, source, id, hash)
+SELECT * FROM unnest(%(queues)s::text[], %(sources)s::text[], %(ids)s::text[], %(hashes)s::bytea[])
+ON CONFLICT DO NOTHING RETURNING source, id
+"""
+_RETAIN = (
+    f"DELETE FROM inbox WHERE ctid = ANY(ARRAY(SELECT ctid FROM inbox "  # noqa: S608 - two numbers of this module
+    f"WHERE handled_at < now() - interval '{INBOX_DAYS} days' LIMIT {_CHUNK})) RETURNING 1"
+)
+_RETAIN_SCOPES = """
+DELETE FROM scopes WHERE paused_until < now() - interval '1 day'
+AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.scope = scopes.scope)
+"""
+
+
+def content_hash(event: Event[Any]) -> bytes:
+    """Return the hash over type and canonical data by which the inbox knows an id that was used twice."""
+    return hashlib.blake2b(event.type.encode() + b"\n" + event.canonical, digest_size=16).digest()
+
+
+class Transaction:
+    """One transaction: domain statements, events that leave with its commit, and the inbox."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.emitted: list[tuple[Event[EventData], datetime | None]] = []
+
+    async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
+        """Run one statement and return its rows."""
+        cursor = await self.connection.execute(statement, parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+    def emit(self, event: Event[EventData], *, due: datetime | None = None) -> None:
+        """Publish an event when, and only if, the transaction commits; at its due time if one is given."""
+        self.emitted.append((event, due))
+
+    async def first_time(self, event: Event[Any]) -> bool:
+        """Write the event into the inbox; False where its effects are committed already.
+
+        Raises IdReused where a foreign source used the id for other content.
+        """
+        return bool(await self.first_times([event]))
+
+    async def first_times(self, events: Iterable[Event[Any]]) -> set[tuple[str, str]]:
+        """Do the same for many at once, in key order; returns (source, id) of those that are new."""
+        ordered = sorted(events, key=lambda event: (event.queue, event.source, event.id))
+        parameters = {
+            "queues": [event.queue for event in ordered],
+            "sources": [event.source for event in ordered],
+            "ids": [event.id for event in ordered],
+            "hashes": [content_hash(event) for event in ordered],
+        }
+        rows = await self.rows(_INBOX, parameters)
+        if len(rows) < len(ordered):
+            refuse_reused(ordered, await self.rows(_SEEN, parameters))
+        return {(row["source"], row["id"]) for row in rows}
+
+
+def refuse_reused(events: Iterable[Event[Any]], seen: Iterable[Row]) -> None:
+    """Raise IdReused where a seen id carried other content and came from a foreign source; our own is a duplicate."""
+    known = {(row["source"], row["id"]): bytes(row["hash"]) for row in seen}
+    for event in events:
+        before = known.get((event.source, event.id))
+        if before is None or before == content_hash(event):
+            continue
+        if not event.source.startswith(_OWN_SOURCES):
+            raise IdReused(f"{event.source} used the id {event.id} before, for another {event.type}")
+        log.info("own_id_repeated_with_other_content", event_id=event.id, type=event.type)
+
+
+class Store:
+    """One service's schema. Effects in it happen once, whatever is delivered how often."""
+
+    def __init__(self, url: str, schema: str, publishing: Publishing, *, confirm_timeout_seconds: float = 30.0) -> None:
+        self.database = Database(url, schema)
+        self.outbox = Outbox(self.database, publishing, confirm_timeout_seconds=confirm_timeout_seconds)
+        self.parking = ParkingLot(self.database, publishing)
+
+    async def open(self) -> None:
+        """Connect; raises DatabaseAway."""
+        await self.database.open()
+
+    async def close(self) -> None:
+        """Finish what is being relayed and disconnect."""
+        await self.outbox.finish()
+        await self.database.close()
+
+    @property
+    def background(self) -> list[Callable[[], Awaitable[None]]]:
+        """The loops that have to run beside the queues."""
+        return [self.outbox.sweep.run, self.outbox.run_deletes, self.parking.release.run, self._retain]
+
+    async def ping(self) -> None:
+        """Ask whether the database answers; raises DatabaseAway."""
+        await self.database.ping()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run a transaction; what it emitted is relayed once it is committed."""
+        relayed = []
+        async with self.database.connection() as connection:
+            async with connection.transaction():
+                transaction = Transaction(connection)
+                yield transaction
+                if transaction.emitted:
+                    relayed = await self.outbox.add(connection, transaction.emitted)
+        self.outbox.relay(relayed)
+
+    async def handle(self, handler: Callable[..., Awaitable[None]], event: Event[Any]) -> None:
+        """Run a handler inside one transaction with its inbox row; a repeated event is not handled again."""
+        async with self.transaction() as transaction:
+            if await transaction.first_time(event):
+                await handler(event, transaction)
+
+    async def seen(self, events: Iterable[Event[Any]]) -> set[tuple[str, str]]:
+        """Return (source, id) of the events whose effects are committed; raises IdReused like the inbox."""
+        wanted = list(events)
+        rows = await self.database.rows(
+            _SEEN,
+            {
+                "queues": [event.queue for event in wanted],
+                "sources": [event.source for event in wanted],
+                "ids": [event.id for event in wanted],
+            },
+        )
+        refuse_reused(wanted, rows)
+        return {(row["source"], row["id"]) for row in rows}
+
+    async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
+        """Park a message until its due time; returns once that is committed."""
+        await self.parking.park(queue, message, seconds=seconds, scope=scope)
+
+    def lease(
+        self, name: str, *, seconds: float, wait_seconds: float = 0.0
+    ) -> AbstractAsyncContextManager[leases.Lease | None]:
+        """Hold a lease while the block runs; None where it was not free in time."""
+        return leases.held(self.database, name, seconds=seconds, wait_seconds=wait_seconds)
+
+    async def _retain(self) -> None:
+        """Delete inbox rows that outlived every replay, in chunks, once an hour."""
+        while True:
+            try:
+                while len(await self.database.rows(_RETAIN)) == _CHUNK:
+                    await asyncio.sleep(0.1)  # between chunks, so that others get at the table
+                await self.database.rows(_RETAIN_SCOPES)
+            except Interrupted as interruption:
+                log.warning("retention_waits", error=error_text(interruption))
+            await asyncio.sleep(_RETENTION_SECONDS)

@@ -1,0 +1,284 @@
+"""Connections that break, queues that refuse or vanish: the peers' losses must be impossible here."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+
+import pytest
+from support.demo_family import ThingRequested, thing_queue
+from support.stage import Stage
+from support.waiting import eventually
+
+from wch_common.errors import Unroutable
+from wch_common.event import Event
+from wch_common.message import Message, Publication
+from wch_common.outcome import Reject, Retry
+from wch_common.runtime.job import Job
+from wch_common.topology import Topology
+
+
+def test_an_ack_never_hits_another_channels_delivery(stage: Stage) -> None:
+    """Dramatiq's second loss: after a reconnect, finishing an old message acknowledged whatever new one had its tag."""
+    release, runs, finished = threading.Event(), [], []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.data.number)
+        if len(runs) > 1:
+            await asyncio.Event().wait()  # the delivery that has tag 1 on the new channel is never finished
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        finished.append(event.data.number)
+
+    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: len(runs) == 1)
+    stage.cut_connection("wch-demo consuming")
+    eventually(lambda: len(runs) == 2, "it is delivered again, with the same tag on a new channel")
+    release.set()
+    eventually(lambda: finished == [1], "the old run ends and acknowledges")
+    running.stop()
+    assert stage.depth("demo.thing") == 1, "the new delivery was given back, so it was still unacknowledged"
+
+
+def test_an_event_done_while_the_connection_broke_is_only_acknowledged_when_it_comes_again(stage: Stage) -> None:
+    release, runs = threading.Event(), []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.data.number)
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+
+    stage.start_job(Job.for_each(thing_queue(concurrency=1), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+        eventually(lambda: runs == [1])
+        stage.cut_connection("wch-demo consuming")
+        eventually(lambda: len(runs) == 1 and stage.services[0].is_ready)
+        release.set()
+        client.publish(ThingRequested(number=2))
+    eventually(lambda: 2 in runs)
+    stage.stop()
+    assert stage.depth("demo.thing") == 0
+    assert runs == [1, 2]
+
+
+@pytest.mark.parametrize("fault", ["full", "deleted"])
+def test_a_retry_that_cannot_be_published_is_repeated_and_nothing_is_acknowledged(stage: Stage, fault: str) -> None:
+    """Dramatiq's first loss: the publish to the delay queue failed, the error was swallowed, the message acknowledged."""
+    attempts: list[int] = []
+    queue, rung = thing_queue(rungs=(60,)), "demo.thing.retry.60s"
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        raise Retry("once")
+
+    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    if fault == "deleted":
+        stage.delete_queue(rung)
+    else:
+        stage.fill(rung)
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: attempts and not running.is_ready, "readiness is false while the settlement is stuck")
+    assert stage.depth("demo.thing.dlq") == 0
+    if fault == "deleted":
+        stage.declare(Topology((queue,)))
+    else:
+        stage.empty(rung)
+    stage.await_depth(rung, 1)
+    eventually(lambda: running.is_ready)
+    stage.stop()
+    assert attempts == [1], "the handler is not run again for a settlement"
+    assert stage.depth("demo.thing") == 0
+
+
+def test_a_dead_letter_that_cannot_be_published_is_repeated(stage: Stage) -> None:
+    runs: list[int] = []
+    queue = thing_queue()
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.attempt)
+        raise Reject("never")
+
+    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    stage.delete_queue("demo.thing.dlq")
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: not running.is_ready)
+
+    stage.declare(Topology((queue,)))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-kind"] == "rejected"
+    assert runs == [1]
+
+
+def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stage) -> None:
+    seen: list[int] = []
+    queue = thing_queue()
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        seen.append(event.data.number)
+
+    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    stage.delete_queue("demo.thing")
+    eventually(lambda: not running.is_ready, "a cancelled consumer must not look healthy")
+
+    stage.declare(Topology((queue,)))
+    eventually(lambda: running.is_ready)
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: seen == [1])
+
+
+def test_the_process_ends_when_recovery_fails_for_long(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None: ...
+
+    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), recovery_limit_seconds=2.0)
+    stage.delete_queue("demo.thing")
+    eventually(lambda: running.exit_code == 1, "it exits, so that Kubernetes restarts it")
+
+
+def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_unspent(stage: Stage) -> None:
+    release, finished, attempts = threading.Event(), [], []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        finished.append(event.data.number)
+
+    running = stage.start_job(Job.for_each(thing_queue(concurrency=2), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=n) for n in range(10))
+    eventually(lambda: len(attempts) == 2)
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    eventually(lambda: stage.depth("demo.thing") == 8, "what had not begun is back in the queue at once")
+    release.set()
+    stopping.join()
+    assert running.exit_code == 0
+    assert len(finished) == 2
+    assert stage.depth("demo.thing") == 8
+    assert attempts == [1, 1]
+
+
+def test_a_handler_interrupted_by_the_stop_spends_no_try(stage: Stage) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) == 1:
+            await asyncio.Event().wait()
+
+    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: attempts == [1])
+    assert running.stop() == 0
+    assert stage.depth("demo.thing") == 1
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    eventually(lambda: attempts == [1, 1])
+
+
+def test_a_blocking_handler_longer_than_the_heartbeat_keeps_its_delivery(stage: Stage) -> None:
+    runs: list[int] = []
+
+    def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.data.number)
+        time.sleep(5)  # the work of a blocking handler, longer than two heartbeats
+
+    stage.url += "?heartbeat=1"
+    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.url = stage.url.partition("?")[0]
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: runs == [1])
+    eventually(lambda: running.service._consumers[0].worker.running == 0)  # noqa: SLF001
+    running.stop()
+    assert runs == [1]
+    assert stage.depth("demo.thing") == 0
+
+
+def test_no_more_handlers_run_than_there_are_slots(stage: Stage) -> None:
+    """FastStream's default: 2,000 messages became 1,818 concurrent handlers."""
+    now, most, done = 0, 0, 0
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        nonlocal now, most, done
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.001)
+        now, done = now - 1, done + 1
+
+    stage.start_job(Job.for_each(thing_queue(concurrency=8), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=n) for n in range(2000))
+    eventually(lambda: done == 2000)
+    assert most <= 8
+
+
+def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
+    """A quorum queue's default limit deletes a message after 21 looks on RabbitMQ 4."""
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise Reject("never")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    stage.await_letters("demo.thing.dlq")
+    peek = {"count": 1, "ackmode": "reject_requeue_true", "encoding": "auto"}
+    with stage.broker.api as api:
+        for _ in range(30):
+            stage.letters("demo.thing.dlq")
+            api.post(f"/queues/{stage.vhost}/demo.thing.dlq/get", json=peek).raise_for_status()
+    assert len(stage.letters("demo.thing.dlq")) == 1
+
+
+def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
+    """Taskiq's delay queue: one second behind eight arrived after eight."""
+    done: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        if event.attempt == 1:
+            raise Retry("wait", after=60 if event.data.number == 1 else 0.1)
+        done.append(event.data.number)
+
+    stage.start_job(Job.for_each(thing_queue(rungs=(0.2, 60)), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+        eventually(lambda: stage.depth("demo.thing.retry.60s") == 1)
+        client.publish(ThingRequested(number=2))
+    eventually(lambda: done == [2])
+    assert stage.depth("demo.thing.retry.60s") == 1
+
+
+def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
+    """FastStream, Taskiq and Celery return normally from a publish that no queue takes."""
+    message = Message(b"{}", "application/json", None, "1")
+    from wch_common.edge.publishing import ConfirmedPublisher
+
+    publisher = ConfirmedPublisher(stage.url, "test")
+    (missing,) = publisher.publish([Publication("no.such.exchange", "k", message)])
+    (unbound,) = publisher.publish([Publication("amq.topic", "k", message)])
+    (optional,) = publisher.publish([Publication("amq.topic", "k", message, mandatory=False)])
+    publisher.close()
+    assert isinstance(missing, Unroutable)
+    assert isinstance(unbound, Unroutable)
+    assert optional is None
+
+
+def test_everything_published_is_persistent(stage: Stage) -> None:
+    stage.declare(Topology((thing_queue(),)))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    peek = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+    with stage.broker.api as api:
+        (got,) = api.post(f"/queues/{stage.vhost}/demo.thing/get", json=peek).raise_for_status().json()
+    assert got["properties"]["delivery_mode"] == 2
+    assert got["properties"]["content_type"] == "application/cloudevents+json"
+
