@@ -204,7 +204,7 @@ class RunningService:
     def start(self) -> RunningService:
         """Start and wait until it is ready."""
         self._thread.start()
-        eventually(lambda: self.exit_code is not None or self.is_ready, "the service to be ready", seconds=60)
+        eventually(lambda: self.is_ready or not self._thread.is_alive(), "the service to be ready", seconds=60)
         return self
 
     @property
@@ -233,4 +233,5 @@ class RunningService:
             self._service = Service("demo", self.settings, self._compose)
             return await self._service.run()
 
+        self.exit_code = 1
         self.exit_code = asyncio.run(main())

