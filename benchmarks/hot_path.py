@@ -1,0 +1,90 @@
+"""CPU and rate of one worker: `python benchmarks/hot_path.py AMQP_URL [DATABASE_URL]`, no-op handler, 8 slots.
+
+Give it an empty virtual host of its own. Preloads the queue, then handles it; boot is not counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import uvloop
+from pydantic import SecretStr
+
+from wch_common.client import Client
+from wch_common.edge.declare import declare
+from wch_common.event import Request
+from wch_common.logs import configure_logs
+from wch_common.policy import QueuePolicy
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform, Service
+from wch_common.settings import ServiceSettings
+from wch_common.topology import Topology, WorkQueue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.event import Event
+    from wch_common.store.store import Transaction
+
+EVENTS = 20_000
+
+
+class BenchRequested(Request):
+    """Do nothing."""
+
+    TYPE = "bench.noop.requested.v1"
+
+    number: int
+    text: str = "x" * 100
+
+
+def main() -> None:
+    """Measure and print."""
+    configure_logs(service="bench")
+    url, database_url = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None  # noqa: PLR2004 - the arguments above
+    queue = WorkQueue("bench.noop", (BenchRequested,), policy=QueuePolicy(rungs=(1,), concurrency=8))
+    declare(url, Topology((queue,)))
+    began = time.monotonic()
+    with Client(url, "/bench") as client:
+        client.publish_many(BenchRequested(number=number) for number in range(EVENTS))
+    print(f"published, confirmed: {EVENTS / (time.monotonic() - began):,.0f} events/s")  # noqa: T201
+    left, marks = EVENTS, []
+
+    def count() -> None:
+        nonlocal left
+        if left == EVENTS:
+            marks.append((time.monotonic(), time.process_time()))
+        left -= 1
+        if left == 0:
+            marks.append((time.monotonic(), time.process_time()))
+            service.stop_requested.set()
+
+    async def noop(_event: Event[BenchRequested]) -> None:
+        count()
+
+    async def insert(_event: Event[BenchRequested], _tx: Transaction) -> None:
+        count()
+
+    async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+        if database_url is None:
+            return [Job.for_each(queue, {BenchRequested: noop})]
+        store = await platform.open_store(database_url)
+        return [Job.in_transaction(queue, {BenchRequested: insert}, store)]
+
+    async def run() -> None:
+        nonlocal service
+        service = Service("bench", settings, compose)
+        await service.run()
+
+    settings = ServiceSettings(amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0)
+    service: Service[ServiceSettings]
+    uvloop.run(run()) if "--asyncio" not in sys.argv else asyncio.run(run())
+    (wall0, cpu0), (wall1, cpu1) = marks
+    print(f"handled: {EVENTS / (wall1 - wall0):,.0f} events/s, {(cpu1 - cpu0) / EVENTS * 1e6:.0f} µs CPU per event")  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
