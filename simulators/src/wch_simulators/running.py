@@ -1,0 +1,68 @@
+"""Running a simulator: as a program of its own, or in a thread of a test."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Simulator(Protocol):
+    """What can be run."""
+
+    def application(self) -> web.Application:
+        """Return the web application."""
+
+
+class InThread:
+    """A simulator that listens on loopback while the block runs; `url` is its address."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._stop = asyncio.Event()
+        self.url = ""
+
+    def __enter__(self) -> InThread:
+        self._thread.start()
+        if not self._ready.wait(30):
+            raise RuntimeError("the simulator did not start")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        runner = web.AppRunner(self._simulator.application(), access_log=None, shutdown_timeout=1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{port}"
+        self._ready.set()
+        await self._stop.wait()
+        await runner.cleanup()
+
+
+def run_program(name: str, make: Callable[[argparse.Namespace], Simulator], options: Callable[[argparse.ArgumentParser], None]) -> None:
+    """Parse the command line and serve until stopped."""
+    parser = argparse.ArgumentParser(prog=f"python -m wch_simulators.{name}")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--port", type=int, required=True, help="port to listen on")
+    options(parser)
+    arguments = parser.parse_args()
+    web.run_app(make(arguments).application(), host=arguments.host, port=arguments.port, access_log=None, print=None)
