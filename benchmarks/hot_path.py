@@ -5,7 +5,6 @@ Give it an empty virtual host of its own. Preloads the queue, then handles it; b
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -44,13 +43,13 @@ class BenchRequested(Request):
 def main() -> None:
     """Measure and print."""
     configure_logs(service="bench")
-    url, database_url = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None  # noqa: PLR2004 - the arguments above
+    url, database_url = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
     queue = WorkQueue("bench.noop", (BenchRequested,), policy=QueuePolicy(rungs=(1,), concurrency=8))
     declare(url, Topology((queue,)))
     began = time.monotonic()
     with Client(url, "/bench") as client:
         client.publish_many(BenchRequested(number=number) for number in range(EVENTS))
-    print(f"published, confirmed: {EVENTS / (time.monotonic() - began):,.0f} events/s")  # noqa: T201
+    print(f"published, confirmed: {EVENTS / (time.monotonic() - began):,.0f} events/s")
     left, marks = EVENTS, []
 
     def count() -> None:
@@ -74,16 +73,15 @@ def main() -> None:
         store = await platform.open_store(database_url)
         return [Job.in_transaction(queue, {BenchRequested: insert}, store)]
 
+    settings = ServiceSettings(amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0)
+    service = Service("bench", settings, compose)
+
     async def run() -> None:
-        nonlocal service
-        service = Service("bench", settings, compose)
         await service.run()
 
-    settings = ServiceSettings(amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0)
-    service: Service[ServiceSettings]
-    uvloop.run(run()) if "--asyncio" not in sys.argv else asyncio.run(run())
+    uvloop.run(run())
     (wall0, cpu0), (wall1, cpu1) = marks
-    print(f"handled: {EVENTS / (wall1 - wall0):,.0f} events/s, {(cpu1 - cpu0) / EVENTS * 1e6:.0f} µs CPU per event")  # noqa: T201
+    print(f"handled: {EVENTS / (wall1 - wall0):,.0f} events/s, {(cpu1 - cpu0) / EVENTS * 1e6:.0f} µs CPU per event")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+
 from support.stage import Broker, Stage
 from wch_local.postgres import EmbeddedServer
 from wch_local.rabbitmq import PrivateNode

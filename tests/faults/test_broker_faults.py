@@ -6,11 +6,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+
 from conftest import start_private_node
 from support.demo_family import ThingRequested, thing_queue
 from support.stage import Broker, Stage
 from support.waiting import eventually
-
 from wch_common.errors import PublishError
 from wch_common.event import Event
 from wch_common.outcome import Retry
@@ -41,7 +41,9 @@ def fragile(node: PrivateNode) -> Iterator[Stage]:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_every_confirmed_event_survives_a_broker_that_ends_under_load(node: PrivateNode, fragile: Stage, how: str) -> None:
+def test_every_confirmed_event_survives_a_broker_that_ends_under_load(
+    node: PrivateNode, fragile: Stage, how: str
+) -> None:
     """Remoulade took 71 s to come back from a broker's SIGKILL; Celery loses what was published without confirms."""
     seen: set[int] = set()
     attempts: list[int] = []

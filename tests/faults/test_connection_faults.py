@@ -6,12 +6,11 @@ import asyncio
 import threading
 import time
 
-
 import pytest
+
 from support.demo_family import ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-
 from wch_common.errors import Unroutable
 from wch_common.event import Event
 from wch_common.message import Message, Publication
@@ -197,7 +196,7 @@ def test_a_blocking_handler_longer_than_the_heartbeat_keeps_its_delivery(stage: 
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: runs == [1])
-    eventually(lambda: running.service._consumers[0].worker.running == 0)  # noqa: SLF001
+    eventually(lambda: running.service._consumers[0].worker.running == 0)
     running.stop()
     assert runs == [1]
     assert stage.depth("demo.thing") == 0
@@ -281,4 +280,3 @@ def test_everything_published_is_persistent(stage: Stage) -> None:
         (got,) = api.post(f"/queues/{stage.vhost}/demo.thing/get", json=peek).raise_for_status().json()
     assert got["properties"]["delivery_mode"] == 2
     assert got["properties"]["content_type"] == "application/cloudevents+json"
-

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from support.crashing import STEPS
 from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
-
 from wch_common.topology import Topology
 
 SIGKILLED = -9
@@ -41,7 +41,9 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
     assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
 
 
-def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbour_along(stage: Stage, tmp_path: Path) -> None:
+def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbour_along(
+    stage: Stage, tmp_path: Path
+) -> None:
     stage.declare(Topology((thing_queue(),)))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n, note="kill" if n == 5 else "") for n in range(30))

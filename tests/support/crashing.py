@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
-from support.demo_family import ThingRequested, thing_queue
 
+from support.demo_family import ThingRequested, thing_queue
 from wch_common.engine.consuming import Delivery, Subscription
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from wch_common.event import Event
 
 
-def die(*_: object, **__: object) -> Any:  # noqa: ANN401
+def die(*_: object, **__: object) -> Any:
     """End this process as the kernel would."""
     os.kill(os.getpid(), signal.SIGKILL)
 

@@ -82,13 +82,15 @@ class Stage:
         """The virtual host's name."""
         return self.url.rpartition("/")[2]
 
-    def start(self, compose: Callable[[Platform[ServiceSettings]], Awaitable[Sequence[Job]]], **settings: Any) -> RunningService:  # noqa: ANN401
+    def start(
+        self, compose: Callable[[Platform[ServiceSettings]], Awaitable[Sequence[Job]]], **settings: Any
+    ) -> RunningService:
         """Start a service in a thread and wait until it is ready."""
         running = RunningService(self.url, compose, settings)
         self.services.append(running)
         return running.start()
 
-    def start_job(self, job: Job, **settings: Any) -> RunningService:  # noqa: ANN401
+    def start_job(self, job: Job, **settings: Any) -> RunningService:
         """Start a service with one job."""
 
         async def compose(_platform: Platform[ServiceSettings]) -> Sequence[Job]:
@@ -100,7 +102,7 @@ class Stage:
         """Declare a topology."""
         declare(self.url, topology)
 
-    def client(self, **options: Any) -> Client:  # noqa: ANN401
+    def client(self, **options: Any) -> Client:
         """A client of the virtual host."""
         return Client(self.url, "/test", **options)
 
@@ -192,9 +194,23 @@ class Stage:
 class RunningService:
     """A service in a thread of this process."""
 
-    def __init__(self, url: str, compose: Callable[..., Awaitable[Sequence[Job]]], settings: dict[str, Any]) -> None:
-        values = {"health_host": "127.0.0.1", "health_port": 0, "grace_seconds": 10.0, "recovery_limit_seconds": 120.0}
-        self.settings = ServiceSettings(amqp_url=SecretStr(url), **(values | settings))
+    def __init__(
+        self,
+        url: str,
+        compose: Callable[..., Awaitable[Sequence[Job]]],
+        settings: dict[str, Any],
+        *,
+        name: str = "demo",
+        settings_type: type[ServiceSettings] = ServiceSettings,
+    ) -> None:
+        values: dict[str, Any] = {
+            "health_host": "127.0.0.1",
+            "health_port": 0,
+            "grace_seconds": 10.0,
+            "recovery_limit_seconds": 120.0,
+        }
+        self._name = name
+        self.settings = settings_type(amqp_url=SecretStr(url), **(values | settings))
         self._compose = compose
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -217,7 +233,7 @@ class RunningService:
     def is_ready(self) -> bool:
         """Whether /readyz would say yes."""
         service = self._service
-        return service is not None and bool(service._consumers) and not service.not_ready()  # noqa: SLF001
+        return service is not None and bool(service._consumers) and not service.not_ready()
 
     def stop(self) -> int | None:
         """Stop as SIGTERM would and return the exit code."""
@@ -230,7 +246,7 @@ class RunningService:
     def _run(self) -> None:
         async def main() -> int:
             self._loop = asyncio.get_running_loop()
-            self._service = Service("demo", self.settings, self._compose)
+            self._service = Service(self._name, self.settings, self._compose)
             return await self._service.run()
 
         self.exit_code = 1

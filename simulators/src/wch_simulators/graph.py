@@ -58,7 +58,7 @@ class GraphError(Exception):
 class GraphSimulator:
     """One app's view of Graph: catalogs with items and batches, phone numbers with what they sent."""
 
-    def __init__(self, *, token: str = "simulated-token", calls_per_hour: int = 200, finish_after: int = 1) -> None:  # noqa: S107
+    def __init__(self, *, token: str = "simulated-token", calls_per_hour: int = 200, finish_after: int = 1) -> None:
         self.token = token
         self.calls_per_hour = calls_per_hour
         self.finish_after = finish_after
@@ -99,7 +99,9 @@ class GraphSimulator:
             return web.json_response(GraphError(400, 2500, "Unknown path components").body, status=400)
 
     async def _authenticate(self, request: web.Request) -> None:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get("access_token", "")
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ") or request.query.get(
+            "access_token", ""
+        )
         if not given and request.method == "POST" and "form" in request.content_type:
             given = str((await request.post()).get("access_token", ""))
         if given != self.token:
@@ -144,10 +146,14 @@ class GraphSimulator:
         while calls and calls[0] < now - 3600:
             calls.popleft()
         if len(calls) >= self.calls_per_hour:
-            raise GraphError(400, 80014, "There have been too many calls for the batch uploads to this catalog account.")
+            raise GraphError(
+                400, 80014, "There have been too many calls for the batch uploads to this catalog account."
+            )
         calls.append(now)
         entry = {"type": "ads_management", "call_count": math.ceil(100 * len(calls) / self.calls_per_hour)}
-        return json.dumps({catalog: [entry | {"total_cputime": 1, "total_time": 1, "estimated_time_to_regain_access": 0}]})
+        return json.dumps(
+            {catalog: [entry | {"total_cputime": 1, "total_time": 1, "estimated_time_to_regain_access": 0}]}
+        )
 
     async def _batch_status(self, request: web.Request) -> web.Response:
         handle = request.query.get("handle", "")
@@ -171,7 +177,9 @@ class GraphSimulator:
 
     async def _products(self, request: web.Request) -> web.Response:
         items = self.catalogs.get(request.match_info["catalog"], {})
-        rows = [{"id": str(abs(hash(key))), "retailer_id": key, "name": item.get("title")} for key, item in items.items()]
+        rows = [
+            {"id": str(abs(hash(key))), "retailer_id": key, "name": item.get("title")} for key, item in items.items()
+        ]
         return web.json_response({"data": rows[: int(request.query.get("limit", 25))], "paging": {}})
 
     async def _show_catalog(self, request: web.Request) -> web.Response:
@@ -224,7 +232,11 @@ def _check_item(one: dict[str, Any], *, exists: bool) -> tuple[list[str], list[s
         return ["id: this field is required"], []
     if method == "DELETE":
         return [], []
-    errors = [f"{name}: longer than {most} characters" for name, most in _LENGTHS.items() if len(str(data.get(name, ""))) > most]
+    errors = [
+        f"{name}: longer than {most} characters"
+        for name, most in _LENGTHS.items()
+        if len(str(data.get(name, ""))) > most
+    ]
     if method == "CREATE" or not exists:
         errors += [f"{name}: this field is required" for name in _REQUIRED if not data.get(name)]
         if not data.get("image") and not data.get("image_link"):

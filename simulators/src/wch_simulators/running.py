@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 from aiohttp import web
 
@@ -31,7 +31,7 @@ class InThread:
         self._stop = asyncio.Event()
         self.url = ""
 
-    def __enter__(self) -> InThread:
+    def __enter__(self) -> Self:
         self._thread.start()
         if not self._ready.wait(30):
             raise RuntimeError("the simulator did not start")
@@ -58,7 +58,9 @@ class InThread:
         await runner.cleanup()
 
 
-def run_program(name: str, make: Callable[[argparse.Namespace], Simulator], options: Callable[[argparse.ArgumentParser], None]) -> None:
+def run_program(
+    name: str, make: Callable[[argparse.Namespace], Simulator], options: Callable[[argparse.ArgumentParser], None]
+) -> None:
     """Parse the command line and serve until stopped."""
     parser = argparse.ArgumentParser(prog=f"python -m wch_simulators.{name}")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")

@@ -93,7 +93,7 @@ def variation(id_: int, parent: dict[str, Any], **fields: Any) -> dict[str, Any]
 class ShopSimulator:
     """One shop: its products and orders, its keys, its journal and its faults."""
 
-    def __init__(self, *, key: str = "ck_simulated", secret: str = "cs_simulated", behind_tls: bool = True) -> None:  # noqa: S107
+    def __init__(self, *, key: str = "ck_simulated", secret: str = "cs_simulated", behind_tls: bool = True) -> None:
         self.key, self.secret = key, secret
         # A shop that believes it is asked by HTTPS takes Basic and refuses OAuth; by HTTP it is the other way round.
         self.behind_tls = behind_tls
@@ -165,7 +165,10 @@ class ShopSimulator:
         except ShopError as error:
             return web.json_response(error.body, status=error.status)
         except web.HTTPNotFound:
-            body = {"code": "rest_no_route", "message": "No route was found matching the URL and request method."}
+            body: dict[str, Any] = {
+                "code": "rest_no_route",
+                "message": "No route was found matching the URL and request method.",
+            }
             return web.json_response(body | {"data": {"status": 404}}, status=404)
         except ValueError:
             body = {"code": "rest_invalid_json", "message": "Invalid JSON body passed.", "data": {"status": 400}}
@@ -178,7 +181,11 @@ class ShopSimulator:
             if request.query.get("oauth_consumer_key") != self.key:
                 raise cannot_view
             if not hmac.compare_digest(self._oauth_signature(request), request.query.get("oauth_signature", "")):
-                raise ShopError(401, "woocommerce_rest_authentication_error", "Invalid signature - provided signature does not match.")
+                raise ShopError(
+                    401,
+                    "woocommerce_rest_authentication_error",
+                    "Invalid signature - provided signature does not match.",
+                )
             return
         key, secret = request.query.get("consumer_key"), request.query.get("consumer_secret")
         header = request.headers.get("Authorization", "")
@@ -248,7 +255,9 @@ class ShopSimulator:
         updates, creates, deletes = (body.get(name, []) for name in ("update", "create", "delete"))
         if len(updates) + len(creates) + len(deletes) > MOST_PER_BATCH:
             raise ShopError(
-                413, "woocommerce_rest_request_entity_too_large", f"Unable to accept more than {MOST_PER_BATCH} items for this request."
+                413,
+                "woocommerce_rest_request_entity_too_large",
+                f"Unable to accept more than {MOST_PER_BATCH} items for this request.",
             )
         answers = []
         for fields in updates:
@@ -273,9 +282,7 @@ class ShopSimulator:
         self.add(*(product(**{"id_": fields.pop("id"), **fields}) for fields in body.get("products", [])))
         for parent_id, rows in body.get("variations", {}).items():
             parent = self.products[int(parent_id)]
-            self.add_variations(
-                int(parent_id), *(variation(fields.pop("id"), parent, **fields) for fields in rows)
-            )
+            self.add_variations(int(parent_id), *(variation(fields.pop("id"), parent, **fields) for fields in rows))
         return web.json_response({"products": len(self.products)})
 
     def _product(self, request: web.Request) -> dict[str, Any]:
@@ -295,7 +302,9 @@ def _written(fields: dict[str, Any]) -> dict[str, Any]:
     quantity = fields.get("stock_quantity")
     if quantity is not None and not isinstance(quantity, int):
         problem = "stock_quantity is not of type integer."
-        raise ShopError(400, "rest_invalid_param", "Invalid parameter(s): stock_quantity", params={"stock_quantity": problem})
+        raise ShopError(
+            400, "rest_invalid_param", "Invalid parameter(s): stock_quantity", params={"stock_quantity": problem}
+        )
     if quantity is not None:
         fields = fields | {"manage_stock": True, "stock_status": "instock" if quantity > 0 else "outofstock"}
     if "regular_price" in fields:

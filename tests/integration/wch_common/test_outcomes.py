@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import orjson
 import pytest
+
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-
 from wch_common.envelope import STRUCTURED
 from wch_common.event import Event
 from wch_common.message import Message
@@ -223,7 +223,13 @@ def circular() -> Exception:
 
 @pytest.mark.parametrize(
     "error",
-    [Unreadable(), ValueError("x" * 5_000_000), circular(), ValueError("lone \ud800 surrogate"), ValueError("nul \x00")],
+    [
+        Unreadable(),
+        ValueError("x" * 5_000_000),
+        circular(),
+        ValueError("lone \ud800 surrogate"),
+        ValueError("nul \x00"),
+    ],
     ids=["unreadable", "huge", "circular", "surrogate", "nul"],
 )
 def test_an_exception_that_cannot_be_told_is_still_dead_lettered(stage: Stage, error: Exception) -> None:

@@ -13,10 +13,10 @@ import orjson
 import psycopg
 import pytest
 from psycopg import errors as postgres
+
 from support.demo_family import ThingDone, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-
 from wch_common.envelope import STRUCTURED
 from wch_common.event import Event, new_event
 from wch_common.message import Message, Publication
@@ -93,7 +93,9 @@ def test_one_id_from_two_sources_is_two_events(scene: Scene) -> None:
     eventually(lambda: scene.effects() == [1, 2])
 
 
-def test_one_id_with_other_content_is_dead_lettered_from_a_foreign_source_and_a_duplicate_from_our_own(scene: Scene) -> None:
+def test_one_id_with_other_content_is_dead_lettered_from_a_foreign_source_and_a_duplicate_from_our_own(
+    scene: Scene,
+) -> None:
     scene.start(record)
     with scene.stage.client() as client:
         for number in (1, 2):
@@ -285,10 +287,14 @@ def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: 
                 async def publish(self, publication: Publication) -> None:
                     released.append(publication.message)
 
-            store.parking._publishing = Keeping()  # noqa: SLF001
+            store.parking._publishing = Keeping()
             for number in (1, 2, 2):
                 body = orjson.dumps({"specversion": "1.0", "id": "same", "source": "/t", "type": "x", "n": number})
-                headers: Any = {"raw": b"\xff\x00", "list": [1, "a", {"k": None}], "at": datetime(2026, 1, 1, tzinfo=UTC)}
+                headers: Any = {
+                    "raw": b"\xff\x00",
+                    "list": [1, "a", {"k": None}],
+                    "at": datetime(2026, 1, 1, tzinfo=UTC),
+                }
                 message = Message(body, STRUCTURED, "utf-8", "m", headers)
                 await store.park("demo.thing", message, seconds=0, scope="")
             await store.parking.release.once()

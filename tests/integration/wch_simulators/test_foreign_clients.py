@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from woocommerce import API
+
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_simulators.shop import ShopSimulator, product, variation
-from woocommerce import API
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -65,20 +66,24 @@ def test_the_woocommerce_client_gets_the_shops_own_errors(shop: tuple[ShopSimula
     assert wrong.get("products").json()["code"] == "woocommerce_rest_authentication_error"
 
 
+_opened: list[Any] = []
+
+
 @pytest.fixture
 def graph() -> Iterator[tuple[GraphSimulator, str]]:
     simulator = GraphSimulator()
     with InThread(simulator) as running:
         yield simulator, running.url
+    # The clients never close what they opened.
+    while _opened:
+        _opened.pop().close()
 
 
 def catalog(url: str, token: str = TOKEN) -> ProductCatalog:
     session = FacebookSession(access_token=token)
     session.GRAPH = url
-    api = FacebookAdsApi(session)
-    # The SDK builds its addresses from a constant; a test may point it at loopback.
-    api._session.GRAPH = url
-    return ProductCatalog("1001", api=api)
+    _opened.append(session.requests)
+    return ProductCatalog("1001", api=FacebookAdsApi(session))
 
 
 def item(id_: str, **fields: Any) -> dict[str, Any]:
@@ -129,6 +134,7 @@ def test_pywa_sends_a_message_and_understands_an_error(graph: tuple[GraphSimulat
     simulator, url = graph
     whatsapp = WhatsApp(phone_id="2002", token=TOKEN)
     whatsapp.api._session.base_url = f"{url}/v23.0"
+    _opened.append(whatsapp.api._session)
     sent = whatsapp.send_message(to="+10000000000", text="Hello")
     assert str(getattr(sent, "id", sent)).startswith("wamid.")
     assert simulator.sent[0]["body"]["text"]["body"] == "Hello"

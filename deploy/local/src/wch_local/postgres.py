@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 with warnings.catch_warnings():
     # It warns where the user has no run-time folder and takes the temporary one, which does as well.

@@ -31,7 +31,8 @@ class LocalBrokerError(Exception):
 
 def server_program(root: Path) -> Path | None:
     """Return the server's own start script below a system root, or None; /usr/sbin holds a wrapper that changes user."""
-    for folder in sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin")) + [
+    for folder in [
+        *sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin")),
         root / "usr/lib/rabbitmq/bin",
         *sorted(root.glob("opt/homebrew/opt/rabbitmq/sbin")),
         *sorted(root.glob("usr/local/opt/rabbitmq/sbin")),
@@ -239,7 +240,10 @@ class PrivateNode:
         return process.pid
 
     @retry(
-        stop=stop_after_delay(_START_SECONDS), wait=wait_fixed(0.2), retry=retry_if_exception_type(httpx.HTTPError), reraise=True
+        stop=stop_after_delay(_START_SECONDS),
+        wait=wait_fixed(0.2),
+        retry=retry_if_exception_type(httpx.HTTPError),
+        reraise=True,
     )
     def _await_ready(self) -> None:
         if _has_ended(self.pid):
@@ -263,7 +267,7 @@ class PrivateNode:
 
     def _beam(self) -> int:
         """The Erlang machine takes SIGTERM as an orderly stop; it replaced the start script, or is its child."""
-        done = subprocess.run(["pgrep", "-g", str(self.pid), "beam"], capture_output=True, text=True, check=False)  # noqa: S607
+        done = subprocess.run(["pgrep", "-g", str(self.pid), "beam"], capture_output=True, text=True, check=False)
         return int(done.stdout.split()[0]) if done.stdout.split() else self.pid
 
     def _end_epmd(self) -> None:
@@ -281,7 +285,7 @@ def _is_ours(pid: int, mark: str) -> bool:
     try:
         told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
-        done = subprocess.run(["ps", "-Eww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)  # noqa: S607
+        done = subprocess.run(["ps", "-Eww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
         told = done.stdout
     return mark.encode() in told
 

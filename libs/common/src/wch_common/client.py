@@ -1,7 +1,7 @@
 """Publishing events from any synchronous program.
 
-    client = Client("amqp://shop:…@broker/wch", source="/shop/admin")
-    client.publish(ProductRequested(product_id=17))
+client = Client("amqp://shop:…@broker/wch", source="/shop/admin")
+client.publish(ProductRequested(product_id=17))
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ class Client:
     """
 
     def __init__(
-        self, url: str, source: str, *, shop: str | None = None, asker: str | None = None, confirm_timeout_seconds: float = 30
+        self,
+        url: str,
+        source: str,
+        *,
+        shop: str | None = None,
+        asker: str | None = None,
+        confirm_timeout_seconds: float = 30,
     ) -> None:
         if not source:
             raise ValueError("source names the publishing program, like /shop/admin")
@@ -44,9 +50,11 @@ class Client:
         self._source = source
         self._shop = shop
         self._asker = asker
-        self._publisher = ConfirmedPublisher(url, f"publisher {source}", confirm_timeout_seconds=confirm_timeout_seconds)
+        self._publisher = ConfirmedPublisher(
+            url, f"publisher {source}", confirm_timeout_seconds=confirm_timeout_seconds
+        )
 
-    def publish(self, event: EventData | Event[Any], **attributes: Any) -> str:
+    def publish(self, event: EventData | Event[Any], **attributes: Any) -> str:  # noqa: ANN401 - those of new_event
         """Publish one event and return its id; `attributes` are the envelope's (id, shop, correlationid, …).
 
         Raises Unroutable, Refused or Unconfirmed; after Unconfirmed publish again with the same id.
@@ -66,7 +74,7 @@ class Client:
             raise PublishFailed(failures, len(made))
         return [event.id for event in made]
 
-    def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:
+    def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
         """Return the event as it would be published."""
         if isinstance(event, Event):
             return event

@@ -47,7 +47,7 @@ def encode(event: Event[EventData]) -> Publication:
     return Publication(event.exchange, event.routing_key, message, mandatory=event.exchange == REQUESTS_EXCHANGE)
 
 
-def decode(  # noqa: PLR0913 - the message, and by name what the delivery adds to it
+def decode(
     message: Message,
     registry: Registry,
     *,
@@ -162,23 +162,34 @@ def _check(attributes: dict[str, Any]) -> None:
     wrong: list[FieldError] = []
     if attributes.get("specversion") != "1.0":
         wrong.append(FieldError("specversion", "must be 1.0"))
-    for name in ("id", "source", "type"):
-        value = attributes.get(name)
-        if not isinstance(value, str) or not value:
-            wrong.append(FieldError(name, "must be a string that is not empty"))
-    for name in _OPTIONAL_TEXT:
-        if attributes.get(name) is not None and not isinstance(attributes[name], str):
-            wrong.append(FieldError(name, "must be a string"))
-    asker = attributes.get("asker")
-    if isinstance(asker, str) and not ASKER_PATTERN.match(asker):
-        wrong.append(FieldError("asker", "must be lower-case letters, digits, - and _, as it becomes a routing key"))
+    required = [name for name in ("id", "source", "type") if not _is_text(attributes.get(name))]
+    wrong += [FieldError(name, "must be a string that is not empty") for name in required]
+    optional = [name for name in _OPTIONAL_TEXT if not isinstance(attributes.get(name, ""), str | None)]
+    wrong += [FieldError(name, "must be a string") for name in optional]
+    if "asker" in attributes:
+        _check_asker(attributes["asker"], wrong)
     for name in ("time", "expirytime"):
         if attributes.get(name) is not None:
             attributes[name] = _moment(attributes[name], name, wrong)
-    if str(attributes.get("datacontenttype") or "json").partition(";")[0].rpartition("/")[2].rpartition("+")[2] != "json":
-        wrong.append(FieldError("datacontenttype", "must be application/json"))
+    if attributes.get("datacontenttype", "application/json") != "application/json":
+        _check_data_type(str(attributes["datacontenttype"]), wrong)
     if wrong:
         raise Undecodable("the CloudEvents envelope is wrong: " + "; ".join(map(str, wrong)), wrong)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _check_asker(asker: object, wrong: list[FieldError]) -> None:
+    if isinstance(asker, str) and not ASKER_PATTERN.match(asker):
+        wrong.append(FieldError("asker", "must be lower-case letters, digits, - and _, as it becomes a routing key"))
+
+
+def _check_data_type(media_type: str, wrong: list[FieldError]) -> None:
+    subtype = media_type.partition(";")[0].strip().lower().rpartition("/")[2]
+    if subtype != "json" and not subtype.endswith("+json"):
+        wrong.append(FieldError("datacontenttype", "must be application/json"))
 
 
 def _moment(value: object, name: str, wrong: list[FieldError]) -> datetime | None:

@@ -143,7 +143,7 @@ def _fingerprint(queue: str, kind: str, error: BaseException) -> str:
     """Return one short name for failures with one cause: queue, kind, error class and where it was raised."""
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].name}" if frames else ""
-    return hashlib.sha256("|".join((queue, kind, type(error).__qualname__, place)).encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{queue}|{kind}|{type(error).__qualname__}|{place}".encode()).hexdigest()[:12]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -57,7 +57,8 @@ class Health:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401 - WSGI
         path = environ.get("PATH_INFO")
         if path == "/metrics":
-            return self._metrics(environ, start_response)
+            answer: Iterable[bytes] = self._metrics(environ, start_response)
+            return answer
         if path == "/healthz":
             silent = time.monotonic() - self._beat
             problems = [f"the event loop has not turned for {silent:.0f} s"] if silent > _LOOP_SILENT_SECONDS else []
@@ -66,5 +67,7 @@ class Health:
         else:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"there are /healthz, /readyz and /metrics\n"]
-        start_response("503 Service Unavailable" if problems else "200 OK", [("Content-Type", "text/plain; charset=utf-8")])
+        start_response(
+            "503 Service Unavailable" if problems else "200 OK", [("Content-Type", "text/plain; charset=utf-8")]
+        )
         return [("\n".join(problems) or "ok").encode() + b"\n"]

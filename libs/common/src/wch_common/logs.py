@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 _CURRENT: ContextVar[Event[EventData] | None] = ContextVar("wch_current_event", default=None)
 # Identities and names: a random id of digits is not a telephone number.
-_KEPT = frozenset({"event_id", "correlation_id", "causation_id", "timestamp", "level", "queue", "type", "event", "logger"})
+_KEPT = frozenset(
+    {"event_id", "correlation_id", "causation_id", "timestamp", "level", "queue", "type", "event", "logger"}
+)
 
 
 class bound:  # noqa: N801 - reads as a word at its call sites: `with bound(event):`
@@ -73,7 +75,9 @@ def configure_logs(*, service: str, level: str = "INFO", as_json: bool = True) -
     number = logging.getLevelNamesMapping()[level.upper()]
     renderer: Any = structlog.dev.ConsoleRenderer()
     if as_json:
-        renderer = structlog.processors.JSONRenderer(serializer=lambda line, **_: orjson.dumps(line, default=repr).decode())
+        renderer = structlog.processors.JSONRenderer(
+            serializer=lambda line, **_: orjson.dumps(line, default=repr).decode()
+        )
 
     def add_service(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         line["service"] = service

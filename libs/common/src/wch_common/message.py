@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-HeaderValue: TypeAlias = "str | int | float | bool | bytes | None | list[HeaderValue] | dict[str, HeaderValue]"
+HeaderValue: TypeAlias = "str | int | float | bool | bytes | list[HeaderValue] | dict[str, HeaderValue] | None"
 Headers: TypeAlias = "dict[str, HeaderValue]"
 
 # The broker's own headers; a copied x-death makes RabbitMQ 3.10 take a retry for a cycle and drop it.

@@ -35,14 +35,18 @@ class Metrics:
         )
         self.running = Gauge("wch_handlers_running", "Deliveries in a handler", ("queue",), registry=self.registry)
         self.held = Gauge("wch_deliveries_held", "Deliveries held unsettled", ("queue",), registry=self.registry)
-        self.consuming = Gauge("wch_queue_consuming", "1 while the queue is consumed", ("queue",), registry=self.registry)
+        self.consuming = Gauge(
+            "wch_queue_consuming", "1 while the queue is consumed", ("queue",), registry=self.registry
+        )
         self.settlements_stuck = Gauge(
             "wch_settlements_stuck", "Settlements that fail and are repeated", ("queue",), registry=self.registry
         )
         self.waiting = Gauge(
             "wch_rows_waiting", "Rows that wait in the database, by table", ("table",), registry=self.registry
         )
-        self.breaker_open = Gauge("wch_breaker_open", "1 while a circuit breaker is open", ("system",), registry=self.registry)
+        self.breaker_open = Gauge(
+            "wch_breaker_open", "1 while a circuit breaker is open", ("system",), registry=self.registry
+        )
 
 
 class QueueMetrics:

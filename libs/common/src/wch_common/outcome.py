@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Outcome(Exception):  # noqa: N818 - a steering signal, not an error
+class Outcome(Exception):
     """Base of the closed set; raise one of the three below."""
 
     def __init__(self, reason: str) -> None:

@@ -56,7 +56,7 @@ class QueuePolicy:
         """
         if self.batching is None:
             return 1
-        return max(1, self.batching.size // 10 ** max(0, delivery_count - 1))
+        return max(1, self.batching.size // int(10 ** max(0, delivery_count - 1)))
 
     def rung_for(self, seconds: float) -> float:
         """Return the shortest rung that waits at least so long, else the longest."""
@@ -100,18 +100,23 @@ class Standing:
 
 
 def judge(
-    error: BaseException, standing: Standing, policy: QueuePolicy, *, now: datetime | None = None, can_park: bool = False
+    error: BaseException,
+    standing: Standing,
+    policy: QueuePolicy,
+    *,
+    now: datetime | None = None,
+    can_park: bool = False,
 ) -> Verdict:
     """Decide what becomes of a delivery; anything outside the closed set of outcomes is a Retry."""
     now = now or datetime.now(UTC)
     if isinstance(error, UnknownVersion):
-        return _wait(_UNKNOWN_VERSION_PAUSE_SECONDS, "unknown_version", standing, policy, now, can_park)
+        return _wait(_UNKNOWN_VERSION_PAUSE_SECONDS, "unknown_version", standing, policy, now, can_park=can_park)
     if isinstance(error, ContractError):
         return ToDeadLetters(error.kind)
     if isinstance(error, Reject):
         return ToDeadLetters("rejected")
     if isinstance(error, Throttled):
-        return _wait(error.after, error.scope, standing, policy, now, can_park)
+        return _wait(error.after, error.scope, standing, policy, now, can_park=can_park)
     if standing.attempt > policy.tries:
         return ToDeadLetters("retries_exhausted")
     after = error.after if isinstance(error, Retry) else None
@@ -122,8 +127,8 @@ def judge(
     return ToRung(policy.rung_for(after), counted=True)
 
 
-def _wait(  # noqa: PLR0913, PLR0917 - one private step of judge, with its arguments
-    seconds: float, scope: str, standing: Standing, policy: QueuePolicy, now: datetime, can_park: bool
+def _wait(
+    seconds: float, scope: str, standing: Standing, policy: QueuePolicy, now: datetime, *, can_park: bool
 ) -> Verdict:
     """Park uncounted: in a rung where that is soon enough, else as a row; give up where the wait grew too long."""
     longest, kind = LONGEST_WAIT, "expired_waiting"

@@ -45,10 +45,14 @@ class ServiceSettings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **others: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' own signature
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read files of secrets and the settings per queue beside the plain environment."""
-        env_settings = others["env_settings"]
         return init_settings, _FileValues(settings_cls), _QueueValues(settings_cls), env_settings
 
     amqp_url: SecretStr = Field(description="Broker, like amqp://user:password@host:5672/wch (several with ;)")
@@ -57,13 +61,18 @@ class ServiceSettings(BaseSettings):
     health_host: str = Field("0.0.0.0", description="Address of /healthz, /readyz and /metrics")  # noqa: S104 - a pod's probes come from outside
     health_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Its port; 0 takes any free one")
     declare_topology: bool = Field(
-        True, description="Declare exchanges and queues at start; false only looks whether they exist (production)"
+        default=True,
+        description="Declare exchanges and queues at start; false only looks whether they exist (production)",
     )
-    grace_seconds: Annotated[float, Field(gt=0)] = Field(25.0, description="How long running handlers may finish at stop")
+    grace_seconds: Annotated[float, Field(gt=0)] = Field(
+        25.0, description="How long running handlers may finish at stop"
+    )
     recovery_limit_seconds: Annotated[float, Field(gt=0)] = Field(
         300.0, description="The process ends when broker or database stay away so long"
     )
-    confirm_timeout_seconds: Annotated[float, Field(gt=0)] = Field(30.0, description="Longest wait for a publish's confirm")
+    confirm_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="Longest wait for a publish's confirm"
+    )
     queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Per queue, see WCH_<QUEUE>_…")
 
     def policy(self, queue: str, default: QueuePolicy) -> QueuePolicy:
@@ -144,11 +153,9 @@ def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldEr
         place = [str(part) for part in item["loc"]]
         variable = PREFIX + "_".join(part for part in place if part != "queues" and not part.isdigit()).upper()
         field = model.model_fields.get(place[0]) if place else None
-        problem = item["msg"]
+        problem = item["msg"].removeprefix("Value error, ")
         if item["type"] == "missing" and field is not None:
             problem = f"is missing. {field.description or ''}".strip()
-        elif not place:
-            variable, problem = "settings", problem.removeprefix("Value error, ")
         found.append(FieldError(variable, problem))
     return found
 

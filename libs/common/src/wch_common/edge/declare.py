@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 import amqp.exceptions
@@ -12,30 +13,23 @@ from wch_common.edge.connection import open_connection
 from wch_common.errors import TopologyMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from kombu.transport.virtual import Channel
 
-    from wch_common.topology import Exchange, Queue, Topology
-
-_PRECONDITION_FAILED = 406
+    from wch_common.topology import Binding, Exchange, Queue, Topology
 
 
 def declare(url: str, topology: Topology) -> None:
     """Declare everything, changing nothing that exists; raises TopologyMismatch naming every object that differs."""
-    problems: list[str] = []
-    with open_connection(url, "wch topology") as connection:
-        for exchange in topology.exchanges:
-            _attempt(connection, problems, lambda channel, it=exchange: _exchange(it, channel).declare())
-        for queue in topology.queues:
-            _attempt(connection, problems, lambda channel, it=queue: _queue(it, channel).queue_declare())
-        for binding in topology.bindings:
-            _attempt(
-                connection,
-                problems,
-                lambda channel, it=binding: kombu.Queue(it.queue, channel=channel).bind_to(it.exchange, it.key),
-            )
-    _raise(problems)
+    _each(
+        url,
+        [
+            *(partial(_declare_exchange, exchange) for exchange in topology.exchanges),
+            *(partial(_declare_queue, queue) for queue in topology.queues),
+            *(partial(_bind, binding) for binding in topology.bindings),
+        ],
+    )
 
 
 def look(url: str, topology: Topology) -> None:
@@ -43,34 +37,48 @@ def look(url: str, topology: Topology) -> None:
 
     The broker compares nothing here: arguments, bindings and policies are compared by `wch topology check`.
     """
-    problems: list[str] = []
-    with open_connection(url, "wch topology") as connection:
-        for exchange in topology.exchanges:
-            _attempt(connection, problems, lambda channel, it=exchange: _exchange(it, channel).declare(passive=True))
-        for queue in topology.queues:
-            _attempt(connection, problems, lambda channel, it=queue: _queue(it, channel).queue_declare(passive=True))
-    _raise(problems)
-
-
-def _exchange(exchange: Exchange, channel: Channel) -> kombu.Exchange:
-    return kombu.Exchange(
-        exchange.name, type="topic", durable=True, arguments=dict(exchange.arguments), channel=channel, no_declare=False
+    _each(
+        url,
+        [
+            *(partial(_declare_exchange, exchange, passive=True) for exchange in topology.exchanges),
+            *(partial(_declare_queue, queue, passive=True) for queue in topology.queues),
+        ],
     )
 
 
-def _queue(queue: Queue, channel: Channel) -> kombu.Queue:
-    return kombu.Queue(queue.name, durable=True, queue_arguments=dict(queue.arguments), channel=channel)
+def _declare_exchange(exchange: Exchange, channel: Channel, *, passive: bool = False) -> None:
+    arguments = dict(exchange.arguments)
+    made = kombu.Exchange(exchange.name, type="topic", durable=True, arguments=arguments, channel=channel)
+    made.declare(passive=passive)
 
 
-def _attempt(connection: kombu.Connection, problems: list[str], action: Callable[[Channel], object]) -> None:
-    """Run one declaration on a channel of its own, as a refusal closes the channel."""
-    channel = connection.channel()
-    try:
-        action(channel)
-    except (amqp.exceptions.NotFound, amqp.exceptions.PreconditionFailed, amqp.exceptions.AccessRefused) as error:
-        problems.append(_sentence(error))
-    else:
-        channel.close()
+def _declare_queue(queue: Queue, channel: Channel, *, passive: bool = False) -> None:
+    made = kombu.Queue(queue.name, durable=True, queue_arguments=dict(queue.arguments), channel=channel)
+    made.queue_declare(passive=passive)
+
+
+def _bind(binding: Binding, channel: Channel) -> None:
+    kombu.Queue(binding.queue, channel=channel).bind_to(binding.exchange, binding.key)
+
+
+def _each(url: str, actions: Sequence[Callable[[Channel], None]]) -> None:
+    """Carry out every action and tell of all that failed together, so that one run shows the whole difference."""
+    problems: list[str] = []
+    with open_connection(url, "wch topology") as connection:
+        channel = connection.channel()
+        for action in actions:
+            try:
+                action(channel)
+            except (
+                amqp.exceptions.NotFound,
+                amqp.exceptions.PreconditionFailed,
+                amqp.exceptions.AccessRefused,
+            ) as error:
+                problems.append(_sentence(error))
+                channel = connection.channel()  # a refusal closes the channel
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise TopologyMismatch(f"the broker's objects are not those of the topology:\n{lines}")
 
 
 def _sentence(error: amqp.exceptions.AMQPError) -> str:
@@ -88,9 +96,3 @@ def _sentence(error: amqp.exceptions.AMQPError) -> str:
         f"{name} exists with other properties ({text}). The broker cannot change them in place: stop its consumers, let it "
         "drain or move its messages with a shovel, delete it, and run `wch topology apply`."
     )
-
-
-def _raise(problems: list[str]) -> None:
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise TopologyMismatch(f"the broker's objects are not those of the topology:\n{lines}")

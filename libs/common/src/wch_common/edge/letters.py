@@ -97,7 +97,7 @@ def open_mailbox(url: str, queue: str) -> Iterator[Mailbox]:
 
 def purge(url: str, queue: str) -> int:
     """Remove every message of a queue and return how many; for tests and tools of one's own queues."""
-    return _with_channel(url, lambda channel: channel.queue_purge(queue))
+    return int(_with_channel(url, lambda channel: channel.queue_purge(queue)))
 
 
 def _with_channel(url: str, action: Callable[[Any], Any]) -> Any:  # noqa: ANN401 - py-amqp ships no types
@@ -109,7 +109,11 @@ def _message(got: Any) -> Message:  # noqa: ANN401 - py-amqp ships no types
     properties = got.properties
     body = got.body
     return Message(
-        body if isinstance(body, bytes) else bytes(body) if isinstance(body, (bytearray, memoryview)) else body.encode(),
+        body
+        if isinstance(body, bytes)
+        else bytes(body)
+        if isinstance(body, (bytearray, memoryview))
+        else body.encode(),
         properties.get("content_type"),
         properties.get("content_encoding"),
         properties.get("message_id"),

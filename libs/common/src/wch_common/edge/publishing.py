@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
 _WINDOW = 1000
 
 
-class _Lost(Exception):  # noqa: N818 - a private signal
+class _Lost(Exception):
     """The connection broke or a confirm is overdue; what is not answered is sent again."""
 
 
@@ -168,7 +167,7 @@ class _Window:
                 raise _Lost
             try:
                 self._connection.drain_events(timeout=left)
-            except (socket.timeout, TimeoutError):
+            except TimeoutError:
                 raise _Lost from None
         if self._answered:
             answers.update(self._answered)

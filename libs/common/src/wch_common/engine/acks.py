@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+
+class Ack(Protocol):
+    """Sends one acknowledgement."""
+
+    def __call__(self, tag: int, *, multiple: bool) -> None:
+        """Acknowledge the tag, and with `multiple` everything open before it."""
 
 
 class AckWindow:
@@ -14,7 +18,7 @@ class AckWindow:
     Tags rise by one from 1. All tags up to the watermark are settled; what is done above it is acknowledged one by one.
     """
 
-    def __init__(self, ack: Callable[[int, bool], None]) -> None:
+    def __init__(self, ack: Ack) -> None:
         self._ack = ack
         self._watermark = 0
         self._done: set[int] = set()
@@ -48,8 +52,8 @@ class AckWindow:
             self._watermark = following
         if last:
             # The broker refuses a multiple ack whose own tag is settled already, so it names the last open one.
-            self._ack(last, covered > 1)
+            self._ack(last, multiple=covered > 1)
         for tag in sorted(done):
-            self._ack(tag, False)
+            self._ack(tag, multiple=False)
             settled.add(tag)
         done.clear()

@@ -40,8 +40,8 @@ class Connection:
         self.closed: asyncio.Future[BaseException] = self._loop.create_future()
         self.blocked = False
         connection.add_on_close_callback(self._on_close)
-        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(True))
-        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(False))
+        connection.add_on_connection_blocked_callback(lambda *_: self._set_blocked(blocked=True))
+        connection.add_on_connection_unblocked_callback(lambda *_: self._set_blocked(blocked=False))
 
     @classmethod
     async def open(cls, url: str, name: str) -> Connection:
@@ -75,7 +75,9 @@ class Connection:
         """Open a channel; raises ConnectionError where the connection breaks meanwhile."""
         opened: asyncio.Future[Any] = self._loop.create_future()
         try:
-            self._connection.channel(on_open_callback=lambda channel: opened.done() or opened.set_result(channel))
+            self._connection.channel(
+                on_open_callback=lambda channel: None if opened.done() else opened.set_result(channel)
+            )
         except pika.exceptions.AMQPError as error:
             raise ConnectionError(error_text(error)) from error
         await asyncio.wait((opened, self.closed), return_when=asyncio.FIRST_COMPLETED)
@@ -97,7 +99,7 @@ class Connection:
         if transport is not None and self.is_open:
             transport.abort()
 
-    def _set_blocked(self, blocked: bool) -> None:
+    def _set_blocked(self, *, blocked: bool) -> None:
         self.blocked = blocked
         log.warning("broker_blocks_publishing" if blocked else "broker_takes_publishing_again")
 

@@ -145,9 +145,7 @@ class Subscription:
         channel = self._channel
         await self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
         tag: list[str] = []
-        await self._call(
-            lambda done: tag.append(channel.basic_consume(self._queue, self._on_message, callback=done))
-        )
+        await self._call(lambda done: tag.append(channel.basic_consume(self._queue, self._on_message, callback=done)))
         self._tag = tag[0]
 
     async def _cancel(self) -> None:
@@ -199,7 +197,7 @@ class Subscription:
         if self._channel.is_open:
             self._acks.flush()
 
-    def _send_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - AMQP's own argument
+    def _send_ack(self, tag: int, *, multiple: bool) -> None:
         self._channel.basic_ack(tag, multiple)
 
     def _on_close(self, _channel: object, reason: BaseException) -> None:

@@ -177,7 +177,9 @@ class Publisher:
         # RabbitMQ 3.10 goes on refusing on a channel it once refused on, even when the queue has room again.
         self._stale = self._stale or refused
         for tag in tags:
-            self._settle(tag, Refused("the broker refused the message: a queue is full or unavailable") if refused else None)
+            self._settle(
+                tag, Refused("the broker refused the message: a queue is full or unavailable") if refused else None
+            )
         if self._stale and not self._pending and self._channel is not None and self._channel.is_open:
             self._channel.close()
 

@@ -37,7 +37,11 @@ class Job:
 
     @classmethod
     def for_each(
-        cls, queue: WorkQueue, handlers: Mapping[type[EventData], Callable[..., Any]], *, given_up: GivenUp | None = None
+        cls,
+        queue: WorkQueue,
+        handlers: Mapping[type[EventData], Callable[..., Any]],
+        *,
+        given_up: GivenUp | None = None,
     ) -> Job:
         """Handle events one by one: `handler(event)`; plain functions run in threads.
 

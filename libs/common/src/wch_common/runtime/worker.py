@@ -220,7 +220,8 @@ class Worker:
         safe = await self._settlement.settle(delivery, error, verdict, answer=answer)
         with bound(event):
             log.warning(
-                "event_" + (outcome if safe else "settlement_lost"),
+                "event_not_done",
+                outcome=outcome if safe else "lost_delivery",
                 queue=self._queue.name,
                 wait_seconds=getattr(verdict, "seconds", None),
                 kind=getattr(verdict, "kind", None),

@@ -34,7 +34,7 @@ def compiled(statement: ClauseElement) -> str:
 
     Parameters keep the names of their bindparams and take Python values as psycopg does (JSON as Jsonb).
     """
-    return str(statement.compile(dialect=postgresql.psycopg.dialect()))
+    return str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
 
 
 class Database:

@@ -34,7 +34,13 @@ class DueRows:
     """
 
     def __init__(
-        self, database: Database, claim: str, work: Callable[[Sequence[Row]], Awaitable[None]], *, lease: float, limit: int
+        self,
+        database: Database,
+        claim: str,
+        work: Callable[[Sequence[Row]], Awaitable[None]],
+        *,
+        lease: float,
+        limit: int,
     ) -> None:
         self._database = database
         self._claim = claim

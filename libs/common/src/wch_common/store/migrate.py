@@ -88,7 +88,7 @@ def _config(migrations: MigrationSet, connection: Connection) -> Config:
 
 def run_environment() -> None:
     """What every env.py does: run the scripts on the connection it was given."""
-    from alembic import context  # noqa: PLC0415 - exists only while alembic runs an env.py
+    from alembic import context
 
     attributes = context.config.attributes
     context.configure(

@@ -122,9 +122,7 @@ def _properties(message: Message) -> dict[str, Any]:
 
 def _message(body: bytes, properties: dict[str, Any]) -> Message:
     headers: Headers = _unpacked(properties["headers"])
-    return Message(
-        body, properties["content_type"], properties["content_encoding"], properties["message_id"], headers
-    )
+    return Message(body, properties["content_type"], properties["content_encoding"], properties["message_id"], headers)
 
 
 def _packed(value: Any) -> Any:  # noqa: ANN401 - a tree of header values

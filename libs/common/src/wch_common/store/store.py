@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -91,20 +92,33 @@ class Transaction:
         }
         rows = await self.rows(_INBOX, parameters)
         if len(rows) < len(ordered):
-            refuse_reused(ordered, await self.rows(_SEEN, parameters))
+            for error in compare(ordered, await self.rows(_SEEN, parameters)).reused.values():
+                raise error
         return {(row["source"], row["id"]) for row in rows}
 
 
-def refuse_reused(events: Iterable[Event[Any]], seen: Iterable[Row]) -> None:
-    """Raise IdReused where a seen id carried other content and came from a foreign source; our own is a duplicate."""
-    known = {(row["source"], row["id"]): bytes(row["hash"]) for row in seen}
+@dataclass(frozen=True)
+class Seen:
+    """What the inbox knows of some events, each by (source, id)."""
+
+    done: frozenset[tuple[str, str]]
+    reused: dict[tuple[str, str], IdReused]
+
+
+def compare(events: Iterable[Event[Any]], rows: Iterable[Row]) -> Seen:
+    """Tell duplicates from ids that a foreign source used again for other content; our own is a duplicate, and logged."""
+    known = {(row["source"], row["id"]): bytes(row["hash"]) for row in rows}
+    reused = {}
     for event in events:
         before = known.get((event.source, event.id))
         if before is None or before == content_hash(event):
             continue
-        if not event.source.startswith(_OWN_SOURCES):
-            raise IdReused(f"{event.source} used the id {event.id} before, for another {event.type}")
-        log.info("own_id_repeated_with_other_content", event_id=event.id, type=event.type)
+        if event.source.startswith(_OWN_SOURCES):
+            log.info("own_id_repeated_with_other_content", event_id=event.id, type=event.type)
+        else:
+            text = f"{event.source} used the id {event.id} before, for another {event.type}"
+            reused[event.source, event.id] = IdReused(text)
+    return Seen(frozenset(known) - frozenset(reused), reused)
 
 
 class Store:
@@ -137,12 +151,11 @@ class Store:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run a transaction; what it emitted is relayed once it is committed."""
         relayed = []
-        async with self.database.connection() as connection:
-            async with connection.transaction():
-                transaction = Transaction(connection)
-                yield transaction
-                if transaction.emitted:
-                    relayed = await self.outbox.add(connection, transaction.emitted)
+        async with self.database.connection() as connection, connection.transaction():
+            transaction = Transaction(connection)
+            yield transaction
+            if transaction.emitted:
+                relayed = await self.outbox.add(connection, transaction.emitted)
         self.outbox.relay(relayed)
 
     async def handle(self, handler: Callable[..., Awaitable[None]], event: Event[Any]) -> None:
@@ -151,19 +164,15 @@ class Store:
             if await transaction.first_time(event):
                 await handler(event, transaction)
 
-    async def seen(self, events: Iterable[Event[Any]]) -> set[tuple[str, str]]:
-        """Return (source, id) of the events whose effects are committed; raises IdReused like the inbox."""
+    async def seen(self, events: Iterable[Event[Any]]) -> Seen:
+        """Return which events' effects are committed, and which carry an id that was used for other content."""
         wanted = list(events)
-        rows = await self.database.rows(
-            _SEEN,
-            {
-                "queues": [event.queue for event in wanted],
-                "sources": [event.source for event in wanted],
-                "ids": [event.id for event in wanted],
-            },
-        )
-        refuse_reused(wanted, rows)
-        return {(row["source"], row["id"]) for row in rows}
+        parameters = {
+            "queues": [event.queue for event in wanted],
+            "sources": [event.source for event in wanted],
+            "ids": [event.id for event in wanted],
+        }
+        return compare(wanted, await self.database.rows(_SEEN, parameters))
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Park a message until its due time; returns once that is committed."""

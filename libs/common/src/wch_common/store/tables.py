@@ -18,7 +18,9 @@ INBOX = Table(
     Column("queue", Text, primary_key=True),
     Column("source", Text, primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("hash", LargeBinary, nullable=False, comment="of type and canonical data: the same id with other data is told"),
+    Column(
+        "hash", LargeBinary, nullable=False, comment="of type and canonical data: the same id with other data is told"
+    ),
     _moment("handled_at", default=True),
     Index("inbox_handled_at", "handled_at", postgresql_using="brin"),
     comment="Events whose effects are committed; one that comes again is only acknowledged",
@@ -56,7 +58,9 @@ SCOPES = Table(
     RUNTIME,
     Column("scope", Text, primary_key=True),
     _moment("paused_until"),
-    Column("probing", Boolean, nullable=False, comment="the next release is one event that tries whether it goes again"),
+    Column(
+        "probing", Boolean, nullable=False, comment="the next release is one event that tries whether it goes again"
+    ),
     comment="What parked events wait for",
 )
 
@@ -65,7 +69,9 @@ LEASES = Table(
     RUNTIME,
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
-    Column("token", BigInteger, nullable=False, comment="rises with every new holder: a late one is known by its token"),
+    Column(
+        "token", BigInteger, nullable=False, comment="rises with every new holder: a late one is known by its token"
+    ),
     _moment("until"),
     comment="What must be one at a time",
 )

@@ -44,7 +44,10 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True),
         sa.Column("hash", sa.LargeBinary, primary_key=True, comment="of the body: two events under one id both wait"),
         sa.Column(
-            "scope", sa.Text, nullable=False, comment="what they wait for: a number, a catalog, a shop; empty for a time"
+            "scope",
+            sa.Text,
+            nullable=False,
+            comment="what they wait for: a number, a catalog, a shop; empty for a time",
         ),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("properties", postgresql.JSONB, nullable=False),
@@ -69,7 +72,10 @@ def upgrade() -> None:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("holder", sa.Text, nullable=False),
         sa.Column(
-            "token", sa.BigInteger, nullable=False, comment="rises with every new holder: a late one is known by its token"
+            "token",
+            sa.BigInteger,
+            nullable=False,
+            comment="rises with every new holder: a late one is known by its token",
         ),
         sa.Column("until", MOMENT, nullable=False),
         comment="What must be one at a time",

@@ -1,0 +1,1 @@
+"""The operator's command: `wch`, noun then verb."""

@@ -1,0 +1,34 @@
+"""`wch` itself: the library's commands, and those of every installed service."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+
+import typer
+
+from wch_common.cli import dlq, doctor, events, topology
+from wch_common.errors import WchError
+
+app = typer.Typer(
+    name="wch",
+    help="Operate WCH Jobs. Every command takes --help; most take --json.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(events.app, name="events")
+app.add_typer(topology.app, name="topology")
+app.add_typer(dlq.app, name="dlq")
+app.command(name="doctor")(doctor.doctor)
+for found in entry_points(group="wch.cli"):
+    app.add_typer(found.load(), name=found.name)
+
+
+def main() -> None:
+    """Run; an expected failure is one sentence on standard error and exit code 1."""
+    try:
+        app()
+    except WchError as error:
+        print(f"wch: {error}", file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,268 @@
+"""`wch dlq`: what failed and why; replay it to its own queue, or discard it with a reason."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from wch_common import headers as wch
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table, whoami
+from wch_common.cli.topology import installed_topology
+from wch_common.edge.letters import Letter, Mailbox, NoSuchQueue, open_mailbox
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.envelope import peek_attributes
+from wch_common.event import REQUESTS_EXCHANGE
+from wch_common.message import Message, Publication
+from wch_common.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTED_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
+
+Queue = Annotated[str, typer.Argument(help="Like sync.product.dlq, or wch.unrouted.")]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="Message id; may be given several times.")]
+Fingerprint = Annotated[str | None, typer.Option(help="Only letters of one cause, as `wch dlq list QUEUE` shows it.")]
+Kind = Annotated[str | None, typer.Option(help="Only one wch-error-kind, like retries_exhausted.")]
+All = Annotated[bool, typer.Option("--all", help="Every letter that is there now.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
+
+_PEEKED = 1000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which letters of a queue are meant."""
+
+    ids: frozenset[str]
+    fingerprint: str | None
+    kind: str | None
+    everything: bool
+
+    @classmethod
+    def of(cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool) -> Choice:
+        """Return the choice; raises Wrong where nothing was chosen, as nobody means everything by saying nothing."""
+        if not (ids or fingerprint or kind or everything):
+            raise Wrong("say which letters: --id, --fingerprint, --kind, or --all")
+        return cls(frozenset(ids or ()), fingerprint, kind, everything)
+
+    def takes(self, letter: Letter) -> bool:
+        """Whether a letter is meant; several conditions must all hold."""
+        headers = letter.message.headers
+        return (
+            (not self.ids or letter.message.message_id in self.ids)
+            and (self.fingerprint is None or headers.get(wch.FINGERPRINT) == self.fingerprint)
+            and (self.kind is None or headers.get(wch.KIND) == self.kind)
+        )
+
+
+@app.command(name="list")
+def list_(
+    amqp_url: AmqpUrl,
+    queue: Annotated[str | None, typer.Argument(help="One dead-letter queue; all without.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List the dead-letter queues, or one queue's letters grouped by their cause."""
+    if queue is None:
+        rows: list[dict[str, Any]] = []
+        for name in [work.dlq for work in installed_topology().work_queues] + [UNROUTED_QUEUE]:
+            try:
+                with open_mailbox(amqp_url, name) as mailbox:
+                    rows.append({"queue": name, "letters": mailbox.count()})
+            except NoSuchQueue:
+                rows.append({"queue": name, "letters": None})
+        if json:
+            print_json(rows)
+        else:
+            table = [(row["queue"], "missing" if row["letters"] is None else row["letters"]) for row in rows]
+            print_table(("QUEUE", "LETTERS"), table, empty="no service is installed")
+        return
+    with open_mailbox(amqp_url, queue) as mailbox:
+        total, groups = mailbox.count(), _grouped(mailbox.take(_PEEKED))
+    if json:
+        print_json(groups)
+        return
+    columns = ("COUNT", "FINGERPRINT", "KIND", "ERROR", "FIRST", "LAST", "FOR EXAMPLE")
+    order = ("count", "fingerprint", "kind", "error", "first", "last", "example")
+    print_table(columns, [[group[key] for key in order] for group in groups], empty=f"{queue} is empty")
+    if total > _PEEKED:
+        console.print(f"grouped the first {_PEEKED} of {total} letters")
+
+
+@app.command()
+def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
+    """Show letters whole: every header and the body. Looking never changes or deletes them."""
+    choice = Choice(frozenset(ids or ()), None, None, everything=True)
+    with open_mailbox(amqp_url, queue) as mailbox:
+        letters = [letter for letter in mailbox.take(None if ids else limit) if choice.takes(letter)]
+    if json:
+        print_json([_as_dict(letter) for letter in letters])
+        return
+    if not letters:
+        console.print(f"{queue} has no such letter")
+    for letter in letters:
+        console.rule(f"{letter.message.message_id or 'without an id'}", align="left")
+        for key, value in sorted(
+            letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
+        ):
+            console.print(f"[bold]{key}[/]", end=" ")
+            console.print(_readable(value), markup=False)
+        console.print("[bold]body[/]", end=" ")
+        console.print(letter.message.body.decode("utf-8", "replace"), markup=False)
+
+
+@app.command()
+def replay(
+    queue: Queue,
+    amqp_url: AmqpUrl,
+    ids: Ids = None,
+    fingerprint: Fingerprint = None,
+    kind: Kind = None,
+    everything: All = False,
+    limit: Limit = None,
+    rate: Annotated[float, typer.Option(min=0.1, help="Letters a second, at most.")] = 50.0,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Send letters back to the queue they failed in, with their tries begun anew; it reaches that queue only."""
+    choice = Choice.of(ids, fingerprint, kind, everything)
+    done = 0
+    publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
+    with open_mailbox(amqp_url, queue) as mailbox:
+        for letter in _chosen(mailbox, choice, limit):
+            if not dry_run:
+                (error,) = publisher.publish([_replayed(queue, letter)])
+                if error is not None:
+                    raise Wrong(
+                        f"after {done} letters, {letter.message.message_id} could not be replayed and stays: {error}"
+                    )
+                # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, never a loss.
+                mailbox.remove(letter)
+                time.sleep(1 / rate)
+            done += 1
+    publisher.close()
+    _tell("replay", "would replay" if dry_run else "replayed", queue, done, json=json)
+
+
+@app.command()
+def discard(
+    queue: Queue,
+    amqp_url: AmqpUrl,
+    reason: Annotated[str, typer.Option(help="Why nobody needs them; it is kept with the record.")],
+    ids: Ids = None,
+    fingerprint: Fingerprint = None,
+    kind: Kind = None,
+    everything: All = False,
+    limit: Limit = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Append each discarded letter, whole, to this file of JSON lines.")
+    ] = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Remove letters for good, with a reason; --keep writes them to a file first."""
+    choice = Choice.of(ids, fingerprint, kind, everything)
+    done = 0
+    with open_mailbox(amqp_url, queue) as mailbox:
+        for letter in _chosen(mailbox, choice, limit):
+            if not dry_run:
+                if keep is not None:
+                    _keep(keep, queue, letter, reason)
+                mailbox.remove(letter)
+            done += 1
+    _tell("discard", "would discard" if dry_run else "discarded", queue, done, json=json, reason=reason)
+
+
+def _chosen(mailbox: Mailbox, choice: Choice, limit: int | None) -> Iterator[Letter]:
+    """Yield the letters meant, of those that were there at the start."""
+    left = limit
+    for letter in mailbox.take():
+        if left is not None and left <= 0:
+            return
+        if choice.takes(letter):
+            left = None if left is None else left - 1
+            yield letter
+
+
+def _replayed(queue: str, letter: Letter) -> Publication:
+    message = letter.message
+    own = {key: None for key in message.headers if key.startswith(wch.PREFIX)}
+    record: dict[str, Any] = {
+        wch.REPLAY: wch.replay_count(message) + 1,
+        "wch-replayed-at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "wch-replayed-by": whoami(),
+    }
+    clean: Message = message.copied({**own, **record})
+    if queue == UNROUTED_QUEUE:
+        return Publication(REQUESTS_EXCHANGE, letter.routing_key, clean)
+    if not queue.endswith(DLQ_SUFFIX):
+        raise Wrong(f"{queue} is no dead-letter queue: letters are replayed from …{DLQ_SUFFIX} and {UNROUTED_QUEUE}")
+    return Publication(RETRY_EXCHANGE, queue.removesuffix(DLQ_SUFFIX), clean)
+
+
+def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[Letter]] = defaultdict(list)
+    for letter in letters:
+        headers = letter.message.headers
+        groups[str(headers.get(wch.FINGERPRINT, "")), str(headers.get(wch.KIND, "moved by the broker"))].append(letter)
+    rows = []
+    for (fingerprint, kind), members in sorted(groups.items(), key=lambda item: -len(item[1])):
+        last = members[-1].message
+        moments = sorted(str(member.message.headers.get(wch.LAST_FAILED, "")) for member in members)
+        attributes = peek_attributes(last)
+        rows.append(
+            {
+                "count": len(members),
+                "fingerprint": fingerprint,
+                "kind": kind,
+                "error": _error_line(last),
+                "first": moments[0][:19],
+                "last": moments[-1][:19],
+                "example": attributes.get("subject") or last.message_id or "",
+            }
+        )
+    return rows
+
+
+def _error_line(message: Message) -> str:
+    parts = (str(message.headers.get(name) or "") for name in (wch.ERROR_TYPE, wch.ERROR_MESSAGE))
+    return ": ".join(part for part in parts if part)[:120]
+
+
+def _as_dict(letter: Letter) -> dict[str, Any]:
+    return {
+        "id": letter.message.message_id,
+        "exchange": letter.exchange,
+        "routing_key": letter.routing_key,
+        "content_type": letter.message.content_type,
+        "headers": letter.message.headers,
+        "body": letter.message.body,
+    }
+
+
+def _readable(value: object) -> str:
+    return orjson.dumps(value, default=str).decode() if isinstance(value, (dict, list)) else str(value)
+
+
+def _keep(file: Path, queue: str, letter: Letter, reason: str) -> None:
+    line = _as_dict(letter) | {"queue": queue, "discarded_by": whoami(), "reason": reason}
+    line["discarded_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    with file.open("ab") as out:
+        out.write(
+            orjson.dumps(line, default=lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v))
+            + b"\n"
+        )
+
+
+def _tell(action: str, verb: str, queue: str, count: int, *, json: bool, reason: str | None = None) -> None:
+    if json:
+        print_json({"action": action, "queue": queue, "letters": count, "by": whoami(), "reason": reason})
+    else:
+        console.print(f"{verb} {count} {'letter' if count == 1 else 'letters'} from {queue}")

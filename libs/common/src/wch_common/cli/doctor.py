@@ -1,0 +1,102 @@
+"""`wch doctor`: is everything there, and if not, what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psycopg
+import typer
+
+from wch_common.cli.output import AmqpUrl, AsJson, ManagementUrl, console, print_json
+from wch_common.cli.topology import installed_topology
+from wch_common.drift import differences
+from wch_common.edge.connection import BrokerUnreachable, open_connection
+from wch_common.management import Management, ManagementUnreachable
+from wch_common.redact import error_text
+from wch_common.topology import UNROUTED_QUEUE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wch_common.topology import Topology
+
+_OLDEST = (3, 10)
+
+
+def doctor(
+    amqp_url: AmqpUrl,
+    management_url: ManagementUrl = None,
+    database_url: Annotated[
+        str | None, typer.Option(envvar="WCH_DATABASE_URL", help="PostgreSQL; not looked at if not given.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Look at broker, topology, consumers, dead letters and database; exit code 1 where something is wrong."""
+    findings = [
+        {"what": what, "state": state, "detail": detail}
+        for what, state, detail in _look(amqp_url, management_url, database_url)
+    ]
+    if json:
+        print_json(findings)
+    else:
+        signs = {"ok": "[green]ok   [/]", "warning": "[yellow]look [/]", "error": "[red]wrong[/]"}
+        for finding in findings:
+            console.print(signs[finding["state"]], f"{finding['what']}:", finding["detail"])
+    if any(finding["state"] == "error" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _look(amqp_url: str, management_url: str | None, database_url: str | None) -> Iterator[tuple[str, str, str]]:
+    topology = installed_topology()
+    try:
+        with open_connection(amqp_url, "wch doctor"):
+            yield "broker", "ok", "takes connections"
+    except BrokerUnreachable as error:
+        yield "broker", "error", str(error)
+        return
+    try:
+        with Management(amqp_url, management_url) as management:
+            yield from _look_at_broker(management, topology)
+    except ManagementUnreachable as error:
+        yield "management API", "warning", f"{error}; topology and consumers were not looked at"
+    if database_url:
+        yield _look_at_database(database_url)
+
+
+def _look_at_broker(management: Management, topology: Topology) -> Iterator[tuple[str, str, str]]:
+    version = str(management.overview()["rabbitmq_version"])
+    supported = tuple(int(part) for part in version.split(".")[:2]) >= _OLDEST
+    yield "version", "ok" if supported else "error", f"RabbitMQ {version}" + ("" if supported else ", older than 3.10")
+    alarm = management.alarms()
+    yield "alarms", "error" if alarm else "ok", alarm or "none"
+    found = differences(topology, management)
+    for difference in found:
+        yield "topology", difference.level, f"{difference.object} {difference.problem}"
+    if not found:
+        yield "topology", "ok", f"{len(topology.queues)} queues as they should be"
+    queues = management.queues()
+    for work in topology.work_queues:
+        yield from _look_at_queue(work.name, work.dlq, queues)
+    unrouted = queues.get(UNROUTED_QUEUE, {}).get("messages", 0)
+    if unrouted:
+        yield UNROUTED_QUEUE, "warning", f"{unrouted} requests of types nobody does: `wch dlq list {UNROUTED_QUEUE}`"
+
+
+def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    queue = queues.get(name)
+    if queue is None:
+        return
+    consumers, waiting = queue.get("consumers", 0), queue.get("messages", 0)
+    yield name, "ok" if consumers else "warning", f"{consumers} consumers, {waiting} messages"
+    letters = queues.get(dlq, {}).get("messages", 0)
+    if letters:
+        yield dlq, "warning", f"{letters} dead letters: `wch dlq list {dlq}`"
+
+
+def _look_at_database(url: str) -> tuple[str, str, str]:
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            version = connection.info.server_version
+    except psycopg.Error as error:
+        return "database", "error", error_text(error, 300)
+    return "database", "ok", f"PostgreSQL {version // 10000}"

@@ -1,0 +1,102 @@
+"""`wch events`: publish one, check one, look at the schemas."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from pydantic import ValidationError, create_model
+
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table
+from wch_common.client import Client
+from wch_common.contract import data_schema, write_contract
+from wch_common.envelope import STRUCTURED, data_errors, decode, encode
+from wch_common.errors import ContractError
+from wch_common.event import EventData, Request, new_event
+from wch_common.message import Message
+from wch_common.registry import published_contract
+
+app = typer.Typer(help="Publish and check events.", no_args_is_help=True)
+
+
+@app.command()
+def publish(
+    type: Annotated[str, typer.Argument(help="Like sync.product.requested.v1.")],  # noqa: A002 - the attribute's name
+    data: Annotated[str, typer.Argument(help="JSON, like '{\"product_id\": 7}'; - reads standard input.")],
+    amqp_url: AmqpUrl,
+    source: Annotated[str, typer.Option(help="The publishing program.")] = "/wch/cli",
+    id: Annotated[str | None, typer.Option(help="Same id, same event: it is done once.")] = None,  # noqa: A002
+    shop: Annotated[str | None, typer.Option(help="Which shop, where there are several.")] = None,
+    asker: Annotated[str | None, typer.Option(help="Who is answered.")] = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Publish one event, confirmed by the broker."""
+    model = _data(type, data)
+    event = new_event(model, source, id=id, shop=shop, asker=asker)
+    if not dry_run:
+        with Client(amqp_url, source) as client:
+            client.publish(event)
+    if json:
+        print_json(orjson.loads(encode(event).message.body) | {"published": not dry_run})
+    else:
+        console.print(f"{'would publish' if dry_run else 'published'} {event.type} {event.id} to {event.exchange}")
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path, typer.Argument(help="A whole event as JSON (CloudEvents, structured); - reads standard input.")
+    ],
+) -> None:
+    """Check an event against the contract, as a consumer would."""
+    body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        event = decode(Message(body, STRUCTURED), published_contract())
+    except ContractError as error:
+        fields = "".join(f"\n  {field}" for field in error.fields)
+        raise Wrong(f"{error}{fields}") from None
+    console.print(f"ok: {event.type} {event.id}")
+
+
+@app.command()
+def schemas(
+    type: Annotated[str | None, typer.Argument(help="One type; all are listed without.")] = None,  # noqa: A002
+    write: Annotated[
+        Path | None, typer.Option(help="Write all schemas and the AsyncAPI document into this folder.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """List the event types, show one's JSON Schema, or write the whole contract."""
+    registry = published_contract()
+    if write is not None:
+        changed = write_contract(registry, write)
+        console.print(f"{len(changed)} files changed: {', '.join(changed) or 'the contract is up to date'}")
+    elif type is not None:
+        print_json(data_schema(registry.model(type)))
+    else:
+        rows = [
+            (model.TYPE, "request" if issubclass(model, Request) else "fact", (model.__doc__ or "").split("\n")[0])
+            for model in registry
+        ]
+        if json:
+            print_json([{"type": name, "kind": kind, "description": text} for name, kind, text in rows])
+        else:
+            print_table(("TYPE", "KIND", "WHAT"), rows, empty="no family is installed")
+
+
+def _data(type_: str, text: str) -> EventData:
+    """Return the typed data; unknown fields are refused here, as they are never written."""
+    model = published_contract().model(type_)
+    strict: Any = create_model(f"Strict{model.__name__}", __base__=model)
+    strict.model_config = {**model.model_config, "extra": "forbid"}
+    strict.model_rebuild(force=True)
+    try:
+        strict.model_validate_json(sys.stdin.buffer.read() if text == "-" else text)
+    except ValidationError as error:
+        lines = "".join(f"\n  {field}" for field in data_errors(error))
+        raise Wrong(f"the data does not keep the schema of {type_}:{lines}") from None
+    return model.model_validate_json(sys.stdin.buffer.read() if text == "-" else text)

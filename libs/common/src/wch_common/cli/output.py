@@ -1,0 +1,66 @@
+"""What the commands share: where the broker is, tables for people, JSON for programs, errors as one sentence."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from wch_common.errors import WchError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+console = Console(highlight=False, soft_wrap=False)
+
+AmqpUrl = Annotated[
+    str,
+    typer.Option(
+        "--amqp-url", envvar="WCH_AMQP_URL", help="Broker, like amqp://user:password@host:5672/wch.", show_default=False
+    ),
+]
+ManagementUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--management-url", envvar="WCH_MANAGEMENT_URL", help="Management API; by default 10,000 ports above AMQP."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+class Wrong(WchError):
+    """The command was asked for something it cannot do."""
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - anything JSON holds
+    """Print for programs."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0, default=_plain)
+    sys.stdout.write(text.decode() + "\n")
+
+
+def _plain(value: object) -> object:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
+    """Print for people."""
+    table = Table(*columns, box=None, pad_edge=False, header_style="bold", row_styles=None)
+    filled = False
+    for row in rows:
+        table.add_row(*("" if cell is None else str(cell) for cell in row))
+        filled = True
+    if filled:
+        console.print(table)
+    else:
+        console.print(empty)
+
+
+def whoami() -> str:
+    """Return who runs the command, for the record."""
+    return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or os.getuid()}@{os.uname().nodename}"

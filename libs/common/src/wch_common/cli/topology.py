@@ -1,0 +1,98 @@
+"""`wch topology`: show it, compare a broker with it, create it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib.metadata import entry_points
+from typing import Annotated
+
+import typer
+
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, console, print_json, print_table
+from wch_common.definitions import definitions, operator_manifests, producer_permissions, service_permissions
+from wch_common.drift import differences
+from wch_common.edge.declare import declare
+from wch_common.management import Management
+from wch_common.topology import Topology
+
+app = typer.Typer(help="The broker's exchanges, queues and bindings.", no_args_is_help=True)
+
+
+class Form(Enum):
+    """How the topology is written."""
+
+    TABLE = "table"
+    DEFINITIONS = "definitions"
+    OPERATOR = "operator"
+    PERMISSIONS = "permissions"
+
+
+def installed_topology() -> Topology:
+    """Return the topology of every installed service, found by its entry point `wch.topology`."""
+    whole = Topology()
+    for found in sorted(entry_points(group="wch.topology"), key=lambda found: found.name):
+        whole = whole.merged(found.load())
+    return whole
+
+
+@app.command()
+def show(
+    form: Annotated[Form, typer.Option("--as", help="A table, or a form another tool reads.")] = Form.TABLE,
+    vhost: Annotated[str, typer.Option(help="Virtual host in definitions, manifests and permissions.")] = "wch",
+    cluster: Annotated[str, typer.Option(help="RabbitmqCluster in the operator's manifests.")] = "rabbitmq",
+    user: Annotated[str, typer.Option(help="Whose permissions.")] = "wch",
+    produces: Annotated[list[str] | None, typer.Option(help="With --as permissions: types the user publishes.")] = None,
+) -> None:
+    """Show the topology of every installed service."""
+    topology = installed_topology()
+    if form is Form.DEFINITIONS:
+        print_json(definitions(topology, vhost))
+    elif form is Form.OPERATOR:
+        print_json({"apiVersion": "v1", "kind": "List", "items": operator_manifests(topology, vhost, cluster)})
+    elif form is Form.PERMISSIONS and produces:
+        print_json(producer_permissions(user, vhost, produces))
+    elif form is Form.PERMISSIONS:
+        print_json(service_permissions(topology, user, vhost))
+    else:
+        rows = [
+            (
+                work.name,
+                ", ".join(model.TYPE for model in work.models),
+                ", ".join(f"{rung:g} s" for rung in work.policy.rungs),
+                work.dlq,
+            )
+            for work in topology.work_queues
+        ]
+        print_table(("QUEUE", "DOES OR FOLLOWS", "RUNGS", "DEAD LETTERS"), rows, empty="no service is installed")
+
+
+@app.command()
+def check(amqp_url: AmqpUrl, management_url: ManagementUrl = None, json: AsJson = False) -> None:
+    """Compare a live broker with the topology; exit code 1 where something would lose or hold up messages."""
+    with Management(amqp_url, management_url) as management:
+        found = differences(installed_topology(), management)
+    if json:
+        print_json([vars(difference) for difference in found])
+    else:
+        rows = [(one.level, one.object, one.problem) for one in found]
+        print_table(("LEVEL", "OBJECT", "PROBLEM"), rows, empty="the broker has the whole topology, as it should be")
+    if any(one.level == "error" for one in found):
+        raise typer.Exit(1)
+
+
+@app.command()
+def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryRun = False) -> None:
+    """Create what is missing; change nothing that exists, and say what differs."""
+    topology = installed_topology()
+    if dry_run:
+        with Management(amqp_url, management_url) as management:
+            found = [one for one in differences(topology, management) if one.level == "error"]
+        rows = [(one.object, one.problem) for one in found]
+        print_table(("OBJECT", "PROBLEM"), rows, empty="nothing to do")
+        return
+    if not topology.work_queues:
+        raise Wrong("no service is installed here, so there is no topology to apply")
+    declare(amqp_url, topology)
+    console.print(
+        f"applied: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, {len(topology.bindings)} bindings"
+    )

@@ -1,0 +1,1 @@
+"""Keeps the Meta catalog in line with the shop."""

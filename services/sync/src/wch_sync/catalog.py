@@ -1,0 +1,160 @@
+"""Writing to Meta catalogs: batches of items, and what became of each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import structlog
+
+from wch_common.breaker import Breaker, SystemFailure
+from wch_common.graph import Action, GraphError, graph_error
+from wch_common.outcome import Reject, Retry, Throttled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.shops import Shop
+    from wch_common.store.lease import Lease
+
+log = structlog.get_logger(__name__)
+
+# Meta takes 5,000 in a call and advises fewer than 3,000.
+MOST_REQUESTS = 2900
+_TIMEOUT_SECONDS = 60.0
+_AUTH_PAUSE_SECONDS = 600.0
+_LIMIT_PAUSE_SECONDS = 300.0
+
+
+@dataclass
+class BatchResult:
+    """What became of items: refused ones with the catalog's reason, and those whose call failed with its outcome."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, Exception] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    """Items of a call whose outcome is not known: it may still take effect."""
+
+
+class Catalogs:
+    """One writer per catalog, with connections and breakers that outlive a batch."""
+
+    def __init__(self, *, poll_seconds: float, wait_seconds: float) -> None:
+        self._poll_seconds = poll_seconds
+        self._wait_seconds = wait_seconds
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
+        self._writers: dict[str, CatalogWriter] = {}
+
+    def of(self, shop: Shop) -> CatalogWriter:
+        """Return the writer of the shop's catalog."""
+        if shop.catalog_id not in self._writers:
+            self._writers[shop.catalog_id] = CatalogWriter(
+                shop, self._client, poll_seconds=self._poll_seconds, wait_seconds=self._wait_seconds
+            )
+        return self._writers[shop.catalog_id]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+
+class CatalogWriter:
+    """Sends batches to one catalog, one call at a time, and waits until each is finished."""
+
+    # The longest a call can take effect after it was begun; a lease must outlast it.
+    CALL_SECONDS = _TIMEOUT_SECONDS
+
+    def __init__(self, shop: Shop, client: httpx.AsyncClient, *, poll_seconds: float, wait_seconds: float) -> None:
+        self._client = client
+        self._base = f"{str(shop.graph_url).rstrip('/')}/{shop.graph_version}/{shop.catalog_id}"
+        self._headers = {"Authorization": f"Bearer {shop.graph_token.get_secret_value()}"}
+        self._scope = f"catalog/{shop.catalog_id}"
+        self._breaker = Breaker(self._scope)
+        self._poll_seconds = poll_seconds
+        self._wait_seconds = wait_seconds
+
+    async def send(self, requests: Sequence[dict[str, Any]], lease: Lease) -> BatchResult:
+        """Send item requests in as few calls as possible and return what became of each; raises LeaseLost."""
+        result = BatchResult()
+        for start in range(0, len(requests), MOST_REQUESTS):
+            await self._send_part(requests[start : start + MOST_REQUESTS], lease, result)
+        return result
+
+    async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: BatchResult) -> None:
+        """Send one call; where the catalog refuses it as a whole, halve it, so that one item cannot hold up the others."""
+        ids = [request["data"]["id"] for request in requests]
+        lease.check()
+        try:
+            handles = await self._post(requests, result)
+            for handle in handles:
+                await self._until_finished(handle, result)
+        except GraphError as error:
+            too_large = error.code == 1 and "reduce" in error.message.lower()
+            if (too_large or error.action is Action.REJECT) and len(requests) > 1:
+                middle = len(requests) // 2
+                await self._send_part(requests[:middle], lease, result)
+                await self._send_part(requests[middle:], lease, result)
+            else:
+                result.failed.update(dict.fromkeys(ids, self._outcome(error)))
+        except (Retry, Throttled) as outcome:
+            result.failed.update(dict.fromkeys(ids, outcome))
+            if isinstance(outcome, Retry):
+                result.unknown.update(ids)
+
+    async def _post(self, requests: Sequence[dict[str, Any]], result: BatchResult) -> list[str]:
+        body = {"item_type": "PRODUCT_ITEM", "allow_upsert": True, "requests": requests}
+        answer = await self._call("POST", "items_batch", json=body)
+        for told in answer.get("validation_status", []):
+            if told.get("errors"):
+                result.refused[str(told.get("retailer_id"))] = "; ".join(str(e.get("message")) for e in told["errors"])
+        return [str(handle) for handle in answer.get("handles", [])]
+
+    async def _until_finished(self, handle: str, result: BatchResult) -> None:
+        deadline = time.monotonic() + self._wait_seconds
+        parameters = {"handle": handle, "load_ids_of_invalid_requests": "true"}
+        while True:
+            answer = await self._call("GET", "check_batch_request_status", params=parameters)
+            (row, *_) = answer.get("data") or [{}]
+            if row.get("status") == "finished":
+                break
+            if time.monotonic() > deadline:
+                raise Retry(f"the catalog has not finished the batch within {self._wait_seconds:g} s")
+            await asyncio.sleep(self._poll_seconds)
+        for error in row.get("errors", []):
+            if error.get("id"):
+                result.refused[str(error["id"])] = str(error.get("message", "refused without a reason"))
+        for id_ in row.get("ids_of_invalid_requests", []):
+            result.refused.setdefault(str(id_), "refused without a reason")
+
+    async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
+        """Call Graph; raises GraphError for its own errors, Retry or Throttled for all others."""
+        try:
+            with self._breaker.watch():
+                return await self._ask(method, path, **arguments)
+        except SystemFailure as failure:
+            raise Retry(f"the catalog: {failure}") from failure
+
+    async def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
+        try:
+            response = await self._client.request(method, f"{self._base}/{path}", headers=self._headers, **arguments)
+        except httpx.TransportError as error:
+            raise SystemFailure(f"{type(error).__name__} at {path}") from error
+        if response.is_success:
+            try:
+                return dict(response.json())
+            except (ValueError, TypeError):
+                raise SystemFailure(f"answered {path} with something that is not JSON") from None
+        raise graph_error(response) or SystemFailure(f"answered {response.status_code} without a Graph error at {path}")
+
+    def _outcome(self, error: GraphError) -> Exception:
+        if error.action is Action.AUTH:
+            log.error("catalog_refuses_token", scope=self._scope, said=str(error))
+            return Throttled(str(error), scope=self._scope, after=error.regain_seconds or _AUTH_PAUSE_SECONDS)
+        if error.action is Action.THROTTLE:
+            return Throttled(str(error), scope=self._scope, after=error.regain_seconds or _LIMIT_PAUSE_SECONDS)
+        return Retry(str(error)) if error.action is Action.BACKOFF else Reject(str(error))

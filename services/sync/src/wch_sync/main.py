@@ -1,0 +1,39 @@
+"""Puts the sync service together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform, run_service
+from wch_common.store.migrate import MigrationSet
+from wch_sync.catalog import Catalogs
+from wch_sync.handlers import ProductSync, product_failed
+from wch_sync.ledger import Ledger
+from wch_sync.settings import SyncSettings
+from wch_sync.shop import ShopReaders
+from wch_sync.tables import METADATA
+from wch_sync.topology import PRODUCTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIGRATIONS = (MigrationSet("wch_sync:migrations", "sync_version", METADATA),)
+
+
+async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
+    """Build the clients and the handler and return the jobs."""
+    settings = platform.settings
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    shops = settings.shops()
+    readers = await platform.resources.enter_async_context(ShopReaders(settings.shop_concurrency))
+    catalogs = await platform.resources.enter_async_context(
+        Catalogs(poll_seconds=settings.catalog_poll_seconds, wait_seconds=settings.catalog_wait_seconds)
+    )
+    sync = ProductSync(shops, readers, catalogs, Ledger(store, platform.source))
+    return [Job.for_batch(platform.queue(PRODUCTS), sync, given_up=product_failed)]
+
+
+def main() -> int:
+    """Run the service; returns its exit code."""
+    return run_service("sync", SyncSettings, compose)

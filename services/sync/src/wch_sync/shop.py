@@ -1,0 +1,185 @@
+"""Reading products from WooCommerce shops."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+import structlog
+from pydantic import ValidationError
+
+from wch_common.breaker import Breaker, SystemFailure
+from wch_common.outcome import Reject, Retry, Throttled
+from wch_sync.mapping import ShopProduct
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Sequence
+
+    from wch_common.shops import Shop
+
+log = structlog.get_logger(__name__)
+
+_PER_PAGE = 100
+_TIMEOUT_SECONDS = 30.0
+_AUTH_PAUSE_SECONDS = 300.0
+_LIMIT_PAUSE_SECONDS = 60.0
+_MISSING = "woocommerce_rest_product_invalid_id"
+
+
+@dataclass
+class Reading:
+    """What a shop says of some products: each found, surely gone, or failed with the outcome for its events."""
+
+    found: dict[int, tuple[ShopProduct, list[ShopProduct]]] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    failed: dict[int, Exception] = field(default_factory=dict)
+    parents: dict[int, int] = field(default_factory=dict)
+    """Asked for by the id of a variation: the product it belongs to."""
+
+
+class ShopReaders:
+    """One reader per shop, with connections and breakers that outlive a batch."""
+
+    def __init__(self, concurrency: int) -> None:
+        self._concurrency = concurrency
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
+        self._readers: dict[str, ShopReader] = {}
+
+    def of(self, shop: Shop) -> ShopReader:
+        """Return the shop's reader."""
+        key = str(shop.url)
+        if key not in self._readers:
+            self._readers[key] = ShopReader(shop, self._client, self._concurrency)
+        return self._readers[key]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+
+
+class ShopReader:
+    """Reads one shop: pages of products, their variations, and its currency."""
+
+    def __init__(self, shop: Shop, client: httpx.AsyncClient, concurrency: int) -> None:
+        self._client = client
+        self._base = f"{str(shop.url).rstrip('/')}/wp-json/wc/v3"
+        self._auth = (shop.consumer_key.get_secret_value(), shop.consumer_secret.get_secret_value())
+        self._scope = f"shop/{shop.url.host}"
+        self._breaker = Breaker(self._scope)
+        self._slots = asyncio.Semaphore(concurrency)
+        self._currency = ""
+
+    async def currency(self) -> str:
+        """Return the shop's currency, which no product names."""
+        if not self._currency:
+            self._currency = str((await self._get("data/currencies/current"))["code"])
+        return self._currency
+
+    async def read(self, ids: Iterable[int]) -> Reading:
+        """Read products with their variations; what fails, fails only those it concerns."""
+        reading = Reading()
+        await self._read_pages(sorted(set(ids)), reading)
+        # Ids of variations lead to their products, which may be read already.
+        more = set(reading.parents.values()) - set(reading.found) - reading.gone - set(reading.failed)
+        if more:
+            await self._read_pages(sorted(more), reading)
+        return reading
+
+    async def _read_pages(self, ids: Sequence[int], reading: Reading) -> None:
+        pages = [ids[start : start + _PER_PAGE] for start in range(0, len(ids), _PER_PAGE)]
+        await asyncio.gather(*(self._recorded(reading, page, self._read_page(page, reading)) for page in pages))
+
+    async def _read_page(self, ids: Sequence[int], reading: Reading) -> None:
+        parameters = {"include": ",".join(map(str, ids)), "per_page": _PER_PAGE, "status": "any"}
+        products = [_parsed(row) for row in await self._get("products", parameters)]
+        missing = set(ids) - {product.id for product in products}
+        await asyncio.gather(
+            *(self._recorded(reading, [one.id], self._add(one, reading)) for one in products),
+            *(self._recorded(reading, [id_], self._read_single(id_, reading)) for id_ in missing),
+        )
+
+    async def _read_single(self, id_: int, reading: Reading) -> None:
+        """Look once more at what a page left out: filters, caches and trash do that, not only deletion."""
+        row = await self._get(f"products/{id_}", missing_is_none=True)
+        if row is None:
+            reading.gone.add(id_)
+            return
+        product = _parsed(row)
+        if product.type == "variation" and product.parent_id:
+            reading.parents[id_] = product.parent_id
+        else:
+            await self._add(product, reading)
+
+    async def _add(self, product: ShopProduct, reading: Reading) -> None:
+        variations: list[ShopProduct] = []
+        if product.type == "variable" and product.is_listed:
+            page = 1
+            while True:
+                parameters = {"per_page": _PER_PAGE, "page": page, "status": "any"}
+                rows = await self._get(f"products/{product.id}/variations", parameters)
+                variations += map(_parsed, rows)
+                # The shop's own page count is not to be trusted: the last page is the one that is not full.
+                if len(rows) < _PER_PAGE:
+                    break
+                page += 1
+        reading.found[product.id] = (product, variations)
+
+    async def _recorded(self, reading: Reading, ids: Iterable[int], work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (Retry, Throttled, Reject) as outcome:
+            reading.failed.update(dict.fromkeys(ids, outcome))
+
+    async def _get(self, path: str, parameters: dict[str, Any] | None = None, *, missing_is_none: bool = False) -> Any:  # noqa: ANN401 - JSON
+        """Ask the shop; raises Retry, Throttled or Reject, decided by its error code."""
+        async with self._slots:
+            try:
+                with self._breaker.watch():
+                    return await self._ask(path, parameters, missing_is_none=missing_is_none)
+            except SystemFailure as failure:
+                raise Retry(f"the shop: {failure}") from failure
+
+    async def _ask(self, path: str, parameters: dict[str, Any] | None, *, missing_is_none: bool) -> Any:  # noqa: ANN401 - JSON
+        try:
+            response = await self._client.get(f"{self._base}/{path}", params=parameters, auth=self._auth)
+        except httpx.TransportError as error:
+            raise SystemFailure(f"{type(error).__name__} at {path}") from error
+        try:
+            body = response.json()
+        except ValueError:
+            body = None
+        if response.is_success and body is not None:
+            return body
+        code = body.get("code", "") if isinstance(body, dict) else ""
+        if missing_is_none and response.status_code == httpx.codes.NOT_FOUND and code == _MISSING:
+            return None
+        raise self._outcome(response, path, str(code))
+
+    def _outcome(self, response: httpx.Response, path: str, code: str) -> Exception:
+        status = response.status_code
+        said = f"{status} {code or 'without an error code'} at {path}"
+        if status == httpx.codes.UNAUTHORIZED or (status == httpx.codes.FORBIDDEN and code):
+            log.error("shop_refuses_keys", scope=self._scope, said=said)
+            return Throttled(f"the shop refuses our keys: {said}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
+        if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.FORBIDDEN}:
+            # A 403 without WooCommerce's code is the page of a host that wants less.
+            after = response.headers.get("Retry-After", "")
+            seconds = float(after) if after.isdigit() else _LIMIT_PAUSE_SECONDS
+            return Throttled(f"the shop's host wants less: {said}", scope=self._scope, after=seconds)
+        if response.is_success or response.is_server_error or not code:
+            return SystemFailure(f"answered {said}")
+        if code == "rest_no_route":
+            return Throttled(f"this is no WooCommerce REST API: {said}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
+        return Reject(f"the shop refuses the request: {said}")
+
+
+def _parsed(row: Any) -> ShopProduct:  # noqa: ANN401 - JSON
+    try:
+        return ShopProduct.model_validate(row)
+    except ValidationError as error:
+        places = ", ".join(sorted({".".join(map(str, item["loc"])) for item in error.errors()}))
+        raise Reject(f"the shop sent a product that cannot be read: {places}") from None

@@ -1,0 +1,226 @@
+"""Product sync from the request to the catalog, with the real service, broker and database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from support.stage import Stage
+from support.sync_stage import CATALOG, SyncStage
+from support.waiting import eventually
+from wch_simulators.shop import product, variation
+
+
+@pytest.fixture
+def sync(stage: Stage, database_url: str) -> Iterator[SyncStage]:
+    made = SyncStage(stage, database_url)
+    yield made
+    made.close()
+
+
+def test_a_product_reaches_the_catalog_and_the_fact_is_told(sync: SyncStage) -> None:
+    sync.add([product(7, price="19.5", description="<p>Soft <b>tee</b></p>", manage_stock=True, stock_quantity=-3)])
+    sync.start()
+    (id_,) = sync.request(7, asker="admin")
+    eventually(lambda: sync.catalog)
+    item = sync.catalog["wc_7"]
+    assert item["price"] == "19.50 EUR"
+    assert item["description"] == "Soft tee"
+    assert item["quantity_to_sell_on_facebook"] == 0
+    sync.stage.await_depth("facts", 1)
+    (fact,) = sync.facts()
+    assert fact["type"] == "sync.product.synced.v1"
+    assert fact["data"] == {"product_id": 7, "action": "updated", "items_sent": 1, "items_deleted": 0}
+    assert (fact["causationid"], fact["asker"]) == (id_, "admin")
+
+
+def test_ten_requests_for_one_product_in_a_window_are_one_item(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    sync.start()
+    sync.request(*[7] * 10)
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(10,)])
+    assert len(sync.batches) == 1
+    assert len(sync.facts()) == 1
+
+
+def test_variations_are_items_of_a_group_and_one_that_is_gone_is_deleted(sync: SyncStage) -> None:
+    sync.add([product(7, name="Tee")])
+    parent = sync.shop.products[7]
+    sync.shop.add_variations(7, *(variation(700 + n, parent, option=f"Tone {n}") for n in range(120)))
+    sync.start()
+    sync.request(7)
+    eventually(lambda: len(sync.catalog) == 120)
+    assert sync.catalog["wc_701"]["item_group_id"] == "wc_7"
+    assert sync.catalog["wc_701"]["color"] == "Tone 1"
+    assert sync.catalog["wc_701"]["title"] == "Tee Tone 1"
+    sync.shop.remove_variation(701)
+    sync.request(702)  # asked for by the id of another variation
+    eventually(lambda: "wc_701" not in sync.catalog)
+    assert len(sync.catalog) == 119
+
+
+@pytest.mark.parametrize("how", ["trash", "draft", "force"])
+def test_a_product_that_is_no_longer_sold_is_deleted(sync: SyncStage, how: str) -> None:
+    sync.add([product(7), product(8)])
+    sync.start()
+    sync.request(7, 8)
+    eventually(lambda: len(sync.catalog) == 2)
+    if how == "force":
+        del sync.shop.products[7]
+    else:
+        sync.shop.products[7]["status"] = how
+    sync.request(7)
+    eventually(lambda: list(sync.catalog) == ["wc_8"])
+    eventually(lambda: [fact["data"]["action"] for fact in sync.facts()].count("deleted") == 1)
+
+
+def test_a_product_missing_from_a_page_is_deleted_only_when_a_single_read_says_so(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    sync.start()
+    sync.request(7)
+    eventually(lambda: sync.catalog)
+    sync.fail_shop(r"/products\?", status=200, body=[], times=1)
+    sync.fail_shop(r"/products/7", status=500, body="<html>busy</html>", times=1)
+    sync.shop.products[7]["name"] = "Renamed"
+    sync.request(7)
+    eventually(
+        lambda: sync.catalog["wc_7"]["title"] == "Renamed", "the single read failed, so it was retried, not deleted"
+    )
+
+
+def test_what_the_catalog_refuses_is_dead_lettered_with_its_reason_and_the_rest_goes_through(sync: SyncStage) -> None:
+    sync.add([product(1), product(2, images=[]), product(3), product(4, price="", regular_price="")])
+    sync.graph.refused["wc_3"] = "Policy: not allowed here"
+    sync.start()
+    sync.request(1, 2, 3, 4)
+    letters = sync.stage.await_letters("sync.product.dlq", 3)
+    reasons = sorted(str(letter.message.headers["wch-error-message"]) for letter in letters)
+    assert "image_link" in reasons[1]
+    assert "Policy: not allowed here" in reasons[2]
+    assert "has no price" in reasons[0]
+    assert {letter.message.headers["wch-error-kind"] for letter in letters} == {"rejected"}
+    assert list(sync.catalog) == ["wc_1"]
+    sync.stage.await_depth("facts", 4)
+    assert sorted(fact["type"].split(".")[2] for fact in sync.facts()) == ["failed", "failed", "failed", "synced"]
+
+
+def test_a_product_that_fails_twice_succeeds_from_its_retry_queue(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    sync.fail_shop("/products", status=503, body="<html>maintenance</html>", times=2)
+    sync.start()
+    sync.request(7)
+    eventually(lambda: sync.catalog)
+    assert sync.stage.depth("sync.product.dlq") == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "parked"),
+    [
+        ({"code": 190, "message": "token expired"}, True),
+        ({"code": 80014, "message": "too many calls"}, True),
+        ({"code": 2, "message": "temporarily down"}, False),
+    ],
+    ids=["auth", "throttle", "backoff"],
+)
+def test_catalog_errors_are_told_apart_by_code(sync: SyncStage, error: dict[str, Any], *, parked: bool) -> None:
+    sync.add([product(7)])
+    sync.fail_graph("items_batch", status=400, body={"error": error}, times=1)
+    sync.start()
+    sync.request(7)
+    if parked:
+        eventually(lambda: sync.query("SELECT scope FROM parked") == [(f"catalog/{CATALOG}",)])
+        sync.query("UPDATE parked SET due_at = now(); UPDATE scopes SET paused_until = now()")
+    eventually(lambda: sync.catalog)
+    assert sync.stage.depth("sync.product.dlq") == 0
+
+
+def test_one_item_that_makes_meta_refuse_the_whole_call_does_not_hold_up_the_others(sync: SyncStage) -> None:
+    sync.add(product(id_) for id_ in range(1, 9))
+    sync.fail_graph(
+        "items_batch", status=400, body={"error": {"code": 1, "message": "Please reduce the amount of data"}}
+    )
+    sync.start()
+    sync.request(*range(1, 9))
+    eventually(lambda: len(sync.catalog) == 8)
+    assert len(sync.batches) == 3
+
+
+def test_a_shop_that_refuses_our_keys_parks_its_events(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    running_secret = sync.shop.secret
+    sync.start()
+    sync.shop.secret = "cs_changed"
+    sync.request(7)
+    eventually(lambda: sync.query("SELECT count(*) FROM parked") == [(1,)])
+    sync.shop.secret = running_secret
+    sync.query("UPDATE parked SET due_at = now(); UPDATE scopes SET paused_until = now()")
+    eventually(lambda: sync.catalog)
+
+
+def test_a_call_that_was_cut_is_repeated_and_the_catalog_ends_with_the_newest_state(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    sync.fail_graph("items_batch", reset="after")
+    sync.start()
+    sync.request(7)
+    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(1,)])
+    sync.shop.products[7]["name"] = "Renamed"
+    eventually(lambda: sync.catalog.get("wc_7", {}).get("title") == "Renamed")
+    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+
+
+def test_who_takes_an_expired_lease_over_sends_again_what_was_under_way(sync: SyncStage) -> None:
+    sync.add([product(7), product(8)])
+    sync.start()
+    sync.query(f"INSERT INTO under_way VALUES ('{CATALOG}', 8, 0)")
+    sync.query(f"INSERT INTO leases VALUES ('catalog/{CATALOG}', 'dead', 1, now() + interval '1 second')")
+    sync.request(7)
+    eventually(lambda: len(sync.catalog) == 2)
+    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+
+
+def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refused(
+    sync: SyncStage, tmp_path: Path
+) -> None:
+    sync.add([product(7)])
+    shop = {
+        "url": sync.shop_url,
+        "consumer_key": sync.shop.key,
+        "consumer_secret": sync.shop.secret,
+        "graph_url": sync.graph_url,
+        "graph_version": "v23.0",
+        "graph_token": sync.graph.token,
+    }
+    file = tmp_path / "shops.json"
+    file.write_bytes(orjson.dumps({"north": shop | {"catalog_id": "1"}, "south": shop | {"catalog_id": "2"}}))
+    sync.start(shops_file=file)
+    sync.request(7, shop="south")
+    sync.request(7, shop="east")
+    (letter,) = sync.stage.await_letters("sync.product.dlq")
+    assert letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here"
+    eventually(lambda: "2" in sync.graph.catalogs)
+    assert "1" not in sync.graph.catalogs
+
+
+def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
+    sync.add(product(id_) for id_ in range(1, 41))
+    sync.start()
+    sync.start()
+
+    def change() -> None:
+        for turn in range(5):
+            for id_ in range(1, 41):
+                sync.shop.products[id_]["name"] = f"Turn {turn} of {id_}"
+            sync.request(*range(1, 41))
+
+    changing = threading.Thread(target=change)
+    changing.start()
+    changing.join()
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(200,)], seconds=60)
+    assert {id_: item["title"] for id_, item in sync.catalog.items()} == {
+        f"wc_{id_}": f"Turn 4 of {id_}" for id_ in range(1, 41)
+    }

@@ -1,0 +1,106 @@
+"""A shop and a Graph simulator, and the sync service between them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import psycopg
+from pydantic import HttpUrl, SecretStr
+
+from support.stage import RunningService, Stage
+from wch_common.events.sync import ProductRequested
+from wch_simulators.faults import Fault
+from wch_simulators.graph import GraphSimulator
+from wch_simulators.running import InThread
+from wch_simulators.shop import ShopSimulator
+from wch_sync.main import compose
+from wch_sync.settings import SyncSettings
+from wch_sync.topology import TOPOLOGY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+CATALOG = "1001"
+SHORT = {"SYNC_PRODUCT": {"rungs": (0.2, 0.4, 0.6), "batch_window": 0.3}}
+
+
+class SyncStage:
+    """Everything the sync service needs, on loopback."""
+
+    def __init__(self, stage: Stage, database_url: str) -> None:
+        self.stage = stage
+        self.database_url = database_url
+        self.shop = ShopSimulator()
+        self.graph = GraphSimulator()
+        self._open = ExitStack()
+        self.shop_url = self._open.enter_context(InThread(self.shop)).url
+        self.graph_url = self._open.enter_context(InThread(self.graph)).url
+        stage.declare(TOPOLOGY)
+        stage.follow("facts", "sync.product.#")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Return the settings of a service on this stage."""
+        values: dict[str, Any] = {
+            "database_url": SecretStr(self.database_url),
+            "shop_url": HttpUrl(self.shop_url),
+            "shop_consumer_key": SecretStr(self.shop.key),
+            "shop_consumer_secret": SecretStr(self.shop.secret),
+            "graph_url": HttpUrl(self.graph_url),
+            "graph_token": SecretStr(self.graph.token),
+            "catalog_id": CATALOG,
+            "catalog_poll_seconds": 0.05,
+            "catalog_wait_seconds": 5.0,
+            "queues": SHORT,
+        }
+        return values | changes
+
+    def start(self, **changes: Any) -> RunningService:
+        """Start the service in this process."""
+        values = self.settings(**changes)
+        service = RunningService(self.stage.url, compose, values, name="sync", settings_type=SyncSettings)
+        self.stage.services.append(service)
+        return service.start()
+
+    def request(self, *ids: int, **options: Any) -> list[str]:
+        """Ask for products."""
+        with self.stage.client(**options) as client:
+            return client.publish_many(ProductRequested(product_id=id_) for id_ in ids)
+
+    @property
+    def catalog(self) -> dict[str, dict[str, Any]]:
+        """What the catalog holds."""
+        return self.graph.catalogs.get(CATALOG, {})
+
+    @property
+    def batches(self) -> list[dict[str, Any]]:
+        """The items_batch calls that were made."""
+        return self.graph.journal.calls("items_batch")
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The facts told so far."""
+        return [orjson.loads(letter.message.body) for letter in self.stage.letters("facts")]
+
+    def fail_shop(self, path: str, **fault: Any) -> None:
+        """Make the shop misbehave."""
+        self.shop.journal.faults.append(Fault(path, **fault))
+
+    def fail_graph(self, path: str, **fault: Any) -> None:
+        """Make Graph misbehave."""
+        self.graph.journal.faults.append(Fault(path, **fault))
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the service's schema."""
+        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=sync") as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.stage.stop()
+        self._open.close()
+
+    def add(self, products: Iterable[dict[str, Any]]) -> None:
+        """Put products into the shop."""
+        self.shop.add(*products)
