@@ -103,7 +103,7 @@ class PrivateNode:
     @property
     def is_running(self) -> bool:
         """Whether its process is there and is still the one that was started."""
-        return self.pid > 0 and _is_ours(self.pid, str(self.dist_port))
+        return self.pid > 0 and is_ours(self.pid, str(self.dist_port))
 
     def start(self) -> None:
         """Start and wait until the management API answers; raises LocalBrokerError with the node's own words."""
@@ -246,7 +246,7 @@ class PrivateNode:
         reraise=True,
     )
     def _await_ready(self) -> None:
-        if _has_ended(self.pid):
+        if has_ended(self.pid):
             raise LocalBrokerError("the process ended")
         url = f"{self.management_url}/api/health/checks/port-listener/{self.port}"
         httpx.get(url, auth=(self.user, self.password), timeout=5).raise_for_status()
@@ -271,16 +271,16 @@ class PrivateNode:
         return int(done.stdout.split()[0]) if done.stdout.split() else self.pid
 
     def _end_epmd(self) -> None:
-        if self.epmd_pid and _is_ours(self.epmd_pid, str(self.epmd_port)):
+        if self.epmd_pid and is_ours(self.epmd_pid, str(self.epmd_port)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.epmd_pid, signal.SIGTERM)
             _await_end(self.epmd_pid, 5)
         self.epmd_pid = 0
 
 
-def _is_ours(pid: int, mark: str) -> bool:
+def is_ours(pid: int, mark: str) -> bool:
     """Whether a process is alive and its command line or environment carries our mark: a pid may have been given away."""
-    if _has_ended(pid):
+    if has_ended(pid):
         return False
     try:
         told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
@@ -294,7 +294,7 @@ def _is_ours(pid: int, mark: str) -> bool:
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
-def _has_ended(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     if (child := _children.get(pid)) is not None:
         return child.poll() is not None
     try:
@@ -307,7 +307,7 @@ def _has_ended(pid: int) -> bool:
 def _await_end(pid: int, seconds: float) -> bool:
     @retry(stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry_error_callback=lambda _: False)
     def ended() -> bool:
-        if not _has_ended(pid):
+        if not has_ended(pid):
             raise TimeoutError
         return True
 

@@ -1,0 +1,39 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
+
+.PHONY: help install develop demo down check test scale contracts
+
+help: ## Print this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: ## Make .venv with all packages and what they need, pinned
+	@./deploy/local/bootstrap
+
+develop: install ## Add what tests and checks need
+	@./deploy/local/bootstrap dev
+
+demo: install ## See a real job run, from nothing (leaves it running)
+	@$(BIN)/python -m wch_local.demo
+
+down: install ## Stop what the demo left running
+	@$(BIN)/python -m wch_local.demo down
+
+check: develop ## Style, types, import boundaries, dependencies, manifests
+	@$(BIN)/ruff format --check -q .
+	@$(BIN)/ruff check -q .
+	@$(BIN)/mypy $(CODE)
+	@$(BIN)/lint-imports
+	@for package in libs/common services/* simulators deploy/local; do (cd $$package && $(CURDIR)/$(BIN)/deptry -o /dev/null . >/dev/null 2>&1) || (cd $$package && $(CURDIR)/$(BIN)/deptry .) || exit 1; done
+
+test: develop ## Run every test, against a real broker and a real database
+	@$(BIN)/python -m wch_local.provide
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+scale: develop ## Run the tests marked for size, with full sizes
+	@$(BIN)/python -m wch_local.provide
+	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q -m scale --timeout 1800 $(ARGS)
+
+contracts: install ## Write contracts/ anew from the event models
+	@$(BIN)/wch events schemas --write contracts

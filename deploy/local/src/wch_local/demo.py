@@ -1,0 +1,309 @@
+"""`make demo`: a broker, a database, simulators, the sync service, and a story that can be watched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from wch_common.client import Client
+from wch_common.edge.letters import NoSuchQueue, open_mailbox
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.envelope import STRUCTURED
+from wch_common.errors import WchError
+from wch_common.events.sync import ProductRequested
+from wch_common.message import Message, Publication
+from wch_local.postgres import EmbeddedServer
+from wch_local.programs import Program
+from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
+from wch_local.rabbitmq import LocalBrokerError, free_port
+
+FOLDER = Path(".wch").resolve()
+STATE = FOLDER / "demo.json"
+VHOST = "wch-demo"
+CATALOG = "demo-catalog"
+DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
+GOOD = range(1, 25)
+FAILS_TWICE, REFUSED = 30, 31
+_STORY_SECONDS = 90
+
+console = Console(highlight=False)
+
+
+@dataclass
+class Stage:
+    """What runs, kept in a file so that `make down` finds it."""
+
+    broker: dict[str, Any] = field(default_factory=dict)
+    database: dict[str, Any] = field(default_factory=dict)
+    programs: list[dict[str, Any]] = field(default_factory=list)
+
+    @classmethod
+    def read(cls) -> Stage:
+        """Return what the last demo left running."""
+        return cls(**json.loads(STATE.read_text())) if STATE.exists() else cls()
+
+    def write(self) -> None:
+        """Keep it; the file holds the private broker's password."""
+        FOLDER.mkdir(exist_ok=True)
+        STATE.touch(mode=0o600)
+        STATE.write_text(json.dumps(vars(self), indent=1))
+
+    def stop_programs(self) -> list[str]:
+        """Stop service and simulators; returns their names."""
+        stopped = [one["name"] for one in self.programs if Program(**one).stop()]
+        self.programs = []
+        return stopped
+
+
+def say(text: str) -> None:
+    """Tell a person what happens."""
+    console.print(f"[dim]·[/] {text}")
+
+
+def main() -> int:
+    """Run the demo; returns the exit code."""
+    try:
+        return _demo() if sys.argv[1:] != ["down"] else _down()
+    except (LocalBrokerError, WchError) as error:
+        console.print(f"[red]The demo cannot go on:[/] {error}", markup=True)
+        return 1
+
+
+def _demo() -> int:
+    stage = Stage.read()
+    stage.stop_programs()
+    (FOLDER / "logs").mkdir(parents=True, exist_ok=True)
+    broker = _broker(stage)
+    database_url = _database(stage)
+    amqp_url = broker.fresh_vhost(VHOST)
+    shop_url, graph_url = _start_simulators(stage)
+    _start_sync(stage, amqp_url, database_url, shop_url, graph_url)
+    _fill(shop_url)
+    _publish(amqp_url)
+    _watch(amqp_url, graph_url)
+    _tell(broker, amqp_url, database_url, graph_url)
+    return 0
+
+
+def _broker(stage: Stage) -> ProvidedBroker:
+    broker = found_again(stage.broker)
+    if broker is None:
+        broker = provide_broker(FOLDER / "broker", say, os.environ.get("WCH_DEMO_AMQP_URL"))
+        stage.broker = broker.state
+        stage.write()
+    say(f"broker: {broker.described}")
+    return broker
+
+
+def _database(stage: Stage) -> str:
+    """Return an empty database: on the server given, or on an embedded one."""
+    if given := os.environ.get("WCH_DEMO_DATABASE_URL"):
+        stage.database = {"kind": "given"}
+        server = given
+    else:
+        folder = _database_folder()
+        stage.database = {"kind": "embedded", "folder": str(folder)}
+        server = EmbeddedServer(folder, keep=True).start()
+    stage.write()
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS wch_demo WITH (FORCE)")
+        connection.execute("CREATE DATABASE wch_demo")
+    parts = conninfo_to_dict(server) | {"dbname": "wch_demo"}
+    say(
+        "database: an embedded PostgreSQL on a Unix socket"
+        if stage.database["kind"] == "embedded"
+        else "database: the one given"
+    )
+    return psycopg.conninfo.make_conninfo("", **parts)
+
+
+def _database_folder() -> Path:
+    if os.geteuid() != 0:
+        return FOLDER / "postgres"
+    # Root's server runs as another user, who has to reach the folder, and a home may be closed to others.
+    return Path("/var/tmp") / f"wch-postgres-{hashlib.sha256(str(FOLDER).encode()).hexdigest()[:10]}"  # noqa: S108 - a folder of its own
+
+
+def _start(stage: Stage, name: str, command: list[str], ready: str, **environment: str) -> None:
+    log = FOLDER / "logs" / f"{name}.log"
+    program = Program.start(name, command, log, **environment)
+    stage.programs.append(program.as_dict())
+    stage.write()
+    program.await_answer(ready, log)
+
+
+def _start_simulators(stage: Stage) -> tuple[str, str]:
+    ports = {"shop": free_port(), "graph": free_port()}
+    for name, port in ports.items():
+        command = ["-m", f"wch_simulators.{name}", "--port", str(port)]
+        _start(stage, f"simulator-{name}", command, f"http://127.0.0.1:{port}/_simulator/journal")
+    say("simulators: the shop's REST API and Meta's Graph API, on loopback")
+    return f"http://127.0.0.1:{ports['shop']}", f"http://127.0.0.1:{ports['graph']}"
+
+
+def _start_sync(stage: Stage, amqp_url: str, database_url: str, shop_url: str, graph_url: str) -> None:
+    port = free_port()
+    settings = {
+        "WCH_AMQP_URL": amqp_url,
+        "WCH_DATABASE_URL": database_url,
+        "WCH_SHOP_URL": shop_url,
+        "WCH_SHOP_CONSUMER_KEY": "ck_simulated",
+        "WCH_SHOP_CONSUMER_SECRET": "cs_simulated",
+        "WCH_GRAPH_URL": graph_url,
+        "WCH_GRAPH_TOKEN": "simulated-token",
+        "WCH_CATALOG_ID": CATALOG,
+        "WCH_CATALOG_POLL_SECONDS": "0.3",
+        "WCH_SYNC_PRODUCT_RUNGS": "2,4,8",
+        "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
+        "WCH_HEALTH_HOST": "127.0.0.1",
+        "WCH_HEALTH_PORT": str(port),
+    }
+    _start(stage, "sync", ["-m", "wch_sync"], f"http://127.0.0.1:{port}/readyz", **settings)
+    say(f"sync service: running, with rungs of 2, 4 and 8 s; http://127.0.0.1:{port}/metrics")
+
+
+def _fill(shop_url: str) -> None:
+    """Put products into the shop: most are fine, one is read only at the third try, one has no picture."""
+    products: list[dict[str, Any]] = [{"id": id_, "name": f"Tee no. {id_}", "price": f"{9 + id_}.90"} for id_ in GOOD]
+    products += [{"id": FAILS_TWICE, "name": "Hoodie"}, {"id": REFUSED, "name": "Mug without a picture", "images": []}]
+    variations = {
+        str(FAILS_TWICE): [{"id": 300 + n, "option": option} for n, option in enumerate(("Blue", "Red", "Green"))]
+    }
+    fault = {
+        "path": f"/products/{FAILS_TWICE}/variations",
+        "times": 2,
+        "status": 503,
+        "body": "<html>Briefly unavailable</html>",
+    }
+    with httpx.Client(base_url=shop_url, timeout=30) as shop:
+        shop.post("/_simulator/products", json={"products": products, "variations": variations}).raise_for_status()
+        shop.post("/_simulator/faults", json=fault).raise_for_status()
+
+
+def _publish(amqp_url: str) -> None:
+    with Client(amqp_url, "/demo") as client:
+        client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
+    malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
+    nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
+    publisher = ConfirmedPublisher(amqp_url, "demo")
+    for attributes in (malformed, nobodys):
+        event = {"specversion": "1.0", "source": "/demo", **attributes}
+        message = Message(json.dumps(event).encode(), STRUCTURED, None, str(event["id"]))
+        (error,) = publisher.publish([Publication("wch.requests", str(event["type"]), message)])
+        if error is not None:
+            raise error
+    publisher.close()
+    say(f"published {len(GOOD) + 2} product requests, one malformed event, and one request of a type nobody does")
+
+
+def _depth(amqp_url: str, queue: str) -> int:
+    try:
+        with open_mailbox(amqp_url, queue) as mailbox:
+            return mailbox.count()
+    except NoSuchQueue:
+        return 0
+
+
+def _items(graph_url: str) -> dict[str, Any]:
+    return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
+
+
+def _watch(amqp_url: str, graph_url: str) -> None:
+    """Show live how it comes to its end: everything in the catalog, the dead letters, or unrouted."""
+    began = time.monotonic()
+    rungs = [f"sync.product.retry.{seconds}s" for seconds in (2, 4, 8)]
+    with Live(console=console, refresh_per_second=8, transient=True) as live:
+        while True:
+            items = _items(graph_url)
+            waiting = {rung: _depth(amqp_url, rung) for rung in rungs}
+            dead, unrouted = _depth(amqp_url, DLQ), _depth(amqp_url, UNROUTED)
+            progress = Table.grid(padding=(0, 2))
+            progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
+            for rung, count in waiting.items():
+                progress.add_row(rung, f"[yellow]{count}[/] waiting" if count else "–")
+            progress.add_row(DLQ, f"[red]{dead}[/]")
+            progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
+            live.update(progress)
+            if len(items) >= len(GOOD) + 3 and dead >= 2 and unrouted >= 1:
+                return
+            if time.monotonic() - began > _STORY_SECONDS:
+                raise LocalBrokerError(
+                    f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs' / 'sync.log'}"
+                )
+            time.sleep(0.2)
+
+
+def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
+    from wch_common.management import Management
+
+    letters: dict[str, str] = {}
+    with open_mailbox(amqp_url, DLQ) as mailbox:
+        for letter in mailbox.take():
+            headers = letter.message.headers
+            fields = headers.get("wch-error-fields")
+            letters[str(headers.get("wch-error-kind"))] = str(fields or headers.get("wch-error-message"))
+    items = _items(graph_url)
+    table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
+    good = sum(1 for item in items.values() if "item_group_id" not in item)
+    table.add_row(f"{good} products asked for", "[green]in the catalog[/], sent together in one call", CATALOG)
+    variants = len(items) - good
+    table.add_row(
+        "a product whose shop failed twice",
+        f"[green]in the catalog[/] ({variants} variants) from its retry queue",
+        CATALOG,
+    )
+    table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
+    table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
+    table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
+    console.print()
+    console.print(table)
+    user, _, password = amqp_url.removeprefix("amqp://").rpartition("@")[0].partition(":")
+    environment = FOLDER / "env"
+    environment.touch(mode=0o600)
+    environment.write_text(
+        f'export WCH_AMQP_URL="{amqp_url}"\nexport WCH_DATABASE_URL="{database_url}"\n'
+        f'export PATH="{Path(sys.executable).parent}:$PATH"\n'
+    )
+    with Management(amqp_url) as management:
+        address = management.address
+    console.print(f"\nManagement UI: {address}  login {user} / {password}  ({broker.described}, virtual host {VHOST})")
+    console.print("\nTry next (first `. .wch/env`):")
+    console.print(f"  wch dlq list {DLQ}")
+    console.print(f"  wch dlq show {DLQ}")
+    console.print("  wch doctor")
+    console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
+
+
+def _down() -> int:
+    stage = Stage.read()
+    ended = stage.stop_programs()
+    if broker := end_broker(stage.broker):
+        ended.append(broker)
+    elif stage.broker.get("kind") == "given":
+        say(f"the broker given goes on; its virtual host {VHOST} is left as it is")
+    if stage.database.get("kind") == "embedded":
+        server = EmbeddedServer(Path(stage.database["folder"]), keep=True)
+        server.stop()
+        server.remove()
+        ended.append("the embedded database")
+    STATE.unlink(missing_ok=True)
+    (FOLDER / "env").unlink(missing_ok=True)
+    say(f"stopped: {', '.join(ended)}" if ended else "nothing of the demo was running")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
