@@ -37,6 +37,7 @@ CATALOG = "demo-catalog"
 DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
+RUNGS = "2,4,8"
 _STORY_SECONDS = 90
 
 console = Console(highlight=False)
@@ -70,7 +71,7 @@ class Stage:
 
 def say(text: str) -> None:
     """Tell a person what happens."""
-    console.print(f"[dim]·[/] {text}")
+    console.print(f"[dim]·[/] {text}", soft_wrap=True)
 
 
 def main() -> int:
@@ -166,7 +167,7 @@ def _start_sync(stage: Stage, amqp_url: str, database_url: str, shop_url: str, g
         "WCH_GRAPH_TOKEN": "simulated-token",
         "WCH_CATALOG_ID": CATALOG,
         "WCH_CATALOG_POLL_SECONDS": "0.3",
-        "WCH_SYNC_PRODUCT_RUNGS": "2,4,8",
+        "WCH_SYNC_PRODUCT_RUNGS": RUNGS,
         "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
         "WCH_HEALTH_HOST": "127.0.0.1",
         "WCH_HEALTH_PORT": str(port),
@@ -224,7 +225,7 @@ def _items(graph_url: str) -> dict[str, Any]:
 def _watch(amqp_url: str, graph_url: str) -> None:
     """Show live how it comes to its end: everything in the catalog, the dead letters, or unrouted."""
     began = time.monotonic()
-    rungs = [f"sync.product.retry.{seconds}s" for seconds in (2, 4, 8)]
+    rungs = [f"sync.product.retry.{seconds}s" for seconds in RUNGS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
             items = _items(graph_url)
@@ -254,7 +255,8 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
         for letter in mailbox.take():
             headers = letter.message.headers
             fields = headers.get("wch-error-fields")
-            letters[str(headers.get("wch-error-kind"))] = str(fields or headers.get("wch-error-message"))
+            told = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
+            letters[str(headers.get("wch-error-kind"))] = "; ".join(told) or str(headers.get("wch-error-message"))
     items = _items(graph_url)
     table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
     good = sum(1 for item in items.values() if "item_group_id" not in item)
@@ -275,11 +277,15 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     environment.touch(mode=0o600)
     environment.write_text(
         f'export WCH_AMQP_URL="{amqp_url}"\nexport WCH_DATABASE_URL="{database_url}"\n'
+        f'export WCH_SYNC_PRODUCT_RUNGS="{RUNGS}"\n'
         f'export PATH="{Path(sys.executable).parent}:$PATH"\n'
     )
     with Management(amqp_url) as management:
         address = management.address
-    console.print(f"\nManagement UI: {address}  login {user} / {password}  ({broker.described}, virtual host {VHOST})")
+    console.print(
+        f"\nManagement UI: {address}  login {user} / {password}  ({broker.described}, virtual host {VHOST})",
+        soft_wrap=True,
+    )
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")

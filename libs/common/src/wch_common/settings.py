@@ -15,6 +15,8 @@ from wch_common.errors import FieldError, SettingsError
 from wch_common.policy import Batching
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic.fields import FieldInfo
 
     from wch_common.policy import QueuePolicy
@@ -77,24 +79,29 @@ class ServiceSettings(BaseSettings):
 
     def policy(self, queue: str, default: QueuePolicy) -> QueuePolicy:
         """Return the queue's policy with what the settings change; raises SettingsError where the result is no policy."""
-        name = queue.upper().replace(".", "_")
-        own = self.queues.get(name)
-        if own is None:
-            return default
-        changes: dict[str, Any] = {
-            "concurrency": own.concurrency,
-            "rungs": own.rungs,
-            "tries": own.tries,
-            "time_limit_seconds": own.time_limit,
-        }
-        if default.batching is not None:
-            size = own.batch_size or default.batching.size
-            window = default.batching.window_seconds if own.batch_window is None else own.batch_window
-            changes["batching"] = Batching(size, window)
-        try:
-            return replace(default, **{key: value for key, value in changes.items() if value is not None})
-        except ValueError as error:
-            raise SettingsError(f"the settings WCH_{name}_… are wrong: {error}") from None
+        return changed_policy(queue, default, self.queues)
+
+
+def changed_policy(queue: str, default: QueuePolicy, queues: Mapping[str, QueueSettings]) -> QueuePolicy:
+    """Return a queue's policy with what the settings per queue change; raises SettingsError where the result is no policy."""
+    name = queue.upper().replace(".", "_")
+    own = queues.get(name)
+    if own is None:
+        return default
+    changes: dict[str, Any] = {
+        "concurrency": own.concurrency,
+        "rungs": own.rungs,
+        "tries": own.tries,
+        "time_limit_seconds": own.time_limit,
+    }
+    if default.batching is not None:
+        size = own.batch_size or default.batching.size
+        window = default.batching.window_seconds if own.batch_window is None else own.batch_window
+        changes["batching"] = Batching(size, window)
+    try:
+        return replace(default, **{key: value for key, value in changes.items() if value is not None})
+    except ValueError as error:
+        raise SettingsError(f"the settings WCH_{name}_… are wrong: {error}") from None
 
 
 S = TypeVar("S", bound=BaseSettings)
@@ -138,13 +145,35 @@ class _QueueValues(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return the field `queues`."""
-        queues: dict[str, dict[str, Any]] = {}
-        for variable, value in os.environ.items():
-            if (match := _QUEUE_SETTING.match(variable)) and value:
-                name = match["name"].lower()
-                parsed: Any = [part.strip() for part in value.split(",")] if name == "rungs" else value
-                queues.setdefault(match["queue"], {})[name] = parsed
-        return {"queues": queues}
+        return {"queues": _queue_values()}
+
+
+def _queue_values() -> dict[str, dict[str, Any]]:
+    queues: dict[str, dict[str, Any]] = {}
+    for variable, value in os.environ.items():
+        if (match := _QUEUE_SETTING.match(variable)) and value:
+            name = match["name"].lower()
+            parsed: Any = [part.strip() for part in value.split(",")] if name == "rungs" else value
+            queues.setdefault(match["queue"], {})[name] = parsed
+    return queues
+
+
+class ToolSettings(BaseSettings):
+    """What the operator's command reads of the settings per queue, so that it knows the rungs the services have."""
+
+    queues: dict[str, QueueSettings] = Field(default_factory=dict)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' own signature
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read nothing but the settings per queue."""
+        return (_QueueValues(settings_cls),)
 
 
 def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldError]:

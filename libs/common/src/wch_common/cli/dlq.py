@@ -13,7 +13,7 @@ import orjson
 import typer
 
 from wch_common import headers as wch
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table, whoami
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table, say, whoami
 from wch_common.cli.topology import installed_topology
 from wch_common.edge.letters import Letter, Mailbox, NoSuchQueue, open_mailbox
 from wch_common.edge.publishing import ConfirmedPublisher
@@ -89,11 +89,14 @@ def list_(
     if json:
         print_json(groups)
         return
-    columns = ("COUNT", "FINGERPRINT", "KIND", "ERROR", "FIRST", "LAST", "FOR EXAMPLE")
-    order = ("count", "fingerprint", "kind", "error", "first", "last", "example")
-    print_table(columns, [[group[key] for key in order] for group in groups], empty=f"{queue} is empty")
+    for group in groups:
+        times = group["first"] if group["first"] == group["last"] else f"{group['first']} to {group['last']}"
+        say(f"{group['count']} × {group['kind']}  fingerprint {group['fingerprint']}  {times}  like {group['example']}")
+        say(f"    {group['error']}")
+    if not groups:
+        say(f"{queue} is empty")
     if total > _PEEKED:
-        console.print(f"grouped the first {_PEEKED} of {total} letters")
+        say(f"grouped the first {_PEEKED} of {total} letters")
 
 
 @app.command()
@@ -106,7 +109,7 @@ def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, js
         print_json([_as_dict(letter) for letter in letters])
         return
     if not letters:
-        console.print(f"{queue} has no such letter")
+        say(f"{queue} has no such letter")
     for letter in letters:
         console.rule(f"{letter.message.message_id or 'without an id'}", align="left")
         for key, value in sorted(
@@ -233,7 +236,7 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
 
 def _error_line(message: Message) -> str:
     parts = (str(message.headers.get(name) or "") for name in (wch.ERROR_TYPE, wch.ERROR_MESSAGE))
-    return ": ".join(part for part in parts if part)[:120]
+    return ": ".join(part for part in parts if part)[:300]
 
 
 def _as_dict(letter: Letter) -> dict[str, Any]:
@@ -265,4 +268,4 @@ def _tell(action: str, verb: str, queue: str, count: int, *, json: bool, reason:
     if json:
         print_json({"action": action, "queue": queue, "letters": count, "by": whoami(), "reason": reason})
     else:
-        console.print(f"{verb} {count} {'letter' if count == 1 else 'letters'} from {queue}")
+        say(f"{verb} {count} {'letter' if count == 1 else 'letters'} from {queue}")

@@ -10,7 +10,7 @@ import orjson
 import typer
 from pydantic import ValidationError, create_model
 
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, print_json, print_table, say
 from wch_common.client import Client
 from wch_common.contract import data_schema, write_contract
 from wch_common.envelope import STRUCTURED, data_errors, decode, encode
@@ -43,7 +43,7 @@ def publish(
     if json:
         print_json(orjson.loads(encode(event).message.body) | {"published": not dry_run})
     else:
-        console.print(f"{'would publish' if dry_run else 'published'} {event.type} {event.id} to {event.exchange}")
+        say(f"{'would publish' if dry_run else 'published'} {event.type} {event.id} to {event.exchange}")
 
 
 @app.command()
@@ -59,7 +59,7 @@ def check(
     except ContractError as error:
         fields = "".join(f"\n  {field}" for field in error.fields)
         raise Wrong(f"{error}{fields}") from None
-    console.print(f"ok: {event.type} {event.id}")
+    say(f"ok: {event.type} {event.id}")
 
 
 @app.command()
@@ -74,7 +74,7 @@ def schemas(
     registry = published_contract()
     if write is not None:
         changed = write_contract(registry, write)
-        console.print(f"{len(changed)} files changed: {', '.join(changed) or 'the contract is up to date'}")
+        say(f"{len(changed)} files changed: {', '.join(changed) or 'the contract is up to date'}")
     elif type is not None:
         print_json(data_schema(registry.model(type)))
     else:

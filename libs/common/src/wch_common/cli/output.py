@@ -61,6 +61,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         console.print(empty)
 
 
+def say(text: str) -> None:
+    """Print one sentence, never broken by us, so that what it names can be copied."""
+    console.print(text, soft_wrap=True, markup=False)
+
+
 def whoami() -> str:
     """Return who runs the command, for the record."""
     return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or os.getuid()}@{os.uname().nodename}"

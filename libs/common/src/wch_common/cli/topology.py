@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum
 from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, console, print_json, print_table
+from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, print_json, print_table, say
 from wch_common.definitions import definitions, operator_manifests, producer_permissions, service_permissions
 from wch_common.drift import differences
 from wch_common.edge.declare import declare
 from wch_common.management import Management
+from wch_common.settings import ToolSettings, changed_policy, load_settings
 from wch_common.topology import Topology
 
 app = typer.Typer(help="The broker's exchanges, queues and bindings.", no_args_is_help=True)
@@ -28,11 +30,14 @@ class Form(Enum):
 
 
 def installed_topology() -> Topology:
-    """Return the topology of every installed service, found by its entry point `wch.topology`."""
+    """Return the topology of every installed service (its entry point `wch.topology`), with the settings per queue."""
+    queues = load_settings(ToolSettings).queues
     whole = Topology()
     for found in sorted(entry_points(group="wch.topology"), key=lambda found: found.name):
         whole = whole.merged(found.load())
-    return whole
+    return Topology(
+        tuple(replace(work, policy=changed_policy(work.name, work.policy, queues)) for work in whole.work_queues)
+    )
 
 
 @app.command()
@@ -93,6 +98,6 @@ def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryR
     if not topology.work_queues:
         raise Wrong("no service is installed here, so there is no topology to apply")
     declare(amqp_url, topology)
-    console.print(
+    say(
         f"applied: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, {len(topology.bindings)} bindings"
     )

@@ -1,0 +1,175 @@
+"""CloudEvents in both modes: what is written can be read, what is wrong is named."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+
+from support.demo_family import ThingDone, ThingRequested
+from wch_common.envelope import STRUCTURED, decode, encode
+from wch_common.errors import (
+    ContractError,
+    DuplicateRegistration,
+    InvalidData,
+    Undecodable,
+    UnknownType,
+    UnknownVersion,
+)
+from wch_common.event import Fact, Request, new_event
+from wch_common.message import Message
+from wch_common.registry import Registry
+
+REGISTRY = Registry((ThingRequested, ThingDone))
+GOOD = {"specversion": "1.0", "id": "1", "source": "/t", "type": "demo.thing.requested.v1", "data": {"number": 7}}
+
+
+def structured(**changes: object) -> Message:
+    event = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    return Message(orjson.dumps(event), STRUCTURED)
+
+
+def test_what_is_written_is_read_again() -> None:
+    event = new_event(
+        ThingRequested(number=7, note="ü"),
+        "/t",
+        shop="north",
+        asker="carts",
+        expirytime=datetime(2027, 1, 1, tzinfo=UTC),
+    )
+    publication = encode(event)
+    assert (publication.exchange, publication.routing_key) == ("wch.requests", "demo.thing.requested.v1")
+    assert publication.message.message_id == event.id
+    again = decode(publication.message, REGISTRY, exchange="wch.requests", routing_key="demo.thing.requested.v1")
+    assert again == event
+    assert again.subject == "thing/7"
+
+
+def test_a_fact_is_routed_to_who_asked() -> None:
+    fact = new_event(ThingDone(number=1), "/t", asker="carts")
+    publication = encode(fact)
+    assert (publication.routing_key, publication.mandatory) == ("demo.thing.finished.v1.carts", False)
+    assert (
+        decode(publication.message, REGISTRY, exchange="wch.facts", routing_key=publication.routing_key).data
+        == fact.data
+    )
+
+
+@pytest.mark.parametrize("prefix", ["cloudEvents_", "cloudEvents:", "ce-"])
+def test_binary_mode_is_read_with_every_prefix_in_use(prefix: str) -> None:
+    headers = {f"{prefix}{name}": value for name, value in GOOD.items() if isinstance(value, str)}
+    message = Message(b'{"number": 7}', "application/json; charset=utf-8", "utf-8", None, dict(headers))
+    assert decode(message, REGISTRY).data == ThingRequested(number=7)
+
+
+def test_base64_data_is_read() -> None:
+    assert decode(structured(data=None, data_base64="eyJudW1iZXIiOiA3fQ=="), REGISTRY).data == ThingRequested(number=7)
+
+
+def test_unknown_fields_are_ignored_and_kept_in_the_canonical_form() -> None:
+    event = decode(structured(data={"number": 7, "zeal": 1, "a": None}), REGISTRY)
+    assert event.data == ThingRequested(number=7)
+    assert event.canonical == b'{"a":null,"number":7,"zeal":1}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"id": None, "source": ""}, ["id", "source"]),
+        ({"id": 5}, ["id"]),
+        ({"specversion": "0.3"}, ["specversion"]),
+        ({"time": "yesterday"}, ["time"]),
+        ({"time": "2026-01-01T00:00:00"}, ["time"]),
+        ({"shop": 7}, ["shop"]),
+        ({"asker": "Carts!"}, ["asker"]),
+        ({"asker": 7}, ["asker"]),
+        ({"datacontenttype": "text/xml"}, ["datacontenttype"]),
+        ({"data": None, "data_base64": "%%"}, ["data_base64"]),
+    ],
+)
+def test_every_wrong_attribute_is_named(changes: dict[str, object], fields: list[str]) -> None:
+    with pytest.raises(Undecodable) as caught:
+        decode(structured(**changes), REGISTRY)
+    assert [error.field for error in caught.value.fields] == fields
+
+
+@pytest.mark.parametrize("data", [None, 7, [], {}, {"number": "7"}, {"number": 7.5}, {"number": True}])
+def test_data_that_breaks_the_schema_is_named_and_its_values_are_not_told(data: object) -> None:
+    with pytest.raises(InvalidData) as caught:
+        decode(structured(data=data, source="+49 170 1234567"), REGISTRY)
+    assert all(error.field.startswith("data") for error in caught.value.fields)
+    assert "7.5" not in str(caught.value) + str(caught.value.fields)
+
+
+@pytest.mark.parametrize(
+    ("message", "what"),
+    [
+        (Message(b"", STRUCTURED), "body"),
+        (Message(b"\x1f\x8b", STRUCTURED, "gzip"), "content_encoding"),
+        (Message(b"{}", "application/cloudevents-batch+json"), "headers"),
+        (Message(b'"\\ud800"', STRUCTURED), "body"),
+        (Message(b"[" * 5000, STRUCTURED), "body"),
+        (Message(b'{"a": NaN}', STRUCTURED), "body"),
+    ],
+)
+def test_bytes_that_cannot_be_read_are_an_error_of_ours(message: Message, what: str) -> None:
+    with pytest.raises(ContractError) as caught:
+        decode(message, REGISTRY)
+    assert caught.value.fields[0].field == what
+
+
+def test_unknown_types_and_unknown_versions_are_told_apart() -> None:
+    with pytest.raises(UnknownVersion):
+        decode(structured(type="demo.thing.requested.v2"), REGISTRY)
+    with pytest.raises(UnknownType):
+        decode(structured(type="demo.other.requested.v1"), REGISTRY)
+
+
+def test_a_routing_key_that_is_not_the_type_is_refused_on_the_public_exchanges_only() -> None:
+    with pytest.raises(Undecodable):
+        decode(structured(), REGISTRY, exchange="wch.requests", routing_key="demo.other.requested.v1")
+    decode(structured(), REGISTRY, exchange="wch.retry", routing_key="demo.thing")
+
+
+def test_derived_events_have_the_same_id_however_often_and_another_after_a_replay() -> None:
+    event = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.thing")
+    replayed = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.thing", replay=1)
+    one, two = (event.derive(ThingDone(number=1), "/wch/demo", key="a") for _ in range(2))
+    assert one.id == two.id
+    assert (one.asker, one.shop, one.causationid, one.correlationid) == ("carts", "north", "1", "1")
+    others = {
+        event.derive(ThingDone(number=1), "/wch/demo", key="b").id,
+        replayed.derive(ThingDone(number=1), "/x", key="a").id,
+    }
+    assert one.id not in others
+    assert len(others) == 2
+
+
+class Wish(Request):
+    """A request whose type is none."""
+
+    TYPE = "demo.thing.wanted.v1"
+
+
+class Present(Fact):
+    """A fact that is not past."""
+
+    TYPE = "demo.thing.happens.v1"
+
+
+class Shouting(Fact):
+    """Not lower case."""
+
+    TYPE = "Demo.Thing.Happened.v1"
+
+
+@pytest.mark.parametrize("model", [Wish, Present, Shouting])
+def test_a_type_that_breaks_the_naming_rule_is_refused(model: type[Fact]) -> None:
+    with pytest.raises(ValueError, match="cannot be registered"):
+        Registry((model,))
+
+
+def test_a_type_registered_twice_is_refused() -> None:
+    with pytest.raises(DuplicateRegistration):
+        Registry((ThingDone, ThingDone))

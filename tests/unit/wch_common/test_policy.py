@@ -1,0 +1,95 @@
+"""What becomes of a delivery: every decision, without a broker."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from wch_common.errors import InvalidData, Undecodable, UnknownType, UnknownVersion
+from wch_common.outcome import Reject, Retry, Throttled
+from wch_common.policy import (
+    Batching,
+    QueuePolicy,
+    Standing,
+    ToDeadLetters,
+    ToParking,
+    ToRung,
+    Verdict,
+    judge,
+)
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+POLICY = QueuePolicy(rungs=(60, 300, 900), tries=3)
+
+
+def decide(error: Exception, attempt: int = 1, *, can_park: bool = True, **standing: datetime) -> Verdict:
+    return judge(error, Standing(attempt, **standing), POLICY, now=NOW, can_park=can_park)
+
+
+def test_each_failure_takes_the_next_rung_and_the_fourth_try_is_the_last() -> None:
+    assert [decide(ValueError(), attempt) for attempt in (1, 2, 3, 4)] == [
+        ToRung(60, counted=True),
+        ToRung(300, counted=True),
+        ToRung(900, counted=True),
+        ToDeadLetters("retries_exhausted"),
+    ]
+
+
+def test_a_wait_asked_for_takes_the_rung_that_is_long_enough_or_a_row() -> None:
+    assert decide(Retry("", after=100)) == ToRung(300, counted=True)
+    assert decide(Retry("", after=0.5)) == ToRung(60, counted=True)
+    assert decide(Retry("", after=-1)) == ToRung(60, counted=True)
+    assert decide(Retry("", after=901)) == ToParking(901, scope="", counted=True)
+    assert decide(Retry("", after=901), can_park=False) == ToRung(900, counted=True)
+    assert decide(Retry("", after=901), attempt=4) == ToDeadLetters("retries_exhausted")
+
+
+def test_a_throttled_event_waits_uncounted_in_a_rung_or_as_a_row() -> None:
+    assert decide(Throttled("", scope="s", after=120), attempt=4) == ToRung(300, counted=False)
+    assert decide(Throttled("", scope="s", after=121)) == ToParking(121, scope="s", counted=False)
+    assert decide(Throttled("", scope="s", after=9999), can_park=False) == ToRung(900, counted=False)
+
+
+def test_waiting_ends_after_a_day_or_with_the_event() -> None:
+    throttled = Throttled("", scope="s", after=7200)
+    since = NOW - timedelta(hours=23, minutes=30)
+    assert decide(throttled, waiting_since=since) == ToParking(1800, scope="s", counted=False)
+    assert decide(throttled, waiting_since=NOW - timedelta(hours=24)) == ToDeadLetters("expired_waiting")
+    assert decide(throttled, expires_at=NOW) == ToDeadLetters("expired_waiting")
+
+
+def test_an_unknown_version_waits_an_hour() -> None:
+    assert decide(UnknownVersion("")) == ToRung(60, counted=False)
+    assert decide(UnknownVersion(""), waiting_since=NOW - timedelta(hours=1)) == ToDeadLetters("unknown_version")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Reject(""), "rejected"),
+        (Undecodable(""), "undecodable"),
+        (UnknownType(""), "unknown_type"),
+        (InvalidData(""), "invalid_data"),
+    ],
+)
+def test_what_no_later_try_can_mend_is_dead_lettered_at_once(error: Exception, kind: str) -> None:
+    assert decide(error) == ToDeadLetters(kind)
+
+
+def test_prefetch_covers_the_slots_and_a_batch() -> None:
+    assert QueuePolicy(concurrency=5).prefetch == 16
+    assert QueuePolicy(concurrency=40).prefetch == 80
+    assert QueuePolicy(batching=Batching(1000, 20)).prefetch == 1000
+
+
+def test_after_a_crash_a_message_is_taken_alone_and_a_batch_in_shrinking_parts() -> None:
+    assert QueuePolicy().careful_prefetch(1) == 1
+    batches = QueuePolicy(batching=Batching(1000, 20))
+    assert [batches.careful_prefetch(count) for count in range(6)] == [1000, 1000, 100, 10, 1, 1]
+
+
+@pytest.mark.parametrize("rungs", [(), (0,), (5, 5), (5, 1)])
+def test_a_ladder_that_is_none_is_refused(rungs: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="rungs"):
+        QueuePolicy(rungs=rungs)

@@ -1,0 +1,107 @@
+"""Nothing personal or secret leaves by a log or a header, and wrong settings are all named at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from wch_common.errors import SettingsError
+from wch_common.policy import Batching, QueuePolicy
+from wch_common.redact import redact
+from wch_common.settings import ServiceSettings, load_settings, masked
+from wch_sync.settings import SyncSettings
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "+49 170 1234567",
+        "4917012345678",
+        "+1 (555) 010-9999",
+        "EAAGm0PX4ZCpsBAKZCabcdef0123456789",
+        "ck_0123456789abcdef0123456789abcdef01234567",
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "call {} now",
+        "https://shop.example/x?access_token={}&a=1",
+        "amqp://user:{}@host/vhost",
+        '{{"consumer_secret": "{}"}}',
+        "Authorization: Bearer {}",
+        "password={}",
+    ],
+)
+def test_a_secret_or_a_number_does_not_survive_where_it_can_be_known(secret: str, text: str) -> None:
+    assert secret not in redact(text.format(secret))
+
+
+@pytest.mark.parametrize(
+    "text", ["?access_token=hunter2", "amqp://user:hunter2@host", '{"password": "hunter2"}', "secret: hunter2"]
+)
+def test_a_secret_of_any_look_is_known_by_its_name(text: str) -> None:
+    assert "hunter2" not in redact(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["product/123 costs 19.90 EUR", "2026-11-22T10:00:00Z", "5f0c86e1-8f0c-5e55-9d5c-123456789012", "error 80014"],
+)
+def test_what_is_neither_stays_readable(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_a_long_text_is_cut_before_it_is_searched() -> None:
+    assert len(redact("x" * 50_000_000, 100)) == 100
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("WCH_"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def test_one_message_names_every_missing_and_wrong_setting(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("WCH_HEALTH_PORT", "http")
+    clean.setenv("WCH_LOG_LEVEL", "LOUD")
+    clean.setenv("WCH_GRAPH_VERSION", "23")
+    clean.setenv("WCH_CATALOG_ITEM_ID", "item")
+    clean.setenv("WCH_SYNC_PRODUCT_TRIES", "-1")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(SyncSettings)
+    text = str(caught.value)
+    wanted = "AMQP_URL DATABASE_URL SHOP_URL SHOP_CONSUMER_KEY SHOP_CONSUMER_SECRET GRAPH_TOKEN CATALOG_ID HEALTH_PORT"
+    wanted += " LOG_LEVEL GRAPH_VERSION CATALOG_ITEM_ID SYNC_PRODUCT_TRIES"
+    assert [name for name in wanted.split() if f"WCH_{name}:" not in text] == []
+
+
+def test_secrets_come_from_files_and_are_not_logged(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("amqp://u:pass@h/wch\n")
+    clean.setenv("WCH_AMQP_URL_FILE", str(file))
+    settings = load_settings(ServiceSettings)
+    assert settings.amqp_url == SecretStr("amqp://u:pass@h/wch")
+    assert "pass" not in str(masked(settings))
+    clean.setenv("WCH_AMQP_URL_FILE", str(tmp_path / "missing"))
+    with pytest.raises(SettingsError, match="WCH_AMQP_URL_FILE"):
+        load_settings(ServiceSettings)
+
+
+def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("WCH_AMQP_URL", "amqp://h")
+    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "1, 2.5,30")
+    clean.setenv("WCH_SYNC_PRODUCT_BATCH_WINDOW", "0.5")
+    settings = load_settings(ServiceSettings)
+    policy = settings.policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
+    assert (policy.rungs, policy.tries, policy.batching) == ((1, 2.5, 30), 3, Batching(1000, 0.5))
+    assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
+    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
+    with pytest.raises(SettingsError, match="SYNC_PRODUCT"):
+        load_settings(ServiceSettings).policy("sync.product", QueuePolicy())

@@ -1,0 +1,131 @@
+"""From the answers of a real WooCommerce shop to catalog items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import HttpUrl, SecretStr
+
+from wch_common.outcome import Reject
+from wch_common.shops import Shop
+from wch_simulators.shop import product, variation
+from wch_sync.mapping import ShopProduct, items, plain_text
+
+SHOP = Shop(
+    url=HttpUrl("https://shop.example"),
+    consumer_key=SecretStr("k"),
+    consumer_secret=SecretStr("s"),
+    graph_url=HttpUrl("https://graph.example"),
+    graph_version="v23.0",
+    graph_token=SecretStr("t"),
+    catalog_id="1",
+)
+
+
+def mapped(**fields: Any) -> list[dict[str, Any]]:
+    return items(ShopProduct.model_validate(product(7, **fields)), [], SHOP, "EUR")
+
+
+def test_a_simple_product_is_one_item_with_everything_required() -> None:
+    (item,) = mapped(name="Tee &amp; Co", price="19.5", brands=[{"name": "Ours"}])
+    assert item == {
+        "id": "wc_7",
+        "title": "Tee & Co",
+        "description": "All about product 7.",
+        "availability": "in stock",
+        "condition": "new",
+        "price": "19.50 EUR",
+        "link": "https://shop.example/product/7/",
+        "brand": "Ours",
+        "sale_price": "",
+        "image_link": "https://shop.example/images/7.jpg",
+    }
+
+
+@pytest.mark.parametrize(
+    ("stock", "availability", "quantity"),
+    [
+        ({"manage_stock": True, "stock_quantity": 5}, "in stock", 5),
+        ({"manage_stock": True, "stock_quantity": -3, "stock_status": "outofstock"}, "out of stock", 0),
+        ({"manage_stock": True, "stock_quantity": None}, "in stock", None),
+        ({"manage_stock": False, "stock_quantity": 5}, "in stock", None),
+        (
+            {"manage_stock": True, "stock_quantity": 0, "backorders": "notify", "stock_status": "onbackorder"},
+            "available for order",
+            None,
+        ),
+        ({"manage_stock": True, "stock_quantity": "4"}, "in stock", 4),
+        ({"stock_status": "of a plugin"}, "out of stock", None),
+    ],
+)
+def test_stock(stock: dict[str, Any], availability: str, quantity: int | None) -> None:
+    (item,) = mapped(**stock)
+    assert (item["availability"], item.get("quantity_to_sell_on_facebook")) == (availability, quantity)
+
+
+def test_a_sale_has_its_price_and_its_dates_or_none() -> None:
+    dates = {"date_on_sale_from_gmt": "2026-01-01T00:00:00", "date_on_sale_to_gmt": "2026-02-01T00:00:00"}
+    (item,) = mapped(on_sale=True, sale_price="9", regular_price="12", **dates)
+    assert (item["price"], item["sale_price"]) == ("12.00 EUR", "9.00 EUR")
+    assert item["sale_price_effective_date"] == "2026-01-01T00:00+0000/2026-02-01T00:00+0000"
+    (half,) = mapped(on_sale=True, sale_price="9", date_on_sale_from_gmt="2026-01-01T00:00:00")
+    assert "sale_price_effective_date" not in half
+
+
+@pytest.mark.parametrize("price", ["", "free", "-1", "NaN"])
+def test_a_product_without_a_price_is_refused_with_what_to_do(price: str) -> None:
+    with pytest.raises(Reject, match="price"):
+        mapped(price=price)
+
+
+@pytest.mark.parametrize("status", ["draft", "trash", "private", "pending", "future"])
+def test_what_is_not_published_has_no_items(status: str) -> None:
+    assert mapped(status=status) == []
+
+
+def test_variations_take_their_own_price_picture_and_stock_and_their_parents_group() -> None:
+    parent = product(7, name="Tee", manage_stock=True, stock_quantity=9, variations=[71, 72])
+    parent["type"] = "variable"
+    rows = [
+        variation(
+            71,
+            parent,
+            option="Red",
+            price="5",
+            manage_stock="parent",
+            image={"id": 1, "src": "https://shop.example/red.jpg"},
+        ),
+        variation(72, parent, option="Blue", attributes=[{"name": "Fit", "option": "Slim, long"}]),
+        variation(73, parent, status="private"),
+    ]
+    red, blue = items(
+        ShopProduct.model_validate(parent), [ShopProduct.model_validate(row) for row in rows], SHOP, "EUR"
+    )
+    assert (red["id"], red["item_group_id"], red["title"], red["color"]) == ("wc_71", "wc_7", "Tee Red", "Red")
+    assert (red["price"], red["quantity_to_sell_on_facebook"]) == ("5.00 EUR", 9)
+    assert red["image_link"] == "https://shop.example/red.jpg"
+    assert red["additional_image_link"] == ["https://shop.example/images/7.jpg"]
+    assert blue["additional_variant_attribute"] == "Fit:Slim  long"
+    assert blue["image_link"] == "https://shop.example/images/7.jpg"
+
+
+def test_long_texts_are_cut_between_words() -> None:
+    (item,) = mapped(name="word " * 50, description="<p>" + "x " * 5000 + "</p>")
+    assert len(item["title"]) <= 100
+    assert item["title"].endswith("word…")
+    assert len(item["description"]) <= 5000
+
+
+@pytest.mark.parametrize(
+    ("html", "text"),
+    [
+        ("<p>Soft <b>tee</b></p>\n<ul><li>one<li>two</ul>", "Soft tee\none\ntwo"),
+        ("a &lt; b &amp;c<script>alert(1)</script><style>p{}</style>", "a < b &c"),
+        ("[vc_row]text[/vc_row]", "text"),
+        ("<p>unclosed <b>bold", "unclosed bold"),
+        ("", ""),
+    ],
+)
+def test_html_becomes_what_a_person_reads(html: str, text: str) -> None:
+    assert plain_text(html) == text
