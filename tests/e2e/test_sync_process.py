@@ -1,0 +1,145 @@
+"""The sync service as a process of its own: started as in production, killed, restarted; sizes by `make scale`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from support.process import Program
+from support.stage import Stage
+from support.sync_stage import CATALOG, SyncStage
+from support.waiting import eventually
+from wch_local.rabbitmq import free_port
+from wch_simulators.shop import product
+
+FULL = os.environ.get("WCH_TEST_SCALE") == "full"
+PRODUCTS = 10_000 if FULL else 1_500
+SECONDS = 600 if FULL else 90
+
+
+@pytest.fixture
+def sync(stage: Stage, database_url: str) -> Iterator[SyncStage]:
+    made = SyncStage(stage, database_url)
+    yield made
+    made.close()
+
+
+class Service:
+    """`python -m wch_sync` with its settings in the environment."""
+
+    def __init__(self, sync: SyncStage, log: Path, **changes: str) -> None:
+        self.port = free_port()
+        self._settings = {
+            "WCH_AMQP_URL": sync.stage.url,
+            "WCH_DATABASE_URL": sync.database_url,
+            "WCH_SHOP_URL": sync.shop_url,
+            "WCH_SHOP_CONSUMER_KEY": sync.shop.key,
+            "WCH_SHOP_CONSUMER_SECRET": sync.shop.secret,
+            "WCH_GRAPH_URL": sync.graph_url,
+            "WCH_GRAPH_TOKEN": sync.graph.token,
+            "WCH_CATALOG_ID": CATALOG,
+            "WCH_CATALOG_POLL_SECONDS": "0.1",
+            "WCH_SYNC_PRODUCT_BATCH_WINDOW": "2",
+            "WCH_HEALTH_HOST": "127.0.0.1",
+            "WCH_HEALTH_PORT": str(self.port),
+        } | changes
+        self._log = log
+
+    def start(self) -> Program:
+        """Start it and wait until it is ready."""
+        program = Program("wch_sync", log=self._log, **self._settings)
+        eventually(
+            lambda: program.process.poll() is not None or self.get("/readyz"), "the service is ready", seconds=60
+        )
+        assert program.process.poll() is None, self._log.read_text()
+        return program
+
+    def get(self, path: str) -> str:
+        """Ask its health endpoint; empty where it does not say yes."""
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
+        except httpx.HTTPError:
+            return ""
+        return answer.text if answer.is_success else ""
+
+
+def resident_megabytes(program: Program) -> float:
+    """Return the process's resident memory, or 0 where the system does not tell."""
+    status = Path(f"/proc/{program.process.pid}/status")
+    if not status.exists():
+        return 0.0
+    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    return int(lines["VmHWM"].split()[0]) / 1024
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(SECONDS + 120)
+def test_many_products_take_few_calls_and_bounded_memory(sync: SyncStage, tmp_path: Path) -> None:
+    sync.add(product(id_) for id_ in range(1, PRODUCTS + 1))
+    with Service(sync, tmp_path / "log").start() as program:
+        before = resident_megabytes(program)
+        sync.request(*range(1, PRODUCTS + 1))
+        eventually(lambda: len(sync.catalog) == PRODUCTS, "every product is in the catalog", seconds=SECONDS)
+        eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(PRODUCTS,)], seconds=SECONDS)
+        peak = resident_megabytes(program)
+        print(
+            f"{PRODUCTS} products: {len(sync.batches)} items_batch calls, {before:.0f} MB idle, {peak:.0f} MB at most"
+        )
+        assert program.terminate() == 0, (tmp_path / "log").read_text()
+    assert len(sync.batches) <= PRODUCTS // 1000 + 2
+    assert peak < 300
+    sync.stage.await_depth("facts", PRODUCTS, seconds=SECONDS)
+    assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(SECONDS + 120)
+def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStage, tmp_path: Path) -> None:
+    sync.add(product(id_) for id_ in range(1, PRODUCTS + 1))
+    service = Service(sync, tmp_path / "log", WCH_SYNC_PRODUCT_BATCH_SIZE=str(PRODUCTS // 6))
+    sync.request(*range(1, PRODUCTS + 1))
+    for _ in range(3):
+        with service.start() as program:
+            calls = len(sync.batches)
+            eventually(lambda calls=calls: len(sync.batches) > calls, "it is in the middle of a call", seconds=60)
+            program.kill()
+        # What a dead holder leaves behind runs out after 60 and 90 s; here it is cut short.
+        sync.query("UPDATE leases SET until = now(); UPDATE outbox SET due_at = now()")
+    with service.start() as program:
+        eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(PRODUCTS,)], seconds=SECONDS)
+        eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)], seconds=SECONDS)
+        assert program.terminate() == 0
+    assert len(sync.catalog) == PRODUCTS
+    assert sync.query("SELECT count(*) FROM under_way") == [(0,)]
+    assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
+    # A fact may be told twice after a kill, under the same id.
+    assert {fact["data"]["product_id"] for fact in sync.facts()} == set(range(1, PRODUCTS + 1))
+    assert len({fact["id"] for fact in sync.facts()}) == PRODUCTS
+
+
+def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:
+    names = {name: "" for name in os.environ if name.startswith("WCH_")}
+    with Program("wch_sync", log=tmp_path / "log", **names) as program:
+        assert program.wait() == 2
+    assert "WCH_SHOP_URL" in (tmp_path / "log").read_text()
+
+
+def test_its_health_endpoints_answer(sync: SyncStage, tmp_path: Path) -> None:
+    service = Service(sync, tmp_path / "log")
+    sync.add([product(7)])
+    with service.start() as program:
+        sync.request(7)
+        eventually(lambda: 'outcome="done"' in service.get("/metrics"), "the metric counts the event")
+        assert service.get("/healthz") == "ok\n"
+        sync.stage.delete_queue("sync.product")
+        eventually(lambda: not service.get("/readyz"), "not consuming is not ready")
+        assert service.get("/healthz") == "ok\n"
+        assert program.terminate() == 0
+    log = (tmp_path / "log").read_text()
+    assert sync.shop.secret not in log
+    assert sync.graph.token not in log
+    assert "Traceback" not in log
