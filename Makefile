@@ -24,8 +24,12 @@ check: develop ## Style, types, import boundaries, dependencies, manifests
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy $(CODE)
-	@$(BIN)/lint-imports
-	@for package in libs/common services/* simulators deploy/local; do (cd $$package && $(CURDIR)/$(BIN)/deptry -o /dev/null . >/dev/null 2>&1) || (cd $$package && $(CURDIR)/$(BIN)/deptry .) || exit 1; done
+	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
+	@$(BIN)/python deploy/kubernetes/check.py
+	@for package in libs/common services/* simulators deploy/local; do \
+		(cd $$package && $(CURDIR)/$(BIN)/deptry src > $(CURDIR)/.venv/deptry.log 2>&1) || { cat .venv/deptry.log; exit 1; }; \
+	done
+	@echo "style, types, boundaries, dependencies and manifests are as they should be"
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
@@ -35,5 +39,6 @@ scale: develop ## Run the tests marked for size, with full sizes
 	@$(BIN)/python -m wch_local.provide
 	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q -m scale --timeout 1800 $(ARGS)
 
-contracts: install ## Write contracts/ anew from the event models
+contracts: install ## Write contracts/ and docs/settings.md anew from the models
 	@$(BIN)/wch events schemas --write contracts
+	@$(BIN)/python -m wch_local.settings_page > docs/settings.md

@@ -1,0 +1,62 @@
+"""Renders every kustomization and checks each resource against the Kubernetes schema; part of `make check`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import yaml
+
+HERE = Path(__file__).parent
+VERSION = "1.33"
+
+
+def render(folder: Path) -> list[dict[str, Any]]:
+    """Return the resources: by kustomize where there is one, else the files it names, as they are."""
+    for command in (["kustomize", "build"], ["kubectl", "kustomize"]):
+        if shutil.which(command[0]):
+            done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
+            return [resource for resource in yaml.safe_load_all(done.stdout) if resource]
+    named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
+    return [resource for name in named for resource in yaml.safe_load_all((folder / name).read_text()) if resource]
+
+
+def problems(resource: dict[str, Any]) -> list[str]:
+    """Return what the schema and our own rules find wrong."""
+    name = f"{resource['kind']}/{resource['metadata']['name']}"
+    found = []
+    try:
+        kubernetes_validate.validate(resource, VERSION, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        found.append(f"{name}: {'.'.join(map(str, error.path))}: {error.message}")
+    if resource["kind"] == "Deployment":
+        pod = resource["spec"]["template"]["spec"]
+        for container in pod["containers"]:
+            found += [
+                f"{name}: {container['name']} has no {wanted}"
+                for wanted in ("livenessProbe", "readinessProbe", "resources", "securityContext")
+                if wanted not in container
+            ]
+        if "terminationGracePeriodSeconds" not in pod:
+            found.append(f"{name}: has no terminationGracePeriodSeconds")
+    return found
+
+
+def main() -> int:
+    """Check all; returns the exit code."""
+    found = [
+        problem
+        for kustomization in sorted(HERE.rglob("kustomization.yaml"))
+        for resource in render(kustomization.parent)
+        for problem in problems(resource)
+    ]
+    print("\n".join(found), end="\n" if found else "")
+    return bool(found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
