@@ -74,6 +74,8 @@ def test_every_wch_command_in_a_document_is_one_the_program_takes(command: str) 
 
 def test_make_lists_every_target_the_documents_name() -> None:
     listed = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    named = {name for document in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.M)}
+    named = {
+        name for document in PAGES for name in re.findall(r"(?:^|`)make ([a-z]+)", document.read_text(), re.MULTILINE)
+    }
     known = {line.split()[0] for line in listed.splitlines() if line}
     assert named <= known

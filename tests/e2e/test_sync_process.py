@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -67,6 +68,10 @@ class Service:
         return answer.text if answer.is_success else ""
 
 
+def more_calls_than(sync: SyncStage, calls: int) -> bool:
+    return len(sync.batches) > calls
+
+
 def resident_megabytes(program: Program) -> float:
     """Return the process's resident memory, or 0 where the system does not tell."""
     status = Path(f"/proc/{program.process.pid}/status")
@@ -104,8 +109,7 @@ def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStag
     sync.request(*range(1, PRODUCTS + 1))
     for _ in range(3):
         with service.start() as program:
-            calls = len(sync.batches)
-            eventually(lambda calls=calls: len(sync.batches) > calls, "it is in the middle of a call", seconds=60)
+            eventually(partial(more_calls_than, sync, len(sync.batches)), "it is in the middle of a call", seconds=60)
             program.kill()
         # What a dead holder leaves behind runs out after 60 and 90 s; here it is cut short.
         sync.query("UPDATE leases SET until = now(); UPDATE outbox SET due_at = now()")

@@ -41,8 +41,8 @@ def wch(stage: Stage, *words: str, code: int = 0, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-def as_json(stage: Stage, *words: str, **environment: str) -> Any:
-    return json.loads(wch(stage, *words, "--json", **environment))
+def as_json(stage: Stage, *words: str) -> Any:
+    return json.loads(wch(stage, *words, "--json"))
 
 
 def dead_letters(stage: Stage, count: int) -> list[int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from pydantic_core import PydanticUndefined
-
 from wch_common.settings import PREFIX, ServiceSettings
 from wch_common.shops import ShopSettings
 
@@ -56,7 +54,7 @@ def _section(title: str, model: Any, known: Any) -> Iterator[str]:  # noqa: ANN4
 
 
 def _default(field: FieldInfo) -> str:
-    if field.default is PydanticUndefined:
+    if field.is_required():
         return "**needed**"
     return f"`{field.default}`" if field.default not in (None, "") else ""
 

@@ -44,9 +44,6 @@ class Metrics:
         self.waiting = Gauge(
             "wch_rows_waiting", "Rows that wait in the database, by table", ("table",), registry=self.registry
         )
-        self.breaker_open = Gauge(
-            "wch_breaker_open", "1 while a circuit breaker is open", ("system",), registry=self.registry
-        )
 
 
 class QueueMetrics:

@@ -51,6 +51,11 @@ class Consumer:
             return f"{self.name}: {self._settlement.stuck} settlements fail and are repeated"
         return None
 
+    @property
+    def stuck(self) -> int:
+        """How many settlements fail and are being repeated."""
+        return self._settlement.stuck
+
     async def stop(self, grace_seconds: float) -> None:
         """Cancel the consumer, finish what runs within the grace, give back the rest, and close in order."""
         self._stopping = True

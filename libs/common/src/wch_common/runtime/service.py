@@ -21,7 +21,7 @@ from wch_common.edge.declare import declare, look
 from wch_common.engine.connection import Link, backoff_seconds
 from wch_common.engine.publishing import Publisher
 from wch_common.envelope import encode
-from wch_common.errors import DatabaseAway, RecoveryFailed, SettingsError, TopologyMismatch, WchError
+from wch_common.errors import DatabaseAway, Interrupted, RecoveryFailed, SettingsError, TopologyMismatch, WchError
 from wch_common.headers import Worker as WorkerName
 from wch_common.health import Health
 from wch_common.logs import configure_logs
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _TICK_SECONDS = 1.0
+_COUNT_SECONDS = 15.0
 MOST_UNRELAYED = 5000
 
 SettingsT = TypeVar("SettingsT", bound=ServiceSettings)
@@ -139,6 +140,7 @@ class Service(Generic[SettingsT]):
         self._metrics = Metrics()
         self._consumers: list[Consumer] = []
         self._gate = Gate()
+        self._store: Store | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self.stop_requested = asyncio.Event()
 
@@ -163,6 +165,7 @@ class Service(Generic[SettingsT]):
         platform = Platform(self.name, self._settings, self._metrics, self._publisher, resources)
         jobs = await self._compose(platform)
         await self._prepare_topology(Topology(tuple(job.queue for job in jobs)))
+        self._store = platform.store
         if platform.store is not None:
             store = platform.store
             self._gate = Gate(store.ping, lambda: store.outbox.unrelayed > MOST_UNRELAYED)
@@ -178,7 +181,7 @@ class Service(Generic[SettingsT]):
         log.info("serving_health", port=port)
         for run in (self._consuming.run, self._publishing.run, self._publisher.run, lambda: self._tick(health)):
             self._tasks.append(asyncio.create_task(run()))
-        store_loops = platform.store.background if platform.store is not None else []
+        store_loops = [*platform.store.background, self._count_rows] if platform.store is not None else []
         self._tasks += [asyncio.create_task(_forever(run)) for run in (*store_loops, *platform.background)]
         for consumer in self._consumers:
             self._tasks += consumer.start()
@@ -223,6 +226,7 @@ class Service(Generic[SettingsT]):
                 self._metrics.running.labels(consumer.name).set(consumer.worker.running)
                 self._metrics.held.labels(consumer.name).set(consumer.worker.held)
                 self._metrics.consuming.labels(consumer.name).set(consumer.problem is None)
+                self._metrics.settlements_stuck.labels(consumer.name).set(consumer.stuck)
             since = [
                 *(consumer.down_since for consumer in self._consumers),
                 self._publishing.down_since,
@@ -232,6 +236,16 @@ class Service(Generic[SettingsT]):
             if longest > limit:
                 raise RecoveryFailed(f"not working for {longest:.0f} s: {'; '.join(self.not_ready())}")
             await asyncio.sleep(_TICK_SECONDS)
+
+    async def _count_rows(self) -> None:
+        """Set the gauges of rows that wait in the database."""
+        while self._store is not None:
+            try:
+                for table, count in (await self._store.waiting()).items():
+                    self._metrics.waiting.labels(table).set(count)
+            except Interrupted as interruption:
+                log.warning("rows_not_counted", error=error_text(interruption))
+            await asyncio.sleep(_COUNT_SECONDS)
 
     def not_ready(self) -> list[str]:
         """Return what keeps the service from working, in words."""
@@ -244,7 +258,13 @@ class Service(Generic[SettingsT]):
 
     async def _stop(self) -> None:
         log.info("stopping", consumers=len(self._consumers))
-        await asyncio.gather(*(consumer.stop(self._settings.grace_seconds) for consumer in self._consumers))
+        stops = (consumer.stop(self._settings.grace_seconds) for consumer in self._consumers)
+        for result in await asyncio.gather(*stops, return_exceptions=True):
+            if isinstance(result, BaseException):
+                log.error("consumer_not_stopped_in_order", error=error_text(result))
+        if self._store is not None:
+            # While there is still a connection to publish on.
+            await self._store.outbox.finish()
         for task in self._tasks:
             task.cancel()
         await self._consuming.close()

@@ -11,7 +11,7 @@ import structlog
 from wch_common import headers as wch
 from wch_common.engine.connection import backoff_seconds
 from wch_common.envelope import encode
-from wch_common.errors import PublishError
+from wch_common.errors import Interrupted, PublishError
 from wch_common.message import Publication
 from wch_common.policy import ToDeadLetters, ToParking, ToRung, Verdict
 from wch_common.redact import error_text
@@ -97,7 +97,7 @@ class Settlement:
             while delivery.is_held:
                 try:
                     await step()
-                except (PublishError, ConnectionError, OSError) as error:
+                except (PublishError, Interrupted, OSError) as error:
                     failures += 1
                     self.stuck += failures == 1
                     log.error("settlement_repeated", queue=self._queue.name, failures=failures, error=error_text(error))

@@ -65,7 +65,6 @@ WHERE (parked.queue, parked.source, parked.id, parked.hash) = (due.queue, due.so
 RETURNING parked.queue, parked.source, parked.id, parked.hash, parked.body, parked.properties
 """  # noqa: S608 - two numbers of this module
 _DELETE = "DELETE FROM parked WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(hash)s"
-_COUNT = "SELECT queue, scope, count(*) AS waiting FROM parked GROUP BY queue, scope ORDER BY waiting DESC LIMIT 100"
 
 
 class ParkingLot:
@@ -93,10 +92,6 @@ class ParkingLot:
                 "pause": seconds if scope else 0,
             },
         )
-
-    async def waiting(self) -> list[Row]:
-        """Return how many events wait, by queue and scope."""
-        return await self._database.rows(_COUNT)
 
     async def _release(self, rows: Sequence[Row]) -> None:
         await asyncio.gather(*map(self._release_one, rows))

@@ -58,6 +58,9 @@ def content_hash(event: Event[Any]) -> bytes:
     return hashlib.blake2b(event.type.encode() + b"\n" + event.canonical, digest_size=16).digest()
 
 
+_WAITING = "SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM parked) AS parked"
+
+
 class Transaction:
     """One transaction: domain statements, events that leave with its commit, and the inbox."""
 
@@ -173,6 +176,11 @@ class Store:
             "ids": [event.id for event in wanted],
         }
         return compare(wanted, await self.database.rows(_SEEN, parameters))
+
+    async def waiting(self) -> dict[str, int]:
+        """Return how many rows wait to be published, and how many events are parked."""
+        (row,) = await self.database.rows(_WAITING)
+        return row
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Park a message until its due time; returns once that is committed."""
