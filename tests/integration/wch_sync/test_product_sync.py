@@ -13,6 +13,7 @@ import pytest
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
 from support.waiting import eventually
+from wch_common.events.sync import ProductRequested
 from wch_simulators.shop import product, variation
 
 
@@ -204,6 +205,46 @@ def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refus
     assert letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here"
     eventually(lambda: "2" in sync.graph.catalogs)
     assert "1" not in sync.graph.catalogs
+
+
+def test_a_product_a_plugin_has_spoiled_fails_alone(sync: SyncStage) -> None:
+    sync.add([product(1), product(2, images=False), product(3)])
+    sync.start()
+    sync.request(1, 2, 3)
+    (letter,) = sync.stage.await_letters("sync.product.dlq")
+    assert "cannot be read: images" in str(letter.message.headers["wch-error-message"])
+    eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
+
+
+def test_a_batch_the_catalog_took_nothing_of_is_not_taken_for_done(sync: SyncStage) -> None:
+    sync.add([product(1), product(2)])
+    sync.fail_graph("items_batch", status=200, body={"handles": [], "validation_status": []})
+    sync.start()
+    sync.request(1, 2)
+    eventually(lambda: len(sync.catalog) == 2)
+    assert len(sync.batches) == 2
+
+
+def test_an_error_while_a_batch_is_asked_for_does_not_send_it_again_at_once(sync: SyncStage) -> None:
+    sync.add(product(id_) for id_ in range(1, 9))
+    error = {"error": {"code": 100, "message": "Invalid parameter"}}
+    sync.fail_graph("check_batch_request_status", status=400, body=error)
+    sync.start()
+    sync.request(*range(1, 9))
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(8,)])
+    assert len(sync.batches) == 2
+    assert sync.stage.depth("sync.product.dlq") == 0
+
+
+def test_one_id_twice_in_a_batch_with_other_data_is_refused_alone(sync: SyncStage) -> None:
+    sync.add([product(1), product(2), product(3)])
+    with sync.stage.client() as client:
+        for number, id_ in ((1, "same"), (2, "same"), (3, "other")):
+            client.publish(ProductRequested(product_id=number), id=id_)
+    sync.start()
+    (letter,) = sync.stage.await_letters("sync.product.dlq")
+    assert letter.message.headers["wch-error-kind"] == "id_reused"
+    eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
 
 
 def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 STRUCTURED = "application/cloudevents+json"
 _PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
+_REQUIRED_TEXT = ("id", "source", "type")
+_LONGEST_TEXT = 255
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTIONAL_TEXT = ("subject", "shop", "asker", "correlationid", "causationid", "traceparent")
 _PLAIN_ENCODINGS = frozenset({"", "utf-8", "utf8", "binary", "identity"})
 ASKER_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
@@ -162,7 +165,12 @@ def _check(attributes: dict[str, Any]) -> None:
     wrong: list[FieldError] = []
     if attributes.get("specversion") != "1.0":
         wrong.append(FieldError("specversion", "must be 1.0"))
-    required = [name for name in ("id", "source", "type") if not _is_text(attributes.get(name))]
+    wrong += [
+        FieldError(name, "must have at most 255 characters, none of them a control character")
+        for name in (*_REQUIRED_TEXT, *_OPTIONAL_TEXT)
+        if _is_unfit(attributes.get(name))
+    ]
+    required = [name for name in _REQUIRED_TEXT if not _is_text(attributes.get(name))]
     wrong += [FieldError(name, "must be a string that is not empty") for name in required]
     optional = [name for name in _OPTIONAL_TEXT if not isinstance(attributes.get(name, ""), str | None)]
     wrong += [FieldError(name, "must be a string") for name in optional]
@@ -179,6 +187,11 @@ def _check(attributes: dict[str, Any]) -> None:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_unfit(value: object) -> bool:
+    """Whether a text would not fit an AMQP short string or a database key."""
+    return isinstance(value, str) and (len(value.encode()) > _LONGEST_TEXT or _CONTROL.search(value) is not None)
 
 
 def _check_asker(asker: object, wrong: list[FieldError]) -> None:

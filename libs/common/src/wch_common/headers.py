@@ -136,7 +136,7 @@ def _trace(error: BaseException) -> str:
         text = "".join(traceback.format_exception(error, limit=-8))
     except Exception:  # noqa: BLE001 - any error may hide in a foreign exception
         return f"{type(error).__qualname__}: (its traceback cannot be read)"
-    return redact(text[-_TRACE_BYTES:])
+    return redact(text[-4 * _TRACE_BYTES :])[-_TRACE_BYTES:]
 
 
 def _fingerprint(queue: str, kind: str, error: BaseException) -> str:

@@ -110,7 +110,8 @@ def judge(
     """Decide what becomes of a delivery; anything outside the closed set of outcomes is a Retry."""
     now = now or datetime.now(UTC)
     if isinstance(error, UnknownVersion):
-        return _wait(_UNKNOWN_VERSION_PAUSE_SECONDS, "unknown_version", standing, policy, now, can_park=can_park)
+        unknown = (UNKNOWN_VERSION_WAIT, "unknown_version")
+        return _wait(_UNKNOWN_VERSION_PAUSE_SECONDS, "", standing, policy, now, can_park=can_park, gives_up=unknown)
     if isinstance(error, ContractError):
         return ToDeadLetters(error.kind)
     if isinstance(error, Reject):
@@ -128,18 +129,24 @@ def judge(
 
 
 def _wait(
-    seconds: float, scope: str, standing: Standing, policy: QueuePolicy, now: datetime, *, can_park: bool
+    seconds: float,
+    scope: str,
+    standing: Standing,
+    policy: QueuePolicy,
+    now: datetime,
+    *,
+    can_park: bool,
+    gives_up: tuple[timedelta, str] = (LONGEST_WAIT, "expired_waiting"),
 ) -> Verdict:
     """Park uncounted: in a rung where that is soon enough, else as a row; give up where the wait grew too long."""
-    longest, kind = LONGEST_WAIT, "expired_waiting"
-    if scope == "unknown_version":
-        longest, kind = UNKNOWN_VERSION_WAIT, "unknown_version"
-    gives_up = (standing.waiting_since or now) + longest
+    longest, kind = gives_up
+    # A header of somebody else's may hold any moment.
+    end = min(standing.waiting_since or now, now) + longest
     if standing.expires_at is not None:
-        gives_up = min(gives_up, standing.expires_at)
-    if now >= gives_up:
+        end = min(end, standing.expires_at)
+    if now >= end:
         return ToDeadLetters(kind)
     if seconds > 2 * policy.rungs[0] and can_park:
-        left = (gives_up - now).total_seconds()
+        left = (end - now).total_seconds()
         return ToParking(min(seconds, left), scope=scope, counted=False)
     return ToRung(policy.rung_for(min(seconds, policy.rungs[-1])), counted=False)

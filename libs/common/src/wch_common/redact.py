@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from pydantic import ValidationError
+
 _RULES = (
     # user:password@ in addresses
-    (re.compile(r"(?<=://)[^\s/@:]*:[^\s/@]*@"), "<hidden>@"),
+    (re.compile(r"(?<=://)[^\s@]*:[^\s]*@"), "<hidden>@"),
     # keys in queries, forms and headers: access_token=…, "consumer_secret": "…", Authorization: Bearer …
     (
         re.compile(
@@ -20,8 +22,9 @@ _RULES = (
     (re.compile(r"\bc[ks]_[0-9a-f]{8,}\b"), "<hidden>"),
     (re.compile(r"\bEAA[A-Za-z0-9]{16,}\b"), "<hidden>"),
     # telephone numbers, with or without punctuation; a digit run of 9 to 15 may be one
-    (re.compile(r"\+\d[\d\s().-]{5,18}\d"), "<number>"),
-    (re.compile(r"(?<![\w.-])\d{9,15}(?![\w-])"), "<number>"),
+    (re.compile(r"(?:\+|%2[bB])\d[\d\s().-]{5,18}\d"), "<number>"),
+    (re.compile(r"(?<![\dA-Za-z.-])0?\d{9,15}(?![\w-])"), "<number>"),
+    (re.compile(r"(?<![\w.:-])\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w:-])"), "<number>"),
 )
 
 
@@ -43,7 +46,13 @@ def redact(text: str, limit: int | None = None) -> str:
 def error_text(error: BaseException, limit: int = 1000) -> str:
     """Return an error's text, redacted, whatever its `__str__` does."""
     try:
-        text = str(error)
+        # A handler's own validation error would tell the values it refused.
+        text = _without_values(error) if isinstance(error, ValidationError) else str(error)
     except Exception:  # noqa: BLE001 - any error may hide in a foreign __str__
         text = "(its text cannot be read)"
     return redact(text, limit)
+
+
+def _without_values(error: ValidationError) -> str:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)

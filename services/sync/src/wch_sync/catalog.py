@@ -88,14 +88,12 @@ class CatalogWriter:
     async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: BatchResult) -> None:
         """Send one call; where the catalog refuses it as a whole, halve it, so that one item cannot hold up the others."""
         ids = [request["data"]["id"] for request in requests]
-        lease.check()
+        lease.check(needs_seconds=self.CALL_SECONDS)
         try:
             handles = await self._post(requests, result)
-            for handle in handles:
-                await self._until_finished(handle, result)
         except GraphError as error:
-            too_large = error.code == 1 and "reduce" in error.message.lower()
-            if (too_large or error.action is Action.REJECT) and len(requests) > 1:
+            # Proof that nothing of the call was accepted.
+            if (_is_too_large(error) or error.action is Action.REJECT) and len(requests) > 1:
                 middle = len(requests) // 2
                 await self._send_part(requests[:middle], lease, result)
                 await self._send_part(requests[middle:], lease, result)
@@ -105,6 +103,32 @@ class CatalogWriter:
             result.failed.update(dict.fromkeys(ids, outcome))
             if isinstance(outcome, Retry):
                 result.unknown.update(ids)
+        else:
+            await self._follow_up(requests, handles, lease, result)
+
+    async def _follow_up(
+        self, requests: Sequence[dict[str, Any]], handles: Sequence[str], lease: Lease, result: BatchResult
+    ) -> None:
+        """Wait until the call's batch is finished; without a handle nothing was taken, so send the rest alone."""
+        accepted = [request for request in requests if request["data"]["id"] not in result.refused]
+        ids = [request["data"]["id"] for request in accepted]
+        if not handles and accepted:
+            if len(accepted) < len(requests):
+                await self._send_part(accepted, lease, result)
+            else:
+                result.failed.update(
+                    dict.fromkeys(ids, Retry("the catalog took nothing of the batch and said no reason"))
+                )
+            return
+        try:
+            for handle in handles:
+                await self._until_finished(handle, result)
+        except (Retry, Throttled, GraphError) as error:
+            # The batch was accepted and may still take effect, whatever asking for it says.
+            outcome = self._outcome(error) if isinstance(error, GraphError) else error
+            known = Retry(str(outcome)) if isinstance(outcome, Reject) else outcome
+            result.failed.update(dict.fromkeys(ids, known))
+            result.unknown.update(ids)
 
     async def _post(self, requests: Sequence[dict[str, Any]], result: BatchResult) -> list[str]:
         body = {"item_type": "PRODUCT_ITEM", "allow_upsert": True, "requests": requests}
@@ -125,11 +149,13 @@ class CatalogWriter:
             if time.monotonic() > deadline:
                 raise Retry(f"the catalog has not finished the batch within {self._wait_seconds:g} s")
             await asyncio.sleep(self._poll_seconds)
-        for error in row.get("errors", []):
-            if error.get("id"):
-                result.refused[str(error["id"])] = str(error.get("message", "refused without a reason"))
-        for id_ in row.get("ids_of_invalid_requests", []):
-            result.refused.setdefault(str(id_), "refused without a reason")
+        refused = {str(error["id"]): str(error.get("message")) for error in row.get("errors", []) if error.get("id")}
+        refused = dict.fromkeys(map(str, row.get("ids_of_invalid_requests", [])), "refused without a reason") | refused
+        result.refused.update(refused)
+        if int(row.get("errors_total_count") or 0) > max(len(refused), len(row.get("errors", []))) or any(
+            not error.get("id") for error in row.get("errors", [])
+        ):
+            raise Retry(f"the catalog tells of {row.get('errors_total_count')} errors and names {len(refused)} items")
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
         """Call Graph; raises GraphError for its own errors, Retry or Throttled for all others."""
@@ -141,15 +167,22 @@ class CatalogWriter:
 
     async def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
         try:
-            response = await self._client.request(method, f"{self._base}/{path}", headers=self._headers, **arguments)
-        except httpx.TransportError as error:
+            # httpx counts each phase of a call; the lease counts the whole.
+            async with asyncio.timeout(self.CALL_SECONDS):
+                response = await self._client.request(
+                    method, f"{self._base}/{path}", headers=self._headers, **arguments
+                )
+        except (httpx.TransportError, TimeoutError) as error:
             raise SystemFailure(f"{type(error).__name__} at {path}") from error
         if response.is_success:
             try:
                 return dict(response.json())
             except (ValueError, TypeError):
                 raise SystemFailure(f"answered {path} with something that is not JSON") from None
-        raise graph_error(response) or SystemFailure(f"answered {response.status_code} without a Graph error at {path}")
+        refusal = graph_error(response)
+        if refusal is not None and refusal.action is Action.BACKOFF and not _is_too_large(refusal):
+            raise SystemFailure(str(refusal)) from refusal
+        raise refusal or SystemFailure(f"answered {response.status_code} without a Graph error at {path}")
 
     def _outcome(self, error: GraphError) -> Exception:
         if error.action is Action.AUTH:
@@ -158,3 +191,7 @@ class CatalogWriter:
         if error.action is Action.THROTTLE:
             return Throttled(str(error), scope=self._scope, after=error.regain_seconds or _LIMIT_PAUSE_SECONDS)
         return Retry(str(error)) if error.action is Action.BACKOFF else Reject(str(error))
+
+
+def _is_too_large(error: GraphError) -> bool:
+    return error.code == 1 and "reduce" in error.message.lower()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from wch_common.errors import IdReused, LeaseLost
 from wch_common.event import Event
 from wch_common.events.sync import ProductFailed, ProductRequested
-from wch_common.outcome import Reject, Throttled
+from wch_common.outcome import Reject, Retry, Throttled
 from wch_sync.catalog import CatalogWriter
 from wch_sync.ledger import Outcome
 from wch_sync.mapping import ShopProduct, item_id, items
@@ -30,10 +32,12 @@ log = structlog.get_logger(__name__)
 Requested = Event[ProductRequested]
 
 # Longer than a call can take effect, so that who takes an expired lease over sends after it.
-_LEASE_SECONDS = CatalogWriter.CALL_SECONDS * 1.5
+_LEASE_SECONDS = CatalogWriter.CALL_SECONDS * 2
+# Half of the time limit: the other half is for the catalog.
+_READING_SECONDS = 150.0
 _LEASE_WAIT_SECONDS = 30.0
 _BUSY_PAUSE_SECONDS = 10.0
-_MOST_TAKEN_OVER = 2000
+_MOST_TAKEN_OVER = 200
 
 
 @dataclass
@@ -48,11 +52,19 @@ class _Plan:
 
     def add(self, product_id: int, new: Sequence[dict[str, Any]], surplus: Iterable[str]) -> None:
         """Ask for a product's items, and for the deletion of those it has no more."""
+        new = list({item["id"]: item for item in new}.values())  # rows move between a shop's pages: one may come twice
         self.sends[product_id] = [item["id"] for item in new]
         self.deletes[product_id] = sorted(set(surplus) - set(self.sends[product_id]))
         self.requests += [{"method": "UPDATE", "data": item} for item in new]
         self.requests += [{"method": "DELETE", "data": {"id": id_}} for id_ in self.deletes[product_id]]
         self.product_of |= dict.fromkeys((*self.sends[product_id], *self.deletes[product_id]), product_id)
+
+    def spare_moved_items(self) -> None:
+        """Delete nothing that another product sends: a variation may have moved between parents."""
+        sent = {item: product for product, ids in self.sends.items() for item in ids}
+        self.requests = [one for one in self.requests if one["method"] != "DELETE" or one["data"]["id"] not in sent]
+        self.deletes = {product: [item for item in ids if item not in sent] for product, ids in self.deletes.items()}
+        self.product_of |= sent
 
 
 class ProductSync:
@@ -65,19 +77,32 @@ class ProductSync:
         self._ledger = ledger
 
     async def __call__(self, events: Sequence[Requested]) -> list[Answer]:
-        """Sync the products of all events and answer for each, in order."""
-        answers: dict[tuple[str, str], Answer] = {}
+        """Sync the products of all events and answer for each, in order; one shop's trouble is no other's."""
         by_shop: dict[str | None, list[Requested]] = defaultdict(list)
         for event in events:
             by_shop[event.shop].append(event)
-        for name, asked in by_shop.items():
-            try:
-                shop = self._shops.named(name)
-            except Reject as outcome:
-                answers |= {(event.source, event.id): outcome for event in asked}
-            else:
-                answers |= await self._sync_shop(shop, asked)
-        return [answers[event.source, event.id] for event in events]
+        given = await asyncio.gather(*(self._answered(name, asked) for name, asked in by_shop.items()))
+        answers = {id(event): answer for one in given for event, answer in one}
+        return [answers[id(event)] for event in events]
+
+    async def _answered(self, name: str | None, events: Sequence[Requested]) -> list[tuple[Requested, Answer]]:
+        """Answer for one shop's events: an id that came twice with other content is refused the second time."""
+        first: dict[tuple[str, str], Requested] = {}
+        for event in events:
+            first.setdefault((event.source, event.id), event)
+        reused = {
+            id(event): IdReused(f"{event.source} used the id {event.id} twice, for different data")
+            for event in events
+            if event.canonical != first[event.source, event.id].canonical
+        }
+        try:
+            found = await self._sync_shop(self._shops.named(name), list(first.values()))
+        except LeaseLost as lost:
+            busy = Throttled(str(lost), scope="", after=_BUSY_PAUSE_SECONDS)
+            found = dict.fromkeys(first, busy)
+        except (Retry, Throttled, Reject) as outcome:
+            found = dict.fromkeys(first, outcome)
+        return [(event, reused.get(id(event)) or found[event.source, event.id]) for event in events]
 
     async def _sync_shop(self, shop: Shop, events: Sequence[Requested]) -> dict[tuple[str, str], Answer]:
         """Sync one shop's events under the lease of its catalog; the newest state wins whatever two replicas do."""
@@ -100,12 +125,14 @@ class ProductSync:
         wanted = {event.data.product_id for event in events}
         taken_over = await self._ledger.under_way(shop.catalog_id, _MOST_TAKEN_OVER)
         reader = self._readers.of(shop)
-        reading = await reader.read(wanted | taken_over)
+        reading = await reader.read(wanted | taken_over, within_seconds=_READING_SECONDS)
         plan = await self._plan(shop, reading, await reader.currency())
         await self._ledger.begin(shop.catalog_id, plan.sends, lease)
         result = await self._catalogs.of(shop).send(plan.requests, lease)
         outcome, failed = _judge(plan, result)
         outcome.product_of = {id_: reading.parents.get(id_, id_) for id_ in wanted}
+        lost = Retry("the product was neither sent nor deleted")
+        failed |= {one: lost for one in outcome.product_of.values() if one not in plan.sends and one not in failed}
         failed_asked = {id_: failed[one] for id_, one in outcome.product_of.items() if one in failed}
         done = [event for event in events if event.data.product_id not in failed_asked]
         # A product that could not be read stays under way; so does one whose call may still take effect.
@@ -132,6 +159,7 @@ class ProductSync:
                 plan.add(id_, new, surplus)
             except Reject as outcome:
                 plan.failed[id_] = outcome
+        plan.spare_moved_items()
         return plan
 
 

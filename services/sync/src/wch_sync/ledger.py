@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from wch_common.event import Event
     from wch_common.store.lease import Lease
-    from wch_common.store.store import Seen, Store
+    from wch_common.store.store import Seen, Store, Transaction
 
 _SENT = "SELECT product_id, item_id FROM sent_items WHERE catalog_id = %(catalog)s AND product_id = ANY(%(products)s)"
 _UNDER_WAY = "SELECT product_id FROM under_way WHERE catalog_id = %(catalog)s ORDER BY since LIMIT %(limit)s"
@@ -71,10 +71,18 @@ class Ledger:
             found[row["product_id"]].add(row["item_id"])
         return found
 
-    async def begin(self, catalog: str, products: Iterable[int], lease: Lease) -> None:
-        """Record, before the call, what is under way."""
-        parameters = {"catalog": catalog, "products": sorted(products), "token": lease.token}
-        await self._store.database.rows(_BEGIN, parameters)
+    async def begin(self, catalog: str, sends: Mapping[int, Sequence[str]], lease: Lease) -> None:
+        """Record, before the call, what is under way, and the items it may leave in the catalog."""
+        parameters = {"catalog": catalog, "products": sorted(sends), "token": lease.token}
+        async with self._store.transaction() as tx:
+            await tx.rows(_BEGIN, parameters)
+            await self._remember(tx, catalog, sends)
+
+    async def _remember(self, tx: Transaction, catalog: str, sends: Mapping[int, Sequence[str]]) -> None:
+        kept = {item: product for product, ids in sends.items() for item in ids}
+        if kept:
+            items = sorted(kept)
+            await tx.rows(_REMEMBER, {"catalog": catalog, "items": items, "products": [kept[item] for item in items]})
 
     async def finish(
         self,
@@ -90,12 +98,9 @@ class Ledger:
         `settled` are the products whose call has a known outcome, good or bad.
         """
         parameters = {"catalog": catalog, "products": sorted(settled), "token": lease.token}
-        kept = [(item, product) for product, ids in outcome.sent.items() for item in ids]
         async with self._store.transaction() as tx:
             await tx.rows(_END, parameters)
-            if kept:
-                items, products = zip(*sorted(kept), strict=True)
-                await tx.rows(_REMEMBER, {"catalog": catalog, "items": list(items), "products": list(products)})
+            await self._remember(tx, catalog, outcome.sent)
             if deleted := sorted(item for ids in outcome.deleted.values() for item in ids):
                 await tx.rows(_FORGET, {"catalog": catalog, "items": deleted})
             if done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,6 +26,8 @@ _PER_PAGE = 100
 _TIMEOUT_SECONDS = 30.0
 _AUTH_PAUSE_SECONDS = 300.0
 _LIMIT_PAUSE_SECONDS = 60.0
+_SLOW_SECONDS = 10.0
+_CURRENCY_SECONDS = 3600.0
 _MISSING = "woocommerce_rest_product_invalid_id"
 
 
@@ -35,6 +38,8 @@ class Reading:
     found: dict[int, tuple[ShopProduct, list[ShopProduct]]] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
     failed: dict[int, Exception] = field(default_factory=dict)
+    until: float = float("inf")
+    """When reading has to end, by the monotonic clock."""
     parents: dict[int, int] = field(default_factory=dict)
     """Asked for by the id of a variation: the product it belongs to."""
 
@@ -72,21 +77,29 @@ class ShopReader:
         self._breaker = Breaker(self._scope)
         self._slots = asyncio.Semaphore(concurrency)
         self._currency = ""
+        self._currency_until = 0.0
 
     async def currency(self) -> str:
         """Return the shop's currency, which no product names."""
-        if not self._currency:
+        if time.monotonic() > self._currency_until:
             self._currency = str((await self._get("data/currencies/current"))["code"])
+            self._currency_until = time.monotonic() + _CURRENCY_SECONDS
         return self._currency
 
-    async def read(self, ids: Iterable[int]) -> Reading:
-        """Read products with their variations; what fails, fails only those it concerns."""
-        reading = Reading()
+    async def read(self, ids: Iterable[int], *, within_seconds: float) -> Reading:
+        """Read products with their variations; what fails, fails only those it concerns.
+
+        What a slow shop has not told in time is Throttled, so that what it has told is not lost with it.
+        """
+        reading = Reading(until=time.monotonic() + within_seconds)
         await self._read_pages(sorted(set(ids)), reading)
         # Ids of variations lead to their products, which may be read already.
         more = set(reading.parents.values()) - set(reading.found) - reading.gone - set(reading.failed)
         if more:
             await self._read_pages(sorted(more), reading)
+        told = set(reading.found) | reading.gone | set(reading.failed) | set(reading.parents)
+        silent = Retry("the shop answers neither with the product nor that there is none")
+        reading.failed.update(dict.fromkeys(set(ids) - told, silent))
         return reading
 
     async def _read_pages(self, ids: Sequence[int], reading: Reading) -> None:
@@ -95,8 +108,18 @@ class ShopReader:
 
     async def _read_page(self, ids: Sequence[int], reading: Reading) -> None:
         parameters = {"include": ",".join(map(str, ids)), "per_page": _PER_PAGE, "status": "any"}
-        products = [_parsed(row) for row in await self._get("products", parameters)]
-        missing = set(ids) - {product.id for product in products}
+        try:
+            rows = await self._get("products", parameters)
+        except Reject:
+            rows = []  # something in the page is refused: each product is asked for alone
+        products: list[ShopProduct] = []
+        for row in rows:
+            try:
+                products.append(_parsed(row))
+            except Reject as outcome:
+                # One product a plugin has spoiled must not fail the other 99 of its page.
+                reading.failed[_id_of(row)] = outcome
+        missing = set(ids) - {product.id for product in products} - set(reading.failed)
         await asyncio.gather(
             *(self._recorded(reading, [one.id], self._add(one, reading)) for one in products),
             *(self._recorded(reading, [id_], self._read_single(id_, reading)) for id_ in missing),
@@ -130,7 +153,13 @@ class ShopReader:
 
     async def _recorded(self, reading: Reading, ids: Iterable[int], work: Awaitable[None]) -> None:
         try:
-            await work
+            async with asyncio.timeout(max(0.0, reading.until - time.monotonic())):
+                await work
+        except TimeoutError:
+            late = Throttled(
+                "the shop is slow; the rest of the batch waits for another turn", scope="", after=_SLOW_SECONDS
+            )
+            reading.failed.update(dict.fromkeys(ids, late))
         except (Retry, Throttled, Reject) as outcome:
             reading.failed.update(dict.fromkeys(ids, outcome))
 
@@ -175,6 +204,13 @@ class ShopReader:
         if code == "rest_no_route":
             return Throttled(f"this is no WooCommerce REST API: {said}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
         return Reject(f"the shop refuses the request: {said}")
+
+
+def _id_of(row: Any) -> int:  # noqa: ANN401 - JSON
+    try:
+        return int(row["id"])
+    except (KeyError, TypeError, ValueError):
+        return 0
 
 
 def _parsed(row: Any) -> ShopProduct:  # noqa: ANN401 - JSON

@@ -86,6 +86,10 @@ class ConfirmedPublisher:
         except (*CONNECTION_ERRORS, _Lost) as error:
             self._drop()
             raise _Lost from error
+        except BaseException:
+            # Interrupted from outside (Ctrl-C, a task's time limit): what is outstanding must not answer a later call.
+            self._drop()
+            raise
 
     def _answer_culprit(
         self,

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pika
+import pika.data
 import pika.exceptions
 import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
@@ -165,6 +166,27 @@ class Link:
         """Cut the connection as a network would; for tests of what happens then."""
         if self._connection is not None:
             self._connection.drop()
+
+
+_decode_value = pika.data.decode_value
+
+
+def _tolerant_decode_value(encoded: bytes, offset: int) -> tuple[Any, int]:
+    """Decode a header value as pika does, and a timestamp beyond the year 9999 as its number.
+
+    Many programs write milliseconds where AMQP counts seconds. pika raises on those, which ends the connection of every queue
+    of the process, again at each redelivery.
+    """
+    try:
+        value, end = _decode_value(encoded, offset)
+    except (ValueError, OverflowError, OSError):
+        if encoded[offset : offset + 1] != b"T":
+            raise
+        return int.from_bytes(encoded[offset + 1 : offset + 9], "big"), offset + 9
+    return value, end
+
+
+pika.data.decode_value = _tolerant_decode_value
 
 
 def _parameters(url: str, name: str) -> pika.URLParameters:

@@ -82,6 +82,8 @@ class Subscription:
         self._cancelling = False
         self.prefetch = 1
         """How many deliveries the broker hands out unsettled, or is about to."""
+        # pika gives back what still arrives for a cancelled consumer; it rejects, which counts as a failure.
+        channel.basic_reject = lambda delivery_tag=0, requeue=True: self.nack(delivery_tag, requeue=requeue)
         channel.add_on_close_callback(self._on_close)
         channel.add_on_cancel_callback(lambda _frame: self._end("the broker cancelled the consumer (queue deleted?)"))
 
@@ -144,9 +146,12 @@ class Subscription:
     async def _consume(self, prefetch: int) -> None:
         channel = self._channel
         await self._call(lambda done: channel.basic_qos(prefetch_count=prefetch, callback=done))
-        tag: list[str] = []
-        await self._call(lambda done: tag.append(channel.basic_consume(self._queue, self._on_message, callback=done)))
-        self._tag = tag[0]
+
+        def consume(done: Callable[[object], None]) -> None:
+            # Known before the broker's answer: the first delivery may come with it, and widening has to cancel this one.
+            self._tag = channel.basic_consume(self._queue, self._on_message, callback=done)
+
+        await self._call(consume)
 
     async def _cancel(self) -> None:
         if (tag := self._tag) is not None and self._channel.is_open:

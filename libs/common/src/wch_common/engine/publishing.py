@@ -57,10 +57,11 @@ class Publisher:
         """
         id_ = publication.message.message_id or ""
         # A returned message carries no delivery tag, only its id: so one in flight per id.
-        while id_ in self._in_flight:
-            await asyncio.wait((self._in_flight[id_],))
-        if not self._can_send:
-            await self._wait_until_open()
+        while id_ in self._in_flight or not self._can_send:
+            if id_ in self._in_flight:
+                await asyncio.wait((self._in_flight[id_],))
+            else:
+                await self._wait_until_open()
         confirmed = self._send(publication)
         self._in_flight[id_] = confirmed
         try:
@@ -116,8 +117,6 @@ class Publisher:
 
     def _send(self, publication: Publication) -> asyncio.Future[None]:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tag += 1
-        self._pending[self._tag] = _Pending(publication, confirmed)
         try:
             self._channel.basic_publish(
                 publication.exchange,
@@ -127,7 +126,11 @@ class Publisher:
                 mandatory=publication.mandatory,
             )
         except pika.exceptions.AMQPError as error:
-            self._settle(self._tag, Unconfirmed(f"not sent: {error_text(error)}"))
+            confirmed.set_exception(Unconfirmed(f"not sent: {error_text(error)}"))
+            return confirmed
+        # Counted only when it was sent: the broker numbers what it receives.
+        self._tag += 1
+        self._pending[self._tag] = _Pending(publication, confirmed)
         return confirmed
 
     async def _open(self, channel: Any) -> asyncio.Future[BaseException]:  # noqa: ANN401 - pika ships no types
@@ -145,7 +148,10 @@ class Publisher:
 
         channel.add_on_close_callback(on_close)
         channel.add_on_return_callback(self._on_return)
-        channel.confirm_delivery(self._on_confirm, callback=selected.set_result)
+        try:
+            channel.confirm_delivery(self._on_confirm, callback=selected.set_result)
+        except pika.exceptions.AMQPError as error:
+            raise ConnectionError(error_text(error)) from error
         await asyncio.wait((selected, closed), timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         if not selected.done():
             raise ConnectionError("the broker did not switch the channel to confirms")

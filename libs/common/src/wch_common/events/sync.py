@@ -8,7 +8,9 @@ from pydantic import Field
 
 from wch_common.event import Fact, Request
 
-ProductId = Annotated[int, Field(ge=1, description="The shop's id of the product (or of one of its variations).")]
+ProductId = Annotated[
+    int, Field(ge=1, le=2**63 - 1, description="The shop's id of the product (or of one of its variations).")
+]
 
 
 class ProductRequested(Request):

@@ -68,8 +68,7 @@ class Consumer:
             await asyncio.sleep(0.02)
         if self.worker.running:
             log.warning("grace_over", queue=self.name, running=self.worker.running)
-        self.worker.interrupt()
-        await asyncio.sleep(0)
+        await self.worker.interrupt()
         if subscription is not None:
             with contextlib.suppress(ConnectionError):
                 await subscription.close()

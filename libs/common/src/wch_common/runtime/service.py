@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import os
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
+import psycopg
 import structlog
 import uvloop
 from sqlalchemy.exc import OperationalError
@@ -30,6 +32,7 @@ from wch_common.redact import error_text
 from wch_common.runtime.consumer import Consumer
 from wch_common.runtime.gate import Gate
 from wch_common.runtime.settlement import Settlement
+from wch_common.runtime.worker import HandlerStuck
 from wch_common.settings import ServiceSettings, load_settings, masked
 from wch_common.store.migrate import MigrationSet, migrate
 from wch_common.store.store import Store
@@ -141,6 +144,7 @@ class Service(Generic[SettingsT]):
         self._consumers: list[Consumer] = []
         self._gate = Gate()
         self._store: Store | None = None
+        self._outbox_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
         self.stop_requested = asyncio.Event()
 
@@ -150,6 +154,10 @@ class Service(Generic[SettingsT]):
             try:
                 await self._start(resources)
                 await self._until_stopped()
+            except HandlerStuck as error:
+                log.error("service_failed", error=error_text(error))
+                # Its thread cannot be ended, and an orderly exit would wait for it.
+                os._exit(1)
             except WchError as error:
                 log.error("service_failed", error=error_text(error))
                 return 1
@@ -168,7 +176,7 @@ class Service(Generic[SettingsT]):
         self._store = platform.store
         if platform.store is not None:
             store = platform.store
-            self._gate = Gate(store.ping, lambda: store.outbox.unrelayed > MOST_UNRELAYED)
+            self._gate = Gate(store.ping, lambda: max(store.outbox.unrelayed, self._outbox_rows) > MOST_UNRELAYED)
         worker = WorkerName(package_version(self.name))
         for job in jobs:
             settlement = Settlement(job.queue, self._publisher, worker, platform.store)
@@ -241,10 +249,12 @@ class Service(Generic[SettingsT]):
         """Set the gauges of rows that wait in the database."""
         while self._store is not None:
             try:
-                for table, count in (await self._store.waiting()).items():
+                waiting = await self._store.waiting()
+                self._outbox_rows = waiting["outbox"]
+                for table, count in waiting.items():
                     self._metrics.waiting.labels(table).set(count)
-            except Interrupted as interruption:
-                log.warning("rows_not_counted", error=error_text(interruption))
+            except (Interrupted, psycopg.Error) as error:
+                log.warning("rows_not_counted", error=error_text(error))
             await asyncio.sleep(_COUNT_SECONDS)
 
     def not_ready(self) -> list[str]:
@@ -252,8 +262,10 @@ class Service(Generic[SettingsT]):
         problems = [problem for consumer in self._consumers if (problem := consumer.problem)]
         if not self._publisher.is_ready:
             problems.append("publishing: not connected, or the broker blocks it (memory or disk alarm)")
-        if not self._gate.is_open:
+        if self._gate.closed_since is not None:
             problems.append("database: does not answer")
+        elif not self._gate.is_open:
+            problems.append(f"outbox: more than {MOST_UNRELAYED} events wait for the broker")
         return problems
 
     async def _stop(self) -> None:

@@ -12,9 +12,10 @@ import structlog
 
 from wch_common import headers as wch
 from wch_common.envelope import decode
-from wch_common.errors import Interrupted, ShuttingDown, WchError
+from wch_common.errors import DatabaseAway, Interrupted, ShuttingDown, WchError
 from wch_common.logs import bound
-from wch_common.policy import KILLED_PROCESS_DELIVERIES, ToDeadLetters, ToParking, Verdict, judge
+from wch_common.outcome import Outcome, Retry
+from wch_common.policy import KILLED_PROCESS_DELIVERIES, ToDeadLetters, ToParking, ToRung, Verdict, judge
 from wch_common.redact import error_text
 from wch_common.registry import Registry
 
@@ -32,6 +33,8 @@ log = structlog.get_logger(__name__)
 
 _SLOW_SECONDS = 10.0
 _REMEMBERED = 10_000
+_LET_GO_SECONDS = 5.0
+_MOST_REPEATS = 10
 # RabbitMQ takes a delivery back after 30 minutes; a thread cannot be stopped, so the process ends before that.
 _BROKER_LIMIT_SECONDS = 29 * 60.0
 
@@ -54,6 +57,9 @@ class Slot:
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
         self.since = 0.0
+        """When the handler began; 0 while none runs."""
+        self.busy = False
+        """Whether it holds deliveries, settlement included."""
         self.overdue = False
 
 
@@ -103,16 +109,18 @@ class Worker:
         while self._arrived:
             self._arrived.popleft().give_back()
 
-    def interrupt(self) -> None:
-        """Cancel what still runs; its deliveries go back unspent."""
-        for slot in self._slots:
-            if slot.task:
-                slot.task.cancel()
+    async def interrupt(self) -> None:
+        """Cancel what still runs and wait until it has let go; its deliveries go back unspent."""
+        tasks = [slot.task for slot in self._slots if slot.task]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LET_GO_SECONDS)
 
     @property
     def running(self) -> int:
-        """How many handlers run."""
-        return sum(slot.since > 0 for slot in self._slots)
+        """How many slots handle or settle deliveries."""
+        return sum(slot.busy for slot in self._slots)
 
     @property
     def held(self) -> int:
@@ -136,7 +144,9 @@ class Worker:
     async def _work(self, slot: Slot) -> None:
         while not self.stopping:
             delivery = await self._next()
+            slot.busy = True
             await self.process(slot, delivery)
+            slot.busy = False
 
     # -- the path of one delivery
 
@@ -176,48 +186,57 @@ class Worker:
         )
 
     async def _handle(self, slot: Slot, event: Event[EventData], delivery: Delivery) -> None:
+        with bound(event):
+            await self._until_through(slot, delivery, lambda: self._job.each[event.type](event))
+
+    async def _until_through(self, slot: Slot, delivery: Delivery, run: Callable[[], Awaitable[None]]) -> None:
         """Run the handler, again at once after an interruption that has passed (the database answers again)."""
-        handler = self._job.each[event.type]
+        repeats = 0
         while True:
             try:
-                with bound(event):
-                    await self._within_limit(slot, handler(event))
+                await self._within_limit(slot, run())
             except ShuttingDown:
                 raise
             except Interrupted as interruption:
                 slot.since = 0.0
                 await self._gate.wait_open(interruption)
-                if not delivery.is_held:
+                repeats += not isinstance(interruption, DatabaseAway)
+                if not delivery.is_held or self.stopping:
                     raise
+                if repeats > _MOST_REPEATS:
+                    raise Retry(f"interrupted {repeats} times in a row: {error_text(interruption)}") from interruption
                 slot.since = time.monotonic()
             else:
                 return
 
     async def _within_limit(self, slot: Slot, work: Awaitable[None]) -> None:
         """Await the handler; a cancellation is the time limit's, the shutdown's, or the handler's own failure."""
+        task = asyncio.current_task()
         try:
             await work
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            ours = task is not None and task.cancelling() > 0
-            if ours and task is not None:
-                task.uncancel()
             if slot.overdue:
-                slot.overdue = False
                 raise TimeLimitExceeded(f"over its time limit of {self._policy.time_limit_seconds:g} s") from None
-            if ours:
+            if task is not None and task.cancelling():
                 raise ShuttingDown("the process is stopping") from None
             raise RuntimeError("the handler was cancelled from inside") from None
+        finally:
+            # Whatever a handler made of the cancellation, the next one begins without it.
+            slot.overdue = False
+            while task is not None and task.cancelling():
+                task.uncancel()
 
     async def _settle_failure(self, delivery: Delivery, event: Event[EventData] | None, error: Exception) -> str:
         """Decide and carry out; returns the outcome's name."""
         verdict = self._verdict(delivery, event, error)
-        answer = None
-        if isinstance(verdict, ToDeadLetters) and event is not None and self._job.given_up is not None:
-            data = self._job.given_up(event, error_text(error))
-            answer = event.derive(data, self._job.source, key="given_up") if data is not None else None
+        answer = self._answer(verdict, event, error)
+        try:
+            safe = await self._settlement.settle(delivery, error, verdict, answer=answer)
+        except Exception as failure:  # noqa: BLE001 - what a table refuses still has a rung
+            log.error("settlement_by_rung_instead", queue=self._queue.name, error=error_text(failure))
+            verdict = ToRung(self._policy.rungs[-1], counted=False)
+            safe = await self._settlement.settle(delivery, error, verdict, answer=answer)
         outcome = _outcome_name(verdict)
-        safe = await self._settlement.settle(delivery, error, verdict, answer=answer)
         with bound(event):
             log.warning(
                 "event_not_done",
@@ -228,6 +247,17 @@ class Worker:
                 error=f"{type(error).__name__}: {error_text(error)}",
             )
         return outcome if safe else "lost_delivery"
+
+    def _answer(self, verdict: Verdict, event: Event[EventData] | None, error: Exception) -> Event[EventData] | None:
+        """Return the fact that tells that an event was given up, where the family has one."""
+        if not isinstance(verdict, ToDeadLetters) or event is None or self._job.given_up is None:
+            return None
+        try:
+            data = self._job.given_up(event, error_text(error))
+        except Exception as failure:  # noqa: BLE001 - the dead letter matters more than the news of it
+            log.error("given_up_fact_failed", queue=self._queue.name, error=error_text(failure))
+            return None
+        return event.derive(data, self._job.source, key="given_up") if data is not None else None
 
     def _verdict(self, delivery: Delivery, event: Event[EventData] | None, error: Exception) -> Verdict:
         if isinstance(error, KilledProcess):
@@ -261,7 +291,9 @@ class Worker:
     async def _work_batches(self, slot: Slot) -> None:
         while not self.stopping:
             if deliveries := await self._collect():
+                slot.busy = True
                 await self.process_batch(slot, deliveries)
+                slot.busy = False
 
     async def _collect(self) -> list[Delivery]:
         """Take deliveries until the batch is full, everything the broker hands out is here, or the window is over."""
@@ -318,16 +350,24 @@ class Worker:
             self._tell(failed_event, outcome, time.monotonic() - started)
 
     async def _answers(self, slot: Slot, good: Sequence[tuple[Delivery, Event[EventData]]]) -> Sequence[Answer]:
-        """Run the batch handler; what it raises is the answer for every event."""
+        """Run the batch handler for what is not done yet; an answer for each, in order."""
         todo = [(delivery, event) for delivery, event in good if not self._is_done(event)]
-        answers: dict[int, Answer] = {}
-        if todo:
-            try:
-                given = await self._handle_batch(slot, [event for _, event in todo], todo[0][0])
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
-                given = [error] * len(todo)
-            answers = {id(delivery): answer for (delivery, _), answer in zip(todo, given, strict=True)}
+        given = await self._asked(slot, todo) if todo else []
+        answers = {id(delivery): answer for (delivery, _), answer in zip(todo, given, strict=True)}
         return [answers.get(id(delivery)) for delivery, _ in good]
+
+    async def _asked(self, slot: Slot, todo: Sequence[tuple[Delivery, Event[EventData]]]) -> Sequence[Answer]:
+        """Ask the handler; one event that breaks it is found by halves, so that it does not fail its neighbours."""
+        try:
+            return await self._handle_batch(slot, [event for _, event in todo], todo[0][0])
+        except (Outcome, Interrupted, TimeLimitExceeded) as error:
+            return [error] * len(todo)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
+            if len(todo) == 1:
+                return [error]
+            log.warning("batch_halved", queue=self._queue.name, events=len(todo), error=error_text(error))
+        middle = len(todo) // 2
+        return [*await self._asked(slot, todo[:middle]), *await self._asked(slot, todo[middle:])]
 
     async def _handle_batch(self, slot: Slot, events: list[Event[EventData]], first: Delivery) -> Sequence[Answer]:
         handler = self._job.together
@@ -339,19 +379,8 @@ class Worker:
             nonlocal given
             given = await handler(events)
 
-        while True:
-            try:
-                await self._within_limit(slot, run())
-            except ShuttingDown:
-                raise
-            except Interrupted as interruption:
-                slot.since = 0.0
-                await self._gate.wait_open(interruption)
-                if not first.is_held:
-                    raise
-                slot.since = time.monotonic()
-            else:
-                break
+        slot.since = time.monotonic()
+        await self._until_through(slot, first, run)
         if len(given) != len(events):
             raise RuntimeError(f"the batch handler answered {len(given)} times for {len(events)} events")
         return given

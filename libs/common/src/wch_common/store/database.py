@@ -26,7 +26,8 @@ AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Row]"
 MOST_CONNECTIONS = 5
 _POOL_SECONDS = 5.0
 _CONTENDED = (postgres.SerializationFailure, postgres.DeadlockDetected)
-_OURS = (postgres.QueryCanceled, postgres.LockNotAvailable)
+# SQLSTATE classes of an outage: connection, insufficient resources, shutdown or start-up; and a stand-by that only reads.
+_AWAY = ("08", "53", "57P", "25006")
 
 
 def compiled(statement: ClauseElement) -> str:
@@ -35,6 +36,16 @@ def compiled(statement: ClauseElement) -> str:
     Parameters keep the names of their bindparams and take Python values as psycopg does (JSON as Jsonb).
     """
     return str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
+
+
+def _means_away(error: Exception) -> bool:
+    """Whether an error is an outage, and not the statement's own fault, which repeating would not mend."""
+    if isinstance(error, psycopg_pool.PoolTimeout):
+        return True
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError))
+    return str(state).startswith(_AWAY)
 
 
 class Database:
@@ -69,9 +80,9 @@ class Database:
                 yield connection
         except _CONTENDED as error:
             raise Contended(error_text(error)) from error
-        except _OURS:
-            raise
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg_pool.PoolTimeout) as error:
+        except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
+            if not _means_away(error):
+                raise
             raise DatabaseAway(f"the database does not answer: {error_text(error)}") from error
 
     async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own

@@ -11,6 +11,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 
 from wch_common.errors import Interrupted
@@ -59,9 +60,9 @@ class DueRows:
         while True:
             try:
                 full = await self.once() >= self._limit
-            except Interrupted as interruption:
+            except (Interrupted, psycopg.Error) as error:
                 full = False
-                log.warning("due_rows_wait", error=error_text(interruption))
+                log.warning("due_rows_wait", error=error_text(error))
             if not full:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._nudged.wait(), _LONGEST_PAUSE_SECONDS)

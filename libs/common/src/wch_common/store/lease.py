@@ -50,9 +50,9 @@ class Lease:
         """How long it can still be trusted, by this machine's monotonic clock from before it was last renewed."""
         return self._trusted_until - time.monotonic()
 
-    def check(self) -> None:
-        """Raise LeaseLost where it can no longer be trusted."""
-        if self.remaining_seconds <= 0:
+    def check(self, needs_seconds: float = 0.0) -> None:
+        """Raise LeaseLost where it cannot be trusted for as long as what comes next may take."""
+        if self.remaining_seconds <= needs_seconds:
             raise LeaseLost(f"the lease {self.name} ran out before it was renewed; somebody else may hold it")
 
 
@@ -70,8 +70,7 @@ async def held(database: Database, name: str, *, seconds: float, wait_seconds: f
         yield lease
     finally:
         renewing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await renewing
+        await asyncio.wait((renewing,))
         with contextlib.suppress(Interrupted):
             await database.rows(_RELEASE, {"name": name, "holder": holder, "token": lease.token})
 

@@ -29,7 +29,6 @@ log = structlog.get_logger(__name__)
 
 _PROBE_SECONDS = 30
 _RELEASED_AT_ONCE = 50
-_LEASE_SECONDS = 60.0
 _PARK = """
 WITH paused AS (
   INSERT INTO scopes (scope, paused_until, probing)
@@ -45,15 +44,16 @@ SET scope = excluded.scope, properties = excluded.properties, due_at = excluded.
 """
 # A scope that was paused first releases one event; when that is not parked again within 30 s, the rest follow.
 _CLAIM = f"""
-WITH due AS (
-  SELECT parked.queue, parked.source, parked.id, parked.hash, scopes.scope, scopes.probing
-  FROM scopes CROSS JOIN LATERAL (
+WITH open AS (
+  SELECT scope, probing FROM scopes WHERE paused_until <= now() ORDER BY paused_until FOR UPDATE SKIP LOCKED
+), due AS (
+  SELECT parked.queue, parked.source, parked.id, parked.hash, open.scope, open.probing
+  FROM open CROSS JOIN LATERAL (
     SELECT queue, source, id, hash FROM parked
-    WHERE parked.scope = scopes.scope AND parked.due_at <= now()
-    ORDER BY parked.due_at LIMIT CASE WHEN scopes.probing THEN 1 ELSE {_RELEASED_AT_ONCE} END
+    WHERE parked.scope = open.scope AND parked.due_at <= now()
+    ORDER BY parked.due_at LIMIT CASE WHEN open.probing THEN 1 ELSE {_RELEASED_AT_ONCE} END
     FOR UPDATE SKIP LOCKED
   ) AS parked
-  WHERE scopes.paused_until <= now()
   LIMIT %(limit)s
 ), probed AS (
   UPDATE scopes SET probing = false, paused_until = now() + interval '{_PROBE_SECONDS} seconds'
@@ -62,18 +62,24 @@ WITH due AS (
 UPDATE parked SET due_at = now() + %(lease)s * interval '1 second'
 FROM due
 WHERE (parked.queue, parked.source, parked.id, parked.hash) = (due.queue, due.source, due.id, due.hash)
-RETURNING parked.queue, parked.source, parked.id, parked.hash, parked.body, parked.properties
+RETURNING parked.queue, parked.source, parked.id, parked.hash, parked.due_at, parked.body, parked.properties
 """  # noqa: S608 - two numbers of this module
-_DELETE = "DELETE FROM parked WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(hash)s"
+# An event that was parked again before this delete has another due time: its row must stay.
+_DELETE = """
+DELETE FROM parked
+WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(hash)s AND due_at = %(due_at)s
+"""
 
 
 class ParkingLot:
     """Parks messages and hands each back to its queue when it is due."""
 
-    def __init__(self, database: Database, publishing: Publishing) -> None:
+    def __init__(self, database: Database, publishing: Publishing, *, confirm_timeout_seconds: float) -> None:
         self._database = database
         self._publishing = publishing
-        self.release = DueRows(database, _CLAIM, self._release, lease=_LEASE_SECONDS, limit=500)
+        # Longer than any publish may take, so that no other replica releases what is under way here.
+        lease = 2 * confirm_timeout_seconds + 30
+        self.release = DueRows(database, _CLAIM, self._release, lease=lease, limit=500)
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Return once the message is committed; parking one again moves its due time."""

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import structlog
 
 from wch_common.errors import IdReused, Interrupted
@@ -18,7 +19,7 @@ from wch_common.store.outbox import Outbox
 from wch_common.store.parking import ParkingLot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -61,6 +62,14 @@ def content_hash(event: Event[Any]) -> bytes:
 _WAITING = "SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM parked) AS parked"
 
 
+def _keys(events: Sequence[Event[Any]]) -> dict[str, list[Any]]:
+    return {
+        "queues": [event.queue for event in events],
+        "sources": [event.source for event in events],
+        "ids": [event.id for event in events],
+    }
+
+
 class Transaction:
     """One transaction: domain statements, events that leave with its commit, and the inbox."""
 
@@ -82,21 +91,20 @@ class Transaction:
 
         Raises IdReused where a foreign source used the id for other content.
         """
-        return bool(await self.first_times([event]))
+        if await self.first_times([event]):
+            return True
+        for error in compare([event], await self.rows(_SEEN, _keys([event]))).reused.values():
+            raise error
+        return False
 
     async def first_times(self, events: Iterable[Event[Any]]) -> set[tuple[str, str]]:
-        """Do the same for many at once, in key order; returns (source, id) of those that are new."""
+        """Write many into the inbox, in key order; returns (source, id) of those that are new.
+
+        Ids used for other content are told apart by `Store.seen`, before the work.
+        """
         ordered = sorted(events, key=lambda event: (event.queue, event.source, event.id))
-        parameters = {
-            "queues": [event.queue for event in ordered],
-            "sources": [event.source for event in ordered],
-            "ids": [event.id for event in ordered],
-            "hashes": [content_hash(event) for event in ordered],
-        }
-        rows = await self.rows(_INBOX, parameters)
-        if len(rows) < len(ordered):
-            for error in compare(ordered, await self.rows(_SEEN, parameters)).reused.values():
-                raise error
+        hashes = [content_hash(event) for event in ordered]
+        rows = await self.rows(_INBOX, _keys(ordered) | {"hashes": hashes})
         return {(row["source"], row["id"]) for row in rows}
 
 
@@ -130,7 +138,7 @@ class Store:
     def __init__(self, url: str, schema: str, publishing: Publishing, *, confirm_timeout_seconds: float = 30.0) -> None:
         self.database = Database(url, schema)
         self.outbox = Outbox(self.database, publishing, confirm_timeout_seconds=confirm_timeout_seconds)
-        self.parking = ParkingLot(self.database, publishing)
+        self.parking = ParkingLot(self.database, publishing, confirm_timeout_seconds=confirm_timeout_seconds)
 
     async def open(self) -> None:
         """Connect; raises DatabaseAway."""
@@ -170,12 +178,7 @@ class Store:
     async def seen(self, events: Iterable[Event[Any]]) -> Seen:
         """Return which events' effects are committed, and which carry an id that was used for other content."""
         wanted = list(events)
-        parameters = {
-            "queues": [event.queue for event in wanted],
-            "sources": [event.source for event in wanted],
-            "ids": [event.id for event in wanted],
-        }
-        return compare(wanted, await self.database.rows(_SEEN, parameters))
+        return compare(wanted, await self.database.rows(_SEEN, _keys(wanted)))
 
     async def waiting(self) -> dict[str, int]:
         """Return how many rows wait to be published, and how many events are parked."""
@@ -199,6 +202,6 @@ class Store:
                 while len(await self.database.rows(_RETAIN)) == _CHUNK:
                     await asyncio.sleep(0.1)  # between chunks, so that others get at the table
                 await self.database.rows(_RETAIN_SCOPES)
-            except Interrupted as interruption:
-                log.warning("retention_waits", error=error_text(interruption))
+            except (Interrupted, psycopg.Error) as error:
+                log.warning("retention_waits", error=error_text(error))
             await asyncio.sleep(_RETENTION_SECONDS)
