@@ -12,6 +12,7 @@ import structlog
 from wch_common.engine.connection import Link, backoff_seconds
 from wch_common.engine.consuming import Subscription
 from wch_common.redact import error_text
+from wch_common.runtime.batch_worker import BatchWorker
 from wch_common.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -35,7 +36,11 @@ class Consumer:
         self._settlement = settlement
         self._subscription: Subscription | None = None
         self._stopping = False
-        self.worker = Worker(job, settlement, metrics, gate, self._handed_out)
+        self.worker = (
+            BatchWorker(job, settlement, metrics, gate, self._handed_out)
+            if job.together
+            else Worker(job, settlement, metrics, gate)
+        )
         self.down_since: float | None = time.monotonic()
 
     def start(self) -> list[asyncio.Task[None]]:
