@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def start_private_node() -> PrivateNode:
     """Start a node of the tests' own, of the installation that WCH_RABBITMQ_ROOT names."""
     root = Path(os.environ.get("WCH_RABBITMQ_ROOT") or "/")
-    folder = Path(tempfile.mkdtemp(prefix="wch-node-", dir="/var/tmp"))
+    # Made by the node itself, below its root: a folder made here would stay behind on another root's run.
+    folder = Path("/var/tmp") / f"wch-node-{secrets.token_hex(4)}"  # noqa: S108 - a name nobody can guess
     node = PrivateNode.new(folder, root)
     node.start()
     return node
