@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import orjson
+import psycopg
 import pytest
 
-from support.crashing import STEPS
+from support.crashing import PARKING_STEPS, STEPS, STORE_STEPS
 from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
@@ -14,6 +17,8 @@ from support.waiting import eventually
 from wch_common.topology import Topology
 
 SIGKILLED = -9
+# Killed between the confirm and the delete of its row, a fact is told once more under the same id.
+TOLD_TWICE = {"after the relay's confirm", "before the outbox row is deleted"}
 
 
 def lines(journal: Path) -> list[str]:
@@ -38,6 +43,56 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
     assert len(lines(journal)) <= 3
+    assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
+
+
+class Database:
+    """The database of the crashing service, looked at from outside."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, autocommit=True, options="-c search_path=demo") as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def count(self, table: str) -> int:
+        return int(self.query(f"SELECT count(*) FROM {table}")[0][0])
+
+
+@pytest.mark.parametrize("step", [*STORE_STEPS, *PARKING_STEPS])
+def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_at(
+    stage: Stage, database_url: str, tmp_path: Path, step: str
+) -> None:
+    """The effect and its inbox row are there once, the fact under one id, no row and no message is left."""
+    database = Database(database_url)
+    stage.declare(Topology((thing_queue(),)))
+    stage.follow("facts", "demo.thing.finished.v1.#")
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7, note="park" if step in PARKING_STEPS else ""))
+    journal, log = tmp_path / "journal", tmp_path / "log"
+    with Program("support.crashing", stage.url, str(journal), step, database_url, log=log) as dying:
+        assert dying.wait() == SIGKILLED, log.read_text()
+    # What a dead holder took up is due again after its lease; here at once.
+    database.query(
+        "UPDATE parked SET due_at = now(); UPDATE outbox SET due_at = now(); UPDATE scopes SET paused_until = now()"
+    )
+    with Program("support.crashing", stage.url, str(journal), "never", database_url, log=log) as survivor:
+        with stage.client() as client:
+            client.publish(ThingRequested(number=8))
+        eventually(lambda: database.count("effects") >= 2, "both effects happen")
+        stage.await_letters("facts", 3 if step in TOLD_TWICE else 2)
+        eventually(lambda: database.count("outbox") == database.count("parked") == 0, "no row is left")
+        eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
+        assert survivor.terminate() == 0, log.read_text()
+    assert database.query("SELECT number FROM effects ORDER BY number") == [(7,), (8,)]
+    assert database.count("inbox") == 2
+    facts = [orjson.loads(letter.message.body) for letter in stage.letters("facts")]
+    told = [fact["id"] for fact in facts if fact["data"]["number"] == 7]
+    assert len(set(told)) == 1
+    assert len(told) == (2 if step in TOLD_TWICE else 1)
     assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
 
 

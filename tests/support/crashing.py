@@ -1,6 +1,7 @@
-"""A service in a process of its own that can be killed at a named step: `python crashing.py URL JOURNAL STEP`.
+"""A service in a process of its own that can be killed at a named step: `python crashing.py URL JOURNAL STEP [DATABASE]`.
 
-The journal gets one line per handler run: the number of the thing and the attempt.
+The journal gets one line per handler run: the number of the thing and the attempt. With a database the handler works in
+a transaction, has its effect there and tells a fact; a thing whose note is `park` waits for its scope until the process was started again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from support.demo_family import ThingRequested, thing_queue
+from support.demo_family import ThingDone, ThingRequested, thing_queue
 from wch_common.engine.consuming import Delivery, Subscription
+from wch_common.engine.publishing import Publisher
+from wch_common.outcome import Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
 from wch_common.runtime.settlement import Settlement
 from wch_common.runtime.worker import Worker
 from wch_common.settings import ServiceSettings
+from wch_common.store.outbox import Outbox
+from wch_common.store.parking import ParkingLot
+from wch_common.store.store import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,10 +63,31 @@ STEPS: dict[str, Callable[[], None]] = {
     "before the ack of the retried": lambda: setattr(Delivery, "ack", die),
 }
 
+STORE_STEPS: dict[str, Callable[[], None]] = {
+    "before the inbox row": lambda: setattr(Transaction, "first_times", die),
+    "after the inbox row": lambda: dying_after(Transaction, "first_times"),
+    "before the outbox rows": lambda: setattr(Outbox, "add", die),
+    "before the commit": lambda: dying_after(Outbox, "add"),
+    "after the commit": lambda: setattr(Outbox, "relay", die),
+    "before the ack, with the relay under way": lambda: setattr(Worker, "_acknowledge", die),
+    "before the relay publishes": lambda: setattr(Outbox, "_publish", die),
+    "after the relay's confirm": lambda: dying_after(Outbox, "_publish"),
+    "before the outbox row is deleted": lambda: setattr(Outbox, "delete_confirmed", die),
+    "after the outbox row is deleted": lambda: dying_after(Outbox, "delete_confirmed"),
+}
+PARKING_STEPS: dict[str, Callable[[], None]] = {
+    "before it is parked": lambda: setattr(ParkingLot, "park", die),
+    "after it is parked": lambda: dying_after(ParkingLot, "park"),
+    "before it is released": lambda: setattr(ParkingLot, "_release_one", die),
+    "after its release is confirmed": lambda: dying_after(Publisher, "publish"),
+    "after its row is deleted": lambda: dying_after(ParkingLot, "_release_one"),
+}
+
 
 def main() -> int:
     """Run until killed or stopped."""
-    url, journal, step = sys.argv[1:4]
+    url, journal, step, *database = sys.argv[1:]
+    first_life = not Path(journal).exists()
     fail_first = "retr" in step or "verdict" in step
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -71,17 +98,29 @@ def main() -> int:
         if fail_first and event.attempt == 1:
             raise ValueError("the first try fails")
 
-    async def compose(_platform: Platform[ServiceSettings]) -> Sequence[Job]:
-        return [Job.for_each(thing_queue(), {ThingRequested: handle})]
+    async def handle_in(event: Event[ThingRequested], tx: Transaction) -> None:
+        await handle(event)
+        if event.data.note == "park" and first_life:
+            raise Throttled("the scope is asked too often", scope="phone/1", after=1.5)
+        await tx.rows("INSERT INTO effects (number) VALUES (%(number)s)", {"number": event.data.number})
+        tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
 
-    settings = ServiceSettings(amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0)
+    async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+        if not database:
+            return [Job.for_each(thing_queue(), {ThingRequested: handle})]
+        store = await platform.open_store(database[0])
+        return [Job.in_transaction(thing_queue(), {ThingRequested: handle_in}, store)]
+
+    settings = ServiceSettings(
+        amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0, confirm_timeout_seconds=2.0
+    )
 
     async def run() -> int:
         service = Service("demo", settings, compose)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.stop_requested.set)
         return await service.run()
 
-    STEPS[step]()
+    (STEPS | STORE_STEPS | PARKING_STEPS)[step]()
     return asyncio.run(run())
 
 
