@@ -11,31 +11,21 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
+from support.nodes import start_node
 from support.stage import Broker, Stage
 from wch_local.postgres import EmbeddedServer
-from wch_local.rabbitmq import PrivateNode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def start_private_node() -> PrivateNode:
-    """Start a node of the tests' own, of the installation that WCH_RABBITMQ_ROOT names."""
-    root = Path(os.environ.get("WCH_RABBITMQ_ROOT") or "/")
-    # Made by the node itself, below its root: a folder made here would stay behind on another root's run.
-    folder = Path("/var/tmp") / f"wch-node-{secrets.token_hex(4)}"  # noqa: S108 - a name nobody can guess
-    node = PrivateNode.new(folder, root)
-    node.start()
-    return node
-
-
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The broker of the session: the address given, or a private node."""
+    """The broker of the session: the address given, Docker, or a private node."""
     if given := os.environ.get("WCH_TEST_AMQP_URL"):
         yield Broker(given.rstrip("/"))
         return
-    node = start_private_node()
+    node = start_node()
     yield Broker(node.amqp_url)
     node.stop()
     node.remove()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -102,15 +103,23 @@ def end_broker(state: dict[str, Any]) -> str | None:
     return None
 
 
-def _docker(say: Callable[[str], None]) -> ProvidedBroker | None:
+def docker_offers(image: str, say: Callable[[str], None]) -> bool:
+    """Tell whether a Docker engine answers and has the image, which is pulled where it is missing."""
     if shutil.which("docker") is None or not _run("docker", "info", "-f", "{{.ServerVersion}}"):
+        return False
+    if _run("docker", "image", "inspect", "-f", "{{.Id}}", image):
+        return True
+    say(f"pulling {image}")
+    _run("docker", "pull", "-q", image, seconds=_PULL_SECONDS)
+    if _run("docker", "image", "inspect", "-f", "{{.Id}}", image):
+        return True
+    say(f"Docker answers, but {image} cannot be had; looking for rabbitmq-server instead")
+    return False
+
+
+def _docker(say: Callable[[str], None]) -> ProvidedBroker | None:
+    if not docker_offers(IMAGE, say):
         return None
-    if not _run("docker", "image", "inspect", "-f", "{{.Id}}", IMAGE):
-        say(f"pulling {IMAGE}")
-        _run("docker", "pull", "-q", IMAGE, seconds=_PULL_SECONDS)
-        if not _run("docker", "image", "inspect", "-f", "{{.Id}}", IMAGE):
-            say(f"Docker answers, but {IMAGE} cannot be had; looking for rabbitmq-server instead")
-            return None
     port, password = free_port(), secrets.token_urlsafe(9)
     name = f"wch-broker-{secrets.token_hex(3)}"
     say(f"starting {IMAGE} in Docker as {name}")
@@ -185,5 +194,8 @@ def _run(*command: str, seconds: float = 15) -> str:
 
 if __name__ == "__main__":
     # `make test` calls this before pytest, so that what has to be installed is installed and said.
-    if server_program(Path(os.environ.get("WCH_RABBITMQ_ROOT") or "/")) is None:
-        _install(lambda text: print(text, file=sys.stderr))
+    named = os.environ.get("WCH_RABBITMQ_ROOT") or os.environ.get("WCH_TEST_AMQP_URL")
+    if not named and server_program(Path("/")) is None:
+        say = partial(print, file=sys.stderr)
+        if not docker_offers(IMAGE, say):
+            _install(say)
