@@ -85,6 +85,23 @@ def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(sc
     assert scene.stage.depth("demo.thing") == 0
 
 
+def test_a_database_made_without_an_encoding_works_too(stage: Stage, database_server: str) -> None:
+    """Databases of a bare image are SQL_ASCII, for which psycopg gives bytes where text is expected."""
+    name = "wch_test_ascii"
+    with psycopg.connect(database_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0".encode())
+    try:
+        scene = Scene(stage, psycopg.conninfo.make_conninfo(database_server, dbname=name))
+        scene.start(record)
+        with stage.client() as client:
+            client.publish(ThingRequested(number=1, note="Grüße"))
+        eventually(lambda: scene.effects() == [1])
+        stage.stop()
+    finally:
+        with psycopg.connect(database_server, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
 def test_one_id_from_two_sources_is_two_events(scene: Scene) -> None:
     scene.start(record)
     with scene.stage.client() as client:

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from wch_common.errors import SettingsError
 from wch_common.policy import Batching, QueuePolicy
-from wch_common.redact import redact
+from wch_common.redact import redact, redact_trace
 from wch_common.settings import ServiceSettings, load_settings, masked
 from wch_sync.settings import SyncSettings
 
@@ -56,6 +56,14 @@ def test_what_is_neither_stays_readable(text: str) -> None:
 
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
     assert len(redact("x" * 50_000_000, 100)) == 100
+
+
+def test_a_long_traceback_keeps_its_end_which_names_the_error() -> None:
+    trace = "Traceback\n" + "  File x\n" * 10_000 + "ValueError: token=hunter2 is wrong"
+    told = redact_trace(trace, 500)
+    assert told.endswith("is wrong")
+    assert "hunter2" not in told
+    assert len(told) == 500
 
 
 @pytest.fixture

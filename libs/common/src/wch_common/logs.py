@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import structlog
 
-from wch_common.redact import redact
+from wch_common.redact import redact, redact_trace
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -55,7 +55,9 @@ def _add_event(_logger: object, _method: str, line: MutableMapping[str, Any]) ->
 
 def _redacted(_logger: object, _method: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in line.items():
-        if key not in _KEPT:
+        if key == "exception":
+            line[key] = redact_trace(value, 8000)
+        elif key not in _KEPT:
             line[key] = _clean(value)
     return line
 

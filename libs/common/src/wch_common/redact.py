@@ -43,6 +43,12 @@ def redact(text: str, limit: int | None = None) -> str:
     return text
 
 
+def redact_trace(trace: str, limit: int) -> str:
+    """Return a traceback without secrets and telephone numbers; where it is too long its end is kept, which names the error."""
+    text = redact(trace[-4 * limit :])
+    return text if len(text) <= limit else "…" + text[1 - limit :]
+
+
 def error_text(error: BaseException, limit: int = 1000) -> str:
     """Return an error's text, redacted, whatever its `__str__` does."""
     try:

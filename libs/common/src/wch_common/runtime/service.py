@@ -161,8 +161,8 @@ class Service(Generic[SettingsT]):
             except WchError as error:
                 log.error("service_failed", error=error_text(error))
                 return 1
-            except Exception:
-                log.exception("service_failed")
+            except Exception as error:
+                log.exception("service_failed", error=f"{type(error).__name__}: {error_text(error)}")
                 return 1
             finally:
                 await self._stop()

@@ -38,6 +38,11 @@ def compiled(statement: ClauseElement) -> str:
     return str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
 
 
+def in_utf8(url: str, **parameters: str) -> str:
+    """Return a connection's parameters with UTF-8 between it and us, also where a database was made without an encoding."""
+    return make_conninfo(url, client_encoding="utf8", **parameters)
+
+
 def _means_away(error: Exception) -> bool:
     """Whether an error is an outage, and not the statement's own fault, which repeating would not mend."""
     if isinstance(error, psycopg_pool.PoolTimeout):
@@ -53,7 +58,7 @@ class Database:
 
     def __init__(self, url: str, schema: str) -> None:
         self._pool: psycopg_pool.AsyncConnectionPool[AsyncConnection] = psycopg_pool.AsyncConnectionPool(
-            make_conninfo(url, options=f"-c search_path={schema}", application_name=f"wch-{schema}"),
+            in_utf8(url, options=f"-c search_path={schema}", application_name=f"wch-{schema}"),
             min_size=1,
             max_size=MOST_CONNECTIONS,
             timeout=_POOL_SECONDS,

@@ -13,6 +13,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
+from wch_common.store.database import in_utf8
 from wch_common.store.tables import RUNTIME
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) ->
 
 def _engine(database_url: str) -> Engine:
     """Connect as psycopg does, which takes an address or keywords."""
-    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(database_url), poolclass=NullPool)
+    return create_engine(
+        "postgresql+psycopg://", creator=lambda: psycopg.connect(in_utf8(database_url)), poolclass=NullPool
+    )
 
 
 def _config(migrations: MigrationSet, connection: Connection) -> Config:
