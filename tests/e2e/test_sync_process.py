@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from support.crashing_sync import STEPS
 from support.process import Program
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
@@ -20,6 +21,7 @@ from wch_simulators.shop import product
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 PRODUCTS = 10_000 if FULL else 1_500
 SECONDS = 600 if FULL else 90
+SIGKILLED = -9
 
 
 @pytest.fixture
@@ -50,9 +52,13 @@ class Service:
         } | changes
         self._log = log
 
+    def run(self, module: str, *arguments: str) -> Program:
+        """Start a module with its settings."""
+        return Program(module, *arguments, log=self._log, **self._settings)
+
     def start(self) -> Program:
         """Start it and wait until it is ready."""
-        program = Program("wch_sync", log=self._log, **self._settings)
+        program = self.run("wch_sync")
         eventually(
             lambda: program.process.poll() is not None or self.get("/readyz"), "the service is ready", seconds=60
         )
@@ -123,6 +129,31 @@ def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStag
     # A fact may be told twice after a kill, under the same id.
     assert {fact["data"]["product_id"] for fact in sync.facts()} == set(range(1, PRODUCTS + 1))
     assert len({fact["id"] for fact in sync.facts()}) == PRODUCTS
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_catalog_ends_with_the_newest_state_whatever_step_the_process_is_killed_at(
+    sync: SyncStage, tmp_path: Path, step: str
+) -> None:
+    """Each event is answered once, nothing stays under way, and a change made after the kill is not overwritten."""
+    sync.add([product(1), product(2)])
+    service = Service(sync, tmp_path / "log", WCH_SYNC_PRODUCT_BATCH_WINDOW="0.2")
+    sync.request(1, 2)
+    with service.run("support.crashing_sync", step) as dying:
+        assert dying.wait() == SIGKILLED, (tmp_path / "log").read_text()
+    sync.add([product(1, price="77.00", regular_price="77.00"), product(2)])
+    sync.request(1)
+    # What a dead holder leaves behind runs out after 60 and 120 s; here it is cut short.
+    sync.query("UPDATE leases SET until = now(); UPDATE outbox SET due_at = now()")
+    with service.start() as program:
+        eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(3,)], "every event is done")
+        eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)], "every fact is told")
+        assert program.terminate() == 0
+    assert sync.catalog["wc_1"]["price"] == "77.00 EUR"
+    assert set(sync.catalog) == {"wc_1", "wc_2"}
+    assert sync.query("SELECT count(*) FROM under_way") == [(0,)]
+    assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
+    assert {fact["data"]["product_id"] for fact in sync.facts()} == {1, 2}
 
 
 def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""The sync service, killed at a step: `python -m support.crashing_sync STEP`, its settings in the environment."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from support.crashing import die, dying_after
+from wch_common.runtime.batch_worker import BatchWorker
+from wch_sync.catalog import CatalogWriter
+from wch_sync.ledger import Ledger
+from wch_sync.main import main
+from wch_sync.shop import ShopReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+STEPS: dict[str, Callable[[], None]] = {
+    "before the shop is read": lambda: setattr(ShopReader, "read", die),
+    "after the shop is read": lambda: dying_after(ShopReader, "read"),
+    "before the intent is committed": lambda: setattr(Ledger, "begin", die),
+    "after the intent is committed": lambda: dying_after(Ledger, "begin"),
+    "after the catalog took the call": lambda: dying_after(CatalogWriter, "_post"),
+    "after the catalog has finished": lambda: dying_after(CatalogWriter, "send"),
+    "before the outcome is committed": lambda: setattr(Ledger, "finish", die),
+    "after the outcome is committed": lambda: dying_after(Ledger, "finish"),
+    "before the acknowledgements": lambda: setattr(BatchWorker, "_acknowledge", die),
+}
+
+if __name__ == "__main__":
+    STEPS[sys.argv[1]]()
+    sys.exit(main())
