@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from support.waiting import eventually
 from wch_common.client import Client
+from wch_common.edge.connection import open_connection
 from wch_common.edge.declare import declare
 from wch_common.edge.letters import Letter, open_mailbox, purge
 from wch_common.edge.publishing import ConfirmedPublisher
@@ -166,9 +167,7 @@ class Stage:
 
     def fill(self, queue: str) -> None:
         """Make a queue refuse: a policy limits its length, and messages fill it."""
-        policy = {"pattern": f"^{queue}$", "definition": {"max-length": 1}, "apply-to": "queues"}
-        with self.broker.api as api:
-            api.put(f"/policies/{self.vhost}/tiny", json=policy).raise_for_status()
+        self.limit(queue, 1)
 
         def refused() -> bool:
             try:
@@ -181,9 +180,27 @@ class Stage:
 
     def empty(self, queue: str) -> None:
         """Undo `fill`."""
+        self.unlimit()
+        purge(self.url, queue)
+
+    def limit(self, queue: str, length: int) -> None:
+        """Limit a queue's length by a policy, as a person could."""
+        policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
+        with self.broker.api as api:
+            api.put(f"/policies/{self.vhost}/tiny", json=policy).raise_for_status()
+            # The statistics tell of a policy later than it holds; a queue's own answer is what counts.
+            eventually(lambda: self.queue_info(queue).get("policy") == "tiny", "the policy holds")
+
+    def unlimit(self) -> None:
+        """Undo `limit`."""
         with self.broker.api as api:
             api.delete(f"/policies/{self.vhost}/tiny").raise_for_status()
-        purge(self.url, queue)
+
+    def reject(self, queue: str) -> None:
+        """Have the broker dead-letter the first message by itself, as a foreign consumer's reject does."""
+        with open_connection(self.url) as connection:
+            channel = connection.channel()
+            channel.basic_reject(channel.basic_get(queue).delivery_tag, requeue=False)
 
     def stop(self) -> None:
         """Stop every service."""

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.command import as_json, wch
 from support.stage import Stage
 from support.waiting import eventually
+from wch_common.definitions import producer_permissions
 from wch_common.drift import differences
 from wch_common.edge.declare import declare, look
-from wch_common.errors import TopologyMismatch
+from wch_common.edge.letters import NoSuchQueue, open_mailbox
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.envelope import STRUCTURED
+from wch_common.errors import PublishError, Refused, TopologyMismatch
 from wch_common.event import Event
 from wch_common.events.sync import ProductRequested
 from wch_common.management import Management
+from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry
 from wch_common.policy import QueuePolicy
 from wch_common.runtime.job import Job
@@ -27,22 +31,6 @@ from wch_common.topology import Topology, WorkQueue
 from wch_sync.topology import TOPOLOGY
 
 QUEUE = WorkQueue("sync.product", (ProductRequested,), policy=QueuePolicy(rungs=(0.2,), tries=1))
-WCH = Path(sys.executable).with_name("wch")
-
-
-def wch(stage: Stage, *words: str, code: int = 0, **environment: str) -> str:
-    """Run the command as a person would, and return what it prints."""
-    names = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
-    settings = {"WCH_AMQP_URL": stage.url, "COLUMNS": "200", **environment}
-    done = subprocess.run(
-        [WCH, *words], env={**names, **settings}, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-def as_json(stage: Stage, *words: str) -> Any:
-    return json.loads(wch(stage, *words, "--json"))
 
 
 def dead_letters(stage: Stage, count: int) -> list[int]:
@@ -120,6 +108,67 @@ def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_p
     assert all("product_id" in line["body"] for line in lines)
 
 
+def test_what_is_discarded_is_kept_byte_for_byte(stage: Stage, tmp_path: Path) -> None:
+    stage.declare(Topology((QUEUE,)))
+    bodies = [b"\xff\xfe\x00", "grün".encode()]
+    for number, body in enumerate(bodies):
+        stage.send("wch.dead", "sync.product", Message(body, "text/plain", None, str(number), {"raw": b"\xff"}))
+    file = tmp_path / "kept.jsonl"
+    wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", "a test", "--keep", str(file))
+    first, second = (json.loads(line) for line in file.read_text().splitlines())
+    assert base64.b64decode(first["body_base64"]) == bodies[0]
+    assert base64.b64decode(first["headers"]["raw"]["base64"]) == b"\xff"
+    assert second["body"].encode() == bodies[1]
+
+
+@pytest.mark.parametrize("fault", ["full", "deleted"])
+def test_a_letter_whose_replay_is_not_confirmed_stays_where_it_is(stage: Stage, fault: str) -> None:
+    stage.declare(Topology((QUEUE,)))
+    stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1"))
+    if fault == "full":
+        stage.fill("sync.product")
+    else:
+        stage.delete_queue("sync.product")
+    said = wch(stage, "dlq", "replay", "sync.product.dlq", "--all", code=1)
+    assert "1 could not be replayed and stays" in said
+    assert stage.depth("sync.product.dlq") == 1
+
+
+def test_a_letter_the_broker_moved_by_itself_is_replayed_without_its_history(stage: Stage) -> None:
+    """A copied x-death makes RabbitMQ 3.10 take the next retry for a cycle and drop it."""
+    runs: list[int] = []
+
+    async def handle(event: Event[ProductRequested]) -> None:
+        runs.append(event.attempt)
+        if event.attempt == 1:
+            raise Retry("once more")
+
+    stage.declare(Topology((QUEUE,)))
+    with stage.client() as client:
+        client.publish(ProductRequested(product_id=1))
+    stage.reject("sync.product")
+    (letter,) = stage.await_letters("sync.product.dlq")
+    assert "x-death" in letter.message.headers
+    wch(stage, "dlq", "replay", "sync.product.dlq", "--all")
+    (waiting,) = stage.await_letters("sync.product")
+    assert not [key for key in waiting.message.headers if key.startswith("x-") and key != "x-delivery-count"]
+    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    eventually(lambda: runs == [1, 2], "it comes back from its rung")
+    stage.await_depth("sync.product", 0)
+    assert stage.depth("sync.product.dlq") == 0
+
+
+def test_an_unrouted_request_is_replayed_once_somebody_does_it(stage: Stage) -> None:
+    stage.declare(Topology(()))
+    with stage.client() as client:
+        client.publish(ProductRequested(product_id=7))
+    stage.await_depth("wch.unrouted", 1)
+    stage.declare(Topology((QUEUE,)))
+    wch(stage, "dlq", "replay", "wch.unrouted", "--all")
+    stage.await_depth("sync.product", 1)
+    assert stage.depth("wch.unrouted") == 0
+
+
 def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     told = as_json(stage, "events", "publish", "sync.product.requested.v1", '{"product_id": 7}', "--id", "mine")
@@ -193,8 +242,125 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
             stage.await_depth("sync.product.dlq", 1)
             stage.await_depth("sync.product.retry.60s", 1)
             stage.stop()
+            service = everything.replace(everything.partition("@")[0], "amqp://service:service")
+            with pytest.raises(NoSuchQueue, match="may not read"), open_mailbox(service, "sync.product.dlq") as box:
+                next(box.take())
+            with pytest.raises(TopologyMismatch, match=r"(?i)access"):
+                declare(service, Topology((WorkQueue("other.queue"),)))
+            foreign = Message(b"{}", STRUCTURED, None, "1")
+            publisher = ConfirmedPublisher(service, "test")
+            for exchange, key in (("wch.dead", "carts.cleanup"), ("wch.facts", "carts.cart.recovered.v1"), ("", "x")):
+                (error,) = publisher.publish([Publication(exchange, key, foreign, mandatory=False)])
+                assert isinstance(error, Refused), (exchange, key, error)
+            publisher.close()
         finally:
             api.delete("/users/service")
+
+
+def test_a_producers_typo_is_refused_and_not_lost(stage: Stage) -> None:
+    stage.declare(TOPOLOGY)
+    shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1", "shop.cart.updated.v1"])
+    with stage.broker.api as api:
+        api.put("/users/shop", json={"password": "shop", "tags": ""}).raise_for_status()
+        try:
+            for row in shown["permissions"]:
+                api.put(f"/permissions/{stage.vhost}/shop", json=row).raise_for_status()
+            for row in shown["topic_permissions"]:
+                api.put(f"/topic-permissions/{stage.vhost}/shop", json=row).raise_for_status()
+            publisher = ConfirmedPublisher("amqp://shop:shop@" + stage.url.partition("@")[2], "test")
+
+            def told(exchange: str, key: str) -> PublishError | None:
+                message = Message(b"{}", STRUCTURED, None, key)
+                return publisher.publish([Publication(exchange, key, message, mandatory=False)])[0]
+
+            assert told("wch.requests", "sync.product.requested.v1") is None
+            assert told("wch.facts", "shop.cart.updated.v1") is None
+            assert told("wch.facts", "shop.cart.updated.v1.carts") is None
+            for exchange, key in (
+                ("wch.requests", "sync.prodct.requested.v1"),
+                ("wch.requests", "sync.product.requested.v11"),
+                ("wch.facts", "shop.cart.deleted.v1"),
+                ("wch.facts", "shop.cart.updated.v1.a.b"),
+                ("wch.retry", "sync.product"),
+                ("wch.dead", "sync.product"),
+            ):
+                assert isinstance(told(exchange, key), Refused), (exchange, key)
+            publisher.close()
+        finally:
+            api.delete("/users/shop")
+    assert stage.depth("sync.product") == 1
+
+
+@pytest.mark.parametrize(
+    ("queue", "definition", "told"),
+    [
+        ("sync.product", {"overflow": "drop-head"}, "messages would be dropped"),
+        ("sync.product.dlq", {"overflow": "drop-head"}, "messages would be dropped"),
+        ("sync.product.dlq", {"max-length": 1}, "publishers are refused"),
+        ("wch.unrouted", {"expires": 3_600_000}, "expire with its messages"),
+        ("sync.product.dlq", {"message-ttl": 60_000}, "a message TTL of 60000 ms"),
+        ("sync.product", {"delivery-limit": 2}, "lowers the delivery limit to 2"),
+        ("sync.product.retry.60s", {"delivery-limit": 2}, "lowers the delivery limit to 2"),
+    ],
+)
+def test_a_policy_that_takes_a_promise_away_is_told(
+    stage: Stage, queue: str, definition: dict[str, Any], told: str
+) -> None:
+    stage.declare(TOPOLOGY)
+    policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": definition}
+    with stage.broker.api as api:
+        api.put(f"/policies/{stage.vhost}/harm", json=policy).raise_for_status()
+    with Management(stage.url) as management:
+        eventually(lambda: differences(TOPOLOGY, management))
+    said = wch(stage, "topology", "check", code=0 if "refused" in told else 1)
+    assert told in said
+    assert queue in said
+    assert "harm" in said
+
+
+def test_a_full_dead_letter_queue_refuses_and_drops_nothing(stage: Stage) -> None:
+    """Without x-overflow a policy's max-length drops the oldest letters, which were confirmed."""
+
+    async def handle(_event: Event[ProductRequested]) -> None:
+        raise Reject("no")
+
+    running = stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    stage.limit("sync.product.dlq", 2)
+    with stage.client() as client:
+        client.publish_many(ProductRequested(product_id=number) for number in range(1, 21))
+    eventually(lambda: not running.is_ready, "the dead-letter queue is full")
+    stage.unlimit()
+    stage.await_depth("sync.product.dlq", 20)
+    assert stage.depth("sync.product") == 0
+
+
+def test_wch_unrouted_refuses_when_full_and_keeps_what_it_has(stage: Stage) -> None:
+    stage.declare(Topology(()))
+    stage.limit("wch.unrouted", 1)
+    kept: list[str] = []
+
+    def refused() -> bool:
+        try:
+            with stage.client() as client:
+                kept.append(client.publish(ProductRequested(product_id=7)))
+        except Refused:
+            return True
+        return False
+
+    eventually(refused, "wch.unrouted is full")
+    assert [letter.message.message_id for letter in stage.letters("wch.unrouted")] == kept
+
+
+def test_a_dead_letter_whose_way_was_taken_away_is_held_and_told(stage: Stage) -> None:
+    """With at-most-once dead-lettering a message that leaves its rung for a missing binding is gone."""
+    stage.declare(Topology((QUEUE,)))
+    with stage.broker.api as api:
+        api.delete(f"/bindings/{stage.vhost}/e/wch.retry/q/sync.product/sync.product").raise_for_status()
+    stage.send("wch.retry", "sync.product.retry.200ms", Message(b"{}", STRUCTURED, None, "1"))
+    eventually(lambda: stage.queue_info("sync.product.retry.200ms").get("messages_dlx") == 1, "the rung holds it")
+    with Management(stage.url) as management:
+        found = {one.object: one.problem for one in differences(Topology((QUEUE,)), management)}
+    assert "holds 1 dead letters" in found["sync.product.retry.200ms"]
 
 
 def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:

@@ -80,6 +80,11 @@ def _policies(name: str, live: Mapping[str, Any]) -> Iterable[Difference]:
     limit = effective.get("delivery-limit")
     if limit is not None and (name.endswith(DLQ_SUFFIX) or 0 <= limit < WORK_DELIVERY_LIMIT):
         yield Difference("error", name, f"{where} lowers the delivery limit to {limit}: messages would leave early")
+    for key in ("max-length", "max-length-bytes"):
+        if key in effective:
+            yield Difference(
+                "warning", name, f"{where} sets {key} to {effective[key]}: above it publishers are refused"
+            )
     if "expires" in effective:
         yield Difference("error", name, f"{where} lets the queue expire with its messages")
     if "message-ttl" in effective:

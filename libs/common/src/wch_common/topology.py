@@ -89,7 +89,7 @@ class WorkQueue:
     def queues(self) -> list[Queue]:
         """The work queue, its rungs and its dead-letter queue."""
         work = Queue(self.name, _handing_on(DEAD_EXCHANGE, self.name) | {"x-delivery-limit": WORK_DELIVERY_LIMIT})
-        dlq = Queue(self.dlq, {"x-queue-type": "quorum", "x-delivery-limit": NO_DELIVERY_LIMIT})
+        dlq = Queue(self.dlq, _keeping())
         return [work, *(self._rung_queue(seconds) for seconds in self.policy.rungs), dlq]
 
     def _rung_queue(self, seconds: float) -> Queue:
@@ -102,6 +102,11 @@ class WorkQueue:
         found += [Binding(FACTS_EXCHANGE, self.name, follow.key) for follow in self.follows]
         found += [Binding(RETRY_EXCHANGE, name, name) for name in (self.name, *map(self.rung, self.policy.rungs))]
         return [*found, Binding(DEAD_EXCHANGE, self.dlq, self.name)]
+
+
+def _keeping() -> dict[str, Argument]:
+    """Arguments of a queue that nothing leaves by itself: looked at without end, and refusing where a policy limits it."""
+    return {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-delivery-limit": NO_DELIVERY_LIMIT}
 
 
 def _handing_on(exchange: str, key: str) -> dict[str, Argument]:
@@ -156,15 +161,7 @@ class Topology:
     @property
     def queues(self) -> list[Queue]:
         """Every queue, the one for unrouted requests first."""
-        unrouted = Queue(
-            UNROUTED_QUEUE,
-            {
-                "x-queue-type": "quorum",
-                "x-max-length": UNROUTED_LENGTH,
-                "x-overflow": "reject-publish",
-                "x-delivery-limit": NO_DELIVERY_LIMIT,
-            },
-        )
+        unrouted = Queue(UNROUTED_QUEUE, _keeping() | {"x-max-length": UNROUTED_LENGTH})
         return [unrouted, *(queue for work in self.work_queues for queue in work.queues())]
 
     @property

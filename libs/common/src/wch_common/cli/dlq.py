@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import os
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -246,22 +248,33 @@ def _as_dict(letter: Letter) -> dict[str, Any]:
         "routing_key": letter.routing_key,
         "content_type": letter.message.content_type,
         "headers": letter.message.headers,
-        "body": letter.message.body,
+        **_body(letter.message.body),
     }
+
+
+def _body(body: bytes) -> dict[str, str]:
+    """Return a body as text, or in Base64 where it is none: not one byte of it may be lost by keeping it."""
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        return {"body_base64": base64.b64encode(body).decode()}
 
 
 def _readable(value: object) -> str:
     return orjson.dumps(value, default=str).decode() if isinstance(value, (dict, list)) else str(value)
 
 
+def _whole(value: object) -> object:
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else str(value)
+
+
 def _keep(file: Path, queue: str, letter: Letter, reason: str) -> None:
     line = _as_dict(letter) | {"queue": queue, "discarded_by": whoami(), "reason": reason}
     line["discarded_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     with file.open("ab") as out:
-        out.write(
-            orjson.dumps(line, default=lambda v: v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v))
-            + b"\n"
-        )
+        out.write(orjson.dumps(line, default=_whole) + b"\n")
+        out.flush()
+        os.fsync(out.fileno())
 
 
 def _tell(action: str, verb: str, queue: str, count: int, *, json: bool, reason: str | None = None) -> None:

@@ -84,12 +84,11 @@ def open_mailbox(url: str, queue: str) -> Iterator[Mailbox]:
         mailbox = Mailbox(channel, queue)
         try:
             mailbox.count()
+            yield mailbox
         except amqp.exceptions.NotFound:
             raise NoSuchQueue(f"there is no queue {queue}") from None
         except amqp.exceptions.AccessRefused:
             raise NoSuchQueue(f"this user may not read the queue {queue}") from None
-        try:
-            yield mailbox
         finally:
             if channel.is_open:
                 mailbox.give_back()

@@ -104,7 +104,7 @@ class ConfirmedPublisher:
         kind = Unroutable if isinstance(error, amqp.exceptions.NotFound) else Refused
         for place, publication in enumerate(publications):
             topic_named = f"'{publication.routing_key}'" in text or "topic" not in text
-            if place not in answers and f"'{publication.exchange}'" in text and topic_named:
+            if place not in answers and f"'{publication.exchange or 'amq.default'}'" in text and topic_named:
                 answers[place] = kind(text)
 
     def _opened(self) -> _Window:

@@ -211,7 +211,7 @@ class Publisher:
         code, text = getattr(reason, "reply_code", 0), error_text(reason)
         for tag, pending in list(self._pending.items()):
             error: PublishError = Unconfirmed(f"the channel closed before the confirm: {text}")
-            if f"'{pending.publication.exchange}'" in text:
+            if f"'{pending.publication.exchange or 'amq.default'}'" in text:
                 if code == _NOT_FOUND:
                     error = Unroutable(text)
                 elif code == _ACCESS_REFUSED:
