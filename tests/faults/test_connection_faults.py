@@ -8,10 +8,11 @@ import time
 
 import pytest
 
-from support.demo_family import ThingRequested, thing_queue
+from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.errors import Unroutable
+from wch_common.client import PublishFailed
+from wch_common.errors import Refused, Unroutable
 from wch_common.event import Event
 from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry
@@ -133,6 +134,26 @@ def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stag
     eventually(lambda: seen == [1])
 
 
+def test_a_channel_the_broker_closed_is_made_again_and_no_try_is_spent(stage: Stage) -> None:
+    """The connection stays: only the channel is gone, as after the broker's consumer timeout."""
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) == 1:
+            await asyncio.Event().wait()
+
+    running = stage.start_job(Job.for_each(thing_queue(concurrency=2), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: attempts == [1])
+    subscription = running.service._consumers[0]._subscription
+    assert subscription is not None
+    running.in_loop(lambda: subscription._channel.basic_ack(4711))  # no such tag: 406, and the channel is closed
+    eventually(lambda: attempts == [1, 1], "it is delivered again, uncounted")
+    eventually(lambda: running.is_ready)
+
+
 def test_the_process_ends_when_recovery_fails_for_long(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
@@ -220,6 +241,29 @@ def test_no_more_handlers_run_than_there_are_slots(stage: Stage) -> None:
     assert most <= 8
 
 
+def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
+    blocked, release = 0, threading.Event()
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        nonlocal blocked
+        blocked += 1
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+
+    queue = thing_queue(concurrency=8)
+    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=n) for n in range(2000))
+        # One more than the prefetch: the first delivery, by which the careful start decided to widen.
+        held = queue.policy.prefetch + 1
+        stage.await_depth("demo.thing", 2000 - held)
+        client.publish(ThingRequested(number=2000))
+        stage.await_depth("demo.thing", 2001 - held)
+    assert blocked == 8
+    assert running.service._consumers[0].worker.held == held - 8
+    release.set()
+
+
 def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
     """A quorum queue's default limit deletes a message after 21 looks on RabbitMQ 4."""
 
@@ -230,12 +274,14 @@ def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     stage.await_letters("demo.thing.dlq")
+    stage.send("wch.unrouted", "other.thing.requested.v1", Message(b"{}", "text/plain", None, "1"))
     peek = {"count": 1, "ackmode": "reject_requeue_true", "encoding": "auto"}
     with stage.broker.api as api:
-        for _ in range(30):
-            stage.letters("demo.thing.dlq")
-            api.post(f"/queues/{stage.vhost}/demo.thing.dlq/get", json=peek).raise_for_status()
-    assert len(stage.letters("demo.thing.dlq")) == 1
+        for queue in ("demo.thing.dlq", "wch.unrouted"):
+            for _ in range(30):
+                stage.letters(queue)
+                api.post(f"/queues/{stage.vhost}/{queue}/get", json=peek).raise_for_status()
+            assert len(stage.letters(queue)) == 1
 
 
 def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
@@ -272,11 +318,35 @@ def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
 
 
 def test_everything_published_is_persistent(stage: Stage) -> None:
-    stage.declare(Topology((thing_queue(),)))
+    """By the client, and by the runtime: a rung's copy, a dead letter, and the fact that tells of it."""
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        raise (Reject("never") if event.data.number == 1 else Retry("later"))
+
+    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+        return ThingFailed(number=event.data.number, reason=reason)
+
+    queue = thing_queue(rungs=(60,))
+    stage.declare(Topology((queue,)))
+    stage.follow("facts", "demo.thing.failed.#")
     with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in (1, 2))
+    assert stage.delivery_mode("demo.thing") == 2
+    stage.start_job(Job.for_each(queue, {ThingRequested: handle}, given_up=given_up))
+    for name in ("demo.thing.retry.60s", "demo.thing.dlq", "facts"):
+        stage.await_depth(name, 1)
+        assert stage.delivery_mode(name) == 2, name
+
+
+def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) -> None:
+    """Celery's and FastStream's publish return normally where the broker took nothing."""
+    with stage.client() as client, pytest.raises(Unroutable):
         client.publish(ThingRequested(number=1))
-    peek = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
-    with stage.broker.api as api:
-        (got,) = api.post(f"/queues/{stage.vhost}/demo.thing/get", json=peek).raise_for_status().json()
-    assert got["properties"]["delivery_mode"] == 2
-    assert got["properties"]["content_type"] == "application/cloudevents+json"
+    stage.declare(Topology((thing_queue(),)))
+    stage.limit("demo.thing", 5)
+    with stage.client() as client, pytest.raises(PublishFailed, match=r"of 500 events are not known") as raised:
+        client.publish_many(ThingRequested(number=number) for number in range(500))
+    unsafe = {event.id for event, error in raised.value.failures if isinstance(error, Refused)}
+    safe = {str(letter.message.message_id) for letter in stage.letters("demo.thing")}
+    assert len(unsafe) + len(safe) == 500
+    assert not unsafe & safe

@@ -196,6 +196,13 @@ class Stage:
         with self.broker.api as api:
             api.delete(f"/policies/{self.vhost}/tiny").raise_for_status()
 
+    def delivery_mode(self, queue: str) -> int:
+        """The first message's delivery mode: 2 is persistent."""
+        peek = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
+        with self.broker.api as api:
+            (got,) = api.post(f"/queues/{self.vhost}/{queue}/get", json=peek).raise_for_status().json()
+        return int(got["properties"]["delivery_mode"])
+
     def reject(self, queue: str) -> None:
         """Have the broker dead-letter the first message by itself, as a foreign consumer's reject does."""
         with open_connection(self.url) as connection:
@@ -251,6 +258,11 @@ class RunningService:
         """Whether /readyz would say yes."""
         service = self._service
         return service is not None and bool(service._consumers) and not service.not_ready()
+
+    def in_loop(self, action: Callable[[], object]) -> None:
+        """Run something in the service's own loop."""
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(action)
 
     def stop(self) -> int | None:
         """Stop as SIGTERM would and return the exit code."""

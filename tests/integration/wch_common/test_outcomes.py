@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
@@ -9,7 +11,7 @@ from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.envelope import STRUCTURED
-from wch_common.event import Event
+from wch_common.event import Event, Request
 from wch_common.message import Message
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_common.runtime.job import Job
@@ -48,7 +50,7 @@ def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_rea
 
     async def handle(event: Event[ThingRequested]) -> None:
         attempts.append(event.attempt)
-        raise Retry("the shop is closed, call +49 170 1234567")
+        raise Retry(f"failure {event.attempt}, call +49 170 1234567")
 
     stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
@@ -59,7 +61,8 @@ def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_rea
     assert letter.message.message_id == id_
     assert headers["wch-error-kind"] == "retries_exhausted"
     assert headers["wch-error-type"] == "Retry"
-    assert headers["wch-error-message"] == "the shop is closed, call <number>"
+    assert headers["wch-error-message"] == "failure 4, call <number>", "the last failure, not the first"
+    assert "failure 4, call <number>" in str(headers["wch-error-trace"])
     assert headers["wch-attempt"] == 4
     assert len(headers["wch-attempts"]) == 4  # type: ignore[arg-type]
     assert headers["wch-queue"] == "demo.thing"
@@ -198,6 +201,46 @@ def test_what_cannot_be_read_goes_to_the_dlq_at_once_with_its_field_errors(stage
     assert letter.message.headers["wch-error-kind"] == kind
     assert orjson.loads(str(letter.message.headers["wch-error-fields"]))[0]["field"] == field
     assert letter.message.headers["tenant"] == "x"
+
+
+def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:
+    """Celery acknowledges and drops what it knows no task for."""
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise AssertionError("must not be called")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"other.thing.requested.v1","data":{}}'
+    stage.send("wch.retry", "demo.thing", Message(body, STRUCTURED, None, "1"))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-kind"] == "unknown_type"
+    assert letter.message.body == body
+
+
+class ThingRequestedLater(Request):
+    """The next version of the request, which a newer consumer does."""
+
+    TYPE = "demo.thing.requested.v2"
+
+    numbers: tuple[int, ...]
+
+
+def test_an_unknown_version_is_done_by_the_newer_consumer_that_follows(stage: Stage) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None: ...
+
+    older = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish(ThingRequestedLater(numbers=(1, 2)))
+    eventually(lambda: stage.depth("demo.thing.retry.600ms"), "it waits")
+    older.stop()
+    seen: list[tuple[tuple[int, ...], int]] = []
+
+    async def handle_later(event: Event[ThingRequestedLater]) -> None:
+        seen.append((event.data.numbers, event.attempt))
+
+    queue = replace(thing_queue(), requests=(ThingRequested, ThingRequestedLater))
+    stage.start_job(Job.for_each(queue, {ThingRequested: handle, ThingRequestedLater: handle_later}))
+    eventually(lambda: seen == [((1, 2), 1)], "it is done, and the wait spent no try")
 
 
 def test_an_unknown_version_of_a_request_waits_instead_of_being_dead_lettered(stage: Stage) -> None:

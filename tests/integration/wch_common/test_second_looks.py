@@ -55,23 +55,25 @@ def test_a_publish_interrupted_from_outside_never_answers_for_a_later_one(
     stage.declare(TOPOLOGY)
     publisher = ConfirmedPublisher(stage.url, "test")
 
-    def publications(start: int) -> list[Publication]:
-        messages = [Message(b"{}", "text/plain", None, str(start + n)) for n in range(1500)]
-        return [Publication("wch.retry", "sync.product", message) for message in messages]
+    def publications(key: str) -> list[Publication]:
+        messages = [Message(b"{}", "text/plain", None, f"{key}-{n}") for n in range(900)]
+        return [Publication("wch.retry", key, message) for message in messages]
 
     original = _Window.drain
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(window: _Window, down_to: int, answers: dict[int, Any]) -> None:
+        if down_to == 0 and window._outstanding:
+            raise KeyboardInterrupt  # all are sent, and not all are answered yet
+        original(window, down_to, answers)
 
     monkeypatch.setattr(_Window, "drain", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        publisher.publish(publications(0))
+        publisher.publish(publications("sync.product"))
     monkeypatch.setattr(_Window, "drain", original)
-    before = stage.depth("sync.product")
-    assert publisher.publish(publications(10_000)) == [None] * 1500
+    answers = publisher.publish(publications("no.such.queue"))
     publisher.close()
-    eventually(lambda: stage.depth("sync.product") >= before + 1500)
+    assert [type(answer) for answer in answers] == [Unroutable] * 900
+    eventually(lambda: stage.depth("sync.product") == 900)
 
 
 def test_a_publish_that_could_not_be_sent_does_not_shift_the_confirms_of_others(stage: Stage) -> None:

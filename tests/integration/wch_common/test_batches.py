@@ -1,0 +1,104 @@
+"""Batch jobs: one event never spoils, holds up or takes along its neighbours; on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+from support.demo_family import ThingRequested, batch_queue
+from support.stage import Stage
+from support.waiting import eventually
+from wch_common.envelope import STRUCTURED
+from wch_common.event import Event
+from wch_common.message import Message
+from wch_common.outcome import Reject, Retry, Throttled
+from wch_common.runtime.job import Answer, Job
+
+UNREADABLE = {
+    "empty": (b"", STRUCTURED, "undecodable"),
+    "broken": (b'{"specversion": "1.0", ', STRUCTURED, "undecodable"),
+    "foreign": (b"<a/>", "text/xml", "undecodable"),
+    "wrong": (
+        b'{"specversion":"1.0","id":"w","source":"/t","type":"demo.thing.requested.v1","data":{"number":"x"}}',
+        STRUCTURED,
+        "invalid_data",
+    ),
+}
+LATER = b'{"specversion":"1.0","id":"later","source":"/t","type":"demo.thing.requested.v2","data":{}}'
+
+
+def test_what_cannot_be_read_is_taken_out_of_a_batch(stage: Stage) -> None:
+    """Remoulade's consumer crashes on a poison body, again and again; Celery and Taskiq drop it."""
+    done: set[int] = set()
+
+    async def handle(events: Sequence[Event[ThingRequested]]) -> list[Answer]:
+        done.update(event.data.number for event in events)
+        return [None] * len(events)
+
+    running = stage.start_job(Job.for_batch(batch_queue(20, 0.5), handle))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(10))
+        for id_, (body, content_type, _) in UNREADABLE.items():
+            stage.send("wch.requests", "demo.thing.requested.v1", Message(body, content_type, None, id_))
+        stage.send("wch.requests", "demo.thing.requested.v2", Message(LATER, STRUCTURED, None, "later"))
+        client.publish_many(ThingRequested(number=number) for number in range(10, 20))
+    letters = stage.await_letters("demo.thing.dlq", len(UNREADABLE))
+    told = {str(letter.message.message_id): letter.message for letter in letters}
+    for id_, (body, _, kind) in UNREADABLE.items():
+        assert (told[id_].body, told[id_].headers["wch-error-kind"]) == (body, kind)
+    eventually(lambda: done == set(range(20)))
+    eventually(lambda: stage.depth("demo.thing.retry.600ms"), "the unknown version waits")
+    assert running.is_ready
+
+
+def test_each_event_of_a_batch_gets_its_own_outcome(stage: Stage) -> None:
+    attempts: dict[int, list[int]] = {}
+
+    async def handle(events: Sequence[Event[ThingRequested]]) -> list[Answer]:
+        found: list[Answer] = []
+        for event in events:
+            tries = attempts.setdefault(event.data.number, [])
+            tries.append(event.attempt)
+            outcomes = (None, Retry("again"), Reject("never"), Throttled("later", scope="x", after=0.1))
+            first = len(tries) == 1
+            found.append(outcomes[event.data.number] if first else None)
+        return found
+
+    stage.start_job(Job.for_batch(batch_queue(4, 0.5), handle))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(4))
+    eventually(lambda: attempts == {0: [1], 1: [1, 2], 2: [1], 3: [1, 1]})
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["wch-error-kind"] == "rejected"
+
+
+def test_a_batch_over_its_time_limit_is_tried_again_event_by_event(stage: Stage) -> None:
+    attempts: list[int] = []
+
+    async def handle(events: Sequence[Event[ThingRequested]]) -> list[Answer]:
+        attempts.extend(event.attempt for event in events)
+        if any(event.attempt == 1 for event in events):
+            await asyncio.Event().wait()
+        return [None] * len(events)
+
+    stage.start_job(Job.for_batch(batch_queue(5, 0.5, time_limit_seconds=0.5), handle))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(5))
+    eventually(lambda: attempts.count(2) == 5, "each was retried with its try spent")
+    assert stage.depth("demo.thing.dlq") == 0
+
+
+def test_a_stop_while_a_batch_is_collected_gives_all_of_it_back_at_once(stage: Stage) -> None:
+    async def handle(events: Sequence[Event[ThingRequested]]) -> list[Answer]:
+        raise AssertionError(f"nothing is to be begun: {len(events)}")
+
+    running = stage.start_job(Job.for_batch(batch_queue(1000, 3600), handle))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(50))
+    eventually(lambda: stage.depth("demo.thing") == 0, "the batch is being collected")
+    stopping = threading.Thread(target=running.stop)
+    stopping.start()
+    eventually(lambda: stage.depth("demo.thing") == 50)
+    stopping.join()
+    assert running.exit_code == 0
