@@ -15,13 +15,20 @@ if TYPE_CHECKING:
 WCH = Path(sys.executable).with_name("wch")
 
 
-def wch(stage: Stage, *words: str, code: int = 0, **environment: str) -> str:
+def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **environment: str) -> str:
     """Run the command on a stage, see that it exits with a code, and return all that it prints."""
     names = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
     settings = {"WCH_AMQP_URL": stage.url, "COLUMNS": "200", **environment}
     done = subprocess.run(
-        [WCH, *words], env={**names, **settings}, capture_output=True, text=True, timeout=60, check=False
+        [WCH, *words],
+        env={**names, **settings},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        input=given,
     )
+    assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

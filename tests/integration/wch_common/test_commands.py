@@ -78,6 +78,11 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     id_ = stage.letters("sync.product.dlq")[0].message.message_id
     wch(stage, "dlq", "replay", "sync.product.dlq", "--id", str(id_))
     stage.await_depth("sync.product.dlq", 2)
+    (group,) = as_json(stage, "dlq", "list", "sync.product.dlq")
+    assert "replayed 0 letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
+    assert "replayed 2 letters" in wch(
+        stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", group["fingerprint"]
+    )
     assert "say which letters" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
 
 
@@ -101,6 +106,9 @@ def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_p
     assert "--reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", code=2)
     file = tmp_path / "kept.jsonl"
     words = ("dlq", "discard", "sync.product.dlq", "--kind", "rejected", "--reason", "a test", "--keep", str(file))
+    assert as_json(stage, *words, "--dry-run")["letters"] == 2
+    assert not file.exists()
+    assert stage.depth("sync.product.dlq") == 4
     assert as_json(stage, *words)["letters"] == 2
     stage.await_depth("sync.product.dlq", 2)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
@@ -132,6 +140,18 @@ def test_a_letter_whose_replay_is_not_confirmed_stays_where_it_is(stage: Stage, 
     said = wch(stage, "dlq", "replay", "sync.product.dlq", "--all", code=1)
     assert "1 could not be replayed and stays" in said
     assert stage.depth("sync.product.dlq") == 1
+
+
+def test_a_replay_reaches_its_queue_only_and_does_not_fan_out_again(stage: Stage) -> None:
+    stage.declare(Topology((QUEUE,)))
+    with stage.broker.api as api:
+        api.put(f"/queues/{stage.vhost}/other", json={"durable": True}).raise_for_status()
+        for exchange in ("wch.requests", "wch.facts"):
+            api.post(f"/bindings/{stage.vhost}/e/{exchange}/q/other", json={"routing_key": "#"}).raise_for_status()
+    stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1"))
+    wch(stage, "dlq", "replay", "sync.product.dlq", "--all")
+    stage.await_depth("sync.product", 1)
+    assert stage.depth("other") == 0
 
 
 def test_a_letter_the_broker_moved_by_itself_is_replayed_without_its_history(stage: Stage) -> None:
@@ -182,11 +202,14 @@ def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
         stage, "events", "publish", "sync.product.requested.v1", '{"product_id": 7}', "--dry-run"
     )
     assert stage.depth("sync.product") == 1
+    wch(stage, "events", "publish", "sync.product.requested.v1", "-", given='{"product_id": 8}')
+    stage.await_depth("sync.product", 2)
 
 
 def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Stage) -> None:
     assert "does not exist" in wch(stage, "topology", "check", code=1)
-    assert "5 queues" not in wch(stage, "topology", "apply", "--dry-run")
+    wch(stage, "topology", "apply", "--dry-run")
+    assert "does not exist" in wch(stage, "topology", "check", code=1), "a dry run changes nothing"
     wch(stage, "topology", "apply")
     wch(stage, "topology", "apply")
     assert as_json(stage, "topology", "check") == []
@@ -199,6 +222,28 @@ def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Sta
     text = wch(stage, "topology", "check", code=1)
     assert "is not bound to wch.retry" in text
     assert "lowers the delivery limit to 3" in text
+
+
+def test_every_object_that_differs_is_told(stage: Stage) -> None:
+    stage.declare(TOPOLOGY)
+    with stage.broker.api as api:
+        for queue, arguments in (
+            ("sync.product.retry.60s", {"x-queue-type": "quorum", "x-message-ttl": 1}),
+            ("sync.product.dlq", None),
+        ):
+            api.delete(f"/queues/{stage.vhost}/{queue}").raise_for_status()
+            if arguments:
+                body = {"durable": True, "arguments": arguments}
+                api.put(f"/queues/{stage.vhost}/{queue}", json=body).raise_for_status()
+        api.delete(f"/exchanges/{stage.vhost}/wch.facts").raise_for_status()
+        api.put(f"/exchanges/{stage.vhost}/wch.facts", json={"type": "direct"}).raise_for_status()
+        policy = {"pattern": "dlq$", "apply-to": "queues", "definition": {"delivery-limit": 50}}
+        api.put(f"/policies/{stage.vhost}/short", json=policy).raise_for_status()
+    said = wch(stage, "topology", "check", code=1)
+    assert "x-message-ttl is 1, not 60000" in said
+    assert "sync.product.dlq" in said
+    assert "does not exist" in said
+    assert "is not a durable topic exchange" in said
 
 
 def test_a_queue_declared_otherwise_stops_the_start_with_what_to_do(stage: Stage) -> None:

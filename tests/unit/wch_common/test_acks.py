@@ -55,3 +55,14 @@ def test_finishing_in_order_takes_one_frame() -> None:
         window.done(tag)
     window.flush()
     assert (broker.frames, broker.open) == (1, set())
+
+
+def test_what_is_done_above_a_gap_is_acknowledged_once_and_passed_later_without_a_frame() -> None:
+    broker = Broker(10)
+    window = AckWindow(broker.ack)
+    window.done(2)
+    window.flush()
+    for tag in (1, *range(3, 11)):
+        window.done(tag)
+    window.flush()
+    assert (broker.frames, broker.open) == (2, set())

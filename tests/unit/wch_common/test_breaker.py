@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import ExitStack
+
 import pytest
 
 from wch_common.breaker import Breaker, SystemFailure
@@ -15,49 +18,112 @@ class Clock:
         return self.now
 
 
-def call(breaker: Breaker, error: Exception | None = None) -> None:
-    with breaker.watch():
-        if error:
-            raise error
+class Guarded:
+    """A breaker and its clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.breaker = Breaker("shop/x", self.clock)
+
+    def answers(self, times: int = 1) -> None:
+        for _ in range(times):
+            with self.breaker.watch():
+                pass
+
+    def fails(self, times: int = 1) -> None:
+        for _ in range(times):
+            with pytest.raises(SystemFailure), self.breaker.watch():
+                raise SystemFailure
+
+    def holds_back(self) -> Throttled:
+        with pytest.raises(Throttled) as held, self.breaker.watch():
+            pass
+        return held.value
 
 
-def test_it_opens_after_five_failures_in_a_row_and_probes_after_a_minute() -> None:
-    clock = Clock()
-    breaker = Breaker("shop/x", clock)
+@pytest.fixture
+def guarded() -> Guarded:
+    return Guarded()
+
+
+def test_it_opens_after_five_failures_in_a_row_and_leaves_the_system_alone_for_a_minute(guarded: Guarded) -> None:
+    guarded.fails(4)
+    guarded.answers()
+    guarded.fails(5)
+    held = guarded.holds_back()
+    assert (held.scope, held.after) == ("shop/x", 60)
+    guarded.clock.now = 59
+    assert guarded.holds_back().after == 1
+
+
+def test_a_probe_that_fails_opens_it_again_for_a_minute(guarded: Guarded) -> None:
+    guarded.fails(5)
+    guarded.clock.now = 61
+    guarded.answers(2)
+    guarded.fails()
+    assert guarded.holds_back().after == 60
+
+
+def test_three_probes_that_succeed_close_it(guarded: Guarded) -> None:
+    guarded.fails(5)
+    guarded.clock.now = 61
+    guarded.answers(3)
+    guarded.fails(4)
+    guarded.answers()
+    guarded.fails(5)
+    guarded.holds_back()
+
+
+def test_no_more_than_three_calls_probe_at_once_and_one_that_was_cancelled_gives_its_place_back(
+    guarded: Guarded,
+) -> None:
+    guarded.fails(5)
+    guarded.clock.now = 61
+    with ExitStack() as probes:
+        for _ in range(3):
+            probes.enter_context(guarded.breaker.watch())
+        assert guarded.holds_back().after == 5
+    guarded.fails(5)
+    guarded.clock.now = 122
     for _ in range(5):
-        with pytest.raises(SystemFailure):
-            call(breaker, SystemFailure())
-    with pytest.raises(Throttled) as held:
-        call(breaker)
-    assert (held.value.scope, held.value.after) == ("shop/x", 60)
-    clock.now = 61
-    with pytest.raises(SystemFailure):
-        call(breaker, SystemFailure())
-    with pytest.raises(Throttled):
-        call(breaker)
-    clock.now = 122
+        with pytest.raises(asyncio.CancelledError), guarded.breaker.watch():
+            raise asyncio.CancelledError
+    guarded.answers(3)
+    guarded.answers(10)
+
+
+def test_a_call_begun_before_it_opened_says_nothing_about_the_probes(guarded: Guarded) -> None:
+    with ExitStack() as slow:
+        slow.enter_context(guarded.breaker.watch())
+        guarded.fails(5)
+        guarded.clock.now = 61
+    guarded.answers(2)
+    guarded.fails()
+    guarded.holds_back()
+
+
+@pytest.mark.parametrize(("failures", "opens"), [(50, True), (49, False)])
+def test_it_opens_when_half_of_a_hundred_calls_fail(guarded: Guarded, failures: int, *, opens: bool) -> None:
+    guarded.answers(100 - 2 * failures)
+    for _ in range(failures):
+        guarded.answers()
+        guarded.fails()
+    if opens:
+        guarded.holds_back()
+    else:
+        guarded.answers()
+
+
+def test_half_of_fewer_than_a_hundred_calls_is_too_few_to_tell(guarded: Guarded) -> None:
+    for _ in range(45):
+        guarded.answers()
+        guarded.fails()
+    guarded.answers()
+
+
+def test_an_answer_that_refuses_shows_that_the_system_is_there(guarded: Guarded) -> None:
     for _ in range(3):
-        call(breaker)
-    for _ in range(4):
-        with pytest.raises(SystemFailure):
-            call(breaker, SystemFailure())
-    call(breaker)
-
-
-def test_it_opens_when_half_of_a_hundred_calls_fail() -> None:
-    breaker = Breaker("shop/x", Clock())
-    for turn in range(100):
-        if turn % 2:
-            with pytest.raises(SystemFailure):
-                call(breaker, SystemFailure())
-        else:
-            call(breaker)
-    assert breaker.is_open
-
-
-def test_an_answer_that_refuses_shows_that_the_system_is_there() -> None:
-    breaker = Breaker("shop/x", Clock())
-    for _ in range(50):
-        with pytest.raises(Reject):
-            call(breaker, Reject("no"))
-    call(breaker)
+        guarded.fails(4)
+        with pytest.raises(Reject), guarded.breaker.watch():
+            raise Reject("no")
+    guarded.answers()

@@ -78,6 +78,8 @@ def test_unknown_fields_are_ignored_and_kept_in_the_canonical_form() -> None:
     [
         ({"id": None, "source": ""}, ["id", "source"]),
         ({"id": 5}, ["id"]),
+        ({"id": "x" * 256}, ["id"]),
+        ({"id": "a\n"}, ["id"]),
         ({"specversion": "0.3"}, ["specversion"]),
         ({"time": "yesterday"}, ["time"]),
         ({"time": "2026-01-01T00:00:00"}, ["time"]),
@@ -138,12 +140,17 @@ def test_derived_events_have_the_same_id_however_often_and_another_after_a_repla
     one, two = (event.derive(ThingDone(number=1), "/wch/demo", key="a") for _ in range(2))
     assert one.id == two.id
     assert (one.asker, one.shop, one.causationid, one.correlationid) == ("carts", "north", "1", "1")
+    elsewhere = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.other")
+    foreign = decode(structured(asker="carts", shop="north", source="/u"), REGISTRY, queue="demo.thing")
     others = {
         event.derive(ThingDone(number=1), "/wch/demo", key="b").id,
-        replayed.derive(ThingDone(number=1), "/x", key="a").id,
+        event.derive(ThingRequested(number=1), "/wch/demo", key="a").id,
+        replayed.derive(ThingDone(number=1), "/wch/demo", key="a").id,
+        elsewhere.derive(ThingDone(number=1), "/wch/demo", key="a").id,
+        foreign.derive(ThingDone(number=1), "/wch/demo", key="a").id,
     }
     assert one.id not in others
-    assert len(others) == 2
+    assert len(others) == 5
 
 
 class Wish(Request):
@@ -158,13 +165,19 @@ class Present(Fact):
     TYPE = "demo.thing.happens.v1"
 
 
+class Asking(Fact):
+    """A fact that calls itself a request."""
+
+    TYPE = "demo.thing.requested.v3"
+
+
 class Shouting(Fact):
     """Not lower case."""
 
     TYPE = "Demo.Thing.Happened.v1"
 
 
-@pytest.mark.parametrize("model", [Wish, Present, Shouting])
+@pytest.mark.parametrize("model", [Wish, Present, Asking, Shouting])
 def test_a_type_that_breaks_the_naming_rule_is_refused(model: type[Fact]) -> None:
     with pytest.raises(ValueError, match="cannot be registered"):
         Registry((model,))

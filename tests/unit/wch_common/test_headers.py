@@ -46,6 +46,7 @@ def test_nonsense_in_our_headers_counts_as_absent(headers: dict[str, Any]) -> No
         message, ValueError("x"), queue="q", kind="rejected", counted=True, worker=wch.Worker("1", "host")
     )
     assert made[wch.ATTEMPT] == 1
+    assert "n" not in made[wch.ATTEMPTS], "a text is not taken for a list of letters"  # type: ignore[operator]
 
 
 def test_waiting_since_the_end_of_time_is_waiting_since_now() -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wch_common.errors import InvalidData, Undecodable, UnknownType, UnknownVersion
+from wch_common.errors import IdReused, InvalidData, Undecodable, UnknownType, UnknownVersion
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_common.policy import (
     Batching,
@@ -34,6 +34,31 @@ def test_each_failure_takes_the_next_rung_and_the_fourth_try_is_the_last() -> No
         ToRung(900, counted=True),
         ToDeadLetters("retries_exhausted"),
     ]
+
+
+def test_more_tries_than_rungs_stay_on_the_last() -> None:
+    policy = QueuePolicy(rungs=(60, 300), tries=5)
+    verdicts = [judge(ValueError(), Standing(attempt), policy, now=NOW) for attempt in range(1, 7)]
+    assert verdicts[1:] == [ToRung(300, counted=True)] * 4 + [ToDeadLetters("retries_exhausted")]
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"tries": -1}, "tries"),
+        ({"concurrency": 0}, "concurrency"),
+        ({"time_limit_seconds": 0}, "time limit"),
+    ],
+)
+def test_values_that_make_no_sense_are_refused(values: dict[str, int], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        QueuePolicy(**values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("size", "window"), [(0, 1), (1, -1)])
+def test_a_batch_that_makes_no_sense_is_refused(size: int, window: float) -> None:
+    with pytest.raises(ValueError, match="batch"):
+        Batching(size, window)
 
 
 def test_a_wait_asked_for_takes_the_rung_that_is_long_enough_or_a_row() -> None:
@@ -71,6 +96,7 @@ def test_an_unknown_version_waits_an_hour() -> None:
         (Undecodable(""), "undecodable"),
         (UnknownType(""), "unknown_type"),
         (InvalidData(""), "invalid_data"),
+        (IdReused(""), "id_reused"),
     ],
 )
 def test_what_no_later_try_can_mend_is_dead_lettered_at_once(error: Exception, kind: str) -> None:

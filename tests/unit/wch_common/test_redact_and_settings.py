@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import SupportsIndex
 
 import pytest
 from pydantic import SecretStr
@@ -54,8 +55,34 @@ def test_what_is_neither_stays_readable(text: str) -> None:
     assert redact(text) == text
 
 
+class CountedText(str):
+    """A text that knows how much of it was looked at."""
+
+    longest_slice = 0
+    __slots__ = ("__dict__",)
+
+    def __getitem__(self, key: SupportsIndex | slice) -> str:
+        part = super().__getitem__(key)
+        self.longest_slice = max(self.longest_slice, len(part))
+        return part
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        self.longest_slice = max(self.longest_slice, len(self))
+        return super().encode(encoding, errors)
+
+
+def test_a_number_without_its_country_is_known_too() -> None:
+    assert "123" not in redact("call 0170 123 4567 now")
+
+
+def test_a_bearer_token_is_known_without_a_name() -> None:
+    assert "abcdef123456" not in redact("it sent Bearer abcdef123456 to us")
+
+
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
-    assert len(redact("x" * 50_000_000, 100)) == 100
+    text = CountedText("x" * 50_000)
+    assert len(redact(text, 100)) == 100
+    assert text.longest_slice == 400
 
 
 def test_a_long_traceback_keeps_its_end_which_names_the_error() -> None:
@@ -106,9 +133,13 @@ def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("WCH_AMQP_URL", "amqp://h")
     clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "1, 2.5,30")
     clean.setenv("WCH_SYNC_PRODUCT_BATCH_WINDOW", "0.5")
+    clean.setenv("WCH_SYNC_PRODUCT_BATCH_SIZE", "50")
+    clean.setenv("WCH_SYNC_PRODUCT_TRIES", "7")
+    clean.setenv("WCH_SYNC_PRODUCT_CONCURRENCY", "9")
+    clean.setenv("WCH_SYNC_PRODUCT_TIME_LIMIT", "11")
     settings = load_settings(ServiceSettings)
     policy = settings.policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
-    assert (policy.rungs, policy.tries, policy.batching) == ((1, 2.5, 30), 3, Batching(1000, 0.5))
+    assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5))
     assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
     clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
     with pytest.raises(SettingsError, match="SYNC_PRODUCT"):

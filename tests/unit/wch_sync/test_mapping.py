@@ -96,7 +96,7 @@ def test_variations_take_their_own_price_picture_and_stock_and_their_parents_gro
             manage_stock="parent",
             image={"id": 1, "src": "https://shop.example/red.jpg"},
         ),
-        variation(72, parent, option="Blue", attributes=[{"name": "Fit", "option": "Slim, long"}]),
+        variation(72, parent, option="Blue", description="", attributes=[{"name": "Fit", "option": "Slim, long"}]),
         variation(73, parent, status="private"),
     ]
     red, blue = items(
@@ -105,23 +105,71 @@ def test_variations_take_their_own_price_picture_and_stock_and_their_parents_gro
     assert (red["id"], red["item_group_id"], red["title"], red["color"]) == ("wc_71", "wc_7", "Tee Red", "Red")
     assert (red["price"], red["quantity_to_sell_on_facebook"]) == ("5.00 EUR", 9)
     assert red["image_link"] == "https://shop.example/red.jpg"
+    assert red["link"] == rows[0]["permalink"] != parent["permalink"]
+    assert red["description"] == "All about product 71."
     assert red["additional_image_link"] == ["https://shop.example/images/7.jpg"]
+    assert blue["description"] == "All about product 7.", "its parent's, where it has none of its own"
     assert blue["additional_variant_attribute"] == "Fit:Slim  long"
     assert blue["image_link"] == "https://shop.example/images/7.jpg"
 
 
 def test_long_texts_are_cut_between_words() -> None:
-    (item,) = mapped(name="word " * 50, description="<p>" + "x " * 5000 + "</p>")
+    (item,) = mapped(name="sevenly " * 50, description="<p>" + "xyz " * 5000 + "</p>")
     assert len(item["title"]) <= 100
-    assert item["title"].endswith("word…")
-    assert len(item["description"]) <= 5000
+    assert item["title"].endswith(" sevenly…")
+    assert 4990 < len(item["description"]) <= 5000
+    assert item["description"].endswith(" xyz…")
+    (unbroken,) = mapped(name="x" * 150)
+    assert unbroken["title"] == "x" * 100
+
+
+def test_what_a_product_does_not_say_is_taken_from_the_next_best() -> None:
+    (bare,) = mapped(name="", description="", short_description="")
+    assert (bare["title"], bare["description"], bare["brand"]) == ("Product 7", "Product 7", "shop.example")
+    (short,) = mapped(name="Tee", description="", short_description="<p>Short</p>")
+    assert short["description"] == "Short"
+    (named,) = mapped(name="Tee", description="")
+    assert named["description"] == "Tee"
+    branded = SHOP.model_copy(update={"brand": "House"})
+    (item,) = items(ShopProduct.model_validate(product(7, brands=[{"name": ""}])), [], branded, "EUR")
+    assert item["brand"] == "House"
+
+
+def test_a_currency_without_decimals_has_none() -> None:
+    (item,) = items(ShopProduct.model_validate(product(7, price="1980")), [], SHOP, "JPY")
+    assert item["price"] == "1980 JPY"
+
+
+def test_prices_of_a_sale_that_is_over_are_not_told() -> None:
+    dates = {"date_on_sale_from_gmt": "2026-01-01T00:00:00", "date_on_sale_to_gmt": "2026-02-01T00:00:00"}
+    (item,) = mapped(on_sale=False, sale_price="9", regular_price="12", **dates)
+    assert item["sale_price"] == ""
+    assert "sale_price_effective_date" not in item
+
+
+def test_a_grouped_product_cannot_be_bought_and_has_no_items() -> None:
+    assert mapped(type="grouped") == []
+
+
+def test_pictures_are_told_once_and_no_more_than_the_catalog_takes() -> None:
+    pictures = [{"id": n, "src": f"https://shop.example/{n // 2}.jpg"} for n in range(60)]
+    (item,) = mapped(images=pictures)
+    assert item["image_link"] == "https://shop.example/0.jpg"
+    assert item["additional_image_link"] == [f"https://shop.example/{n}.jpg" for n in range(1, 21)]
+
+
+def test_an_item_id_that_is_too_long_is_refused_with_what_to_do() -> None:
+    by_sku = SHOP.model_copy(update={"item_id": "{sku}"})
+    with pytest.raises(Reject, match="shorten its SKU"):
+        items(ShopProduct.model_validate(product(7, sku="x" * 101)), [], by_sku, "EUR")
 
 
 @pytest.mark.parametrize(
     ("html", "text"),
     [
         ("<p>Soft <b>tee</b></p>\n<ul><li>one<li>two</ul>", "Soft tee\none\ntwo"),
-        ("a &lt; b &amp;c<script>alert(1)</script><style>p{}</style>", "a < b &c"),
+        ("a &lt; b &amp;c<script>alert(1)</script><style>p{}</style> and more &", "a < b &c and more &"),
+        ("two  spaces\tand a tab", "two spaces and a tab"),
         ("[vc_row]text[/vc_row]", "text"),
         ("<p>unclosed <b>bold", "unclosed bold"),
         ("", ""),

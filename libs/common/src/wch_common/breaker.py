@@ -19,6 +19,7 @@ log = structlog.get_logger(__name__)
 FAILURES_IN_A_ROW = 5
 OPEN_SECONDS = 60.0
 PROBES = 3
+PROBING_SECONDS = 5.0
 SAMPLE = 100
 SHARE = 0.5
 
@@ -28,9 +29,10 @@ class SystemFailure(Exception):
 
 
 class Breaker:
-    """Opens after 5 failures in a row, or when half of the last 100 calls failed; tries 3 calls after 60 s.
+    """Opens after 5 failures in a row, or when half of the last 100 calls failed; lets 3 calls probe after 60 s.
 
-    While it is open `watch` raises Throttled for its scope, so that the events park uncounted.
+    While it is open, and for all but the probes until those have succeeded, `watch` raises Throttled for its scope, so
+    that the events park uncounted. A probe that fails opens it again.
     """
 
     def __init__(self, scope: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,37 +41,49 @@ class Breaker:
         self._in_a_row = 0
         self._recent: deque[bool] = deque(maxlen=SAMPLE)
         self._open_until = 0.0
-        self._probes_left = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Whether calls are held back."""
-        return self._clock() < self._open_until
+        self._probes_wanted = 0
+        self._probes_out = 0
 
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Guard one call: SystemFailure counts against the system, anything else shows that it answers."""
+        probe, failed = self._admit(), None
+        try:
+            yield
+            failed = False
+        except SystemFailure:
+            failed = True
+            raise
+        except Exception:
+            failed = False
+            raise
+        finally:
+            # A call that was cancelled says nothing about the system, and gives its place as a probe back.
+            self._settle(probe=probe, failed=failed)
+
+    def _admit(self) -> bool:
+        """Let a call through, and say whether it is a probe; raises Throttled."""
         now = self._clock()
         if now < self._open_until:
             raise Throttled(f"{self.scope} fails; it is left alone", scope=self.scope, after=self._open_until - now)
-        try:
-            yield
-        except SystemFailure:
-            self._count(failed=True)
-            raise
-        except Exception:
-            self._count(failed=False)
-            raise
-        else:
-            self._count(failed=False)
+        if not self._probes_wanted:
+            return False
+        if self._probes_out >= self._probes_wanted:
+            raise Throttled(f"{self.scope} failed; it is being probed", scope=self.scope, after=PROBING_SECONDS)
+        self._probes_out += 1
+        return True
 
-    def _count(self, *, failed: bool) -> None:
+    def _settle(self, *, probe: bool, failed: bool | None) -> None:
+        self._probes_out -= probe
+        if failed is None or (self._probes_wanted and not probe):
+            return  # begun before it opened: old news
         self._recent.append(failed)
         self._in_a_row = self._in_a_row + 1 if failed else 0
-        probing, self._probes_left = self._probes_left > 0, max(0, self._probes_left - 1)
+        if probe and not failed:
+            self._probes_wanted -= 1
         by_share = len(self._recent) == SAMPLE and sum(self._recent) >= SAMPLE * SHARE
-        if failed and (probing or self._in_a_row >= FAILURES_IN_A_ROW or by_share):
+        if failed and (probe or self._in_a_row >= FAILURES_IN_A_ROW or by_share):
             self._open_until = self._clock() + OPEN_SECONDS
-            self._probes_left = PROBES
+            self._probes_wanted, self._in_a_row = PROBES, 0
             self._recent.clear()
             log.error("breaker_opened", scope=self.scope, seconds=OPEN_SECONDS)

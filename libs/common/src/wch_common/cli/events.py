@@ -90,13 +90,14 @@ def schemas(
 
 def _data(type_: str, text: str) -> EventData:
     """Return the typed data; unknown fields are refused here, as they are never written."""
+    written = sys.stdin.buffer.read() if text == "-" else text
     model = published_contract().model(type_)
     strict: Any = create_model(f"Strict{model.__name__}", __base__=model)
     strict.model_config = {**model.model_config, "extra": "forbid"}
     strict.model_rebuild(force=True)
     try:
-        strict.model_validate_json(sys.stdin.buffer.read() if text == "-" else text)
+        strict.model_validate_json(written)
     except ValidationError as error:
         lines = "".join(f"\n  {field}" for field in data_errors(error))
         raise Wrong(f"the data does not keep the schema of {type_}:{lines}") from None
-    return model.model_validate_json(sys.stdin.buffer.read() if text == "-" else text)
+    return model.model_validate_json(written)
