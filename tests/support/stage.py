@@ -118,7 +118,8 @@ class Stage:
     def follow(self, queue: str, key: str) -> None:
         """Bind a queue of the test's own to facts."""
         with self.broker.api as api:
-            api.put(f"/queues/{self.vhost}/{queue}", json={"durable": True, "arguments": {"x-queue-type": "quorum"}})
+            arguments = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
+            api.put(f"/queues/{self.vhost}/{queue}", json={"durable": True, "arguments": arguments})
             api.post(f"/bindings/{self.vhost}/e/wch.facts/q/{queue}", json={"routing_key": key}).raise_for_status()
 
     def depth(self, queue: str) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 from psycopg import errors as postgres
 
 from support.demo_family import ThingDone, ThingRequested, thing_queue
-from support.stage import Stage
+from support.stage import RunningService, Stage
 from support.waiting import eventually
 from wch_common.envelope import STRUCTURED
+from wch_common.errors import LeaseLost
 from wch_common.event import Event, new_event
 from wch_common.message import Message, Publication
 from wch_common.outcome import Retry, Throttled
@@ -26,6 +28,7 @@ from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
 from wch_common.store.migrate import differences, migrate
 from wch_common.store.store import Store, Transaction
+from wch_common.topology import Topology
 
 Handler = Callable[[Event[ThingRequested], Transaction], Awaitable[None]]
 EFFECT = "INSERT INTO effects (number) VALUES (%(number)s)"
@@ -39,12 +42,33 @@ class Scene:
         self.url = database_url
         self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
 
-    def start(self, handler: Handler, **policy: Any) -> None:
+    def start(self, handler: Handler, *, confirm_timeout_seconds: float = 1.0, **policy: Any) -> RunningService:
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             store = await platform.open_store(self.url)
             return [Job.in_transaction(thing_queue(**policy), {ThingRequested: handler}, store)]
 
-        self.stage.start(compose, confirm_timeout_seconds=1.0)
+        return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds)
+
+    def start_plain(self, handler: Callable[[Event[ThingRequested]], Awaitable[None]], **policy: Any) -> RunningService:
+        """Start a service that has a store, with a handler that works outside of its transactions."""
+
+        async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+            await platform.open_store(self.url)
+            return [Job.for_each(thing_queue(**policy), {ThingRequested: handler})]
+
+        return self.stage.start(compose, confirm_timeout_seconds=1.0)
+
+    @contextmanager
+    def database_away(self) -> Iterator[None]:
+        """While the block runs, the database takes nobody in."""
+        name = psycopg.conninfo.conninfo_to_dict(self.url)["dbname"]
+        with psycopg.connect(psycopg.conninfo.make_conninfo(self.url, dbname="postgres"), autocommit=True) as admin:
+            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+            try:
+                yield
+            finally:
+                admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -75,14 +99,27 @@ def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(sc
             client.publish(ThingRequested(number=1), id="one")
         client.publish(ThingRequested(number=2), id="two")
     eventually(lambda: len(scene.effects()) >= 2)
-    facts = scene.stage.await_letters("facts", 2)
+    scene.stage.await_depth("facts", 2)
+    scene.stage.await_depth("demo.thing", 0)
     scene.stage.stop()
+    facts = scene.stage.letters("facts")
     assert scene.effects() == [1, 2]
-    assert {letter.message.message_id for letter in facts} == {
+    assert sorted(orjson.loads(letter.message.body)["data"]["number"] for letter in facts) == [1, 2]
+    assert [letter.message.message_id for letter in facts] == [
         orjson.loads(letter.message.body)["id"] for letter in facts
-    }
+    ]
     assert scene.query("SELECT count(*) FROM demo.outbox") == [(0,)]
     assert scene.stage.depth("demo.thing") == 0
+
+
+def test_a_fact_is_relayed_by_its_own_process_at_once_and_by_no_sweep_beside_it(scene: Scene) -> None:
+    """The row is leased to its process for twice the confirm timeout: here longer than the test."""
+    scene.start(record, confirm_timeout_seconds=300.0)
+    scene.stage.follow("facts", "demo.thing.finished.v1.#")
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    scene.stage.await_depth("facts", 1)
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
 
 
 def test_a_database_made_without_an_encoding_works_too(stage: Stage, database_server: str) -> None:
@@ -162,6 +199,118 @@ def test_a_deadlock_is_repeated_at_once_and_spends_no_try(scene: Scene) -> None:
     assert attempts == [1, 1, 1, 1]
 
 
+def test_a_deadlock_without_end_spends_a_try_after_ten_repeats(scene: Scene) -> None:
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        if event.attempt == 1:
+            raise postgres.DeadlockDetected("deadlock detected")
+        await record(event, tx)
+
+    scene.start(handle)
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: scene.effects() == [1])
+    assert attempts == [1] * 11 + [2]
+
+
+def test_an_event_is_parked_before_it_is_acknowledged_however_long_the_database_is_away(scene: Scene) -> None:
+    begun, away = threading.Event(), threading.Event()
+
+    async def handle(_event: Event[ThingRequested]) -> None:
+        begun.set()
+        while not away.is_set():
+            await asyncio.sleep(0.01)
+        raise Throttled("closed", scope="shop/x", after=3600)
+
+    running = scene.start_plain(handle)
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    assert begun.wait(30)
+    with scene.database_away():
+        away.set()
+        eventually(lambda: running.service._consumers[0].stuck, "parking fails and is repeated")
+        assert not running.is_ready
+        eventually(lambda: scene.stage.queue_info("demo.thing").get("messages_unacknowledged") == 1)
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(1,)])
+    scene.stage.stop()
+    assert scene.stage.depth("demo.thing") == 0
+
+
+def test_what_the_table_of_parked_events_refuses_waits_in_a_rung(scene: Scene) -> None:
+    async def handle(_event: Event[ThingRequested]) -> None:
+        raise Throttled("closed", scope="shop/x", after=3600)
+
+    scene.start_plain(handle, rungs=(0.2, 60))
+    scene.query("ALTER TABLE demo.parked ADD CONSTRAINT none CHECK (false)")
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    scene.stage.await_depth("demo.thing.retry.60s", 1)
+
+
+def test_a_committed_event_the_broker_refuses_keeps_its_row_until_there_is_room(scene: Scene) -> None:
+    scene.start(record)
+    scene.stage.follow("facts", "demo.thing.finished.v1.#")
+    scene.stage.limit("facts", 1)
+    with scene.stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(20))
+    eventually(lambda: scene.effects() == list(range(20)))
+    (kept,) = scene.query("SELECT count(*) FROM demo.outbox")[0]
+    assert kept > 0
+    assert kept + scene.stage.depth("facts") >= 20
+    scene.stage.unlimit()
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)], "the sweep tells the rest")
+    told = {orjson.loads(letter.message.body)["data"]["number"] for letter in scene.stage.letters("facts")}
+    assert told == set(range(20))
+
+
+def test_a_parked_event_whose_queue_is_gone_keeps_its_row_until_the_queue_is_back(scene: Scene) -> None:
+    closed = threading.Event()
+    closed.set()
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        if closed.is_set():
+            raise Throttled("closed", scope="", after=3600)
+        await record(event, tx)
+
+    scene.start(handle)
+    with scene.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(1,)])
+    scene.stage.delete_queue("demo.thing")
+    closed.clear()
+    scene.query("UPDATE demo.parked SET due_at = now()")
+    eventually(lambda: scene.query("SELECT due_at > now() FROM demo.parked") == [(True,)], "its release was tried")
+    scene.stage.declare(Topology((thing_queue(),)))
+    scene.query("UPDATE demo.parked SET due_at = now()")
+
+    def released() -> bool:
+        # A try that began before the queue was back may have taken the row up once more.
+        scene.query("UPDATE demo.parked SET due_at = now()")
+        return scene.effects() == [1]
+
+    eventually(released)
+    assert scene.query("SELECT count(*) FROM demo.parked") == [(0,)]
+
+
+def test_too_many_committed_events_that_wait_for_the_broker_pause_the_work(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wch_common.runtime.service.MOST_UNRELAYED", 5)
+    monkeypatch.setattr("wch_common.runtime.service._COUNT_SECONDS", 0.1)
+    running = scene.start(record)
+    scene.stage.follow("facts", "demo.thing.finished.v1.#")
+    scene.stage.limit("facts", 1)
+    with scene.stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(500))
+    eventually(lambda: any("outbox" in problem for problem in running.service.not_ready()), "the work is paused")
+    scene.stage.unlimit()
+    eventually(lambda: scene.effects() == list(range(500)))
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
+    eventually(lambda: running.is_ready)
+
+
 def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene: Scene) -> None:
     attempts: list[int] = []
 
@@ -170,14 +319,10 @@ def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene
         await record(event, tx)
 
     scene.start(handle)
-    name = psycopg.conninfo.conninfo_to_dict(scene.url)["dbname"]
-    with psycopg.connect(psycopg.conninfo.make_conninfo(scene.url, dbname="postgres"), autocommit=True) as admin:
-        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+    with scene.database_away():
         with scene.stage.client() as client:
             client.publish_many(ThingRequested(number=number) for number in range(50))
         eventually(lambda: not scene.stage.services[0].is_ready)
-        admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
     eventually(lambda: scene.effects() == list(range(50)), seconds=60)
     assert set(attempts) == {1}
     eventually(lambda: scene.stage.services[0].is_ready)
@@ -208,14 +353,17 @@ def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene
 
 def test_an_event_with_a_due_time_leaves_then_and_not_before(scene: Scene) -> None:
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
-        tx.emit(event.derive(ThingDone(number=1), "/wch/demo"), due=datetime.now(UTC) + timedelta(seconds=1.5))
+        asked.append(datetime.now(UTC) + timedelta(seconds=1.5))
+        tx.emit(event.derive(ThingDone(number=1), "/wch/demo"), due=asked[0])
 
+    asked: list[datetime] = []
     scene.start(handle)
     scene.stage.follow("facts", "#")
     with scene.stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(1,)])
     (due,) = scene.query("SELECT due_at FROM demo.outbox")
+    assert due[0] == asked[0]
     scene.stage.await_letters("facts")
     assert datetime.now(UTC) >= due[0]
 
@@ -236,12 +384,17 @@ def test_a_long_wait_is_a_row_and_its_scopes_trouble_is_nobody_elses(scene: Scen
         eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(20,)])
         client.publish_many(new_event(ThingRequested(number=n), "/t", shop="fast") for n in range(100, 120))
     eventually(lambda: scene.effects() == list(range(100, 120)))
+    paused = "SELECT paused_until > now() FROM demo.scopes WHERE scope = 'shop/slow'"
+    assert scene.query(paused) == [(True,)]
     eventually(lambda: len([shop for shop, _ in attempts if shop == "slow"]) == 21, "one event probes")
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(20,)], "and is parked again")
+    eventually(lambda: scene.query(paused) == [(True,)])
     throttled.clear()
     # A scope that is down is probed every 30 seconds, shortened here; the probe that succeeds opens it.
     scene.query("UPDATE demo.parked SET due_at = now(); UPDATE demo.scopes SET paused_until = now()")
     eventually(lambda: len(scene.effects()) == 21)
-    assert scene.query("SELECT count(*) FROM demo.parked WHERE due_at <= now()") == [(19,)]
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(19,)])
+    assert scene.query(paused) == [(True,)], "the others wait for what the probe shows"
     scene.query("UPDATE demo.scopes SET paused_until = now()")
     eventually(lambda: len(scene.effects()) == 40)
     assert {attempt for _, attempt in attempts} == {1}
@@ -319,7 +472,7 @@ def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: 
 
     first, second = sorted(asyncio.run(park_and_read()), key=lambda message: message.body)
     assert first.headers == {"raw": b"\xff\x00", "list": [1, "a", {"k": None}], "at": datetime(2026, 1, 1, tzinfo=UTC)}
-    assert (first.content_encoding, first.message_id) == ("utf-8", "m")
+    assert (first.content_type, first.content_encoding, first.message_id) == (STRUCTURED, "utf-8", "m")
     assert first.body != second.body
 
 
@@ -339,9 +492,20 @@ def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) 
                 while first.remaining_seconds < 0.5:
                     await asyncio.sleep(0.01)  # it is renewed in the background
                 first.check()
+                with pytest.raises(LeaseLost):
+                    first.check(needs_seconds=5)
+                since = time.monotonic()
+                while time.monotonic() < since + 0.7:
+                    async with two.lease("catalog/1", seconds=0.6) as other:
+                        assert other is None, "renewed, it is never free"
             async with two.lease("catalog/1", seconds=0.6) as third:
                 assert third is not None
                 assert third.token == first.token + 1
+                await two.database.rows("UPDATE leases SET holder = 'somebody else' WHERE name = 'catalog/1'")
+                while third.remaining_seconds > 0:
+                    await asyncio.sleep(0.01)
+                with pytest.raises(LeaseLost):
+                    third.check()
 
     asyncio.run(asyncio.wait_for(play(), 30))
 
