@@ -9,7 +9,7 @@ import orjson
 import psycopg
 import pytest
 
-from support.crashing import PARKING_STEPS, STEPS, STORE_STEPS
+from support.crashing import PARKING_STEPS, STEPS, STORE_STEPS, STUCK
 from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
@@ -30,10 +30,13 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
     """At least one handler run succeeds, at most one more than without the kill, and every queue ends empty."""
     stage.declare(Topology((thing_queue(),)))
     with stage.client() as client:
-        client.publish(ThingRequested(number=7))
+        client.publish(ThingRequested(number=7, note="reject" if "dead letter" in step else ""))
     journal, log = tmp_path / "journal", tmp_path / "log"
     with Program("support.crashing", stage.url, str(journal), step, log=log) as dying:
         assert dying.wait() == SIGKILLED, log.read_text()
+    if "dead letter" in step:
+        dead_lettered_after_all(stage, journal, log, most=1 if step.startswith("before the dead letter") else 2)
+        return
     with Program("support.crashing", stage.url, str(journal), "never", log=log) as survivor:
         eventually(lambda: lines(journal), "a handler run")
         expected = {"after the retry is confirmed": 3, "before the ack of the retried": 3}.get(step)
@@ -44,6 +47,36 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
         assert survivor.terminate() == 0, log.read_text()
     assert len(lines(journal)) <= 3
     assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
+
+
+def dead_lettered_after_all(stage: Stage, journal: Path, log: Path, *, most: int) -> None:
+    """The letter is there, at most once more than without the kill, the fact tells of it, and the queue is empty."""
+    stage.follow("facts", "demo.thing.failed.#")
+    with Program("support.crashing", stage.url, str(journal), "never", log=log) as survivor:
+        stage.await_depth("demo.thing.dlq", most)
+        eventually(lambda: stage.depth("facts") >= 1)
+        with stage.client() as client:
+            client.publish(ThingRequested(number=8))
+        eventually(lambda: lines(journal)[-1] == "8 1")
+        assert survivor.terminate() == 0, log.read_text()
+    assert stage.depth("demo.thing") == 0
+    letters = stage.letters("demo.thing.dlq")
+    assert {letter.message.headers["wch-error-kind"] for letter in letters} == {"rejected"}
+    assert len(letters) == most
+
+
+def test_a_blocking_handler_that_never_ends_ends_its_process_and_the_event_goes_back(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """A thread cannot be stopped; past the broker's limit the delivery would be taken away under it."""
+    stage.declare(Topology((thing_queue(),)))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=7))
+    log = tmp_path / "log"
+    with Program("support.crashing", stage.url, str(tmp_path / "journal"), STUCK, log=log) as program:
+        assert program.wait() == 1, log.read_text()
+    stage.await_depth("demo.thing", 1)
+    assert "a blocking handler runs for" in log.read_text()
 
 
 class Database:

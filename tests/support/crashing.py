@@ -10,15 +10,17 @@ import asyncio
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
-from support.demo_family import ThingDone, ThingRequested, thing_queue
+import wch_common.runtime.worker
+from support.demo_family import ThingDone, ThingFailed, ThingRequested, thing_queue
 from wch_common.engine.consuming import Delivery, Subscription
 from wch_common.engine.publishing import Publisher
-from wch_common.outcome import Throttled
+from wch_common.outcome import Reject, Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
 from wch_common.runtime.settlement import Settlement
@@ -61,6 +63,9 @@ STEPS: dict[str, Callable[[], None]] = {
     "before the retry is published": lambda: setattr(Settlement, "_hand_on", die),
     "after the retry is confirmed": lambda: dying_after(Settlement, "_hand_on"),
     "before the ack of the retried": lambda: setattr(Delivery, "ack", die),
+    "before the dead letter is published": lambda: setattr(Settlement, "_hand_on", die),
+    "after the dead letter is confirmed": lambda: dying_after(Settlement, "_hand_on"),
+    "before the ack of the dead letter": lambda: setattr(Delivery, "ack", die),
 }
 
 STORE_STEPS: dict[str, Callable[[], None]] = {
@@ -84,6 +89,19 @@ PARKING_STEPS: dict[str, Callable[[], None]] = {
 }
 
 
+STUCK = "a blocking handler never ends"
+
+
+def shorten_the_brokers_limit() -> None:
+    """Let the broker's half hour be one second."""
+    wch_common.runtime.worker._BROKER_LIMIT_SECONDS = 1.0
+
+
+def sleep_for_ever(_event: Event[ThingRequested]) -> None:
+    """A blocking handler that hangs."""
+    threading.Event().wait()
+
+
 def main() -> int:
     """Run until killed or stopped."""
     url, journal, step, *database = sys.argv[1:]
@@ -95,8 +113,13 @@ def main() -> int:
             file.write(f"{event.data.number} {event.attempt}\n")
         if event.data.note == "kill":
             die()
+        if event.data.note == "reject":
+            raise Reject("never")
         if fail_first and event.attempt == 1:
             raise ValueError("the first try fails")
+
+    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+        return ThingFailed(number=event.data.number, reason=reason)
 
     async def handle_in(event: Event[ThingRequested], tx: Transaction) -> None:
         await handle(event)
@@ -106,8 +129,10 @@ def main() -> int:
         tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
 
     async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+        if step == STUCK:
+            return [Job.for_each(thing_queue(time_limit_seconds=0.2), {ThingRequested: sleep_for_ever})]
         if not database:
-            return [Job.for_each(thing_queue(), {ThingRequested: handle})]
+            return [Job.for_each(thing_queue(), {ThingRequested: handle}, given_up=given_up)]
         store = await platform.open_store(database[0])
         return [Job.in_transaction(thing_queue(), {ThingRequested: handle_in}, store)]
 
@@ -120,7 +145,7 @@ def main() -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.stop_requested.set)
         return await service.run()
 
-    (STEPS | STORE_STEPS | PARKING_STEPS)[step]()
+    (STEPS | STORE_STEPS | PARKING_STEPS | {STUCK: shorten_the_brokers_limit})[step]()
     return asyncio.run(run())
 
 

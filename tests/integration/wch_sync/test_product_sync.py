@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
 from support.waiting import eventually
+from wch_common.event import new_event
 from wch_common.events.sync import ProductRequested
 from wch_simulators.shop import product, variation
 
@@ -46,6 +48,7 @@ def test_ten_requests_for_one_product_in_a_window_are_one_item(sync: SyncStage) 
     sync.request(*[7] * 10)
     eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(10,)])
     assert len(sync.batches) == 1
+    eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)])
     assert len(sync.facts()) == 1
 
 
@@ -63,6 +66,8 @@ def test_variations_are_items_of_a_group_and_one_that_is_gone_is_deleted(sync: S
     sync.request(702)  # asked for by the id of another variation
     eventually(lambda: "wc_701" not in sync.catalog)
     assert len(sync.catalog) == 119
+    remembered = "SELECT count(*), bool_or(item_id = 'wc_701') FROM sent_items"
+    eventually(lambda: sync.query(remembered) == [(119, False)], "what is remembered is what the catalog holds")
 
 
 @pytest.mark.parametrize("how", ["trash", "draft", "force"])
@@ -78,6 +83,18 @@ def test_a_product_that_is_no_longer_sold_is_deleted(sync: SyncStage, how: str) 
     sync.request(7)
     eventually(lambda: list(sync.catalog) == ["wc_8"])
     eventually(lambda: [fact["data"]["action"] for fact in sync.facts()].count("deleted") == 1)
+    assert sync.query("SELECT item_id FROM sent_items") == [("wc_8",)]
+
+
+@pytest.mark.parametrize("how", ["draft", "gone"])
+def test_an_item_somebody_else_put_into_the_catalog_is_deleted_too(sync: SyncStage, how: str) -> None:
+    """Before this service there was another: what it sent is nowhere remembered here."""
+    if how == "draft":
+        sync.add([product(7, status="draft")])
+    sync.graph.catalogs[CATALOG] = {"wc_7": {"id": "wc_7"}}
+    sync.start()
+    sync.request(7)
+    eventually(lambda: not sync.catalog)
 
 
 def test_a_product_missing_from_a_page_is_deleted_only_when_a_single_read_says_so(sync: SyncStage) -> None:
@@ -168,7 +185,8 @@ def test_a_call_that_was_cut_is_repeated_and_the_catalog_ends_with_the_newest_st
     sync.fail_graph("items_batch", reset="after")
     sync.start()
     sync.request(7)
-    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(1,)])
+    eventually(lambda: sync.stage.depth("sync.product.retry.200ms"), "its call has an unknown outcome, and it waits")
+    assert sync.query("SELECT count(*) FROM under_way") == [(1,)]
     sync.shop.products[7]["name"] = "Renamed"
     eventually(lambda: sync.catalog.get("wc_7", {}).get("title") == "Renamed")
     eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
@@ -179,9 +197,11 @@ def test_who_takes_an_expired_lease_over_sends_again_what_was_under_way(sync: Sy
     sync.start()
     sync.query(f"INSERT INTO under_way VALUES ('{CATALOG}', 8, 0)")
     sync.query(f"INSERT INTO leases VALUES ('catalog/{CATALOG}', 'dead', 1, now() + interval '1 second')")
+    ((ends,),) = sync.query("SELECT extract(epoch FROM until)::float FROM leases")
     sync.request(7)
     eventually(lambda: len(sync.catalog) == 2)
     eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+    assert sync.batches[0]["time"] >= ends, "nothing is sent while the dead holder's lease lasts"
 
 
 def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refused(
@@ -238,17 +258,23 @@ def test_an_error_while_a_batch_is_asked_for_does_not_send_it_again_at_once(sync
 
 def test_one_id_twice_in_a_batch_with_other_data_is_refused_alone(sync: SyncStage) -> None:
     sync.add([product(1), product(2), product(3)])
-    with sync.stage.client() as client:
-        for number, id_ in ((1, "same"), (2, "same"), (3, "other")):
-            client.publish(ProductRequested(product_id=number), id=id_)
+    sync.add([product(9)])
     sync.start()
+    sync.request(9)
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(1,)], "the careful start is over")
+    pairs = ((1, "same"), (2, "same"), (3, "other"))
+    with sync.stage.client() as client:
+        client.publish_many(new_event(ProductRequested(product_id=number), "/test", id=id_) for number, id_ in pairs)
     (letter,) = sync.stage.await_letters("sync.product.dlq")
     assert letter.message.headers["wch-error-kind"] == "id_reused"
-    eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
+    eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3", "wc_9"])
+    assert len(sync.batches) == 2, "the three came in one batch"
 
 
 def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
     sync.add(product(id_) for id_ in range(1, 41))
+    slow = 0.3
+    sync.fail_graph("items_batch", times=1000, delay_seconds=slow)
     sync.start()
     sync.start()
 
@@ -265,3 +291,6 @@ def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
     assert {id_: item["title"] for id_, item in sync.catalog.items()} == {
         f"wc_{id_}": f"Turn 4 of {id_}" for id_ in range(1, 41)
     }
+    begun = [call["time"] for call in sync.batches]
+    assert len(begun) > 1
+    assert min(later - earlier for earlier, later in pairwise(begun)) >= slow, "no two calls are under way at once"
