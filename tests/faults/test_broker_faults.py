@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -12,10 +13,15 @@ from support.demo_family import ThingRequested, thing_queue
 from support.nodes import start_node
 from support.stage import Broker, Stage
 from support.waiting import eventually
-from wch_common.errors import PublishError
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.engine.connection import Link
+from wch_common.engine.publishing import Publisher
+from wch_common.errors import PublishError, Unconfirmed, Unroutable
 from wch_common.event import Event
+from wch_common.message import Message, Publication
 from wch_common.outcome import Retry
 from wch_common.runtime.job import Job
+from wch_common.topology import Topology
 from wch_local.rabbitmq import LocalBrokerError
 
 if TYPE_CHECKING:
@@ -105,13 +111,92 @@ def test_a_broker_that_blocks_publishing_holds_retries_up_and_loses_none(node: N
         # An alarm blocks only those who publish, as the retries do.
         node.control("set_vm_memory_high_watermark", "0.000001")
         eventually(lambda: not running.is_ready, "a blocked publisher is not ready")
+        eventually(lambda: running.service._consumers[0].stuck, "the alarm outlasts the confirm timeout")
+        with fragile.client(confirm_timeout_seconds=1.0) as client, pytest.raises(Unconfirmed):
+            client.publish(ThingRequested(number=40), id="blocked")
         healed.set()
     finally:
         node.control("set_vm_memory_high_watermark", "0.6")
-    eventually(lambda: len(done) == 40)
+    with fragile.client() as client:
+        client.publish(ThingRequested(number=40), id="blocked")
+    eventually(lambda: done == set(range(41)))
     eventually(lambda: running.is_ready)
     fragile.stop()
     assert all(fragile.depth(queue.name) == 0 for queue in queue.queues())
+
+
+@pytest.mark.parametrize("side", ["client", "service"])
+def test_a_confirm_that_comes_too_late_never_answers_for_another_message(node: Node, fragile: Stage, side: str) -> None:
+    fragile.declare(Topology((thing_queue(),)))
+    message = Message(b"{}", "text/plain", None, "1")
+    late = Publication("wch.retry", "demo.thing", message)
+    nowhere = Publication("wch.retry", "no.such.queue", message)
+
+    def by_the_client() -> list[type | None]:
+        publisher = ConfirmedPublisher(fragile.url, "test", confirm_timeout_seconds=1.0)
+        publisher.publish([late])
+        node.pause()
+        try:
+            found = publisher.publish([late])
+        finally:
+            node.resume()
+        found += publisher.publish([nowhere])
+        publisher.close()
+        return [type(error) if error else None for error in found]
+
+    async def by_the_service() -> list[type | None]:
+        link = Link(fragile.url, "test")
+        publisher = Publisher(link, confirm_timeout_seconds=1.0)
+        tasks = [asyncio.create_task(link.run()), asyncio.create_task(publisher.run())]
+        await publisher.publish(late)
+        found: list[type | None] = []
+        node.pause()
+        try:
+            found.append(await answer(publisher, late))
+        finally:
+            node.resume()
+        while (answered := await answer(publisher, nowhere)) is Unconfirmed:
+            continue  # the broker is catching up
+        found.append(answered)
+        await link.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return found
+
+    found = by_the_client() if side == "client" else asyncio.run(asyncio.wait_for(by_the_service(), 50))
+    assert found == [Unconfirmed, Unroutable]
+
+
+async def answer(publisher: Publisher, publication: Publication) -> type | None:
+    try:
+        await publisher.publish(publication)
+    except PublishError as error:
+        return type(error)
+    return None
+
+
+def test_a_delivery_the_broker_takes_back_for_lateness_is_handled_again(node: Node, fragile: Stage) -> None:
+    """RabbitMQ closes the channel of a consumer that holds a delivery too long, after 30 minutes by default."""
+    attempts: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        attempts.append(event.attempt)
+        if len(attempts) == 1:
+            await asyncio.Event().wait()
+
+    node.control("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
+    node.control("eval", "application:set_env(rabbit, consumer_timeout, 1000).")
+    try:
+        running = fragile.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+        with fragile.client() as client:
+            client.publish(ThingRequested(number=1))
+        eventually(lambda: attempts == [1, 1], "it comes again, uncounted")
+        eventually(lambda: running.is_ready)
+    finally:
+        node.control("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
+    fragile.stop()
+    assert fragile.depth("demo.thing.dlq") == 0
 
 
 def test_a_broker_that_stalls_is_left_and_found_again(node: Node, fragile: Stage) -> None:
