@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from wch_common.event import Event
 from wch_common.events.sync import ProductRequested
 from wch_common.management import Management
 from wch_common.message import Message, Publication
-from wch_common.outcome import Reject, Retry
+from wch_common.outcome import Reject, Retry, Throttled
 from wch_common.policy import QueuePolicy
 from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform
+from wch_common.settings import ServiceSettings
+from wch_common.store.store import Transaction
 from wch_common.topology import Topology, WorkQueue
 from wch_sync.topology import TOPOLOGY
 
@@ -406,6 +410,42 @@ def test_a_dead_letter_whose_way_was_taken_away_is_held_and_told(stage: Stage) -
     with Management(stage.url) as management:
         found = {one.object: one.problem for one in differences(Topology((QUEUE,)), management)}
     assert "holds 1 dead letters" in found["sync.product.retry.200ms"]
+
+
+def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -> None:
+    async def handle(event: Event[ProductRequested], _tx: Transaction) -> None:
+        if event.data.product_id == 1:
+            raise Reject("no")
+        raise Throttled("closed", scope="shop/x", after=3600)
+
+    async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+        store = await platform.open_store(database_url)
+        return [Job.in_transaction(QUEUE, {ProductRequested: handle}, store)]
+
+    stage.declare(TOPOLOGY)
+    running = stage.start(compose)
+    with stage.client() as client:
+        client.publish_many(ProductRequested(product_id=number) for number in (1, 2, 3))
+    stage.send("wch.retry", "sync.product.retry.60s", Message(b"{}", STRUCTURED, None, "1"))
+
+    def row() -> Any:
+        return as_json(stage, "queues", "list", "--database-url", database_url)[0]
+
+    eventually(lambda: (row()["parked"], row()["retry"], row()["dead"], row()["consumers"]) == (2, 1, 1, 1))
+    (parked,) = as_json(stage, "queues", "parked", "--database-url", database_url)
+    assert (parked["queue"], parked["scope"], parked["events"]) == ("sync.product", "shop/x", 2)
+    assert parked["paused_until"] is not None
+    assert "shop/x" in wch(stage, "queues", "parked", "sync.product", WCH_DATABASE_URL=database_url)
+    assert "nothing is parked" in wch(stage, "queues", "parked", "other", WCH_DATABASE_URL=database_url)
+    assert "WCH_DATABASE_URL" in wch(stage, "queues", "list")
+    assert "give --database-url" in wch(stage, "queues", "parked", code=1)
+    nowhere = "postgresql://user:hidden@127.0.0.1:1/x"
+    said = wch(stage, "queues", "parked", code=1, WCH_DATABASE_URL=nowhere)
+    assert "does not tell what is parked" in said
+    assert "hidden" not in said
+    assert "2 events parked for shop/x" in wch(stage, "doctor", WCH_DATABASE_URL=database_url)
+    metric = running.service._metrics.registry.get_sample_value
+    eventually(lambda: metric("wch_events_parked", {"queue": "sync.product"}) == 2)
 
 
 def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:

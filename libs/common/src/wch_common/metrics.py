@@ -41,8 +41,9 @@ class Metrics:
         self.settlements_stuck = Gauge(
             "wch_settlements_stuck", "Settlements that fail and are repeated", ("queue",), registry=self.registry
         )
-        self.waiting = Gauge(
-            "wch_rows_waiting", "Rows that wait in the database, by table", ("table",), registry=self.registry
+        self.outbox = Gauge("wch_outbox_rows", "Committed events that wait to be published", registry=self.registry)
+        self.parked = Gauge(
+            "wch_events_parked", "Events parked until their due time", ("queue",), registry=self.registry
         )
 
 

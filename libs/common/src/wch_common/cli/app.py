@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import typer
 
-from wch_common.cli import dlq, doctor, events, topology
+from wch_common.cli import dlq, doctor, events, queues, topology
 from wch_common.errors import WchError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.add_typer(events.app, name="events")
 app.add_typer(topology.app, name="topology")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(queues.app, name="queues")
 app.command(name="doctor")(doctor.doctor)
 for found in entry_points(group="wch.cli"):
     app.add_typer(found.load(), name=found.name)

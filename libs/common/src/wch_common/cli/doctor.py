@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import typer
 
-from wch_common.cli.output import AmqpUrl, AsJson, ManagementUrl, console, print_json
+from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, console, print_json
+from wch_common.cli.queues import parked_events
 from wch_common.cli.topology import installed_topology
 from wch_common.drift import differences
 from wch_common.edge.connection import BrokerUnreachable, open_connection
@@ -26,9 +27,7 @@ _OLDEST = (3, 10)
 def doctor(
     amqp_url: AmqpUrl,
     management_url: ManagementUrl = None,
-    database_url: Annotated[
-        str | None, typer.Option(envvar="WCH_DATABASE_URL", help="PostgreSQL; not looked at if not given.")
-    ] = None,
+    database_url: DatabaseUrl = None,
     json: AsJson = False,
 ) -> None:
     """Look at broker, topology, consumers, dead letters and database; exit code 1 where something is wrong."""
@@ -60,7 +59,7 @@ def _look(amqp_url: str, management_url: str | None, database_url: str | None) -
     except ManagementUnreachable as error:
         yield "management API", "warning", f"{error}; topology and consumers were not looked at"
     if database_url:
-        yield _look_at_database(database_url)
+        yield from _look_at_database(database_url)
 
 
 def _look_at_broker(management: Management, topology: Topology) -> Iterator[tuple[str, str, str]]:
@@ -93,10 +92,14 @@ def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> It
         yield dlq, "warning", f"{letters} dead letters: `wch dlq list {dlq}`"
 
 
-def _look_at_database(url: str) -> tuple[str, str, str]:
+def _look_at_database(url: str) -> Iterator[tuple[str, str, str]]:
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             version = connection.info.server_version
     except psycopg.Error as error:
-        return "database", "error", error_text(error, 300)
-    return "database", "ok", f"PostgreSQL {version // 10000}"
+        yield "database", "error", error_text(error, 300)
+        return
+    yield "database", "ok", f"PostgreSQL {version // 10000}"
+    for row in parked_events(url):
+        what = f"{row['events']} events parked" + (f" for {row['scope']}" if row["scope"] else "")
+        yield row["queue"], "warning", f"{what}: `wch queues parked {row['queue']}`"

@@ -30,6 +30,12 @@ ManagementUrl = Annotated[
         "--management-url", envvar="WCH_MANAGEMENT_URL", help="Management API; by default 10,000 ports above AMQP."
     ),
 ]
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url", envvar="WCH_DATABASE_URL", help="PostgreSQL; not looked at if not given.", show_default=False
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 

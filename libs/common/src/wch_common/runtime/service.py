@@ -249,10 +249,11 @@ class Service(Generic[SettingsT]):
         """Set the gauges of rows that wait in the database."""
         while self._store is not None:
             try:
-                waiting = await self._store.waiting()
-                self._outbox_rows = waiting["outbox"]
-                for table, count in waiting.items():
-                    self._metrics.waiting.labels(table).set(count)
+                self._outbox_rows = await self._store.unrelayed()
+                self._metrics.outbox.set(self._outbox_rows)
+                parked = await self._store.parked()
+                for queue in {*parked, *(consumer.name for consumer in self._consumers)}:
+                    self._metrics.parked.labels(queue).set(parked.get(queue, 0))
             except (Interrupted, psycopg.Error) as error:
                 log.warning("rows_not_counted", error=error_text(error))
             await asyncio.sleep(_COUNT_SECONDS)

@@ -59,7 +59,8 @@ def content_hash(event: Event[Any]) -> bytes:
     return hashlib.blake2b(event.type.encode() + b"\n" + event.canonical, digest_size=16).digest()
 
 
-_WAITING = "SELECT (SELECT count(*) FROM outbox) AS outbox, (SELECT count(*) FROM parked) AS parked"
+_UNRELAYED = "SELECT count(*) AS rows FROM outbox"
+_PARKED = "SELECT queue, count(*) AS rows FROM parked GROUP BY queue"
 
 
 def _keys(events: Sequence[Event[Any]]) -> dict[str, list[Any]]:
@@ -180,10 +181,13 @@ class Store:
         wanted = list(events)
         return compare(wanted, await self.database.rows(_SEEN, _keys(wanted)))
 
-    async def waiting(self) -> dict[str, int]:
-        """Return how many rows wait to be published, and how many events are parked."""
-        (row,) = await self.database.rows(_WAITING)
-        return row
+    async def unrelayed(self) -> int:
+        """Return how many committed events wait to be published, due ones and later ones, by any process."""
+        return int((await self.database.rows(_UNRELAYED))[0]["rows"])
+
+    async def parked(self) -> dict[str, int]:
+        """Return how many events are parked, by queue."""
+        return {row["queue"]: row["rows"] for row in await self.database.rows(_PARKED)}
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Park a message until its due time; returns once that is committed."""

@@ -1,0 +1,108 @@
+"""`wch queues`: what each job has to do, what waits for another try, and what is parked for which scope."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Annotated, Any
+
+import psycopg
+import typer
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, Wrong, print_json, print_table, say
+from wch_common.cli.topology import installed_topology
+from wch_common.management import Management
+from wch_common.redact import error_text
+from wch_common.store.database import in_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+app = typer.Typer(help="Queues: list what they hold, and what is parked.", no_args_is_help=True)
+
+_PARKED = """
+SELECT parked.queue, parked.scope, count(*) AS events, min(parked.due_at) AS next_due,
+       CASE WHEN scopes.paused_until > now() THEN scopes.paused_until END AS paused_until
+FROM {schema}.parked LEFT JOIN {schema}.scopes USING (scope)
+GROUP BY parked.queue, parked.scope, scopes.paused_until
+"""
+
+
+@app.command(name="list")
+def list_(
+    amqp_url: AmqpUrl, management_url: ManagementUrl = None, database_url: DatabaseUrl = None, json: AsJson = False
+) -> None:
+    """List every job's queue: events that wait, are being handled, wait for another try, are parked, are dead letters."""
+    waiting: Counter[str] = Counter()
+    for row in parked_events(database_url) if database_url else []:
+        waiting[row["queue"]] += row["events"]
+    with Management(amqp_url, management_url) as management:
+        live = management.queues()
+    rows = []
+    for work in installed_topology().work_queues:
+        rungs = [work.rung(seconds) for seconds in work.policy.rungs]
+        rows.append(
+            {
+                "queue": work.name,
+                "waiting": _count(live, work.name, "messages_ready"),
+                "handled": _count(live, work.name, "messages_unacknowledged"),
+                "consumers": _count(live, work.name, "consumers"),
+                "retry": sum(_count(live, rung, "messages") or 0 for rung in rungs),
+                "parked": waiting[work.name] if database_url else None,
+                "dead": _count(live, work.dlq, "messages"),
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    columns = ("QUEUE", "WAITING", "IN WORK", "CONSUMERS", "RETRY", "PARKED", "DEAD")
+    table = [tuple("?" if cell is None else cell for cell in row.values()) for row in rows]
+    print_table(columns, table, empty="no service is installed")
+    if database_url is None:
+        say("what is parked is in the services' databases: give --database-url (or WCH_DATABASE_URL) to see it")
+
+
+@app.command()
+def parked(
+    database_url: DatabaseUrl = None,
+    queue: Annotated[str | None, typer.Argument(help="One queue; all without.")] = None,
+    json: AsJson = False,
+) -> None:
+    """List parked events by the scope they wait for (a shop, a catalog, a number), and until when it is left alone."""
+    if database_url is None:
+        raise Wrong("parked events are in the services' databases: give --database-url, or set WCH_DATABASE_URL")
+    rows = [row for row in parked_events(database_url) if queue in {None, row["queue"]}]
+    if json:
+        print_json(rows)
+        return
+    table = [
+        (row["queue"], row["scope"] or "(none)", row["events"], _moment(row["next_due"]), _moment(row["paused_until"]))
+        for row in rows
+    ]
+    print_table(("QUEUE", "SCOPE", "EVENTS", "NEXT DUE", "PAUSED UNTIL"), table, empty="nothing is parked")
+
+
+def parked_events(database_url: str) -> list[dict[str, Any]]:
+    """Return parked events by queue and scope, of every service whose schema is in this database; raises Wrong."""
+    found: list[dict[str, Any]] = []
+    try:
+        with psycopg.connect(in_utf8(database_url), connect_timeout=5, row_factory=dict_row) as connection:
+            schemas = connection.execute(
+                "SELECT table_schema FROM information_schema.tables WHERE table_name = 'parked' ORDER BY 1"
+            )
+            for row in schemas.fetchall():
+                statement = sql.SQL(_PARKED).format(schema=sql.Identifier(row["table_schema"]))
+                found += connection.execute(statement).fetchall()
+    except psycopg.Error as error:
+        raise Wrong(f"the database does not tell what is parked: {error_text(error, 300)}") from None
+    return sorted(found, key=lambda row: (row["queue"], -row["events"]))
+
+
+def _count(live: Mapping[str, Mapping[str, Any]], queue: str, what: str) -> int | None:
+    """Return a queue's number, None where the queue does not exist."""
+    return int(live[queue].get(what, 0)) if queue in live else None
+
+
+def _moment(value: Any) -> str:  # noqa: ANN401 - a moment or nothing
+    return "" if value is None else value.isoformat(sep=" ", timespec="seconds")
