@@ -69,6 +69,16 @@ def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Sta
     assert stage.depth("sync.product.dlq") == 6
 
 
+def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
+    async def handle(_event: Event[ProductRequested]) -> None: ...
+
+    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"sync.product.requested.v1","data":{"product_id":"x"}}'
+    stage.send("wch.requests", "sync.product.requested.v1", Message(body, STRUCTURED, None, "1"))
+    stage.await_depth("sync.product.dlq", 1)
+    assert "data.product_id: Input should be" in wch(stage, "dlq", "list", "sync.product.dlq")
+
+
 def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew(stage: Stage) -> None:
     handled = dead_letters(stage, 6)
     assert "would replay 3 letters" in wch(

@@ -245,6 +245,34 @@ def test_a_batch_the_catalog_took_nothing_of_is_not_taken_for_done(sync: SyncSta
     assert len(sync.batches) == 2
 
 
+def test_what_a_slow_catalog_leaves_no_time_for_waits_uncounted_and_the_rest_is_done(
+    sync: SyncStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wch_sync.catalog.MOST_REQUESTS", 2)
+    monkeypatch.setattr("wch_sync.catalog.CatalogWriter.CALL_SECONDS", 1.0)
+    monkeypatch.setattr("wch_sync.catalog._SLOW_SECONDS", 0.1)
+    monkeypatch.setattr("wch_sync.handlers._SENDING_SECONDS", 1.5)
+    sync.add(product(id_) for id_ in range(1, 9))
+    sync.fail_graph("items_batch", times=100, delay_seconds=0.6)
+    sync.start()
+    sync.request(*range(1, 9))
+    eventually(lambda: len(sync.catalog) == 8)
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(8,)])
+    assert sync.stage.depth("sync.product.dlq") == 0
+    assert len(sync.batches) >= 4
+
+
+def test_a_batch_the_catalog_does_not_finish_in_time_stays_under_way(sync: SyncStage) -> None:
+    sync.add([product(7)])
+    sync.fail_graph("check_batch_request_status", times=1, delay_seconds=30)
+    sync.start(catalog_wait_seconds=0.5)
+    sync.request(7)
+    eventually(lambda: sync.stage.depth("sync.product.retry.200ms"))
+    assert sync.query("SELECT count(*) FROM under_way") == [(1,)]
+    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(1,)])
+
+
 def test_an_error_while_a_batch_is_asked_for_does_not_send_it_again_at_once(sync: SyncStage) -> None:
     sync.add(product(id_) for id_ in range(1, 9))
     error = {"error": {"code": 100, "message": "Invalid parameter"}}

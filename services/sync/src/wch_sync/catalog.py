@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +28,7 @@ MOST_REQUESTS = 2900
 _TIMEOUT_SECONDS = 60.0
 _AUTH_PAUSE_SECONDS = 600.0
 _LIMIT_PAUSE_SECONDS = 300.0
+_SLOW_SECONDS = 60.0
 
 
 @dataclass
@@ -37,6 +39,13 @@ class BatchResult:
     failed: dict[str, Exception] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
     """Items of a call whose outcome is not known: it may still take effect."""
+    until: float = math.inf
+    """The end of the time for it, by the monotonic clock."""
+
+    @property
+    def left_seconds(self) -> float:
+        """How much of the time is left."""
+        return self.until - time.monotonic()
 
 
 class Catalogs:
@@ -78,9 +87,12 @@ class CatalogWriter:
         self._poll_seconds = poll_seconds
         self._wait_seconds = wait_seconds
 
-    async def send(self, requests: Sequence[dict[str, Any]], lease: Lease) -> BatchResult:
-        """Send item requests in as few calls as possible and return what became of each; raises LeaseLost."""
-        result = BatchResult()
+    async def send(self, requests: Sequence[dict[str, Any]], lease: Lease, *, within_seconds: float) -> BatchResult:
+        """Send item requests in as few calls as possible and return what became of each; raises LeaseLost.
+
+        What a slow catalog leaves no time for is Throttled, so that what it has taken is not lost with it.
+        """
+        result = BatchResult(until=time.monotonic() + within_seconds)
         for start in range(0, len(requests), MOST_REQUESTS):
             await self._send_part(requests[start : start + MOST_REQUESTS], lease, result)
         return result
@@ -88,6 +100,10 @@ class CatalogWriter:
     async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: BatchResult) -> None:
         """Send one call; where the catalog refuses it as a whole, halve it, so that one item cannot hold up the others."""
         ids = [request["data"]["id"] for request in requests]
+        if result.left_seconds < self.CALL_SECONDS:
+            late = "the catalog is slow; the rest of the batch waits for another turn"
+            result.failed.update(dict.fromkeys(ids, Throttled(late, scope="", after=_SLOW_SECONDS)))
+            return
         lease.check(needs_seconds=self.CALL_SECONDS)
         try:
             handles = await self._post(requests, result)
@@ -122,7 +138,14 @@ class CatalogWriter:
             return
         try:
             for handle in handles:
-                await self._until_finished(handle, result)
+                async with asyncio.timeout(min(self._wait_seconds, max(0.0, result.left_seconds))):
+                    await self._until_finished(handle, result)
+        except TimeoutError:
+            slow = Retry(
+                f"the catalog has not finished the batch within {self._wait_seconds:g} s, or its time was over"
+            )
+            result.failed.update(dict.fromkeys(ids, slow))
+            result.unknown.update(ids)
         except (Retry, Throttled, GraphError) as error:
             # The batch was accepted and may still take effect, whatever asking for it says.
             outcome = self._outcome(error) if isinstance(error, GraphError) else error
@@ -139,15 +162,12 @@ class CatalogWriter:
         return [str(handle) for handle in answer.get("handles", [])]
 
     async def _until_finished(self, handle: str, result: BatchResult) -> None:
-        deadline = time.monotonic() + self._wait_seconds
         parameters = {"handle": handle, "load_ids_of_invalid_requests": "true"}
         while True:
             answer = await self._call("GET", "check_batch_request_status", params=parameters)
             (row, *_) = answer.get("data") or [{}]
             if row.get("status") == "finished":
                 break
-            if time.monotonic() > deadline:
-                raise Retry(f"the catalog has not finished the batch within {self._wait_seconds:g} s")
             await asyncio.sleep(self._poll_seconds)
         refused = {str(error["id"]): str(error.get("message")) for error in row.get("errors", []) if error.get("id")}
         refused = dict.fromkeys(map(str, row.get("ids_of_invalid_requests", [])), "refused without a reason") | refused

@@ -33,9 +33,10 @@ Requested = Event[ProductRequested]
 
 # Longer than a call can take effect, so that who takes an expired lease over sends after it.
 _LEASE_SECONDS = CatalogWriter.CALL_SECONDS * 2
-# Half of the time limit: the other half is for the catalog.
-_READING_SECONDS = 150.0
+# Together less than the time limit of 300 s: a batch that runs into it spends a try of every event.
 _LEASE_WAIT_SECONDS = 30.0
+_READING_SECONDS = 110.0
+_SENDING_SECONDS = 150.0
 _BUSY_PAUSE_SECONDS = 10.0
 _MOST_TAKEN_OVER = 200
 
@@ -128,7 +129,7 @@ class ProductSync:
         reading = await reader.read(wanted | taken_over, within_seconds=_READING_SECONDS)
         plan = await self._plan(shop, reading, await reader.currency())
         await self._ledger.begin(shop.catalog_id, plan.sends, lease)
-        result = await self._catalogs.of(shop).send(plan.requests, lease)
+        result = await self._catalogs.of(shop).send(plan.requests, lease, within_seconds=_SENDING_SECONDS)
         outcome, failed = _judge(plan, result)
         outcome.product_of = {id_: reading.parents.get(id_, id_) for id_ in wanted}
         lost = Retry("the product was neither sent nor deleted")

@@ -237,8 +237,17 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
 
 
 def _error_line(message: Message) -> str:
-    parts = (str(message.headers.get(name) or "") for name in (wch.ERROR_TYPE, wch.ERROR_MESSAGE))
-    return ": ".join(part for part in parts if part)[:300]
+    parts = [str(message.headers.get(name) or "") for name in (wch.ERROR_TYPE, wch.ERROR_MESSAGE)]
+    return ": ".join(part for part in (*parts, _fields(message)) if part)[:300]
+
+
+def _fields(message: Message) -> str:
+    """Return which fields were wrong and how, empty where the failure was no data error."""
+    try:
+        rows = orjson.loads(str(message.headers.get(wch.ERROR_FIELDS) or "[]"))
+        return "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
+    except (orjson.JSONDecodeError, TypeError, KeyError):
+        return ""  # somebody else's header of that name
 
 
 def _as_dict(letter: Letter) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def _look_at_broker(management: Management, topology: Topology) -> Iterator[tupl
         yield from _look_at_queue(work.name, work.dlq, queues)
     unrouted = queues.get(UNROUTED_QUEUE, {}).get("messages", 0)
     if unrouted:
-        yield UNROUTED_QUEUE, "warning", f"{unrouted} requests of types nobody does: `wch dlq list {UNROUTED_QUEUE}`"
+        yield UNROUTED_QUEUE, "warning", f"holds {unrouted} of types nobody does: `wch dlq list {UNROUTED_QUEUE}`"
 
 
 def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
