@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from wch_common.cli.app import app
+from wch_common.errors import ContractError
 from wch_common.headers import KINDS
 from wch_common.registry import published_contract
 from wch_local.settings_page import page
@@ -39,6 +40,9 @@ def test_every_event_is_named_by_its_services_page() -> None:
 
 
 def test_every_kind_of_dead_letter_is_explained() -> None:
+    contract = {error.kind for error in ContractError.__subclasses__()}
+    judged = {"rejected", "retries_exhausted", "expired_waiting", "killed_process", "unknown_version"}
+    assert set(KINDS) == contract | judged
     text = (ROOT / "docs/operating.md").read_text()
     assert [kind for kind in KINDS if f"`{kind}`" not in text] == []
 
