@@ -1,6 +1,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
+# Tests wait more than they compute: three processes fit two cores. Each has a broker and a database of its own.
+WORKERS ?= 3
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
 .PHONY: help install develop demo down check test scale contracts
@@ -33,7 +35,7 @@ check: develop ## Style, types, import boundaries, dependencies, manifests
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 scale: develop ## Run the tests marked for size, with full sizes
 	@$(BIN)/python -m wch_local.provide

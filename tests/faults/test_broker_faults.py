@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from support.nodes import Node
 
 
+# One after another on one worker: they stop and stall the node.
+pytestmark = pytest.mark.xdist_group("own node")
+
+
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
     try:
@@ -121,6 +125,7 @@ def test_a_broker_that_blocks_publishing_holds_retries_up_and_loses_none(node: N
         client.publish(ThingRequested(number=40), id="blocked")
     eventually(lambda: done == set(range(41)))
     eventually(lambda: running.is_ready)
+    eventually(lambda: all(fragile.depth(queue.name) == 0 for queue in queue.queues()))
     fragile.stop()
     assert all(fragile.depth(queue.name) == 0 for queue in queue.queues())
 
