@@ -22,7 +22,7 @@ demo: install ## See a real job run, from nothing (leaves it running)
 down: install ## Stop what the demo left running
 	@$(BIN)/python -m wch_local.demo down
 
-check: develop ## Style, types, import boundaries, dependencies, manifests
+check: develop ## Style, types, import boundaries, dependencies, manifests, migrations
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@$(BIN)/mypy $(CODE)
@@ -31,7 +31,8 @@ check: develop ## Style, types, import boundaries, dependencies, manifests
 	@for package in libs/common services/* simulators deploy/local; do \
 		(cd $$package && $(CURDIR)/$(BIN)/deptry src > $(CURDIR)/.venv/deptry.log 2>&1) || { cat .venv/deptry.log; exit 1; }; \
 	done
-	@echo "style, types, boundaries, dependencies and manifests are as they should be"
+	@$(BIN)/python -m pytest -q tests/architecture/test_migrations.py
+	@echo "style, types, boundaries, dependencies, manifests and migrations are as they should be"
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide

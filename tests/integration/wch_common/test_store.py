@@ -26,7 +26,7 @@ from wch_common.outcome import Retry, Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
-from wch_common.store.migrate import differences, migrate
+from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
 from wch_common.topology import Topology
 
@@ -508,11 +508,3 @@ def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) 
                     third.check()
 
     asyncio.run(asyncio.wait_for(play(), 30))
-
-
-def test_the_migrated_tables_are_those_of_the_code(scene: Scene) -> None:
-    migrate(scene.url, "demo", [])
-    migrate(scene.url, "demo", [])
-    assert differences(scene.url, "demo", []) == []
-    scene.query("ALTER TABLE demo.outbox ADD COLUMN surplus int")
-    assert differences(scene.url, "demo", [])
