@@ -69,8 +69,8 @@ STEPS: dict[str, Callable[[], None]] = {
 }
 
 STORE_STEPS: dict[str, Callable[[], None]] = {
-    "before the inbox row": lambda: setattr(Transaction, "first_times", die),
-    "after the inbox row": lambda: dying_after(Transaction, "first_times"),
+    "before the inbox row": lambda: setattr(Transaction, "first_time", die),
+    "after the inbox row": lambda: dying_after(Transaction, "first_time"),
     "before the outbox rows": lambda: setattr(Outbox, "add", die),
     "before the commit": lambda: dying_after(Outbox, "add"),
     "after the commit": lambda: setattr(Outbox, "relay", die),
