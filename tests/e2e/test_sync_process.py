@@ -163,6 +163,31 @@ def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:
     assert "WCH_SHOP_URL" in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("away", ["WCH_AMQP_URL", "WCH_DATABASE_URL"])
+def test_a_stop_is_heard_while_broker_or_database_is_away_at_the_start(
+    sync: SyncStage, tmp_path: Path, away: str
+) -> None:
+    scheme = "amqp" if away == "WCH_AMQP_URL" else "postgresql"
+    log = tmp_path / "log"
+    service = Service(sync, log, **{away: f"{scheme}://guest:guest@127.0.0.1:1/x"})
+    with service.run("wch_sync") as program:
+        eventually(lambda: "unreachable" in log.read_text(), "it tries")
+        assert program.terminate() == 0, log.read_text()
+    assert '"stopped"' in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("WCH_DATABASE_URL", "nonsense"), ("WCH_AMQP_URL", "http://x"), ("WCH_HEALTH_HOST", "192.0.2.77")],
+)
+def test_a_wrong_address_stops_it_with_one_sentence(sync: SyncStage, tmp_path: Path, setting: str, value: str) -> None:
+    log = tmp_path / "log"
+    with Service(sync, log, **{setting: value}).run("wch_sync") as program:
+        assert program.wait() in {1, 2}
+    assert "Traceback" not in log.read_text()
+    assert setting in log.read_text() or "amqp://" in log.read_text()
+
+
 def test_its_health_endpoints_answer(sync: SyncStage, tmp_path: Path) -> None:
     service = Service(sync, tmp_path / "log")
     sync.add([product(7)])

@@ -11,8 +11,8 @@ import pytest
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.client import PublishFailed
-from wch_common.errors import PublishError, Refused, Unroutable
+from wch_common.client import Client, InvalidAttributes, PublishFailed
+from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.event import Event, EventData
 from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry
@@ -336,6 +336,17 @@ def test_everything_published_is_persistent(stage: Stage) -> None:
     for name in ("demo.thing.retry.60s", "demo.thing.dlq", "facts"):
         stage.await_depth(name, 1)
         assert stage.delivery_mode(name) == 2, name
+
+
+def test_the_client_says_why_nothing_was_sent(stage: Stage) -> None:
+    nowhere = Client("amqp://guest:guest@127.0.0.1:1/x", "/test", confirm_timeout_seconds=1.0)
+    with nowhere as client, pytest.raises(Unconfirmed, match=r"nothing was sent within 1 s: .*refused"):
+        client.publish(ThingRequested(number=1))
+    with stage.client() as client:
+        for wrong in ({"asker": "A b"}, {"shop": "x" * 300}, {"id": "x" * 300}, {"id": ""}):
+            (name,) = wrong
+            with pytest.raises(InvalidAttributes, match=name):
+                client.publish(ThingRequested(number=1), **wrong)
 
 
 def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) -> None:

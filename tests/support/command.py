@@ -19,6 +19,7 @@ def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **en
     """Run the command on a stage, see that it exits with a code, and return all that it prints."""
     names = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
     settings = {"WCH_AMQP_URL": stage.url, "COLUMNS": "200", **environment}
+    settings = {key: value for key, value in settings.items() if value}
     done = subprocess.run(
         [WCH, *words],
         env={**names, **settings},

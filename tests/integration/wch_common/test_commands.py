@@ -192,6 +192,35 @@ def test_a_letter_the_broker_moved_by_itself_is_replayed_without_its_history(sta
     assert stage.depth("sync.product.dlq") == 0
 
 
+def test_events_at_work_are_no_dead_letters(stage: Stage) -> None:
+    """Each look at a work queue raises the delivery counts, by which a message is known that kills its process."""
+    stage.declare(Topology((QUEUE,)))
+    with stage.client() as client:
+        client.publish(ProductRequested(product_id=1))
+    reason = ("--reason", "a test")
+    for words in (("list",), ("show",), ("replay", "--all", "--dry-run"), ("discard", "--all", *reason)):
+        said = wch(stage, "dlq", words[0], "sync.product", *words[1:], code=1)
+        assert "sync.product is no dead-letter queue" in said
+    assert stage.depth("sync.product") == 1
+
+
+def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: Path) -> None:
+    wrong = stage.url.replace(":", ":x", 2).replace("amqp:x", "amqp:")
+    for words in (("doctor",), ("dlq", "list"), ("topology", "apply")):
+        assert "refuses this user" in wch(stage, *words, code=1, WCH_AMQP_URL=wrong)
+    said = wch(stage, "dlq", "list", code=1, WCH_AMQP_URL="http://localhost")
+    assert "has to be like amqp://" in said
+    assert "missing.json" in wch(stage, "events", "check", str(tmp_path / "missing.json"), code=1)
+    stage.declare(Topology((QUEUE,)))
+    stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1"))
+    keep = ("--reason", "a test", "--keep", "/nonexistent/kept.jsonl")
+    assert "/nonexistent/kept.jsonl" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", *keep, code=1)
+    assert stage.depth("sync.product.dlq") == 1
+    file = tmp_path / "url"
+    file.write_text(stage.url + "\n")
+    assert "sync.product.dlq" in wch(stage, "dlq", "list", WCH_AMQP_URL="", WCH_AMQP_URL_FILE=str(file))
+
+
 def test_an_unrouted_request_is_replayed_once_somebody_does_it(stage: Stage) -> None:
     stage.declare(Topology(()))
     with stage.client() as client:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
@@ -29,6 +31,9 @@ from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FOLDER = Path(".wch").resolve()
 STATE = FOLDER / "demo.json"
@@ -77,10 +82,28 @@ def say(text: str) -> None:
 def main() -> int:
     """Run the demo; returns the exit code."""
     try:
-        return _demo() if sys.argv[1:] != ["down"] else _down()
+        with _alone():
+            return _demo() if sys.argv[1:] != ["down"] else _down()
+    except KeyboardInterrupt:
+        console.print("\n[red]Interrupted.[/] What was started goes on; `make down` stops it.")
+        return 130
     except (LocalBrokerError, WchError) as error:
         console.print(f"[red]The demo cannot go on:[/] {error}", markup=True)
         return 1
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold the folder's lock: two demos of one checkout would take each other's broker and database away."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalBrokerError(
+                "another `make demo` or `make down` of this checkout is at work; wait for it"
+            ) from None
+        yield
 
 
 def _demo() -> int:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import ASKER_PATTERN, encode
-from wch_common.errors import PublishError
+from wch_common.envelope import ASKER_PATTERN, encode, envelope_problems
+from wch_common.errors import FieldError, PublishError, WchError
 from wch_common.event import Event, EventData, new_event
 
 if TYPE_CHECKING:
@@ -26,6 +26,14 @@ class PublishFailed(PublishError):
             f"{len(failures)} of {total} events are not known to be published; first {event.type} {event.id}: {error}"
         )
         self.failures = failures
+
+
+class InvalidAttributes(WchError):
+    """An event's envelope would be refused by every consumer; `fields` names each attribute and what is wrong."""
+
+    def __init__(self, fields: list[FieldError]) -> None:
+        super().__init__("the event cannot be published: " + "; ".join(map(str, fields)))
+        self.fields = fields
 
 
 class Client:
@@ -75,12 +83,14 @@ class Client:
         return [event.id for event in made]
 
     def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
-        """Return the event as it would be published."""
-        if isinstance(event, Event):
-            return event
-        attributes.setdefault("shop", self._shop)
-        attributes.setdefault("asker", self._asker)
-        return new_event(event, self._source, **attributes)
+        """Return the event as it would be published; raises InvalidAttributes where its envelope would be refused."""
+        if not isinstance(event, Event):
+            attributes.setdefault("shop", self._shop)
+            attributes.setdefault("asker", self._asker)
+            event = new_event(event, self._source, **attributes)
+        if wrong := envelope_problems(event):
+            raise InvalidAttributes(wrong)
+        return event
 
     def close(self) -> None:
         """Close the connection."""

@@ -189,6 +189,18 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
+def envelope_problems(event: Event[EventData]) -> list[FieldError]:
+    """Return what a consumer would refuse of an event's envelope; empty where it is good."""
+    wrong = [
+        FieldError(name, f"must be at most {_LONGEST_TEXT} bytes without control characters")
+        for name in ("id", "source", *_OPTIONAL_TEXT)
+        if _is_unfit(getattr(event, name))
+    ]
+    wrong += [FieldError(name, "must not be empty") for name in ("id", "source") if not getattr(event, name)]
+    _check_asker(event.asker, wrong)
+    return wrong
+
+
 def _is_unfit(value: object) -> bool:
     """Whether a text would not fit an AMQP short string or a database key."""
     return isinstance(value, str) and (len(value.encode()) > _LONGEST_TEXT or _CONTROL.search(value) is not None)

@@ -123,7 +123,7 @@ def new_event(  # noqa: PLR0913 - the envelope's attributes, each by name
 ) -> Event[D]:
     """Return an event that nothing caused, with a random id unless one is given."""
     return Event(
-        id=id or str(uuid.uuid4()),
+        id=str(uuid.uuid4()) if id is None else id,
         source=source,
         type=data.TYPE,
         data=data,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import entry_points
+from pathlib import Path
 
 import typer
 
@@ -29,7 +31,16 @@ for found in entry_points(group="wch.cli"):
 def main() -> None:
     """Run; an expected failure is one sentence on standard error and exit code 1."""
     try:
+        for name in ("WCH_AMQP_URL", "WCH_DATABASE_URL"):
+            # As in a pod, where secrets are files.
+            if (file := os.environ.get(f"{name}_FILE")) and name not in os.environ:
+                os.environ[name] = Path(file).read_text().strip()
         app()
     except WchError as error:
         print(f"wch: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"wch: {error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(1)

@@ -26,6 +26,7 @@ from wch_common.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTED_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
 
@@ -86,7 +87,7 @@ def list_(
             table = [(row["queue"], "missing" if row["letters"] is None else row["letters"]) for row in rows]
             print_table(("QUEUE", "LETTERS"), table, empty="no service is installed")
         return
-    with open_mailbox(amqp_url, queue) as mailbox:
+    with _opened(amqp_url, queue) as mailbox:
         total, groups = mailbox.count(), _grouped(mailbox.take(_PEEKED))
     if json:
         print_json(groups)
@@ -105,7 +106,7 @@ def list_(
 def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
     """Show letters whole: every header and the body. Looking never changes or deletes them."""
     choice = Choice(frozenset(ids or ()), None, None, everything=True)
-    with open_mailbox(amqp_url, queue) as mailbox:
+    with _opened(amqp_url, queue) as mailbox:
         letters = [letter for letter in mailbox.take(None if ids else limit) if choice.takes(letter)]
     if json:
         print_json([_as_dict(letter) for letter in letters])
@@ -140,7 +141,7 @@ def replay(
     choice = Choice.of(ids, fingerprint, kind, everything)
     done = 0
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
-    with open_mailbox(amqp_url, queue) as mailbox:
+    with _opened(amqp_url, queue) as mailbox:
         for letter in _chosen(mailbox, choice, limit):
             if not dry_run:
                 (error,) = publisher.publish([_replayed(queue, letter)])
@@ -175,7 +176,7 @@ def discard(
     """Remove letters for good, with a reason; --keep writes them to a file first."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     done = 0
-    with open_mailbox(amqp_url, queue) as mailbox:
+    with _opened(amqp_url, queue) as mailbox:
         for letter in _chosen(mailbox, choice, limit):
             if not dry_run:
                 if keep is not None:
@@ -183,6 +184,13 @@ def discard(
                 mailbox.remove(letter)
             done += 1
     _tell("discard", "would discard" if dry_run else "discarded", queue, done, json=json, reason=reason)
+
+
+def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
+    """Open a queue of dead letters; raises Wrong for any other, whose messages are at work and no letters."""
+    if queue != UNROUTED_QUEUE and not queue.endswith(DLQ_SUFFIX):
+        raise Wrong(f"{queue} is no dead-letter queue: letters are in …{DLQ_SUFFIX} and {UNROUTED_QUEUE}")
+    return open_mailbox(amqp_url, queue)
 
 
 def _chosen(mailbox: Mailbox, choice: Choice, limit: int | None) -> Iterator[Letter]:
@@ -207,8 +215,6 @@ def _replayed(queue: str, letter: Letter) -> Publication:
     clean: Message = message.copied({**own, **record})
     if queue == UNROUTED_QUEUE:
         return Publication(REQUESTS_EXCHANGE, letter.routing_key, clean)
-    if not queue.endswith(DLQ_SUFFIX):
-        raise Wrong(f"{queue} is no dead-letter queue: letters are replayed from …{DLQ_SUFFIX} and {UNROUTED_QUEUE}")
     return Publication(RETRY_EXCHANGE, queue.removesuffix(DLQ_SUFFIX), clean)
 
 

@@ -9,7 +9,7 @@ import amqp.exceptions
 import kombu
 import kombu.exceptions
 
-from wch_common.errors import WchError
+from wch_common.errors import SettingsError, WchError
 from wch_common.redact import redact
 
 if TYPE_CHECKING:
@@ -33,15 +33,29 @@ def open_connection(url: str, name: str = "wch") -> Iterator[kombu.Connection]:
     try:
         try:
             connection.ensure_connection(max_retries=1, timeout=CONNECT_SECONDS)
-        except CONNECTION_ERRORS as error:
-            raise BrokerUnreachable(f"the broker cannot be reached: {redact(str(error), 300)}") from None
+        except (*CONNECTION_ERRORS, amqp.exceptions.AMQPError) as error:
+            raise BrokerUnreachable(connect_problem(error)) from None
         yield connection
     finally:
         connection.release()
 
 
+def connect_problem(error: Exception) -> str:
+    """Return in words why no connection could be made, without the password."""
+    if isinstance(error, amqp.exceptions.AccessRefused):
+        return "the broker refuses this user: wrong name or password, or no permission for this virtual host"
+    if isinstance(error, amqp.exceptions.NotAllowed):
+        return "the broker has no such virtual host, or this user may not use it"
+    return f"the broker cannot be reached: {redact(str(error), 300)}"
+
+
 def new_connection(url: str, name: str, *, confirm_timeout_seconds: float = 30.0) -> kombu.Connection:
-    """Return an unopened connection that publishes with confirms and does not wait for ever for one."""
+    """Return an unopened connection that publishes with confirms and does not wait for ever for one.
+
+    Raises SettingsError where the address is none.
+    """
+    if not all(one.startswith(("amqp://", "amqps://")) for one in url.split(";")):
+        raise SettingsError("the broker's address has to be like amqp://user:password@host:5672/vhost")
     return kombu.Connection(
         url,
         connect_timeout=CONNECT_SECONDS,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import amqp.exceptions
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from wch_common.edge.connection import CONNECTION_ERRORS, new_connection
+from wch_common.edge.connection import CONNECTION_ERRORS, connect_problem, new_connection
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.redact import redact
 
@@ -43,6 +43,9 @@ class ConfirmedPublisher:
         self._lock = threading.RLock()
         self._window: _Window | None = None
         self._process = os.getpid()
+        self._unreachable = ""
+        """Why no connection could be made, while nothing of the present call was sent."""
+        self._sent = False
 
     def publish(self, publications: Sequence[Publication]) -> list[PublishError | None]:
         """Publish all and return one answer each, in order: None for confirmed, or the error.
@@ -51,10 +54,13 @@ class ConfirmedPublisher:
         """
         answers: dict[int, PublishError | None] = {}
         with self._lock, contextlib.suppress(RetryError):
+            self._unreachable, self._sent = "", False
             for attempt in self._attempts():
                 with attempt:
                     self._publish_rest(publications, answers)
         late = f"the broker did not confirm within {self._timeout:g} s; the message may be there or not"
+        if self._unreachable:
+            late = f"nothing was sent within {self._timeout:g} s: {self._unreachable}"
         return [answers.get(place, Unconfirmed(late)) for place in range(len(publications))]
 
     def close(self) -> None:
@@ -72,6 +78,7 @@ class ConfirmedPublisher:
     def _publish_rest(self, publications: Sequence[Publication], answers: dict[int, PublishError | None]) -> None:
         try:
             window = self._opened()
+            self._sent = True
             for place, publication in enumerate(publications):
                 if place not in answers:
                     window.send(place, publication, answers)
@@ -113,7 +120,13 @@ class ConfirmedPublisher:
             self._window, self._process = None, os.getpid()
         if self._window is None:
             connection = new_connection(self._url, self._name)
-            connection.ensure_connection(max_retries=1, timeout=self._timeout)
+            try:
+                connection.ensure_connection(max_retries=1, timeout=self._timeout)
+            except Exception as error:
+                if not self._sent:
+                    self._unreachable = connect_problem(error)
+                raise
+            self._unreachable = ""
             self._window = _Window(connection, self._timeout)
         return self._window
 

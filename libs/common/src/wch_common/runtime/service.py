@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import psycopg
 import structlog
 import uvloop
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import OperationalError
 
 from wch_common.edge.connection import BrokerUnreachable
@@ -36,6 +37,7 @@ from wch_common.runtime.worker import HandlerStuck
 from wch_common.settings import ServiceSettings, load_settings, masked
 from wch_common.store.migrate import MigrationSet, migrate
 from wch_common.store.store import Store
+from wch_common.tasks import ended
 from wch_common.topology import Topology, WorkQueue
 
 if TYPE_CHECKING:
@@ -76,6 +78,11 @@ class Platform(Generic[SettingsT]):
 
     async def open_store(self, url: str, migrations: Sequence[MigrationSet] = ()) -> Store:
         """Migrate the service's schema, connect, and use it for parking; it is closed at the end."""
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:
+            text = "WCH_DATABASE_URL: must be an address like postgresql://user:password@host:5432/database"
+            raise SettingsError(text) from None
         await self._until_database_answers(lambda: asyncio.to_thread(migrate, url, self.service, migrations))
         timeout = self.settings.confirm_timeout_seconds
         self.store = Store(url, self.service, self.publisher, confirm_timeout_seconds=timeout)
@@ -152,8 +159,8 @@ class Service(Generic[SettingsT]):
         """Run until stopped; returns the exit code."""
         async with AsyncExitStack() as resources:
             try:
-                await self._start(resources)
-                await self._until_stopped()
+                if await self._started(resources):
+                    await self._until_stopped()
             except HandlerStuck as error:
                 log.error("service_failed", error=error_text(error))
                 # Its thread cannot be ended, and an orderly exit would wait for it.
@@ -168,6 +175,17 @@ class Service(Generic[SettingsT]):
                 await self._stop()
         log.info("stopped")
         return 0
+
+    async def _started(self, resources: AsyncExitStack) -> bool:
+        """Start; False where the stop came first, as it may while the broker or the database is away."""
+        starting, stop = asyncio.create_task(self._start(resources)), asyncio.create_task(self.stop_requested.wait())
+        await asyncio.wait((starting, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if starting.done():
+            starting.result()
+            return True
+        await ended((starting,))
+        return False
 
     async def _start(self, resources: AsyncExitStack) -> None:
         platform = Platform(self.name, self._settings, self._metrics, self._publisher, resources)
@@ -184,7 +202,13 @@ class Service(Generic[SettingsT]):
             named = replace(job, source=platform.source)
             self._consumers.append(Consumer(named, self._consuming, settlement, metrics, self._gate))
         health = Health(self._metrics.registry, self.not_ready)
-        port = health.start(self._settings.health_host, self._settings.health_port)
+        try:
+            port = health.start(self._settings.health_host, self._settings.health_port)
+        except OSError as error:
+            where = f"{self._settings.health_host}:{self._settings.health_port}"
+            raise SettingsError(
+                f"WCH_HEALTH_HOST, WCH_HEALTH_PORT: cannot listen on {where}: {error.strerror}"
+            ) from None
         resources.callback(health.stop)
         log.info("serving_health", port=port)
         for run in (self._consuming.run, self._publishing.run, self._publisher.run, lambda: self._tick(health)):
@@ -198,7 +222,7 @@ class Service(Generic[SettingsT]):
         """Declare or look, until the broker answers; a mismatch ends the start, as waiting does not mend it."""
         url, began, failures = self._settings.amqp_url.get_secret_value(), time.monotonic(), 0
         prepare = declare if self._settings.declare_topology else look
-        while not self.stop_requested.is_set():
+        while True:
             try:
                 await asyncio.to_thread(prepare, url, topology)
             except TopologyMismatch:
@@ -282,7 +306,7 @@ class Service(Generic[SettingsT]):
             task.cancel()
         await self._consuming.close()
         await self._publishing.close()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(self._tasks)
 
 
 async def _forever(run: Callable[[], Awaitable[None]]) -> None:

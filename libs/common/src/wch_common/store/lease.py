@@ -13,6 +13,7 @@ import structlog
 
 from wch_common.errors import Interrupted, LeaseLost
 from wch_common.redact import error_text
+from wch_common.tasks import ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,8 +70,7 @@ async def held(database: Database, name: str, *, seconds: float, wait_seconds: f
     try:
         yield lease
     finally:
-        renewing.cancel()
-        await asyncio.wait((renewing,))
+        await ended((renewing,))
         with contextlib.suppress(Interrupted):
             await database.rows(_RELEASE, {"name": name, "holder": holder, "token": lease.token})
 

@@ -75,7 +75,9 @@ def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) ->
 def _engine(database_url: str) -> Engine:
     """Connect as psycopg does, which takes an address or keywords."""
     return create_engine(
-        "postgresql+psycopg://", creator=lambda: psycopg.connect(in_utf8(database_url)), poolclass=NullPool
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(in_utf8(database_url, connect_timeout="10")),
+        poolclass=NullPool,
     )
 
 

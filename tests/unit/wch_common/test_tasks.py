@@ -1,0 +1,30 @@
+"""Ending tasks, also those in which a library swallows a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+
+from wch_common.tasks import ended
+
+
+def test_a_task_that_swallows_its_first_cancellation_ends_too() -> None:
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+                if swallowed > 1:
+                    raise
+
+    async def play() -> None:
+        task = asyncio.create_task(stubborn())
+        await asyncio.sleep(0)
+        await ended((task,))
+        assert task.cancelled()
+
+    asyncio.run(asyncio.wait_for(play(), 30))
+    assert swallowed == 2
