@@ -226,6 +226,9 @@ def test_an_unrouted_request_is_replayed_once_somebody_does_it(stage: Stage) -> 
     with stage.client() as client:
         client.publish(ProductRequested(product_id=7))
     stage.await_depth("wch.unrouted", 1)
+    said = wch(stage, "dlq", "list", "wch.unrouted")
+    assert "nobody does it" in said
+    assert "sync.product.requested.v1" in said
     stage.declare(Topology((QUEUE,)))
     wch(stage, "dlq", "replay", "wch.unrouted", "--all")
     stage.await_depth("sync.product", 1)

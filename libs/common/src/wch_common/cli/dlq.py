@@ -94,7 +94,8 @@ def list_(
         return
     for group in groups:
         times = group["first"] if group["first"] == group["last"] else f"{group['first']} to {group['last']}"
-        say(f"{group['count']} × {group['kind']}  fingerprint {group['fingerprint']}  {times}  like {group['example']}")
+        cause = f"  fingerprint {group['fingerprint']}  {times}" if group["fingerprint"] else ""
+        say(f"{group['count']} × {group['kind']}{cause}  like {group['example']}")
         say(f"    {group['error']}")
     if not groups:
         say(f"{queue} is empty")
@@ -222,7 +223,9 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[Letter]] = defaultdict(list)
     for letter in letters:
         headers = letter.message.headers
-        groups[str(headers.get(wch.FINGERPRINT, "")), str(headers.get(wch.KIND, "moved by the broker"))].append(letter)
+        kind = headers.get(wch.KIND) or ("moved by the broker" if "x-death" in headers else "nobody does it")
+        cause = str(headers.get(wch.FINGERPRINT) or letter.routing_key)
+        groups[cause, str(kind)].append(letter)
     rows = []
     for (fingerprint, kind), members in sorted(groups.items(), key=lambda item: -len(item[1])):
         last = members[-1].message
@@ -231,9 +234,9 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
         rows.append(
             {
                 "count": len(members),
-                "fingerprint": fingerprint,
+                "fingerprint": fingerprint if wch.FINGERPRINT in last.headers else "",
                 "kind": kind,
-                "error": _error_line(last),
+                "error": _error_line(last) or members[-1].routing_key,
                 "first": moments[0][:19],
                 "last": moments[-1][:19],
                 "example": attributes.get("subject") or last.message_id or "",
