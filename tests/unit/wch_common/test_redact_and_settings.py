@@ -109,11 +109,12 @@ def test_one_message_names_every_missing_and_wrong_setting(clean: pytest.MonkeyP
     clean.setenv("WCH_GRAPH_VERSION", "23")
     clean.setenv("WCH_CATALOG_ITEM_ID", "item")
     clean.setenv("WCH_SYNC_PRODUCT_TRIES", "-1")
+    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "0,-1")
     with pytest.raises(SettingsError) as caught:
         load_settings(SyncSettings)
     text = str(caught.value)
     wanted = "AMQP_URL DATABASE_URL SHOP_URL SHOP_CONSUMER_KEY SHOP_CONSUMER_SECRET GRAPH_TOKEN CATALOG_ID HEALTH_PORT"
-    wanted += " LOG_LEVEL GRAPH_VERSION CATALOG_ITEM_ID SYNC_PRODUCT_TRIES"
+    wanted += " LOG_LEVEL GRAPH_VERSION CATALOG_ITEM_ID SYNC_PRODUCT_TRIES SYNC_PRODUCT_RUNGS"
     assert [name for name in wanted.split() if f"WCH_{name}:" not in text] == []
 
 
@@ -142,5 +143,5 @@ def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5))
     assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
     clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
-    with pytest.raises(SettingsError, match="SYNC_PRODUCT"):
-        load_settings(ServiceSettings).policy("sync.product", QueuePolicy())
+    with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_RUNGS: .*rising order"):
+        load_settings(ServiceSettings)

@@ -8,18 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from wch_common.errors import FieldError, SettingsError
-from wch_common.policy import Batching
+from wch_common.policy import Batching, QueuePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic.fields import FieldInfo
 
-    from wch_common.policy import QueuePolicy
 
 PREFIX = "WCH_"
 _QUEUE_SETTING = re.compile(
@@ -38,6 +37,13 @@ class QueueSettings(BaseModel):
     time_limit: Annotated[float, Field(gt=0, le=1500)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=5000)] | None = None
     batch_window: Annotated[float, Field(ge=0)] | None = None
+
+    @field_validator("rungs")
+    @classmethod
+    def _rising(cls, rungs: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if rungs is not None:
+            QueuePolicy(rungs=rungs)
+        return rungs
 
 
 class ServiceSettings(BaseSettings):

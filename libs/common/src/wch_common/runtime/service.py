@@ -167,7 +167,7 @@ class Service(Generic[SettingsT]):
                 os._exit(1)
             except WchError as error:
                 log.error("service_failed", error=error_text(error))
-                return 1
+                return 2 if isinstance(error, SettingsError) else 1
             except Exception as error:
                 log.exception("service_failed", error=f"{type(error).__name__}: {error_text(error)}")
                 return 1
