@@ -25,13 +25,12 @@ down: install ## Stop what the demo left running
 check: develop ## Style, types, import boundaries, dependencies, manifests, migrations
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
-	@$(BIN)/mypy $(CODE)
-	@$(BIN)/lint-imports > /dev/null || $(BIN)/lint-imports
+	@MYPYPATH=$$(echo services/*/src | tr ' ' :) $(BIN)/mypy $(CODE)
 	@$(BIN)/python deploy/kubernetes/check.py
 	@for package in libs/common services/* simulators deploy/local; do \
 		(cd $$package && $(CURDIR)/$(BIN)/deptry src > $(CURDIR)/.venv/deptry.log 2>&1) || { cat .venv/deptry.log; exit 1; }; \
 	done
-	@$(BIN)/python -m pytest -q tests/architecture/test_migrations.py
+	@$(BIN)/python -m pytest -q tests/architecture
 	@echo "style, types, boundaries, dependencies, manifests and migrations are as they should be"
 
 test: develop ## Run every test, against a real broker and a real database

@@ -1,4 +1,4 @@
-"""The migrations of every service end with the tables its code describes; `make check` runs this file by itself."""
+"""The migrations of every service end with the tables its code describes."""
 
 from __future__ import annotations
 
