@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 3
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
-.PHONY: help install develop demo down check test scale contracts
+.PHONY: help install develop demo down up check test scale contracts
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -21,6 +21,9 @@ demo: install ## See a real job run, from nothing (leaves it running)
 
 down: install ## Stop what the demo left running
 	@$(BIN)/python -m wch_local.demo down
+
+up: ## Run broker, database, simulators and every service in Docker (stop with ctrl-c)
+	@docker compose -f deploy/compose.yaml $(addprefix -f ,$(wildcard deploy/compose/*.yaml)) --profile simulators up --build
 
 check: develop ## Style, types, import boundaries, dependencies, manifests, migrations
 	@$(BIN)/ruff format --check -q .

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -373,3 +375,30 @@ def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) 
     assert {type(error) for _, error in failures} == {Refused}
     kept = [str(letter.message.message_id) for letter in stage.letters("demo.thing")]
     assert sorted(kept) == sorted(safe)
+
+
+@pytest.mark.scale
+def test_a_service_started_and_stopped_again_and_again_under_load_loses_nothing_and_leaks_nothing(stage: Stage) -> None:
+    times, events = (100, 20_000) if os.environ.get("WCH_TEST_SCALE") == "full" else (12, 2_000)
+    handled: set[int] = set()
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        await asyncio.sleep(0.002)
+        handled.add(event.data.number)
+
+    # Each stop is a redelivery on RabbitMQ before 4.3: more of them than a process may end with are no crash.
+    job = Job.for_each(thing_queue(), {ThingRequested: handle})
+    stage.declare(Topology((job.queue,)))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(events))
+    for _ in range(times):
+        before = len(handled)
+        running = stage.start_job(job)
+        eventually(partial(lambda count: len(handled) > count or len(handled) == events, before), "it works")
+        assert running.stop() == 0
+    running = stage.start_job(job)
+    eventually(lambda: len(handled) + stage.depth("demo.thing.dlq") >= events, seconds=120)
+    running.stop()
+    assert handled == set(range(events))
+    assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0
+    assert [one.name for one in threading.enumerate() if one.name == "health"] == []

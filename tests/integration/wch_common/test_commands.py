@@ -17,7 +17,7 @@ from support.waiting import eventually
 from wch_common.definitions import producer_permissions
 from wch_common.drift import differences
 from wch_common.edge.declare import declare, look
-from wch_common.edge.letters import NoSuchQueue, open_mailbox
+from wch_common.edge.letters import Letter, NoSuchQueue, open_mailbox
 from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.envelope import STRUCTURED
 from wch_common.errors import PublishError, Refused, TopologyMismatch
@@ -35,6 +35,10 @@ from wch_common.topology import Topology, WorkQueue
 from wch_sync.topology import TOPOLOGY
 
 QUEUE = WorkQueue("sync.product", (ProductRequested,), policy=QueuePolicy(rungs=(0.2,), tries=1))
+
+
+def kind_of(letter: Letter) -> object:
+    return letter.message.headers["wch-error-kind"]
 
 
 def dead_letters(stage: Stage, count: int) -> list[int]:
@@ -81,9 +85,12 @@ def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
 
 def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew(stage: Stage) -> None:
     handled = dead_letters(stage, 6)
-    assert "would replay 3 letters" in wch(
-        stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run"
-    )
+    said = wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
+    ids = {str(one.message.message_id) for one in stage.letters("sync.product.dlq") if kind_of(one) == "rejected"}
+    assert "would replay 3 letters" in said
+    assert all(id_ in said for id_ in ids), "a dry run tells which"
+    told = as_json(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
+    assert (set(told["ids"]), told["dry_run"]) == (ids, True)
     assert stage.depth("sync.product.dlq") == 6
     wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected")
     stage.await_depth("sync.product.dlq", 3)
@@ -94,6 +101,8 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     stage.await_depth("sync.product.dlq", 2)
     (group,) = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert "replayed 0 letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
+    assert "has no such letter: nobody" in wch(stage, "dlq", "replay", "sync.product.dlq", "--id", "nobody", code=1)
+    assert "it is one of expired_waiting" in wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "x", code=1)
     assert "replayed 2 letters" in wch(
         stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", group["fingerprint"]
     )
@@ -118,6 +127,7 @@ def test_a_replayed_letter_that_fails_again_says_how_often_it_was_replayed(stage
 def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_path: Path) -> None:
     dead_letters(stage, 4)
     assert "--reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", code=2)
+    assert "say in --reason why" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1)
     file = tmp_path / "kept.jsonl"
     words = ("dlq", "discard", "sync.product.dlq", "--kind", "rejected", "--reason", "a test", "--keep", str(file))
     assert as_json(stage, *words, "--dry-run")["letters"] == 2
@@ -256,8 +266,10 @@ def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Sta
     assert "does not exist" in wch(stage, "topology", "check", code=1)
     wch(stage, "topology", "apply", "--dry-run")
     assert "does not exist" in wch(stage, "topology", "check", code=1), "a dry run changes nothing"
-    wch(stage, "topology", "apply")
-    wch(stage, "topology", "apply")
+    assert "(0 were there)" in wch(stage, "topology", "apply")
+    stage.delete_queue("sync.product.dlq")
+    assert "created 1 exchanges and queues" in wch(stage, "topology", "apply")
+    assert "created 0 exchanges and queues" in wch(stage, "topology", "apply")
     assert as_json(stage, "topology", "check") == []
     with stage.broker.api as api:
         api.delete(f"/bindings/{stage.vhost}/e/wch.retry/q/sync.product/sync.product").raise_for_status()
@@ -498,7 +510,66 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:
     findings = json.loads(wch(stage, "doctor", "--json", code=1))
     assert any("does not exist" in finding["detail"] for finding in findings)
     stage.declare(TOPOLOGY)
-    wch(stage, "doctor")
+    assert "no consumer, 0 messages: does its service run" in wch(stage, "doctor", code=1)
+
+    async def handle(_event: Event[ProductRequested]) -> None: ...
+
+    stage.start_job(Job.for_each(WorkQueue("sync.product", (ProductRequested,)), {ProductRequested: handle}))
+    eventually(lambda: as_json(stage, "queues", "list")[0]["consumers"] == 1)
+    assert "1 consumer, 0 messages" in wch(stage, "doctor")
     text = wch(stage, "doctor", code=1, WCH_AMQP_URL="amqp://user:hidden@127.0.0.1:1/x")
     assert "cannot be reached" in text
     assert "hidden" not in text
+
+
+def test_of_several_nodes_any_that_answers_is_asked(stage: Stage) -> None:
+    stage.declare(TOPOLOGY)
+    nowhere = "amqp://user:hidden@127.0.0.1:1/x"
+    assert as_json(stage, "topology", "check") == []
+    user = stage.url.partition("@")[0]
+    both = f"{user}@127.0.0.1:1/{stage.vhost};{stage.url}"
+    assert "the whole topology" in wch(stage, "topology", "check", WCH_AMQP_URL=both)
+    said = wch(stage, "topology", "check", code=1, WCH_AMQP_URL=f"{nowhere};{nowhere}")
+    assert said.count("127.0.0.1:10001") == 2
+    assert "hidden" not in said
+
+
+def test_permissions_are_imported_as_they_are_shown(stage: Stage) -> None:
+    words = ("topology", "show", "--as", "permissions", "--user", "imported", "--vhost", stage.vhost)
+    shown = json.loads(wch(stage, *words))
+    with stage.broker.api as api:
+        api.put("/users/imported", json={"password": "imported", "tags": ""}).raise_for_status()
+        try:
+            api.post("/definitions", json=shown).raise_for_status()
+            (row,) = api.get("/users/imported/permissions").json()
+            assert row["configure"] == "^$"
+            topics = {row["exchange"] for row in api.get("/users/imported/topic-permissions").json()}
+            assert topics == {"wch.retry", "wch.dead", "wch.facts"}
+        finally:
+            api.delete("/users/imported")
+
+
+def test_an_event_is_checked_for_programs_and_for_people(stage: Stage, tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    body = {"specversion": "1.0", "id": "1", "source": "/t", "type": "sync.product.requested.v1"}
+    file.write_text(json.dumps(body | {"data": {"product_id": 7}}))
+    assert as_json(stage, "events", "check", str(file)) == {"ok": True, "type": body["type"], "id": "1"}
+    file.write_text(json.dumps(body | {"data": {"product_id": "x"}}))
+    told = json.loads(wch(stage, "events", "check", str(file), "--json", code=1))
+    assert (told["ok"], told["kind"]) == (False, "invalid_data")
+    assert told["fields"][0]["field"] == "data.product_id"
+    said = wch(stage, "events", "check", str(file), code=1)
+    assert said.count("data.product_id") == 1
+
+
+def test_what_is_installed_is_told(stage: Stage) -> None:
+    said = wch(stage, "--version")
+    assert "wch-common 0." in said
+    assert "wch-sync 0." in said
+
+
+def test_a_letter_is_shown_on_lines_that_are_not_broken_for_a_pipe(stage: Stage) -> None:
+    stage.declare(Topology((QUEUE,)))
+    long = "x" * 400
+    stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1", {"wch-error-message": long}))
+    assert long in wch(stage, "dlq", "show", "sync.product.dlq", COLUMNS="80")

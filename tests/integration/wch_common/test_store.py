@@ -323,6 +323,38 @@ def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene
     eventually(lambda: scene.stage.services[0].is_ready)
 
 
+def test_more_handlers_than_connections_wait_their_turn_and_spend_no_try(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pool that has nothing to lend within its time is an interruption, no failure of the event."""
+    monkeypatch.setattr("wch_common.store.database._POOL_SECONDS", 0.2)
+    release, attempts, waited = threading.Event(), [], []
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        attempts.append(event.attempt)
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        await record(event, tx)
+
+    running = scene.start(handle, concurrency=8)
+    probe = running.service._gate._probe
+    assert probe is not None
+
+    async def counted() -> None:
+        waited.append(1)
+        await probe()
+
+    monkeypatch.setattr(running.service._gate, "_probe", counted)
+    with scene.stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(20))
+    eventually(lambda: len(attempts) == 5, "every connection is lent")
+    eventually(lambda: len(waited) >= 2, "the others were refused one, and so was the gate's probe")
+    release.set()
+    eventually(lambda: scene.effects() == list(range(20)), seconds=60)
+    assert set(attempts) == {1}
+    assert scene.stage.depth("demo.thing.dlq") == 0
+
+
 def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene: Scene) -> None:
     """Crash after the commit, before the relay: the row is swept once the dead process's lease is over."""
     migrate(scene.url, "demo", [])

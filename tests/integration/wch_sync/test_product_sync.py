@@ -222,7 +222,7 @@ def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refus
     sync.request(7, shop="south")
     sync.request(7, shop="east")
     (letter,) = sync.stage.await_letters("sync.product.dlq")
-    assert letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here"
+    assert letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here: north, south"
     eventually(lambda: "2" in sync.graph.catalogs)
     assert "1" not in sync.graph.catalogs
 

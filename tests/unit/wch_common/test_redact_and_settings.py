@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from wch_common.errors import SettingsError
 from wch_common.policy import Batching, QueuePolicy
 from wch_common.redact import redact, redact_trace
-from wch_common.settings import ServiceSettings, load_settings, masked
+from wch_common.settings import ServiceSettings, load_settings, masked, unknown_settings
 from wch_sync.settings import SyncSettings
 
 
@@ -144,4 +144,27 @@ def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
     clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
     with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_RUNGS: .*rising order"):
+        load_settings(ServiceSettings)
+
+
+def test_a_misspelt_setting_is_told_with_the_name_that_was_meant(clean: pytest.MonkeyPatch) -> None:
+    for name in (
+        "WCH_LOG_LEVLE",
+        "WCH_SYNC_PRODUCT_RUNGS",
+        "WCH_SYNC_PRODUKT_RUNGS",
+        "WCH_DEMO_X",
+        "WCH_AMQP_URL_FILE",
+    ):
+        clean.setenv(name, "1")
+    for link in ("WCH_SYNC_SERVICE_HOST", "WCH_SYNC_PORT_8080_TCP_ADDR", "WCH_SYNC_PORT"):
+        clean.setenv(link, "10.0.0.1")
+    assert unknown_settings(SyncSettings, ["sync.product"]) == [
+        "WCH_LOG_LEVLE: nothing here reads it; is WCH_LOG_LEVEL meant?",
+        "WCH_SYNC_PRODUKT_RUNGS: nothing here reads it",
+    ]
+
+
+def test_a_needed_setting_that_was_misspelt_is_named_beside_it(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("WCH_AMQP_ULR", "amqp://h")
+    with pytest.raises(SettingsError, match=r"(?s)WCH_AMQP_URL: is missing.*WCH_AMQP_ULR: .*is WCH_AMQP_URL meant"):
         load_settings(ServiceSettings)

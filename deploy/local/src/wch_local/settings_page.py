@@ -28,6 +28,39 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. Defaults ar
 """
 
 
+_FILE = """A file of several shops (`WCH_SHOPS_FILE`) holds an object of them by name, which events give in `shop`:
+
+```json
+{
+  "north": {
+    "url": "https://north.example",
+    "consumer_key": "ck_…",
+    "consumer_secret": "cs_…",
+    "graph_url": "https://graph.facebook.com",
+    "graph_version": "v23.0",
+    "graph_token": "…",
+    "catalog_id": "…",
+    "brand": "North",
+    "item_id": "wc_{id}"
+  }
+}
+```
+
+The last two may be left out.
+"""
+
+_TOOLS = """## `wch`, the demo and the tests
+
+| setting | meaning |
+|---|---|
+| `WCH_AMQP_URL`, `WCH_DATABASE_URL` | as above, for `wch` |
+| `WCH_MANAGEMENT_URL` | the broker's management API, for `wch`; 10,000 ports above AMQP if not set |
+| `WCH_RABBITMQ_ROOT` | where the demo and the tests take RabbitMQ from: a system's root, or a folder made by debootstrap |
+| `WCH_DEMO_AMQP_URL`, `WCH_DEMO_DATABASE_URL` | servers the demo uses instead of its own |
+| `WCH_TEST_AMQP_URL`, `WCH_TEST_DATABASE_URL` | servers the tests use instead of their own |
+"""
+
+
 def page() -> str:
     """Return the whole page."""
     parts = [
@@ -39,10 +72,11 @@ def page() -> str:
         *_section("Every service", ServiceSettings, ()),
         _QUEUE,
         *_section("Services that talk to shops", ShopSettings, ServiceSettings.model_fields),
+        _FILE,
     ]
     for found in sorted(entry_points(group="wch.settings"), key=lambda found: found.name):
         parts += _section(found.name, found.load(), {**ShopSettings.model_fields, **ServiceSettings.model_fields})
-    return "\n".join(parts).rstrip() + "\n"
+    return "\n".join([*parts, _TOOLS]).rstrip() + "\n"
 
 
 def _section(title: str, model: Any, known: Any) -> Iterator[str]:  # noqa: ANN401 - any settings model
@@ -56,6 +90,8 @@ def _section(title: str, model: Any, known: Any) -> Iterator[str]:  # noqa: ANN4
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**needed**"
+    if field.validate_default and field.default is None:
+        return "**needed** without `WCH_SHOPS_FILE`"
     return f"`{field.default}`" if field.default not in (None, "") else ""
 
 

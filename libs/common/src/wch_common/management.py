@@ -21,22 +21,27 @@ class ManagementUnreachable(WchError):
     """The management API does not answer, or refuses this user."""
 
 
-def management_address(amqp_url: str) -> str:
-    """Return where the management API is by default: 10,000 ports above AMQP."""
-    parts = urlsplit(amqp_url.split(";", maxsplit=1)[0])
-    return f"http://{parts.hostname}:{(parts.port or _DEFAULT_AMQP_PORT) + _OFFSET}"
+def management_addresses(amqp_url: str) -> list[str]:
+    """Return where the management API of each node is by default: 10,000 ports above AMQP."""
+    nodes = [urlsplit(one) for one in amqp_url.split(";")]
+    return [f"http://{node.hostname}:{(node.port or _DEFAULT_AMQP_PORT) + _OFFSET}" for node in nodes]
 
 
 class Management:
-    """The management API of one virtual host, with the user of the AMQP address."""
+    """The management API of one virtual host, with the user of the AMQP address; of several nodes, any that answers."""
 
     def __init__(self, amqp_url: str, management_url: str | None = None) -> None:
         parts = urlsplit(amqp_url.split(";", maxsplit=1)[0])
         self.vhost = unquote(parts.path[1:]) or "/"
         user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
-        self.address = (management_url or management_address(amqp_url)).rstrip("/")
-        self._client = httpx.Client(base_url=f"{self.address}/api", auth=(user, password), timeout=15)
+        self._addresses = [management_url.rstrip("/")] if management_url else management_addresses(amqp_url)
+        self._client = httpx.Client(auth=(user, password), timeout=15)
         self._at = quote(self.vhost, safe="")
+
+    @property
+    def address(self) -> str:
+        """The node that is asked."""
+        return self._addresses[0]
 
     def overview(self) -> dict[str, Any]:
         """Return the broker's version and totals."""
@@ -81,9 +86,14 @@ class Management:
         return response.json()
 
     def _ask(self, path: str) -> httpx.Response:
-        try:
-            return self._client.get(path)
-        except httpx.TransportError as error:
-            raise ManagementUnreachable(
-                f"the management API at {self.address} does not answer ({error_text(error)}); set WCH_MANAGEMENT_URL"
-            ) from None
+        """Ask the first node that answers, and stay with it."""
+        failures = []
+        for address in tuple(self._addresses):
+            try:
+                return self._client.get(f"{self.address}/api{path}")
+            except httpx.TransportError as error:
+                failures.append(f"{address} ({error_text(error)})")
+                self._addresses.append(self._addresses.pop(0))
+        raise ManagementUnreachable(
+            f"the management API does not answer at {', '.join(failures)}; set WCH_MANAGEMENT_URL"
+        ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from dataclasses import replace
@@ -15,7 +16,7 @@ from wch_common.errors import FieldError, SettingsError
 from wch_common.policy import Batching, QueuePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from pydantic.fields import FieldInfo
 
@@ -118,8 +119,34 @@ def load_settings(model: type[S]) -> S:
     try:
         return model()
     except ValidationError as error:
-        lines = "\n".join(f"  {problem}" for problem in _problems(model, error))
+        found = [*map(str, _problems(model, error)), *unknown_settings(model, near_only=True)]
+        lines = "\n".join(f"  {problem}" for problem in found)
         raise SettingsError(f"these settings are missing or wrong:\n{lines}") from None
+
+
+# Read by `wch`, the demo and the tests, which may share an environment with a service.
+_OTHERS = frozenset({"WCH_MANAGEMENT_URL", "WCH_RABBITMQ_ROOT"})
+_OTHERS_PREFIXES = ("WCH_DEMO_", "WCH_TEST_")
+# What Kubernetes sets in every pod for a Service whose name begins with `wch-`.
+_SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
+
+
+def unknown_settings(model: type[BaseSettings], queues: Iterable[str] = (), *, near_only: bool = False) -> list[str]:
+    """Return, in words, which WCH_ variables nothing here reads; with `near_only` those that look like a known name."""
+    known = {PREFIX + name.upper() for name in model.model_fields if name != "queues"}
+    known |= {f"{name}_FILE" for name in known}
+    own = {queue.upper().replace(".", "_") for queue in queues}
+    found = []
+    for variable in sorted(os.environ):
+        if not variable.startswith(PREFIX) or variable in known | _OTHERS or variable.startswith(_OTHERS_PREFIXES):
+            continue
+        match = _QUEUE_SETTING.match(variable)
+        if _SERVICE_LINK.search(variable) or (match and (near_only or match["queue"] in own)):
+            continue
+        near = difflib.get_close_matches(variable, known, 1, 0.85)
+        if near or not near_only:
+            found.append(f"{variable}: nothing here reads it" + (f"; is {near[0]} meant?" if near else ""))
+    return found
 
 
 class _FileValues(PydanticBaseSettingsSource):

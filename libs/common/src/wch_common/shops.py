@@ -17,7 +17,6 @@ from pydantic import (
     field_validator,
 )
 
-from wch_common.errors import SettingsError
 from wch_common.outcome import Reject
 from wch_common.settings import ServiceSettings
 
@@ -47,6 +46,9 @@ class ShopSettings(ServiceSettings):
     shops_file: Path | None = Field(
         None, description="JSON file of several shops by name, instead of the settings below"
     )
+    shop_name: str = Field(
+        "", description="Its name, where events name it in `shop`; without one, events must not name a shop"
+    )
     shop_url: HttpUrl | None = Field(
         None, validate_default=True, description="The shop's address, like https://shop.example"
     )
@@ -67,11 +69,19 @@ class ShopSettings(ServiceSettings):
         "wc_{id}", description="How items are named in the catalog, from {id} and {sku}; never change it later"
     )
 
+    @field_validator("shops_file")
+    @classmethod
+    def _holds_shops(cls, value: Path | None) -> Path | None:
+        """Name what is wrong in the file together with every other wrong setting."""
+        if value is not None:
+            _read(value)
+        return value
+
     @field_validator("shop_url", "shop_consumer_key", "shop_consumer_secret", "graph_token", "catalog_id")
     @classmethod
     def _is_given(cls, value: object, info: ValidationInfo) -> object:
-        """One shop needs all of its settings."""
-        if value is None and info.data.get("shops_file") is None:
+        """One shop needs all of its settings; a file that is wrong, and so absent here, is still what was meant."""
+        if value is None and info.data.get("shops_file", ...) is None:
             description = cls.model_fields[info.field_name or ""].description
             raise ValueError(f"is missing (or WCH_SHOPS_FILE for several shops). {description}")
         return value
@@ -88,7 +98,7 @@ class ShopSettings(ServiceSettings):
         return value
 
     def shops(self) -> Shops:
-        """Return the shops; raises SettingsError where the file is wrong."""
+        """Return the shops."""
         if self.shops_file is not None:
             return Shops(_read(self.shops_file))
         values = {
@@ -102,7 +112,7 @@ class ShopSettings(ServiceSettings):
             "brand": self.catalog_brand,
             "item_id": self.catalog_item_id,
         }
-        return Shops({"": Shop.model_validate(values)})
+        return Shops({self.shop_name: Shop.model_validate(values)})
 
 
 class Shops:
@@ -112,21 +122,30 @@ class Shops:
         self._shops = dict(shops)
 
     def named(self, name: str | None) -> Shop:
-        """Return the event's shop (the only one, if there is one and it has no name); raises Reject for an unknown one."""
-        if len(self._shops) == 1 and (name is None or "" in self._shops):
+        """Return the event's shop, the only one for an event that names none; raises Reject for one not configured here."""
+        if name is None and len(self._shops) == 1:
             return next(iter(self._shops.values()))
         if name is None:
             raise Reject("the event names no shop, and there are several: set its attribute `shop`")
         if name not in self._shops:
-            raise Reject(f"the shop {name!r} is not configured here")
+            # One shop's products must not be looked up in another, where the same ids are other things.
+            known = ", ".join(sorted(filter(None, self._shops))) or "the only shop has no name (WCH_SHOP_NAME)"
+            raise Reject(f"the shop {name!r} is not configured here: {known}")
         return self._shops[name]
 
 
 def _read(path: Path) -> dict[str, Shop]:
+    """Read a file of shops; raises ValueError naming every wrong field."""
     try:
-        return TypeAdapter(dict[str, Shop]).validate_json(path.read_bytes())
+        shops = TypeAdapter(dict[str, Shop]).validate_json(path.read_bytes())
     except OSError as error:
-        raise SettingsError(f"WCH_SHOPS_FILE names a file that cannot be read: {error.strerror}") from None
+        raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
-        raise SettingsError("WCH_SHOPS_FILE is wrong:\n" + "\n".join(lines)) from None
+        places = [
+            f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}"
+            for item in error.errors(include_input=False)
+        ]
+        raise ValueError("is wrong: " + "; ".join(places)) from None
+    if not shops:
+        raise ValueError("is wrong: it holds no shop")
+    return shops

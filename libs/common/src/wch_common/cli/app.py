@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -14,7 +15,6 @@ from wch_common.errors import WchError
 
 app = typer.Typer(
     name="wch",
-    help="Operate WCH Jobs. Every command takes --help; most take --json.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -24,6 +24,24 @@ app.add_typer(topology.app, name="topology")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(queues.app, name="queues")
 app.command(name="doctor")(doctor.doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        installed = ["wch-common", *sorted(f"wch-{one.name}" for one in entry_points(group="wch.topology"))]
+        print("\n".join(f"{name} {version(name)}" for name in installed))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print what is installed.")
+    ] = False,
+) -> None:
+    """Operate WCH Jobs. Every command takes --help; most take --json."""
+
+
 for found in entry_points(group="wch.cli"):
     app.add_typer(found.load(), name=found.name)
 

@@ -25,7 +25,7 @@ from wch_common.message import Message, Publication
 from wch_common.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTED_QUEUE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
 app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
@@ -38,6 +38,7 @@ All = Annotated[bool, typer.Option("--all", help="Every letter that is there now
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
 
 _PEEKED = 1000
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Choice:
         """Return the choice; raises Wrong where nothing was chosen, as nobody means everything by saying nothing."""
         if not (ids or fingerprint or kind or everything):
             raise Wrong("say which letters: --id, --fingerprint, --kind, or --all")
+        if kind is not None and kind not in wch.KINDS:
+            raise Wrong(f"there is no kind {kind!r}; it is one of {', '.join(sorted(wch.KINDS))}")
         return cls(frozenset(ids or ()), fingerprint, kind, everything)
 
     def takes(self, letter: Letter) -> bool:
@@ -64,6 +67,11 @@ class Choice:
             and (self.fingerprint is None or headers.get(wch.FINGERPRINT) == self.fingerprint)
             and (self.kind is None or headers.get(wch.KIND) == self.kind)
         )
+
+    def refuse_missing(self, queue: str, done: Sequence[str]) -> None:
+        """Raise Wrong where an id was asked for that was not met."""
+        if missing := sorted(self.ids - set(done)):
+            raise Wrong(f"{queue} has no such letter: {', '.join(missing)}")
 
 
 @app.command(name="list")
@@ -119,10 +127,13 @@ def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, js
         for key, value in sorted(
             letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
         ):
-            console.print(f"[bold]{key}[/]", end=" ")
-            console.print(_readable(value), markup=False)
-        console.print("[bold]body[/]", end=" ")
-        console.print(letter.message.body.decode("utf-8", "replace"), markup=False)
+            _show_value(key, _readable(value))
+        _show_value("body", letter.message.body.decode("utf-8", "replace"))
+
+
+def _show_value(key: str, value: str) -> None:
+    console.print(f"[bold]{key}[/]", end=" ")
+    console.print(value, markup=False, soft_wrap=not console.is_terminal)
 
 
 @app.command()
@@ -140,7 +151,7 @@ def replay(
 ) -> None:
     """Send letters back to the queue they failed in, with their tries begun anew; it reaches that queue only."""
     choice = Choice.of(ids, fingerprint, kind, everything)
-    done = 0
+    done: list[str] = []
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
     with _opened(amqp_url, queue) as mailbox:
         for letter in _chosen(mailbox, choice, limit):
@@ -148,14 +159,15 @@ def replay(
                 (error,) = publisher.publish([_replayed(queue, letter)])
                 if error is not None:
                     raise Wrong(
-                        f"after {done} letters, {letter.message.message_id} could not be replayed and stays: {error}"
+                        f"after {len(done)} letters, {letter.message.message_id} could not be replayed and stays: {error}"
                     )
                 # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, never a loss.
                 mailbox.remove(letter)
                 time.sleep(1 / rate)
-            done += 1
+            done.append(letter.message.message_id or "(no id)")
     publisher.close()
-    _tell("replay", "would replay" if dry_run else "replayed", queue, done, json=json)
+    _tell("replay", queue, done, dry_run=dry_run, json=json)
+    choice.refuse_missing(queue, done)
 
 
 @app.command()
@@ -176,15 +188,18 @@ def discard(
 ) -> None:
     """Remove letters for good, with a reason; --keep writes them to a file first."""
     choice = Choice.of(ids, fingerprint, kind, everything)
-    done = 0
+    if not reason.strip():
+        raise Wrong("say in --reason why nobody needs these letters")
+    done: list[str] = []
     with _opened(amqp_url, queue) as mailbox:
         for letter in _chosen(mailbox, choice, limit):
             if not dry_run:
                 if keep is not None:
                     _keep(keep, queue, letter, reason)
                 mailbox.remove(letter)
-            done += 1
-    _tell("discard", "would discard" if dry_run else "discarded", queue, done, json=json, reason=reason)
+            done.append(letter.message.message_id or "(no id)")
+    _tell("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
+    choice.refuse_missing(queue, done)
 
 
 def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
@@ -295,8 +310,17 @@ def _keep(file: Path, queue: str, letter: Letter, reason: str) -> None:
         os.fsync(out.fileno())
 
 
-def _tell(action: str, verb: str, queue: str, count: int, *, json: bool, reason: str | None = None) -> None:
+def _tell(
+    action: str, queue: str, done: Sequence[str], *, dry_run: bool, json: bool, reason: str | None = None
+) -> None:
     if json:
-        print_json({"action": action, "queue": queue, "letters": count, "by": whoami(), "reason": reason})
-    else:
-        say(f"{verb} {count} {'letter' if count == 1 else 'letters'} from {queue}")
+        record = {"action": action, "queue": queue, "letters": len(done), "ids": done, "dry_run": dry_run}
+        print_json(record | {"by": whoami(), "reason": reason})
+        return
+    verb = f"would {action}" if dry_run else f"{action}ed"
+    say(f"{verb} {len(done)} {'letter' if len(done) == 1 else 'letters'} from {queue}")
+    if dry_run:
+        for id_ in done[:_LISTED]:
+            say(f"    {id_}")
+        if len(done) > _LISTED:
+            say(f"    and {len(done) - _LISTED} more")

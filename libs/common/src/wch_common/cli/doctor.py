@@ -86,10 +86,14 @@ def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> It
     if queue is None:
         return
     consumers, waiting = queue.get("consumers", 0), queue.get("messages", 0)
-    yield name, "ok" if consumers else "warning", f"{consumers} consumers, {waiting} messages"
+    held = f"{waiting} {'message' if waiting == 1 else 'messages'}"
+    if consumers:
+        yield name, "ok", f"{consumers} {'consumer' if consumers == 1 else 'consumers'}, {held}"
+    else:
+        yield name, "error", f"no consumer, {held}: does its service run, and is it ready?"
     letters = queues.get(dlq, {}).get("messages", 0)
     if letters:
-        yield dlq, "warning", f"{letters} dead letters: `wch dlq list {dlq}`"
+        yield dlq, "warning", f"{letters} dead {'letter' if letters == 1 else 'letters'}: `wch dlq list {dlq}`"
 
 
 def _look_at_database(url: str) -> Iterator[tuple[str, str, str]]:
@@ -101,5 +105,7 @@ def _look_at_database(url: str) -> Iterator[tuple[str, str, str]]:
         return
     yield "database", "ok", f"PostgreSQL {version // 10000}"
     for row in parked_events(url):
-        what = f"{row['events']} events parked" + (f" for {row['scope']}" if row["scope"] else "")
+        what = f"{row['events']} {'event' if row['events'] == 1 else 'events'} parked" + (
+            f" for {row['scope']}" if row["scope"] else ""
+        )
         yield row["queue"], "warning", f"{what}: `wch queues parked {row['queue']}`"

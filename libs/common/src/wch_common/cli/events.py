@@ -51,15 +51,22 @@ def check(
     file: Annotated[
         Path, typer.Argument(help="A whole event as JSON (CloudEvents, structured); - reads standard input.")
     ],
+    json: AsJson = False,
 ) -> None:
     """Check an event against the contract, as a consumer would."""
     body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
         event = decode(Message(body, STRUCTURED), published_contract())
     except ContractError as error:
-        fields = "".join(f"\n  {field}" for field in error.fields)
-        raise Wrong(f"{error}{fields}") from None
-    say(f"ok: {event.type} {event.id}")
+        if json:
+            fields = [vars(field) for field in error.fields]
+            print_json({"ok": False, "kind": error.kind, "error": str(error), "fields": fields})
+            raise typer.Exit(1) from None
+        raise Wrong("".join((str(error), *(f"\n  {field}" for field in error.fields)))) from None
+    if json:
+        print_json({"ok": True, "type": event.type, "id": event.id})
+    else:
+        say(f"ok: {event.type} {event.id}")
 
 
 @app.command()

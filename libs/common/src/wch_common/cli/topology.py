@@ -12,7 +12,7 @@ import typer
 from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, print_json, print_table, say
 from wch_common.definitions import definitions, operator_manifests, producer_permissions, service_permissions
 from wch_common.drift import differences
-from wch_common.edge.declare import declare
+from wch_common.edge.declare import absent, declare
 from wch_common.management import Management
 from wch_common.settings import ToolSettings, changed_policy, load_settings
 from wch_common.topology import Topology
@@ -97,7 +97,7 @@ def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryR
         return
     if not topology.work_queues:
         raise Wrong("no service is installed here, so there is no topology to apply")
+    missing = absent(amqp_url, topology)
     declare(amqp_url, topology)
-    say(
-        f"applied: {len(topology.exchanges)} exchanges, {len(topology.queues)} queues, {len(topology.bindings)} bindings"
-    )
+    there = len(topology.exchanges) + len(topology.queues) - len(missing)
+    say(f"created {len(missing)} exchanges and queues ({there} were there), and set {len(topology.bindings)} bindings")

@@ -32,6 +32,24 @@ def declare(url: str, topology: Topology) -> None:
     )
 
 
+def absent(url: str, topology: Topology) -> list[str]:
+    """Return the names of exchanges and queues that do not exist."""
+    found = []
+    with open_connection(url, "wch topology") as connection:
+        channel = connection.channel()
+        looks = [(one.name, partial(_declare_exchange, one, passive=True)) for one in topology.exchanges]
+        looks += [(one.name, partial(_declare_queue, one, passive=True)) for one in topology.queues]
+        for name, action in looks:
+            try:
+                action(channel)
+            except amqp.exceptions.NotFound:
+                found.append(name)
+                channel = connection.channel()  # a refusal closes the channel
+            except amqp.exceptions.AccessRefused:
+                channel = connection.channel()  # it exists
+    return found
+
+
 def look(url: str, topology: Topology) -> None:
     """Look whether every exchange and queue exists, with no configure permission; raises TopologyMismatch.
 

@@ -34,7 +34,7 @@ from wch_common.runtime.consumer import Consumer
 from wch_common.runtime.gate import Gate
 from wch_common.runtime.settlement import Settlement
 from wch_common.runtime.worker import HandlerStuck
-from wch_common.settings import ServiceSettings, load_settings, masked
+from wch_common.settings import ServiceSettings, load_settings, masked, unknown_settings
 from wch_common.store.migrate import MigrationSet, migrate
 from wch_common.store.store import Store
 from wch_common.tasks import ended
@@ -190,6 +190,8 @@ class Service(Generic[SettingsT]):
     async def _start(self, resources: AsyncExitStack) -> None:
         platform = Platform(self.name, self._settings, self._metrics, self._publisher, resources)
         jobs = await self._compose(platform)
+        for unknown in unknown_settings(type(self._settings), [job.queue.name for job in jobs]):
+            log.warning("setting_unknown", detail=unknown)
         await self._prepare_topology(Topology(tuple(job.queue for job in jobs)))
         self._store = platform.store
         if platform.store is not None:

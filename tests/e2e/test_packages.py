@@ -1,0 +1,54 @@
+"""What an image holds: each package installed as a wheel, away from the checkout, with all it needs at run time."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the library and every service, installed from wheels as the Dockerfile does."""
+    target = tmp_path_factory.mktemp("image")
+    packages = [str(ROOT / "libs/common"), *(str(ROOT / "services" / name) for name in SERVICES)]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
+    subprocess.run([*command, "--target", str(target), *packages], check=True, capture_output=True, timeout=110)
+    return target
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_installed_service_has_its_migrations_and_says_what_it_needs(
+    installed: Path, service: str, database_url: str
+) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
+    environment["PYTHONPATH"] = str(installed)
+    started = [sys.executable, "-m", f"wch_{service}"]
+    done = subprocess.run(started, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "WCH_AMQP_URL: is missing" in done.stderr
+    program = (
+        f"import wch_common, wch_{service}.main as main; from wch_common.store.migrate import migrate;"
+        f"migrate({database_url!r}, {service!r}, getattr(main, 'MIGRATIONS', ()));"
+        "print(wch_common.__file__, main.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(str(installed)) == 2, "it is not the checkout that was tried"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_service_can_be_run_in_every_way(service: str) -> None:
+    """Compose and Kubernetes take each family's own file; none lists the families."""
+    assert (ROOT / f"deploy/compose/{service}.yaml").exists()
+    assert (ROOT / f"deploy/kubernetes/base/{service}/deployment.yaml").exists()
+    for listed in ("deploy/compose.yaml", "Makefile", "pyproject.toml", "deploy/Dockerfile"):
+        assert f"wch_{service}" not in (ROOT / listed).read_text()

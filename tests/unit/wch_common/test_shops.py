@@ -1,0 +1,94 @@
+"""Which shop an event means, and a file of shops that is wrong in many ways told at once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wch_common.errors import SettingsError
+from wch_common.outcome import Reject
+from wch_common.settings import load_settings
+from wch_local.settings_page import page
+from wch_sync.settings import SyncSettings
+
+ONE = {
+    "AMQP_URL": "amqp://h",
+    "DATABASE_URL": "postgresql://h/d",
+    "SHOP_URL": "https://shop.example",
+    "SHOP_CONSUMER_KEY": "k",
+    "SHOP_CONSUMER_SECRET": "s",
+    "GRAPH_TOKEN": "t",
+    "CATALOG_ID": "1",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Any:
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("WCH_"):
+            monkeypatch.delenv(name)
+
+    def set_(**values: str) -> None:
+        for name, value in values.items():
+            monkeypatch.setenv(f"WCH_{name}", value)
+
+    return set_
+
+
+def test_the_one_shop_does_no_events_of_another(environment: Any) -> None:
+    """The same product ids are other products there."""
+    environment(**ONE)
+    shops = load_settings(SyncSettings).shops()
+    assert shops.named(None).catalog_id == "1"
+    with pytest.raises(Reject, match=r"'south' is not configured here: the only shop has no name \(WCH_SHOP_NAME\)"):
+        shops.named("south")
+
+
+def test_the_one_shop_may_have_a_name(environment: Any) -> None:
+    environment(**ONE, SHOP_NAME="north")
+    shops = load_settings(SyncSettings).shops()
+    assert shops.named("north") == shops.named(None)
+    with pytest.raises(Reject, match="'south' is not configured here: north"):
+        shops.named("south")
+
+
+def test_the_file_in_the_settings_page_is_one_the_service_takes(environment: Any, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", page(), re.DOTALL)
+    file = tmp_path / "shops.json"
+    file.write_text(example)
+    environment(AMQP_URL="amqp://h", DATABASE_URL="postgresql://h/d", SHOPS_FILE=str(file))
+    shops = load_settings(SyncSettings).shops()
+    assert str(shops.named("north").url) == "https://north.example/"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"north": {"url": "x", "consumer_kye": "hunter2"}}', "north.consumer_kye"),
+        ('{"north": {"url": "x", "consumer_kye": "hunter2"}}', "north.consumer_key: Field required"),
+        ("{}", "it holds no shop"),
+        ("nonsense", "the file: Invalid JSON"),
+        (None, "cannot be read"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named_with_all_other_wrong_settings(
+    environment: Any, tmp_path: Path, text: str | None, told: str
+) -> None:
+    file = tmp_path / "shops.json"
+    if text is not None:
+        file.write_text(text)
+    environment(AMQP_URL="amqp://h", SHOPS_FILE=str(file), HEALTH_PORT="http")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(SyncSettings)
+    said = str(caught.value)
+    assert "WCH_SHOPS_FILE: " in said
+    assert told in said
+    assert "WCH_DATABASE_URL" in said
+    assert "WCH_HEALTH_PORT" in said
+    assert "WCH_SHOP_URL" not in said, "a wrong file must not ask for the settings it stands for"
+    assert "hunter2" not in said
