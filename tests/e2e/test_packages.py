@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,8 +17,12 @@ SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the library and every service, installed from wheels as the Dockerfile does."""
-    target = tmp_path_factory.mktemp("image")
-    packages = [str(ROOT / "libs/common"), *(str(ROOT / "services" / name) for name in SERVICES)]
+    target, sources = tmp_path_factory.mktemp("image"), tmp_path_factory.mktemp("sources")
+    packages = []
+    for folder in ("libs/common", *(f"services/{name}" for name in SERVICES)):
+        # A copy: what an earlier build left beside the sources would hide what is missing.
+        leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+        packages.append(str(shutil.copytree(ROOT / folder, sources / folder, ignore=leftovers)))
     command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--disable-pip-version-check"]
     subprocess.run([*command, "--target", str(target), *packages], check=True, capture_output=True, timeout=110)
     return target
