@@ -209,15 +209,12 @@ def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refus
 ) -> None:
     sync.add([product(7)])
     shop = {
-        "url": sync.shop_url,
-        "consumer_key": sync.shop.key,
-        "consumer_secret": sync.shop.secret,
-        "graph_url": sync.graph_url,
-        "graph_version": "v23.0",
-        "graph_token": sync.graph.token,
+        "woocommerce": {"url": sync.shop_url, "consumer_key": sync.shop.key, "consumer_secret": sync.shop.secret},
+        "graph": {"url": sync.graph_url, "token": sync.graph.token},
+        "another_service": {"its": "own"},
     }
     file = tmp_path / "shops.json"
-    file.write_bytes(orjson.dumps({"north": shop | {"catalog_id": "1"}, "south": shop | {"catalog_id": "2"}}))
+    file.write_bytes(orjson.dumps({"north": shop | {"catalog": {"id": "1"}}, "south": shop | {"catalog": {"id": "2"}}}))
     sync.start(shops_file=file)
     sync.request(7, shop="south")
     sync.request(7, shop="east")

@@ -44,7 +44,7 @@ def test_the_one_shop_does_no_events_of_another(environment: Any) -> None:
     """The same product ids are other products there."""
     environment(**ONE)
     shops = load_settings(SyncSettings).shops()
-    assert shops.named(None).catalog_id == "1"
+    assert shops.named(None).catalog.id == "1"
     with pytest.raises(Reject, match=r"'south' is not configured here: the only shop has no name \(WCH_SHOP_NAME\)"):
         shops.named("south")
 
@@ -63,14 +63,15 @@ def test_the_file_in_the_settings_page_is_one_the_service_takes(environment: Any
     file.write_text(example)
     environment(AMQP_URL="amqp://h", DATABASE_URL="postgresql://h/d", SHOPS_FILE=str(file))
     shops = load_settings(SyncSettings).shops()
-    assert str(shops.named("north").url) == "https://north.example/"
+    assert str(shops.named("north").woocommerce.url) == "https://north.example/"
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"north": {"url": "x", "consumer_kye": "hunter2"}}', "north.consumer_kye"),
-        ('{"north": {"url": "x", "consumer_kye": "hunter2"}}', "north.consumer_key: Field required"),
+        ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_kye"),
+        ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_key: Field required"),
+        ('{"north": {}}', "north.graph: Field required"),
         ("{}", "it holds no shop"),
         ("nonsense", "the file: Invalid JSON"),
         (None, "cannot be read"),

@@ -8,18 +8,17 @@ import pytest
 from pydantic import HttpUrl, SecretStr
 
 from wch_common.outcome import Reject
-from wch_common.shops import Shop
+from wch_common.shops import Catalog, Graph, WooCommerce
 from wch_simulators.shop import product, variation
 from wch_sync.mapping import ShopProduct, items, plain_text
+from wch_sync.settings import SyncShop
 
-SHOP = Shop(
-    url=HttpUrl("https://shop.example"),
-    consumer_key=SecretStr("k"),
-    consumer_secret=SecretStr("s"),
-    graph_url=HttpUrl("https://graph.example"),
-    graph_version="v23.0",
-    graph_token=SecretStr("t"),
-    catalog_id="1",
+SHOP = SyncShop(
+    woocommerce=WooCommerce(
+        url=HttpUrl("https://shop.example"), consumer_key=SecretStr("k"), consumer_secret=SecretStr("s")
+    ),
+    graph=Graph(token=SecretStr("t")),
+    catalog=Catalog(id="1"),
 )
 
 
@@ -130,7 +129,7 @@ def test_what_a_product_does_not_say_is_taken_from_the_next_best() -> None:
     assert short["description"] == "Short"
     (named,) = mapped(name="Tee", description="")
     assert named["description"] == "Tee"
-    branded = SHOP.model_copy(update={"brand": "House"})
+    branded = SHOP.model_copy(update={"catalog": Catalog(id="1", brand="House")})
     (item,) = items(ShopProduct.model_validate(product(7, brands=[{"name": ""}])), [], branded, "EUR")
     assert item["brand"] == "House"
 
@@ -159,7 +158,7 @@ def test_pictures_are_told_once_and_no_more_than_the_catalog_takes() -> None:
 
 
 def test_an_item_id_that_is_too_long_is_refused_with_what_to_do() -> None:
-    by_sku = SHOP.model_copy(update={"item_id": "{sku}"})
+    by_sku = SHOP.model_copy(update={"catalog": Catalog(id="1", item_id="{id}_{sku}")})
     with pytest.raises(Reject, match="shorten its SKU"):
         items(ShopProduct.model_validate(product(7, sku="x" * 101)), [], by_sku, "EUR")
 

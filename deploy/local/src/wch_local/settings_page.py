@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from wch_common.settings import PREFIX, ServiceSettings
-from wch_common.shops import ShopSettings
+from wch_common.shops import (
+    CatalogSettings,
+    GraphSettings,
+    ShopSettings,
+    WooCommerceSettings,
+    is_needed_without_file,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from pydantic.fields import FieldInfo
 
@@ -28,25 +34,18 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. Defaults ar
 """
 
 
-_FILE = """A file of several shops (`WCH_SHOPS_FILE`) holds an object of them by name, which events give in `shop`:
+_FILE = """A file of several shops (`WCH_SHOPS_FILE`) holds an object of them by name, which events give in `shop`. Each has the sections
+that the services need; what is left out has the default of the setting it stands for:
 
 ```json
 {
   "north": {
-    "url": "https://north.example",
-    "consumer_key": "ck_…",
-    "consumer_secret": "cs_…",
-    "graph_url": "https://graph.facebook.com",
-    "graph_version": "v23.0",
-    "graph_token": "…",
-    "catalog_id": "…",
-    "brand": "North",
-    "item_id": "wc_{id}"
+    "woocommerce": {"url": "https://north.example", "consumer_key": "ck_…", "consumer_secret": "cs_…"},
+    "graph": {"token": "…"},
+    "catalog": {"id": "…", "brand": "North", "item_id": "wc_{id}"}
   }
 }
 ```
-
-The last two may be left out.
 """
 
 _TOOLS = """## `wch`, the demo and the tests
@@ -61,6 +60,14 @@ _TOOLS = """## `wch`, the demo and the tests
 """
 
 
+_GROUPS: dict[str, type[ShopSettings]] = {
+    "Services that work for shops": ShopSettings,
+    "The shop's REST API": WooCommerceSettings,
+    "Meta's Graph API": GraphSettings,
+    "The catalog": CatalogSettings,
+}
+
+
 def page() -> str:
     """Return the whole page."""
     parts = [
@@ -71,16 +78,25 @@ def page() -> str:
         "",
         *_section("Every service", ServiceSettings, ()),
         _QUEUE,
-        *_section("Services that talk to shops", ShopSettings, ServiceSettings.model_fields),
-        _FILE,
     ]
+    for title, group in _GROUPS.items():
+        parts += _section(title, group, _known(group))
+        if group is ShopSettings:
+            parts.append(_FILE)
     for found in sorted(entry_points(group="wch.settings"), key=lambda found: found.name):
-        parts += _section(found.name, found.load(), {**ShopSettings.model_fields, **ServiceSettings.model_fields})
+        service = found.load()
+        also = [title for title, group in _GROUPS.items() if issubclass(service, group)]
+        parts += _section(found.name, service, _known(service), note=f"And those above under: {', '.join(also)}.")
     return "\n".join([*parts, _TOOLS]).rstrip() + "\n"
 
 
-def _section(title: str, model: Any, known: Any) -> Iterator[str]:  # noqa: ANN401 - any settings model
-    yield from (f"## {title}", "", "| setting | default | meaning |", "|---|---|---|")
+def _known(model: type[ServiceSettings]) -> set[str]:
+    """Return the settings a model has from others, which stand elsewhere on the page."""
+    return {name for base in model.__mro__[1:] for name in getattr(base, "model_fields", {})}
+
+
+def _section(title: str, model: type[ServiceSettings], known: Collection[str], note: str = "") -> Iterator[str]:
+    yield from (f"## {title}", "", *((note, "") if note else ()), "| setting | default | meaning |", "|---|---|---|")
     for name, field in model.model_fields.items():
         if name not in known and name != "queues":
             yield f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |"
@@ -90,7 +106,7 @@ def _section(title: str, model: Any, known: Any) -> Iterator[str]:  # noqa: ANN4
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**needed**"
-    if field.validate_default and field.default is None:
+    if is_needed_without_file(field):
         return "**needed** without `WCH_SHOPS_FILE`"
     return f"`{field.default}`" if field.default not in (None, "") else ""
 

@@ -18,8 +18,8 @@ from wch_common.outcome import Reject, Retry, Throttled
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.shops import Shop
     from wch_common.store.lease import Lease
+    from wch_sync.settings import SyncShop
 
 log = structlog.get_logger(__name__)
 
@@ -57,13 +57,13 @@ class Catalogs:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
         self._writers: dict[str, CatalogWriter] = {}
 
-    def of(self, shop: Shop) -> CatalogWriter:
+    def of(self, shop: SyncShop) -> CatalogWriter:
         """Return the writer of the shop's catalog."""
-        if shop.catalog_id not in self._writers:
-            self._writers[shop.catalog_id] = CatalogWriter(
+        if shop.catalog.id not in self._writers:
+            self._writers[shop.catalog.id] = CatalogWriter(
                 shop, self._client, poll_seconds=self._poll_seconds, wait_seconds=self._wait_seconds
             )
-        return self._writers[shop.catalog_id]
+        return self._writers[shop.catalog.id]
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,11 +78,11 @@ class CatalogWriter:
     # The longest a call can take effect after it was begun; a lease must outlast it.
     CALL_SECONDS = _TIMEOUT_SECONDS
 
-    def __init__(self, shop: Shop, client: httpx.AsyncClient, *, poll_seconds: float, wait_seconds: float) -> None:
+    def __init__(self, shop: SyncShop, client: httpx.AsyncClient, *, poll_seconds: float, wait_seconds: float) -> None:
         self._client = client
-        self._base = f"{str(shop.graph_url).rstrip('/')}/{shop.graph_version}/{shop.catalog_id}"
-        self._headers = {"Authorization": f"Bearer {shop.graph_token.get_secret_value()}"}
-        self._scope = f"catalog/{shop.catalog_id}"
+        self._base = f"{str(shop.graph.url).rstrip('/')}/{shop.graph.version}/{shop.catalog.id}"
+        self._headers = {"Authorization": f"Bearer {shop.graph.token.get_secret_value()}"}
+        self._scope = f"catalog/{shop.catalog.id}"
         self._breaker = Breaker(self._scope)
         self._poll_seconds = poll_seconds
         self._wait_seconds = wait_seconds

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from wch_common.runtime.job import Answer
-    from wch_common.shops import Shop, Shops
+    from wch_common.shops import Shops
     from wch_common.store.lease import Lease
     from wch_sync.catalog import BatchResult, Catalogs
     from wch_sync.ledger import Ledger
+    from wch_sync.settings import SyncShop
     from wch_sync.shop import Reading, ShopReaders
 
 log = structlog.get_logger(__name__)
@@ -71,7 +72,7 @@ class _Plan:
 class ProductSync:
     """The batch handler of `sync.product.requested`."""
 
-    def __init__(self, shops: Shops, readers: ShopReaders, catalogs: Catalogs, ledger: Ledger) -> None:
+    def __init__(self, shops: Shops[SyncShop], readers: ShopReaders, catalogs: Catalogs, ledger: Ledger) -> None:
         self._shops = shops
         self._readers = readers
         self._catalogs = catalogs
@@ -105,7 +106,7 @@ class ProductSync:
             found = dict.fromkeys(first, outcome)
         return [(event, reused.get(id(event)) or found[event.source, event.id]) for event in events]
 
-    async def _sync_shop(self, shop: Shop, events: Sequence[Requested]) -> dict[tuple[str, str], Answer]:
+    async def _sync_shop(self, shop: SyncShop, events: Sequence[Requested]) -> dict[tuple[str, str], Answer]:
         """Sync one shop's events under the lease of its catalog; the newest state wins whatever two replicas do."""
         seen = await self._ledger.seen(events)
         answers: dict[tuple[str, str], Answer] = dict.fromkeys(seen.done) | dict(seen.reused)
@@ -113,7 +114,7 @@ class ProductSync:
         if not todo:
             return answers
         async with self._ledger.lease(
-            shop.catalog_id, seconds=_LEASE_SECONDS, wait_seconds=_LEASE_WAIT_SECONDS
+            shop.catalog.id, seconds=_LEASE_SECONDS, wait_seconds=_LEASE_WAIT_SECONDS
         ) as lease:
             if lease is None:
                 busy = Throttled("another replica works on the catalog", scope="", after=_BUSY_PAUSE_SECONDS)
@@ -121,14 +122,16 @@ class ProductSync:
             failed = await self._sync_products(shop, lease, todo)
         return answers | {(event.source, event.id): failed.get(event.data.product_id) for event in todo}
 
-    async def _sync_products(self, shop: Shop, lease: Lease, events: Sequence[Requested]) -> Mapping[int, Exception]:
+    async def _sync_products(
+        self, shop: SyncShop, lease: Lease, events: Sequence[Requested]
+    ) -> Mapping[int, Exception]:
         """Read, map, send, and commit the outcome; returns the products that failed, each with its outcome."""
         wanted = {event.data.product_id for event in events}
-        taken_over = await self._ledger.under_way(shop.catalog_id, _MOST_TAKEN_OVER)
+        taken_over = await self._ledger.under_way(shop.catalog.id, _MOST_TAKEN_OVER)
         reader = self._readers.of(shop)
         reading = await reader.read(wanted | taken_over, within_seconds=_READING_SECONDS)
         plan = await self._plan(shop, reading, await reader.currency())
-        await self._ledger.begin(shop.catalog_id, plan.sends, lease)
+        await self._ledger.begin(shop.catalog.id, plan.sends, lease)
         result = await self._catalogs.of(shop).send(plan.requests, lease, within_seconds=_SENDING_SECONDS)
         outcome, failed = _judge(plan, result)
         outcome.product_of = {id_: reading.parents.get(id_, id_) for id_ in wanted}
@@ -138,7 +141,7 @@ class ProductSync:
         done = [event for event in events if event.data.product_id not in failed_asked]
         # A product that could not be read stays under way; so does one whose call may still take effect.
         settled = set(plan.sends) - {plan.product_of[item] for item in result.unknown}
-        await self._ledger.finish(shop.catalog_id, lease, outcome, settled=settled, done=done)
+        await self._ledger.finish(shop.catalog.id, lease, outcome, settled=settled, done=done)
         log.info(
             "products_synced",
             done=len(done),
@@ -148,9 +151,9 @@ class ProductSync:
         )
         return failed_asked
 
-    async def _plan(self, shop: Shop, reading: Reading, currency: str) -> _Plan:
+    async def _plan(self, shop: SyncShop, reading: Reading, currency: str) -> _Plan:
         plan = _Plan(failed=dict(reading.failed))
-        before = await self._ledger.sent(shop.catalog_id, [*reading.found, *reading.gone])
+        before = await self._ledger.sent(shop.catalog.id, [*reading.found, *reading.gone])
         for id_ in reading.gone:
             plan.add(id_, [], before.get(id_, set()) | {item_id(ShopProduct(id=id_), shop)})
         for id_, (product, variations) in reading.found.items():

@@ -14,7 +14,7 @@ from wch_common.outcome import Reject
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.shops import Shop
+    from wch_sync.settings import SyncShop
 
 _TITLE, _DESCRIPTION, _ITEM_ID, _MOST_IMAGES = 100, 5000, 100, 20
 _NO_DECIMALS = frozenset({"JPY", "KRW", "CLP", "VND", "ISK", "HUF", "TWD", "UGX", "XAF", "XOF", "PYG"})
@@ -84,7 +84,9 @@ class ShopProduct(_Loose):
         return self.status == "publish" and self.type != "grouped"
 
 
-def items(product: ShopProduct, variations: Sequence[ShopProduct], shop: Shop, currency: str) -> list[dict[str, Any]]:
+def items(
+    product: ShopProduct, variations: Sequence[ShopProduct], shop: SyncShop, currency: str
+) -> list[dict[str, Any]]:
     """Return the catalog items of a product: itself, or one for each published variation, grouped under it.
 
     Raises Reject with what the shop has to mend.
@@ -98,15 +100,15 @@ def items(product: ShopProduct, variations: Sequence[ShopProduct], shop: Shop, c
     return [_item(one, product, shop, currency) | {"item_group_id": group} | _options(one) for one in listed]
 
 
-def item_id(product: ShopProduct, shop: Shop) -> str:
+def item_id(product: ShopProduct, shop: SyncShop) -> str:
     """Return the item's key in the catalog; raises Reject where it is too long."""
-    key = shop.item_id.format(id=product.id, sku=product.sku)
+    key = shop.catalog.item_id.format(id=product.id, sku=product.sku)
     if len(key) > _ITEM_ID:
         raise Reject(f"the item id of product {product.id} is longer than {_ITEM_ID} characters: shorten its SKU")
     return key
 
 
-def _item(one: ShopProduct, parent: ShopProduct, shop: Shop, currency: str) -> dict[str, Any]:
+def _item(one: ShopProduct, parent: ShopProduct, shop: SyncShop, currency: str) -> dict[str, Any]:
     title = parent.name if one is parent else " ".join([parent.name, *(a.option for a in one.attributes if a.option)])
     text = plain_text(one.description) or plain_text(parent.description) or plain_text(parent.short_description)
     pictures = [one.image.src] if one.image and one.image.src else []
@@ -119,7 +121,10 @@ def _item(one: ShopProduct, parent: ShopProduct, shop: Shop, currency: str) -> d
         "condition": "new",
         "price": money(one.regular_price or one.price, currency, one.id),
         "link": one.permalink or parent.permalink,
-        "brand": next((brand.name for brand in parent.brands if brand.name), "") or shop.brand or shop.url.host or "",
+        "brand": next((brand.name for brand in parent.brands if brand.name), "")
+        or shop.catalog.brand
+        or shop.woocommerce.url.host
+        or "",
         "sale_price": money(one.sale_price, currency, one.id) if one.on_sale and one.sale_price else "",
     }
     if pictures:

@@ -18,7 +18,7 @@ from wch_sync.mapping import ShopProduct
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Sequence
 
-    from wch_common.shops import Shop
+    from wch_sync.settings import SyncShop
 
 log = structlog.get_logger(__name__)
 
@@ -52,9 +52,9 @@ class ShopReaders:
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
         self._readers: dict[str, ShopReader] = {}
 
-    def of(self, shop: Shop) -> ShopReader:
+    def of(self, shop: SyncShop) -> ShopReader:
         """Return the shop's reader."""
-        key = str(shop.url)
+        key = str(shop.woocommerce.url)
         if key not in self._readers:
             self._readers[key] = ShopReader(shop, self._client, self._concurrency)
         return self._readers[key]
@@ -69,11 +69,14 @@ class ShopReaders:
 class ShopReader:
     """Reads one shop: pages of products, their variations, and its currency."""
 
-    def __init__(self, shop: Shop, client: httpx.AsyncClient, concurrency: int) -> None:
+    def __init__(self, shop: SyncShop, client: httpx.AsyncClient, concurrency: int) -> None:
         self._client = client
-        self._base = f"{str(shop.url).rstrip('/')}/wp-json/wc/v3"
-        self._auth = (shop.consumer_key.get_secret_value(), shop.consumer_secret.get_secret_value())
-        self._scope = f"shop/{shop.url.host}"
+        self._base = f"{str(shop.woocommerce.url).rstrip('/')}/wp-json/wc/v3"
+        self._auth = (
+            shop.woocommerce.consumer_key.get_secret_value(),
+            shop.woocommerce.consumer_secret.get_secret_value(),
+        )
+        self._scope = f"shop/{shop.woocommerce.url.host}"
         self._breaker = Breaker(self._scope)
         self._slots = asyncio.Semaphore(concurrency)
         self._currency = ""
