@@ -5,6 +5,7 @@ Errors are Graph errors (`{error: {message, type, code, …}}`); a 200 says noth
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
@@ -68,8 +69,18 @@ class GraphSimulator:
         self.refused: dict[str, str] = {}
         """Items that the catalog refuses after it took the batch: id and reason."""
         self.sent: list[dict[str, Any]] = []
+        """Messages that were accepted: number, body, and the moment."""
+        self.latency_seconds = 0.0
+        """How long a message's call takes."""
+        self.message_errors: dict[str, tuple[int, str]] = {}
+        """Errors by recipient or by template's name: code and details; they last until removed."""
+        self.messages_per_second = 0
+        """The most messages a number may send in any second; 0 for any number."""
+        self.usage_percent = 0
+        """What the usage header of a message's answer tells."""
         self.journal = Journal()
         self._calls: dict[str, deque[float]] = {}
+        self._times: dict[str, deque[float]] = {}
         self._numbers = itertools.count(1)
 
     def application(self) -> web.Application:
@@ -199,15 +210,35 @@ class GraphSimulator:
         kind = body.get("type", "text")
         if not isinstance(body.get(kind), dict):
             raise GraphError(400, 131008, "Required parameter is missing", details=f"{kind} is missing")
+        number = request.match_info["number"]
+        if self.latency_seconds:
+            await asyncio.sleep(self.latency_seconds)
+        self._refuse(number, to, body)
         wamid = f"wamid.simulated{next(self._numbers)}"
-        self.sent.append({"wamid": wamid, "number": request.match_info["number"], "body": body})
+        self.sent.append({"wamid": wamid, "number": number, "body": body, "time": time.monotonic()})
         wa_id = re.sub(r"\D", "", to)
         answer = {
             "messaging_product": "whatsapp",
             "contacts": [{"input": to, "wa_id": wa_id}],
             "messages": [{"id": wamid, **({"message_status": "accepted"} if kind == "template" else {})}],
         }
-        return web.json_response(answer)
+        usage = {"type": "whatsapp", "call_count": self.usage_percent, "total_cputime": 1, "total_time": 1}
+        header = json.dumps({"1": [usage | {"estimated_time_to_regain_access": 0}]})
+        return web.json_response(answer, headers={"X-Business-Use-Case-Usage": header})
+
+    def _refuse(self, number: str, to: str, body: dict[str, Any]) -> None:
+        """Raise the error a recipient or template stands for, or the number's limit."""
+        for name in (to, str(body.get("template", {}).get("name"))):
+            if name in self.message_errors:
+                code, details = self.message_errors[name]
+                raise GraphError(400, code, "Refused on demand", details=details)
+        if self.messages_per_second:
+            times, now = self._times.setdefault(number, deque()), time.monotonic()
+            while times and times[0] <= now - 1:
+                times.popleft()
+            if len(times) >= self.messages_per_second:
+                raise GraphError(400, 130429, "Rate limit hit", details="Message failed to send")
+            times.append(now)
 
 
 async def _fields(request: web.Request) -> dict[str, Any]:

@@ -70,6 +70,7 @@ def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Sta
     (shown,) = as_json(stage, "dlq", "show", "sync.product.dlq", "--limit", "1")
     assert shown["headers"]["wch-queue"] == "sync.product"
     assert "wch-error-message" in wch(stage, "dlq", "show", "sync.product.dlq")
+    assert "no such letter: nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
     assert stage.depth("sync.product.dlq") == 6
 
 
@@ -494,7 +495,7 @@ def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -
     assert (parked["queue"], parked["scope"], parked["events"]) == ("sync.product", "shop/x", 2)
     assert parked["paused_until"] is not None
     assert "shop/x" in wch(stage, "queues", "parked", "sync.product", WCH_DATABASE_URL=database_url)
-    assert "nothing is parked" in wch(stage, "queues", "parked", "other", WCH_DATABASE_URL=database_url)
+    assert "there is no job other" in wch(stage, "queues", "parked", "other", code=1, WCH_DATABASE_URL=database_url)
     assert "WCH_DATABASE_URL" in wch(stage, "queues", "list")
     assert "give --database-url" in wch(stage, "queues", "parked", code=1)
     nowhere = "postgresql://user:hidden@127.0.0.1:1/x"
@@ -560,6 +561,11 @@ def test_an_event_is_checked_for_programs_and_for_people(stage: Stage, tmp_path:
     assert told["fields"][0]["field"] == "data.product_id"
     said = wch(stage, "events", "check", str(file), code=1)
     assert said.count("data.product_id") == 1
+
+
+def test_permissions_for_a_type_nobody_knows_are_refused(stage: Stage) -> None:
+    words = ("topology", "show", "--as", "permissions", "--produces", "sync.product.requestd.v1")
+    assert "no such type: sync.product.requestd.v1" in wch(stage, *words, code=1)
 
 
 def test_what_is_installed_is_told(stage: Stage) -> None:

@@ -12,7 +12,7 @@ import pytest
 import wch_common.engine.connection
 from wch_common import headers as wch
 from wch_common.message import Message
-from wch_common.outcome import Throttled
+from wch_common.outcome import Reject, Throttled
 from wch_common.policy import QueuePolicy, ToParking, judge
 
 
@@ -69,3 +69,19 @@ def test_a_copy_strips_what_the_broker_wrote_and_keeps_what_others_did() -> None
     }
     copy = Message(b"b", "t", "utf-8", "id", headers).copied({"wch-queue": "q", "gone": None})
     assert copy == Message(b"b", "t", "utf-8", "id", {"tenant": "t", "wch-queue": "q"})
+
+
+def test_failures_with_one_cause_have_one_fingerprint_whatever_they_name() -> None:
+    def fingerprint(error: Exception) -> object:
+        worker = wch.Worker("1")
+        return wch.failure_headers(Message(b""), error, queue="q", kind="rejected", counted=True, worker=worker)[
+            wch.FINGERPRINT
+        ]
+
+    one = fingerprint(Reject("the catalog refused wc_31: image_link: this field is required"))
+    assert one == fingerprint(Reject("the catalog refused wc_7: image_link: this field is required"))
+    assert one != fingerprint(Reject("the catalog refused wc_31: price: currency unknown"))
+    assert fingerprint(Reject("the shop 'a' is not configured")) == fingerprint(
+        Reject("the shop 'b' is not configured")
+    )
+    assert fingerprint(ValueError("1")) == fingerprint(ValueError("two"))

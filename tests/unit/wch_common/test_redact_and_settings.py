@@ -160,7 +160,7 @@ def test_a_misspelt_setting_is_told_with_the_name_that_was_meant(clean: pytest.M
         clean.setenv(link, "10.0.0.1")
     assert unknown_settings(SyncSettings, ["sync.product"]) == [
         "WCH_LOG_LEVLE: nothing here reads it; is WCH_LOG_LEVEL meant?",
-        "WCH_SYNC_PRODUKT_RUNGS: nothing here reads it",
+        "WCH_SYNC_PRODUKT_RUNGS: nothing here reads it; is WCH_SYNC_PRODUCT_RUNGS meant?",
     ]
 
 
@@ -168,3 +168,27 @@ def test_a_needed_setting_that_was_misspelt_is_named_beside_it(clean: pytest.Mon
     clean.setenv("WCH_AMQP_ULR", "amqp://h")
     with pytest.raises(SettingsError, match=r"(?s)WCH_AMQP_URL: is missing.*WCH_AMQP_ULR: .*is WCH_AMQP_URL meant"):
         load_settings(ServiceSettings)
+
+
+def test_addresses_of_another_kind_and_unreadable_files_are_named_with_the_rest(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("WCH_AMQP_URL", "amqp://h;http://user:hunter2@h")
+    clean.setenv("WCH_DATABASE_URL", "mysql://user:hunter2@h")
+    clean.setenv("WCH_GRAPH_TOKEN_FILE", "/nonexistent/token")
+    clean.setenv("WCH_HEALTH_PORT", "http")
+    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "a,b")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(SyncSettings)
+    said = str(caught.value)
+    assert "WCH_AMQP_URL: must be an address like amqp://" in said
+    assert "WCH_DATABASE_URL: must be an address like postgresql://" in said
+    assert "WCH_GRAPH_TOKEN_FILE: names a file that cannot be read: No such file" in said
+    assert "WCH_GRAPH_TOKEN:" not in said
+    assert "WCH_HEALTH_PORT" in said
+    assert said.count("WCH_SYNC_PRODUCT_RUNGS") == 1
+    assert "hunter2" not in said
+
+
+def test_a_misspelt_setting_of_a_queue_is_told_with_what_was_meant(clean: pytest.MonkeyPatch) -> None:
+    clean.setenv("WCH_SYNC_PRODUCT_RUNGZ", "1")
+    (told,) = unknown_settings(SyncSettings, ["sync.product"])
+    assert told.endswith("is WCH_SYNC_PRODUCT_RUNGS meant?")

@@ -93,3 +93,18 @@ def test_what_is_wrong_in_the_file_is_named_with_all_other_wrong_settings(
     assert "WCH_HEALTH_PORT" in said
     assert "WCH_SHOP_URL" not in said, "a wrong file must not ask for the settings it stands for"
     assert "hunter2" not in said
+
+
+def test_settings_that_a_file_of_shops_stands_for_are_told(environment: Any, tmp_path: Path) -> None:
+    (example,) = re.findall(r"```json\n(.*?)```", page(), re.DOTALL)
+    file = tmp_path / "shops.json"
+    file.write_text(example)
+    environment(**ONE, CATALOG_BRAND="House", SHOPS_FILE=str(file))
+    told = load_settings(SyncSettings).unused()
+    assert "WCH_CATALOG_BRAND: not looked at, as WCH_SHOPS_FILE is given" in told
+    assert {line.partition(":")[0] for line in told} == {f"WCH_{name}" for name in [*ONE, "CATALOG_BRAND"]} - {
+        "WCH_AMQP_URL",
+        "WCH_DATABASE_URL",
+    }
+    environment(SHOPS_FILE="")
+    assert load_settings(SyncSettings).unused() == []

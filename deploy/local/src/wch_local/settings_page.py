@@ -34,15 +34,18 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. Defaults ar
 """
 
 
-_FILE = """A file of several shops (`WCH_SHOPS_FILE`) holds an object of them by name, which events give in `shop`. Each has the sections
-that the services need; what is left out has the default of the setting it stands for:
+_FILE = """A file of several shops (`WCH_SHOPS_FILE`) holds an object of them by name, which events give in `shop`; an event
+without one is refused where there are several. The file stands for all settings of one shop, which are not looked at
+beside it: what it leaves out has the defaults below. Each shop has the sections that the services need; a service
+ignores sections of others and refuses misspelt fields:
 
 ```json
 {
   "north": {
     "woocommerce": {"url": "https://north.example", "consumer_key": "ck_…", "consumer_secret": "cs_…"},
-    "graph": {"token": "…"},
-    "catalog": {"id": "…", "brand": "North", "item_id": "wc_{id}"}
+    "graph": {"token": "…", "url": "https://graph.facebook.com", "version": "v23.0"},
+    "catalog": {"id": "…", "brand": "North", "item_id": "wc_{id}"},
+    "whatsapp": {"phone_number_ids": ["1"], "region": "DE", "rate": 80, "messaging_limit": 250, "portfolio": ""}
   }
 }
 ```
@@ -99,8 +102,12 @@ def _section(title: str, model: type[ServiceSettings], known: Collection[str], n
     yield from (f"## {title}", "", *((note, "") if note else ()), "| setting | default | meaning |", "|---|---|---|")
     for name, field in model.model_fields.items():
         if name not in known and name != "queues":
-            yield f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description} |"
+            yield f"| `{PREFIX}{name.upper()}` | {_default(field)} | {field.description}{_secret(field)} |"
     yield ""
+
+
+def _secret(field: FieldInfo) -> str:
+    return " (secret)" if "SecretStr" in str(field.annotation) else ""
 
 
 def _default(field: FieldInfo) -> str:

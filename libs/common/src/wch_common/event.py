@@ -19,10 +19,14 @@ _IRREGULAR_FACTS = frozenset({"sent", "read", "unknown", "found", "lost", "begun
 _DERIVED_IDS = uuid.UUID("5f0c86e1-8f0c-5e55-9d5c-6b6f0b1c7a10")
 
 
-class EventData(BaseModel):
-    """The data of one event type: frozen, strict, ids rather than objects; unknown fields are ignored on read."""
+class Part(BaseModel):
+    """A piece of events' data: frozen, strict; unknown fields are ignored on read."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class EventData(Part):
+    """The data of one event type, with ids rather than objects."""
 
     TYPE: ClassVar[str]
     EXCHANGE: ClassVar[str]

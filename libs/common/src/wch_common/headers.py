@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import traceback
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from wch_common.errors import ContractError
+from wch_common.outcome import Outcome
 from wch_common.policy import Standing
 from wch_common.redact import error_text, redact
 
@@ -140,10 +142,17 @@ def _trace(error: BaseException) -> str:
 
 
 def _fingerprint(queue: str, kind: str, error: BaseException) -> str:
-    """Return one short name for failures with one cause: queue, kind, error class and where it was raised."""
+    """Return one short name for failures with one cause: queue, kind, error class, where it was raised, and its words.
+
+    Only a family's own words count, without what they name: those of other errors differ each time.
+    """
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].name}" if frames else ""
-    return hashlib.sha256(f"{queue}|{kind}|{type(error).__qualname__}|{place}".encode()).hexdigest()[:12]
+    words = ""
+    if isinstance(error, Outcome):
+        plain = re.sub(r"'[^']*'|\"[^\"]*\"|\S*\d\S*", "…", error_text(error, _MESSAGE_BYTES))
+        words = ";".join(sorted({part.strip(" …:,.") for part in plain.split(";")}))
+    return hashlib.sha256(f"{queue}|{kind}|{type(error).__qualname__}|{place}|{words}".encode()).hexdigest()[:12]
 
 
 def _cut(text: str, limit: int) -> str:

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from wch_common.errors import FieldError, SettingsError
@@ -25,6 +27,24 @@ PREFIX = "WCH_"
 _QUEUE_SETTING = re.compile(
     r"^WCH_(?P<queue>[A-Z0-9_]+)_(?P<name>CONCURRENCY|RUNGS|TRIES|TIME_LIMIT|BATCH_SIZE|BATCH_WINDOW)$"
 )
+
+
+def _is_amqp(value: SecretStr) -> SecretStr:
+    if not all(one.startswith(("amqp://", "amqps://")) for one in value.get_secret_value().split(";")):
+        raise ValueError("must be an address like amqp://user:password@host:5672/vhost")
+    return value
+
+
+def _is_postgres(value: SecretStr) -> SecretStr:
+    try:
+        conninfo_to_dict(value.get_secret_value())
+    except psycopg.ProgrammingError:
+        raise ValueError("must be an address like postgresql://user:password@host:5432/database") from None
+    return value
+
+
+AmqpUrl = Annotated[SecretStr, AfterValidator(_is_amqp)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
 
 
 class QueueSettings(BaseModel):
@@ -64,7 +84,7 @@ class ServiceSettings(BaseSettings):
         """Read files of secrets and the settings per queue beside the plain environment."""
         return init_settings, _FileValues(settings_cls), _QueueValues(settings_cls), env_settings
 
-    amqp_url: SecretStr = Field(description="Broker, like amqp://user:password@host:5672/wch (several with ;)")
+    amqp_url: AmqpUrl = Field(description="Broker, like amqp://user:password@host:5672/wch (several with ;)")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged")
     log_format: Literal["json", "console"] = Field("json", description="`console` for people")
     health_host: str = Field("0.0.0.0", description="Address of /healthz, /readyz and /metrics")  # noqa: S104 - a pod's probes come from outside
@@ -83,6 +103,10 @@ class ServiceSettings(BaseSettings):
         30.0, description="Longest wait for a publish's confirm"
     )
     queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Per queue, see WCH_<QUEUE>_…")
+
+    def unused(self) -> list[str]:
+        """Return, in words, which settings are given and not looked at."""
+        return []
 
     def policy(self, queue: str, default: QueuePolicy) -> QueuePolicy:
         """Return the queue's policy with what the settings change; raises SettingsError where the result is no policy."""
@@ -116,12 +140,36 @@ S = TypeVar("S", bound=BaseSettings)
 
 def load_settings(model: type[S]) -> S:
     """Read a settings object from the environment; raises SettingsError, whose one message names every wrong setting."""
+    unreadable = _unreadable_files(model)
     try:
-        return model()
+        settings = model()
     except ValidationError as error:
-        found = [*map(str, _problems(model, error)), *unknown_settings(model, near_only=True)]
-        lines = "\n".join(f"  {problem}" for problem in found)
-        raise SettingsError(f"these settings are missing or wrong:\n{lines}") from None
+        found = [str(problem) for problem in _problems(model, error) if f"{problem.field}_FILE" not in unreadable]
+    else:
+        found = []
+    if not unreadable and not found:
+        return settings
+    told = [*(f"{name}: {why}" for name, why in unreadable.items()), *found, *unknown_settings(model, near_only=True)]
+    lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(told))
+    raise SettingsError(f"these settings are missing or wrong:\n{lines}")
+
+
+def _unreadable_files(model: type[BaseSettings]) -> dict[str, str]:
+    """Return which `_FILE` variables name files that cannot be read, and why."""
+    found = {}
+    for name in model.model_fields:
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        if (file := os.environ.get(variable)) and (problem := _read_problem(Path(file))):
+            found[variable] = f"names a file that cannot be read: {problem}"
+    return found
+
+
+def _read_problem(file: Path) -> str | None:
+    try:
+        file.read_bytes()
+    except OSError as error:
+        return error.strerror
+    return None
 
 
 # Read by `wch`, the demo and the tests, which may share an environment with a service.
@@ -136,6 +184,7 @@ def unknown_settings(model: type[BaseSettings], queues: Iterable[str] = (), *, n
     known = {PREFIX + name.upper() for name in model.model_fields if name != "queues"}
     known |= {f"{name}_FILE" for name in known}
     own = {queue.upper().replace(".", "_") for queue in queues}
+    of_queues = [f"{PREFIX}{queue}_{name.upper()}" for queue in own for name in QueueSettings.model_fields]
     found = []
     for variable in sorted(os.environ):
         if not variable.startswith(PREFIX) or variable in known | _OTHERS or variable.startswith(_OTHERS_PREFIXES):
@@ -143,7 +192,7 @@ def unknown_settings(model: type[BaseSettings], queues: Iterable[str] = (), *, n
         match = _QUEUE_SETTING.match(variable)
         if _SERVICE_LINK.search(variable) or (match and (near_only or match["queue"] in own)):
             continue
-        near = difflib.get_close_matches(variable, known, 1, 0.85)
+        near = difflib.get_close_matches(variable, [*known, *of_queues], 1, 0.85)
         if near or not near_only:
             found.append(f"{variable}: nothing here reads it" + (f"; is {near[0]} meant?" if near else ""))
     return found
@@ -156,12 +205,9 @@ class _FileValues(PydanticBaseSettingsSource):
         """Read the file that the setting's `_FILE` variable names."""
         variable = f"{PREFIX}{field_name.upper()}_FILE"
         file = os.environ.get(variable)
-        if not file:
-            return None, field_name, False
-        try:
-            return Path(file).read_text(encoding="utf-8").strip(), field_name, False
-        except OSError as error:
-            raise SettingsError(f"{variable} names a file that cannot be read: {error.strerror}") from None
+        if not file or _read_problem(Path(file)):
+            return None, field_name, False  # told by load_settings
+        return Path(file).read_text(encoding="utf-8").strip(), field_name, False
 
     def __call__(self) -> dict[str, Any]:
         """Return every value found in a file."""

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from wch_common.outcome import Reject
-from wch_common.settings import ServiceSettings
+from wch_common.settings import PREFIX, ServiceSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,6 +84,21 @@ class ShopEntry(BaseModel):
 E = TypeVar("E", bound=ShopEntry)
 
 
+def of_one_shop(default: Any, description: str) -> Any:  # noqa: ANN401 - a field's default, of any type
+    """Return a setting of the one shop, for which several shops' file stands."""
+    return Field(default, description=description, json_schema_extra={"one_shop": True})
+
+
+def needed_without_file(description: str) -> Any:  # noqa: ANN401 - a field's default, of any type
+    """Return a setting that the one shop needs."""
+    return Field(None, validate_default=True, description=description, json_schema_extra={"one_shop": True})
+
+
+def is_needed_without_file(field: Any) -> bool:  # noqa: ANN401 - pydantic's FieldInfo
+    """Tell whether a setting was made by `needed_without_file`."""
+    return bool(field.validate_default) and field.default is None
+
+
 class ShopSettings(ServiceSettings):
     """Settings of a service that works for shops; what it needs of each is its ENTRY."""
 
@@ -92,8 +107,8 @@ class ShopSettings(ServiceSettings):
     shops_file: Path | None = Field(
         None, description="JSON file of several shops by name, instead of one shop's settings"
     )
-    shop_name: str = Field(
-        "", description="The one shop's name, where events give it in `shop`; without one, events must not name a shop"
+    shop_name: str = of_one_shop(
+        "", "The one shop's name, where events give it in `shop`; without one, events must not name a shop"
     )
 
     @field_validator("shops_file")
@@ -113,21 +128,19 @@ class ShopSettings(ServiceSettings):
             raise ValueError(f"is missing (or WCH_SHOPS_FILE for several shops). {field.description}")
         return value
 
+    def unused(self) -> list[str]:
+        """Return which settings of one shop are given beside a file of several."""
+        if self.shops_file is None:
+            return []
+        fields = {name: type(self).model_fields[name].json_schema_extra for name in sorted(self.model_fields_set)}
+        given = [name for name, extra in fields.items() if isinstance(extra, dict) and extra.get("one_shop")]
+        return [f"{PREFIX}{name.upper()}: not looked at, as WCH_SHOPS_FILE is given" for name in given]
+
     def read_shops(self, entry: type[E], sections: Mapping[str, Mapping[str, Any]]) -> Shops[E]:
         """Return the shops of the file, or the one whose sections, by name, are given."""
         if self.shops_file is not None:
             return Shops(_read(self.shops_file, entry))
         return Shops({self.shop_name: entry.model_validate(dict(sections))})
-
-
-def needed_without_file(description: str) -> Any:  # noqa: ANN401 - a field's default, of any type
-    """Return a setting that one shop needs, and several shops' file stands for."""
-    return Field(None, validate_default=True, description=description)
-
-
-def is_needed_without_file(field: Any) -> bool:  # noqa: ANN401 - pydantic's FieldInfo
-    """Tell whether a setting was made by `needed_without_file`."""
-    return bool(field.validate_default) and field.default is None
 
 
 class WooCommerceSettings(ShopSettings):
@@ -150,8 +163,8 @@ class WooCommerceSettings(ShopSettings):
 class GraphSettings(ShopSettings):
     """The one shop's access to Meta's Graph API."""
 
-    graph_url: HttpUrl = Field(_GRAPH, description="Meta's Graph API")
-    graph_version: Version = Field(_VERSION, description="Its version")
+    graph_url: HttpUrl = of_one_shop(_GRAPH, "Meta's Graph API")
+    graph_version: Version = of_one_shop(_VERSION, "Its version")
     graph_token: SecretStr | None = needed_without_file(
         "System-user token with catalog_management and whatsapp_business_messaging, as the service needs"
     )
@@ -166,9 +179,9 @@ class CatalogSettings(ShopSettings):
     """The one shop's catalog."""
 
     catalog_id: str | None = needed_without_file("The Meta catalog the shop's products go to")
-    catalog_brand: str = Field("", description="Brand of products that name none; the shop's host if empty")
-    catalog_item_id: ItemId = Field(
-        "wc_{id}", description="How items are named in the catalog, from {id} and {sku}; never change it later"
+    catalog_brand: str = of_one_shop("", "Brand of products that name none; the shop's host if empty")
+    catalog_item_id: ItemId = of_one_shop(
+        "wc_{id}", "How items are named in the catalog, from {id} and {sku}; never change it later"
     )
 
     @property

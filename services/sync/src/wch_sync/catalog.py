@@ -55,15 +55,16 @@ class Catalogs:
         self._poll_seconds = poll_seconds
         self._wait_seconds = wait_seconds
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
-        self._writers: dict[str, CatalogWriter] = {}
+        self._writers: dict[tuple[str, str], CatalogWriter] = {}
 
     def of(self, shop: SyncShop) -> CatalogWriter:
         """Return the writer of the shop's catalog."""
-        if shop.catalog.id not in self._writers:
-            self._writers[shop.catalog.id] = CatalogWriter(
+        key = (shop.catalog.id, shop.graph.token.get_secret_value())
+        if key not in self._writers:
+            self._writers[key] = CatalogWriter(
                 shop, self._client, poll_seconds=self._poll_seconds, wait_seconds=self._wait_seconds
             )
-        return self._writers[shop.catalog.id]
+        return self._writers[key]
 
     async def __aenter__(self) -> Self:
         return self

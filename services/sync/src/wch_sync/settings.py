@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from wch_common.settings import DatabaseUrl
 from wch_common.shops import (
     Catalog,
     CatalogSettings,
@@ -31,7 +32,7 @@ class SyncSettings(CatalogSettings, GraphSettings, WooCommerceSettings):
 
     ENTRY: ClassVar[type[ShopEntry]] = SyncShop
 
-    database_url: SecretStr = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
+    database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     shop_concurrency: Annotated[int, Field(ge=1, le=20)] = Field(4, description="Calls to one shop at a time")
     catalog_poll_seconds: Annotated[float, Field(gt=0)] = Field(2.0, description="Pause between two looks at a batch")
     catalog_wait_seconds: Annotated[float, Field(gt=0)] = Field(

@@ -50,11 +50,11 @@ class ShopReaders:
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
-        self._readers: dict[str, ShopReader] = {}
+        self._readers: dict[tuple[str, str], ShopReader] = {}
 
     def of(self, shop: SyncShop) -> ShopReader:
         """Return the shop's reader."""
-        key = str(shop.woocommerce.url)
+        key = (str(shop.woocommerce.url), shop.woocommerce.consumer_key.get_secret_value())
         if key not in self._readers:
             self._readers[key] = ShopReader(shop, self._client, self._concurrency)
         return self._readers[key]
@@ -76,7 +76,8 @@ class ShopReader:
             shop.woocommerce.consumer_key.get_secret_value(),
             shop.woocommerce.consumer_secret.get_secret_value(),
         )
-        self._scope = f"shop/{shop.woocommerce.url.host}"
+        # Two shops may live on one host.
+        self._scope = f"shop/{shop.woocommerce.url.host}{(shop.woocommerce.url.path or '').rstrip('/')}"
         self._breaker = Breaker(self._scope)
         self._slots = asyncio.Semaphore(concurrency)
         self._currency = ""

@@ -113,15 +113,17 @@ def list_(
 
 @app.command()
 def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
-    """Show letters whole: every header and the body. Looking never changes or deletes them."""
+    """Show letters whole: every header and the body. Looking removes nothing; only the broker's delivery count rises."""
     choice = Choice(frozenset(ids or ()), None, None, everything=True)
     with _opened(amqp_url, queue) as mailbox:
         letters = [letter for letter in mailbox.take(None if ids else limit) if choice.takes(letter)]
     if json:
         print_json([_as_dict(letter) for letter in letters])
+    choice.refuse_missing(queue, [str(letter.message.message_id) for letter in letters])
+    if json:
         return
     if not letters:
-        say(f"{queue} has no such letter")
+        say(f"{queue} is empty")
     for letter in letters:
         console.rule(f"{letter.message.message_id or 'without an id'}", align="left")
         for key, value in sorted(

@@ -62,7 +62,8 @@ def check(
             fields = [vars(field) for field in error.fields]
             print_json({"ok": False, "kind": error.kind, "error": str(error), "fields": fields})
             raise typer.Exit(1) from None
-        raise Wrong("".join((str(error), *(f"\n  {field}" for field in error.fields)))) from None
+        told = [f"\n  {field}" for field in error.fields if field.problem not in str(error)]
+        raise Wrong("".join((str(error), *told))) from None
     if json:
         print_json({"ok": True, "type": event.type, "id": event.id})
     else:

@@ -72,6 +72,9 @@ def parked(
     """List parked events by the scope they wait for (a shop, a catalog, a number), and until when it is left alone."""
     if database_url is None:
         raise Wrong("parked events are in the services' databases: give --database-url, or set WCH_DATABASE_URL")
+    known = {work.name for work in installed_topology().work_queues}
+    if queue is not None and queue not in known:
+        raise Wrong(f"there is no job {queue}; there are {', '.join(sorted(known)) or 'none'}")
     rows = [row for row in parked_events(database_url) if queue in {None, row["queue"]}]
     if json:
         print_json(rows)

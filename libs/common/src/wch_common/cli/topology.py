@@ -14,6 +14,7 @@ from wch_common.definitions import definitions, operator_manifests, producer_per
 from wch_common.drift import differences
 from wch_common.edge.declare import absent, declare
 from wch_common.management import Management
+from wch_common.registry import published_contract
 from wch_common.settings import ToolSettings, changed_policy, load_settings
 from wch_common.topology import Topology
 
@@ -55,6 +56,8 @@ def show(
     elif form is Form.OPERATOR:
         print_json({"apiVersion": "v1", "kind": "List", "items": operator_manifests(topology, vhost, cluster)})
     elif form is Form.PERMISSIONS and produces:
+        if unknown := [name for name in produces if name not in published_contract()]:
+            raise Wrong(f"no such type: {', '.join(unknown)}; `wch events schemas` lists them")
         print_json(producer_permissions(user, vhost, produces))
     elif form is Form.PERMISSIONS:
         print_json(service_permissions(topology, user, vhost))
@@ -92,8 +95,8 @@ def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryR
     if dry_run:
         with Management(amqp_url, management_url) as management:
             found = [one for one in differences(topology, management) if one.level == "error"]
-        rows = [(one.object, one.problem) for one in found]
-        print_table(("OBJECT", "PROBLEM"), rows, empty="nothing to do")
+        rows = [(one.object, _would(one.problem)) for one in found]
+        print_table(("OBJECT", "WHAT WOULD BE DONE"), rows, empty="nothing to do")
         return
     if not topology.work_queues:
         raise Wrong("no service is installed here, so there is no topology to apply")
@@ -101,3 +104,9 @@ def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryR
     declare(amqp_url, topology)
     there = len(topology.exchanges) + len(topology.queues) - len(missing)
     say(f"created {len(missing)} exchanges and queues ({there} were there), and set {len(topology.bindings)} bindings")
+
+
+def _would(problem: str) -> str:
+    if problem.startswith("does not exist"):
+        return "created"
+    return "bound" if "is not bound" in problem else f"nothing: it {problem}"

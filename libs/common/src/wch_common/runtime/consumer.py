@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _STEADY_SECONDS = 5.0
+_HELD_BACK_SECONDS = 1.0
 
 
 class Consumer:
@@ -36,6 +37,7 @@ class Consumer:
         self._settlement = settlement
         self._subscription: Subscription | None = None
         self._stopping = False
+        self._held_back = job.held_back or (lambda: None)
         self.worker = (
             BatchWorker(job, settlement, metrics, gate, self._handed_out)
             if job.together
@@ -81,12 +83,15 @@ class Consumer:
     async def _subscribe(self) -> None:
         failures = 0
         while not self._stopping:
+            await self._until_wanted()
             connection = await self._link.connected()
             began = time.monotonic()
             try:
                 self._subscription = await Subscription.open(connection, self.name, self._policy, self.worker.deliver)
                 self.down_since = None
                 log.info("consuming", queue=self.name)
+                if await self._held_back_or_over(self._subscription):
+                    continue
                 reason = await self._subscription.over()
             except ConnectionError as error:
                 reason = error_text(error)
@@ -96,6 +101,32 @@ class Consumer:
             self.down_since = self.down_since or time.monotonic()
             log.warning("consuming_ended", queue=self.name, reason=reason, failures=failures)
             await asyncio.sleep(backoff_seconds(failures))
+
+    async def _until_wanted(self) -> None:
+        """Wait while the family wants no more events; that is no trouble, so the queue counts as worked."""
+        told = False
+        while (why := self._held_back()) is not None and not self._stopping:
+            if not told:
+                log.warning("held_back", queue=self.name, reason=why)
+                told, self.down_since = True, None
+            await asyncio.sleep(_HELD_BACK_SECONDS)
+
+    async def _held_back_or_over(self, subscription: Subscription) -> bool:
+        """Return True when the family wanted no more and all that was taken is settled, False when the subscription ended.
+
+        Nothing is given back, as that would count as a failed delivery.
+        """
+        while not subscription.ended.done():
+            await asyncio.wait((subscription.ended,), timeout=_HELD_BACK_SECONDS)
+            if self._held_back() is None or self._stopping:
+                continue
+            await subscription.stop()
+            while (self.worker.held or self.worker.running) and not subscription.ended.done():
+                await asyncio.sleep(0.05)
+            if not subscription.ended.done():
+                await subscription.close()
+                return not self._stopping
+        return False
 
     def _handed_out(self) -> int:
         return self._subscription.prefetch if self._subscription is not None else 1

@@ -21,6 +21,7 @@ Answer: TypeAlias = "Exception | None"
 """What a batch handler says of one event: None for done, or the outcome it would have raised."""
 Together: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Answer]]]
 GivenUp: TypeAlias = Callable[[Event[Any], str], EventData | None]
+HeldBack: TypeAlias = Callable[[], str | None]
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class Job:
     """Called with an event that is being dead-lettered and the reason; returns the fact that tells so, or None."""
     blocking: bool = False
     source: str = "/wch"
+    held_back: HeldBack | None = None
+    """Returns why no more events should be taken for now, or None; asked about once a second."""
 
     @classmethod
     def for_each(
@@ -61,13 +64,14 @@ class Job:
         store: Store,
         *,
         given_up: GivenUp | None = None,
+        held_back: HeldBack | None = None,
     ) -> Job:
         """Handle events one by one inside a transaction: `handler(event, tx)`.
 
         Inbox row, domain change and outbox rows commit together, so the effect happens once; no outside call belongs in it.
         """
         run = {model.TYPE: partial(store.handle, fn) for model, fn in handlers.items()}
-        return cls(_checked(queue, handlers), run, given_up=given_up)
+        return cls(_checked(queue, handlers), run, given_up=given_up, held_back=held_back)
 
     @classmethod
     def for_batch(cls, queue: WorkQueue, handler: Together, *, given_up: GivenUp | None = None) -> Job:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import psycopg
 import structlog
 import uvloop
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import OperationalError
 
 from wch_common.edge.connection import BrokerUnreachable
@@ -66,6 +65,8 @@ class Platform(Generic[SettingsT]):
     store: Store | None = None
     background: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     """Loops that run as long as the service; one that fails ends it."""
+    finishing: list[Callable[[float], Awaitable[None]]] = field(default_factory=list)
+    """Called at the end with the seconds of grace, while database and broker are still there."""
 
     @property
     def source(self) -> str:
@@ -78,11 +79,6 @@ class Platform(Generic[SettingsT]):
 
     async def open_store(self, url: str, migrations: Sequence[MigrationSet] = ()) -> Store:
         """Migrate the service's schema, connect, and use it for parking; it is closed at the end."""
-        try:
-            conninfo_to_dict(url)
-        except psycopg.ProgrammingError:
-            text = "WCH_DATABASE_URL: must be an address like postgresql://user:password@host:5432/database"
-            raise SettingsError(text) from None
         await self._until_database_answers(lambda: asyncio.to_thread(migrate, url, self.service, migrations))
         timeout = self.settings.confirm_timeout_seconds
         self.store = Store(url, self.service, self.publisher, confirm_timeout_seconds=timeout)
@@ -99,7 +95,8 @@ class Platform(Generic[SettingsT]):
                 failures += 1
                 if time.monotonic() - began > self.settings.recovery_limit_seconds:
                     raise RecoveryFailed(error_text(error)) from error
-                log.warning("database_unreachable", failures=failures, error=error_text(error))
+                reason = " ".join(error_text(getattr(error, "orig", None) or error).split())
+                log.warning("database_unreachable", failures=failures, error=reason)
                 await asyncio.sleep(backoff_seconds(failures))
 
     async def emit(self, event: Event[EventData]) -> None:
@@ -153,6 +150,7 @@ class Service(Generic[SettingsT]):
         self._store: Store | None = None
         self._outbox_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._finishing: list[Callable[[float], Awaitable[None]]] = []
         self.stop_requested = asyncio.Event()
 
     async def run(self) -> int:
@@ -192,8 +190,10 @@ class Service(Generic[SettingsT]):
         jobs = await self._compose(platform)
         for unknown in unknown_settings(type(self._settings), [job.queue.name for job in jobs]):
             log.warning("setting_unknown", detail=unknown)
+        for unused in self._settings.unused():
+            log.warning("setting_unused", detail=unused)
         await self._prepare_topology(Topology(tuple(job.queue for job in jobs)))
-        self._store = platform.store
+        self._store, self._finishing = platform.store, platform.finishing
         if platform.store is not None:
             store = platform.store
             self._gate = Gate(store.ping, lambda: max(store.outbox.unrelayed, self._outbox_rows) > MOST_UNRELAYED)
@@ -297,10 +297,11 @@ class Service(Generic[SettingsT]):
 
     async def _stop(self) -> None:
         log.info("stopping", consumers=len(self._consumers))
-        stops = (consumer.stop(self._settings.grace_seconds) for consumer in self._consumers)
-        for result in await asyncio.gather(*stops, return_exceptions=True):
+        grace = self._settings.grace_seconds
+        ends = [*(consumer.stop(grace) for consumer in self._consumers), *(finish(grace) for finish in self._finishing)]
+        for result in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(result, BaseException):
-                log.error("consumer_not_stopped_in_order", error=error_text(result))
+                log.error("not_stopped_in_order", error=error_text(result))
         if self._store is not None:
             # While there is still a connection to publish on.
             await self._store.outbox.finish()

@@ -1,0 +1,405 @@
+"""Events of the whatsapp family: messages to people, asked for by other programs, and what became of them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Literal, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from wch_common.event import Fact, Part, Request
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
+Phone = Annotated[
+    str,
+    Field(
+        max_length=100,
+        description="A telephone number, best as +<country><number>; a wrong one is one recipient's answer.",
+    ),
+]
+SendKey = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=200,
+        description="Under one key of an asker one message is sent at most once; never holds the telephone number.",
+    ),
+]
+Category = Annotated[
+    Literal["marketing", "utility", "service"],
+    Field(description="What the message is; suppressions and the handling of unknown outcomes follow it."),
+]
+Reason = Annotated[str, Field(max_length=500)]
+
+# -- what can be sent (limits: facts of the Cloud API)
+
+
+class Parameter(Part):
+    """A value for a placeholder: positional, or by the placeholder's name."""
+
+    text: Annotated[str, Field(max_length=1024)]
+    name: Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")] | None = None
+
+
+class Media(Part):
+    """A picture, film or file, by its address or its id at Meta."""
+
+    kind: Literal["image", "video", "document"]
+    link: str | None = None
+    id: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.link is None) == (self.id is None):
+            raise ValueError("give either link or id")
+        return self
+
+
+class TemplateButton(Part):
+    """A value for one of the template's buttons: a reply's payload, an address's end, or a catalog's product."""
+
+    index: Annotated[int, Field(ge=0, le=9)]
+    kind: Literal["quick_reply", "url", "catalog"]
+    value: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class Template(Part):
+    """A template approved by Meta, with the values of its placeholders."""
+
+    kind: Literal["template"] = "template"
+    name: Annotated[str, Field(pattern="^[a-z0-9_]{1,512}$")]
+    language: Annotated[str, Field(pattern="^[a-z]{2,3}(_[A-Z]{2})?$", description="Like en_US.")]
+    header: Parameter | Media | None = None
+    body: tuple[Parameter, ...] = ()
+    buttons: tuple[TemplateButton, ...] = ()
+
+
+class Text(Part):
+    """Free text, inside the 24-hour window; {{1}} and {{name}} are filled from a batch recipient's values."""
+
+    kind: Literal["text"]
+    body: Annotated[str, Field(min_length=1, max_length=4096)]
+    preview_url: bool = False
+
+
+class _Interactive(Part):
+    body: Annotated[str, Field(min_length=1, max_length=1024)]
+    footer: Annotated[str, Field(max_length=60)] | None = None
+
+
+class ReplyButton(Part):
+    """One button of a message."""
+
+    id: Annotated[str, Field(min_length=1, max_length=256)]
+    title: Annotated[str, Field(min_length=1, max_length=20)]
+
+
+class Buttons(_Interactive):
+    """Text with up to three buttons."""
+
+    kind: Literal["buttons"]
+    header: Annotated[str, Field(max_length=60)] | None = None
+    buttons: Annotated[tuple[ReplyButton, ...], Field(min_length=1, max_length=3)]
+
+
+class Row(Part):
+    """One line of a list."""
+
+    id: Annotated[str, Field(min_length=1, max_length=200)]
+    title: Annotated[str, Field(min_length=1, max_length=24)]
+    description: Annotated[str, Field(max_length=72)] | None = None
+
+
+class Section(Part):
+    """Lines of a list under a title."""
+
+    title: Annotated[str, Field(min_length=1, max_length=24)]
+    rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=10)]
+
+
+class Choices(_Interactive):
+    """Text with a list to choose from."""
+
+    kind: Literal["list"]
+    header: Annotated[str, Field(max_length=60)] | None = None
+    button: Annotated[str, Field(min_length=1, max_length=20)]
+    sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=10)]
+
+
+class Product(Part):
+    """One product of the catalog."""
+
+    kind: Literal["product"]
+    catalog_id: Name
+    item_id: Annotated[str, Field(min_length=1, max_length=100, description="The item's id in the catalog.")]
+    body: Annotated[str, Field(max_length=1024)] | None = None
+    footer: Annotated[str, Field(max_length=60)] | None = None
+
+
+class ProductSection(Part):
+    """Products under a title."""
+
+    title: Annotated[str, Field(min_length=1, max_length=24)]
+    item_ids: Annotated[tuple[str, ...], Field(min_length=1, max_length=30)]
+
+
+class ProductList(_Interactive):
+    """Several products of the catalog."""
+
+    kind: Literal["product_list"]
+    header: Annotated[str, Field(min_length=1, max_length=60)]
+    catalog_id: Name
+    sections: Annotated[tuple[ProductSection, ...], Field(min_length=1, max_length=10)]
+
+
+Content: TypeAlias = Annotated[
+    Text | Template | Buttons | Choices | Product | ProductList,
+    Field(discriminator="kind", description="What is sent."),
+]
+
+
+# -- requests
+
+
+def _refuse_number_in(send_key: str, phone: str) -> None:
+    digits = re.sub(r"\D", "", phone).lstrip("0")
+    if len(digits) > 6 and digits in re.sub(r"\D", "", send_key):
+        raise ValueError("send_key holds the telephone number: choose one that does not name the person")
+
+
+class _Sending(Request):
+    message: Content
+    category: Category
+    sender: Annotated[
+        str | None,
+        Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; the shop's first if left out."),
+    ] = None
+    not_before: datetime | None = None
+    expires_at: Annotated[datetime | None, Field(description="After it, it is not worth sending.")] = None
+    fallback: Annotated[Template | None, Field(description="Sent instead where the 24-hour window is closed.")] = None
+
+
+class MessageRequested(_Sending):
+    """Send one message to one person, at most once under its key."""
+
+    TYPE = "whatsapp.message.requested.v1"
+
+    to: Phone
+    send_key: SendKey
+    reply_to: Annotated[str | None, Field(description="Id (wamid…) of the message this one answers.")] = None
+
+    @model_validator(mode="after")
+    def _keeps_the_number_private(self) -> Self:
+        _refuse_number_in(self.send_key, self.to)
+        return self
+
+    def subject(self) -> str:
+        """Name the message."""
+        return f"message/{self.send_key}"
+
+
+class Recipient(Part):
+    """One person of a batch, with values of their own for the message's placeholders."""
+
+    to: Phone
+    send_key: SendKey
+    header: Parameter | Media | None = None
+    body: tuple[Parameter, ...] | None = None
+    buttons: tuple[TemplateButton, ...] | None = None
+
+    @model_validator(mode="after")
+    def _keeps_the_number_private(self) -> Self:
+        _refuse_number_in(self.send_key, self.to)
+        return self
+
+
+class BatchRequested(_Sending):
+    """Send one message to up to 1,000 people, each at most once under a key of their own."""
+
+    TYPE = "whatsapp.batch.requested.v1"
+
+    batch_id: Annotated[Name, Field(description="The asker's name for it, unique per shop.")]
+    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=1000)]
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Self:
+        if len({recipient.send_key for recipient in self.recipients}) < len(self.recipients):
+            raise ValueError("two recipients have the same send_key")
+        return self
+
+    def subject(self) -> str:
+        """Name the batch."""
+        return f"batch/{self.batch_id}"
+
+
+class MessageCancelRequested(Request):
+    """Do not send a message that is not yet under way; also one whose request arrives after this."""
+
+    TYPE = "whatsapp.message.cancel_requested.v1"
+
+    send_key: SendKey
+    reason: Reason = ""
+
+    def subject(self) -> str:
+        """Name the message."""
+        return f"message/{self.send_key}"
+
+
+class BatchCancelRequested(Request):
+    """Do not send what is not yet under way of a batch; also of one whose request arrives after this."""
+
+    TYPE = "whatsapp.batch.cancel_requested.v1"
+
+    batch_id: Name
+    reason: Reason = ""
+
+    def subject(self) -> str:
+        """Name the batch."""
+        return f"batch/{self.batch_id}"
+
+
+class RetryRequested(Request):
+    """Try messages again that have failed, with the same guarantee; any other is answered with what became of it."""
+
+    TYPE = "whatsapp.retry.requested.v1"
+
+    send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
+    of: Annotated[str | None, Field(description="Whose keys they are; the asker's own if left out.")] = None
+
+
+class _Suppression(Request):
+    phone: Phone
+    category: Literal["marketing", "utility", "all"]
+    reason: Reason
+    by: Annotated[Name, Field(description="Who asked for it.")]
+
+
+class SuppressionAddRequested(_Suppression):
+    """Write to a person no more, in one category or at all."""
+
+    TYPE = "whatsapp.suppression.add_requested.v1"
+
+
+class SuppressionRemoveRequested(_Suppression):
+    """Write to a person again."""
+
+    TYPE = "whatsapp.suppression.remove_requested.v1"
+
+
+# -- facts
+
+
+class _MessageFact(Fact):
+    send_key: SendKey
+    message_id: Annotated[str, Field(description="Its id in the ledger, for `wch whatsapp show`.")]
+
+    def subject(self) -> str:
+        """Name the message."""
+        return f"message/{self.send_key}"
+
+
+class MessageAccepted(_MessageFact):
+    """Meta took the message; it is on its way."""
+
+    TYPE = "whatsapp.message.accepted.v1"
+
+    wamid: Annotated[str, Field(description="Meta's id of the message.")]
+
+
+class MessageDelivered(_MessageFact):
+    """The message reached the recipient's device."""
+
+    TYPE = "whatsapp.message.delivered.v1"
+
+
+class MessageRead(_MessageFact):
+    """The recipient has seen the message."""
+
+    TYPE = "whatsapp.message.read.v1"
+
+
+class MessageFailed(_MessageFact):
+    """The message did not reach its recipient and is not tried again by itself."""
+
+    TYPE = "whatsapp.message.failed.v1"
+
+    reason: Annotated[str, Field(description="One of a closed list, like undeliverable, window_closed, expired.")]
+    code: Annotated[int | None, Field(description="Meta's error code, if it gave one.")] = None
+    detail: Reason = ""
+
+
+class MessageSuppressed(_MessageFact):
+    """The message was not sent, because its recipient must not be written to."""
+
+    TYPE = "whatsapp.message.suppressed.v1"
+
+    reason: Reason
+
+
+class MessageCancelled(_MessageFact):
+    """The message was taken back before it was begun."""
+
+    TYPE = "whatsapp.message.cancelled.v1"
+
+    reason: Reason
+
+
+class MessageUnknown(_MessageFact):
+    """It cannot be known whether Meta took the message; it is not sent again. A later status may still settle it."""
+
+    TYPE = "whatsapp.message.unknown.v1"
+
+
+Outcome = Literal["accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown", "deferred"]
+
+
+class RecipientOutcome(Part):
+    """What became of one recipient; deferred ones wait until a time, for a reason."""
+
+    send_key: SendKey
+    outcome: Outcome
+    reason: str = ""
+    code: int | None = None
+    until: datetime | None = None
+
+
+class _BatchFact(Fact):
+    batch_id: Name
+    recipients: Annotated[tuple[RecipientOutcome, ...], Field(max_length=1000)]
+
+    def subject(self) -> str:
+        """Name the batch."""
+        return f"batch/{self.batch_id}"
+
+
+class BatchCompleted(_BatchFact):
+    """Every recipient of a batch has a first answer."""
+
+    TYPE = "whatsapp.batch.completed.v1"
+
+
+class BatchUpdated(_BatchFact):
+    """What changed for recipients of a batch after its first answers, in bundles."""
+
+    TYPE = "whatsapp.batch.updated.v1"
+
+
+EVENTS = (
+    MessageRequested,
+    BatchRequested,
+    MessageCancelRequested,
+    BatchCancelRequested,
+    RetryRequested,
+    SuppressionAddRequested,
+    SuppressionRemoveRequested,
+    MessageAccepted,
+    MessageDelivered,
+    MessageRead,
+    MessageFailed,
+    MessageSuppressed,
+    MessageCancelled,
+    MessageUnknown,
+    BatchCompleted,
+    BatchUpdated,
+)

@@ -1,0 +1,29 @@
+"""Telephone numbers: one form for all, E.164 with a plus sign, because Meta reads a number without one as of its own country."""
+
+from __future__ import annotations
+
+import phonenumbers
+
+
+class MalformedNumber(ValueError):
+    """The text is no telephone number; the message says why and never holds it."""
+
+
+def normalised(text: str, region: str | None = None) -> str:
+    """Return a number in E.164 with `+`; `region` (like DE) reads numbers without a country code. Raises MalformedNumber."""
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException as error:
+        if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
+            hint = "it has no country code: write it like +<country><number>"
+            hint += ", or set the shop's region" if region is None else ""
+            raise MalformedNumber(f"not a telephone number: {hint}") from None
+        raise MalformedNumber("not a telephone number") from None
+    if not phonenumbers.is_possible_number(number):
+        raise MalformedNumber("no telephone number of its country has this length")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def masked(number: str) -> str:
+    """Return a number as it may be shown in a list: its country and last two digits."""
+    return f"{number[:3]}…{number[-2:]}"

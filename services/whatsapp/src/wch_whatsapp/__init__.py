@@ -1,0 +1,1 @@
+"""Sends WhatsApp messages through the Cloud API, each at most once."""

@@ -1,0 +1,240 @@
+"""Taking messages up for one number: fairly over who asked, within its rate, in one transaction that writes the intents."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from wch_common.errors import LeaseLost
+from wch_whatsapp.decide import Defer, End, Known, PairLimit, Send
+from wch_whatsapp.ledger import Change, Why, apply
+
+if TYPE_CHECKING:
+    import uuid
+
+    from wch_common.store.database import Row
+    from wch_common.store.lease import Lease
+    from wch_common.store.store import Store, Transaction
+
+PROBE_SECONDS = 30.0
+# A wait of which the asker of a batch is told; a shorter one is over before it could act on the news.
+TOLD_WAIT_SECONDS = 60.0
+_MOST_TOLD = 500
+_ADD_NUMBER = "INSERT INTO numbers (sender, slots_from) VALUES (%(sender)s, now()) ON CONFLICT DO NOTHING"
+# The lease's token fences: who lost it claims nothing more, however late it wakes.
+_NUMBER = """
+SELECT now() AS now, slots_from, paused_until, cause, last_lane FROM numbers
+WHERE sender = %(sender)s
+AND EXISTS (SELECT 1 FROM leases WHERE name = %(lease)s AND token = %(token)s AND until > now())
+FOR UPDATE
+"""
+# One message of each lane (shop and asker) before the second of any, beginning after the lane that was served last.
+_DUE = """
+WITH RECURSIVE lanes AS (
+  (SELECT shop, asker FROM messages WHERE sender = %(sender)s AND state = 'queued' ORDER BY shop, asker LIMIT 1)
+  UNION ALL
+  SELECT next.shop, next.asker FROM lanes CROSS JOIN LATERAL (
+    SELECT shop, asker FROM messages
+    WHERE sender = %(sender)s AND state = 'queued' AND (shop, asker) > (lanes.shop, lanes.asker)
+    ORDER BY shop, asker LIMIT 1
+  ) AS next
+), due AS (
+  SELECT message.id, lanes.shop, lanes.asker,
+         row_number() OVER (PARTITION BY lanes.shop, lanes.asker ORDER BY message.due_at) AS turn
+  FROM lanes CROSS JOIN LATERAL (
+    SELECT id, due_at FROM messages
+    WHERE sender = %(sender)s AND state = 'queued' AND shop = lanes.shop AND asker = lanes.asker AND due_at <= now()
+    ORDER BY due_at LIMIT %(limit)s
+  ) AS message
+), chosen AS (
+  SELECT id, turn, shop || chr(10) || asker AS lane FROM due
+  ORDER BY turn, shop || chr(10) || asker <= %(last_lane)s, shop, asker LIMIT %(limit)s
+)
+SELECT m.id, m.person, m.phone, m.category, m.content, m.fallback, m.as_fallback, m.own_values, m.expires_at, m.attempt,
+       m.failures, m.batch, m.answered, chosen.lane, pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures,
+       windows.open_until AS window_until, reached.at AS reached_at,
+       (SELECT s.reason FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person
+        AND s.category IN (m.category, 'all') LIMIT 1) AS suppressed
+FROM chosen JOIN messages AS m ON m.id = chosen.id
+LEFT JOIN pairs ON pairs.sender = m.sender AND pairs.person = m.person
+LEFT JOIN windows ON windows.sender = m.sender AND windows.person = m.person
+LEFT JOIN reached ON reached.portfolio = %(portfolio)s AND reached.person = m.person
+WHERE m.state = 'queued'
+ORDER BY chosen.turn
+FOR UPDATE OF m SKIP LOCKED
+"""
+_REACHED_TODAY = """
+SELECT count(*) AS people, min(at) AS oldest FROM reached
+WHERE portfolio = %(portfolio)s AND at > now() - interval '24 hours'
+"""
+_BEGIN = """
+UPDATE messages AS m SET state = 'sending', attempt = m.attempt + 1, as_fallback = new.as_fallback,
+       due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
+FROM unnest(%(ids)s::uuid[], %(fallbacks)s::bool[]) AS new (id, as_fallback) WHERE m.id = new.id
+"""
+_TAKE_PAIRS = """
+INSERT INTO pairs (sender, person, slots_from)
+SELECT %(sender)s, person, slots_from FROM unnest(%(people)s::bytea[], %(until)s::timestamptz[]) AS new (person, slots_from)
+ON CONFLICT (sender, person) DO UPDATE SET slots_from = excluded.slots_from
+"""
+_REACH = """
+INSERT INTO reached (portfolio, person, at) SELECT %(portfolio)s, person, now() FROM unnest(%(people)s::bytea[]) AS new (person)
+ON CONFLICT (portfolio, person) DO UPDATE SET at = CASE
+  WHEN reached.at > now() - interval '24 hours' THEN reached.at ELSE excluded.at END
+"""
+_TAKE_SLOTS = """
+UPDATE numbers SET slots_from = %(slots_from)s, last_lane = %(last_lane)s,
+       paused_until = CASE WHEN %(probe)s THEN now() + %(probe_seconds)s * interval '1 second' ELSE paused_until END
+WHERE sender = %(sender)s
+"""
+_WAITING_IN_BATCHES = """
+SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued' AND batch IS NOT NULL AND NOT answered
+LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one number may do."""
+
+    sender: str
+    portfolio: str
+    rate: float
+    """Messages a second; 0 for any number."""
+    people_a_day: int
+    """Outside windows; -1 for any number."""
+    pair: PairLimit
+    call_deadline_seconds: float
+    """After it a call that left no outcome is in doubt."""
+
+    def slots(self, slots_from: datetime, now: datetime, wanted: int) -> tuple[int, datetime, float]:
+        """Return how many may go now, the moment before which slots are taken, and the seconds of one.
+
+        A twentieth of the rate is kept for a burst, so that no second sees more than the rate.
+        """
+        if not self.rate:
+            return wanted, now, 0.0
+        burst = max(1.0, self.rate / 20)
+        seconds = 1 / (self.rate - burst if self.rate >= 20 else self.rate)
+        start = max(slots_from, now - timedelta(seconds=burst * seconds))
+        free = math.floor((now - start).total_seconds() / seconds + 1e-6)
+        return min(wanted, free), start, seconds
+
+
+@dataclass
+class Claim:
+    """What was taken up: messages in state `sending`, each with the content of its call, and when to look again."""
+
+    sends: list[tuple[Row, Send]] = field(default_factory=list)
+    probe: bool = False
+    again_seconds: float = 0.5
+    looked: int = 0
+
+
+async def add_number(store: Store, sender: str) -> None:
+    """Make the number known."""
+    await store.database.rows(_ADD_NUMBER, {"sender": sender})
+
+
+async def claim(store: Store, limits: Limits, lease: Lease, wanted: int) -> Claim:
+    """Take up to `wanted` messages up for their calls, and end or put off those that must not go; raises LeaseLost."""
+    async with store.transaction() as tx:
+        parameters = {"sender": limits.sender, "lease": lease.name, "token": lease.token}
+        rows = await tx.rows(_NUMBER, parameters)
+        if not rows:
+            raise LeaseLost(f"the lease {lease.name} is somebody else's")
+        (number,) = rows
+        now, paused_until = number["now"], number["paused_until"]
+        if paused_until is not None and paused_until > now:
+            return await _while_paused(tx, limits, number)
+        free, start, seconds = limits.slots(number["slots_from"], now, wanted)
+        probe = number["cause"] is not None
+        free = min(free, 1) if probe else free
+        if not free:
+            return Claim(again_seconds=(start - now).total_seconds() + seconds)
+        due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_lane": number["last_lane"]}
+        found = await tx.rows(_DUE, due)
+        taken = Claim(probe=probe, looked=len(found))
+        if found:
+            await _take(tx, limits, await _known(tx, limits, now), found, taken)
+            slots_from = start + timedelta(seconds=seconds * len(taken.sends))
+            await tx.rows(
+                _TAKE_SLOTS,
+                {
+                    "sender": limits.sender,
+                    "slots_from": slots_from,
+                    "last_lane": found[-1]["lane"],
+                    "probe": probe and bool(taken.sends),
+                    "probe_seconds": PROBE_SECONDS,
+                },
+            )
+        return taken
+
+
+async def _known(tx: Transaction, limits: Limits, now: datetime) -> Known:
+    left, oldest = None, now
+    if limits.people_a_day >= 0:
+        (today,) = await tx.rows(_REACHED_TODAY, {"portfolio": limits.portfolio})
+        left = max(0, limits.people_a_day - today["people"])
+        oldest = today["oldest"] or now
+    return Known(now, limits.pair, left, oldest + timedelta(hours=24))
+
+
+async def _take(tx: Transaction, limits: Limits, known: Known, found: list[Row], taken: Claim) -> None:
+    """Decide on each message and write the decisions."""
+    changes = []
+    for row in found:
+        decision = known.decide(row)
+        match decision:
+            case Send():
+                known.note(row, decision)
+                taken.sends.append((row, decision))
+            case Defer(until=until, reason=reason):
+                wait = (until - known.now).total_seconds()
+                changes.append(Change(row["id"], "queued", wait, why=Why(reason), defers=wait > TOLD_WAIT_SECONDS))
+            case End(state=state, reason=reason):
+                changes.append(Change(row["id"], state, why=Why(reason)))
+    await apply(tx, changes, before=("queued",))
+    if taken.sends:
+        await _write_intents(tx, limits, known, taken.sends)
+
+
+async def _write_intents(tx: Transaction, limits: Limits, known: Known, sends: list[tuple[Row, Send]]) -> None:
+    people = sorted(known.pairs)
+    outside = sorted({row["person"] for row, decision in sends if decision.outside})
+    await tx.rows(
+        _BEGIN,
+        {
+            "ids": [row["id"] for row, _ in sends],
+            "fallbacks": [decision.as_fallback for _, decision in sends],
+            "seconds": limits.call_deadline_seconds,
+        },
+    )
+    until = [known.pairs[person] for person in people]
+    await tx.rows(_TAKE_PAIRS, {"sender": limits.sender, "people": people, "until": until})
+    if outside:
+        await tx.rows(_REACH, {"portfolio": limits.portfolio, "people": outside})
+
+
+async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:
+    """Tell the batches that wait for the number that they do, where it is for long."""
+    left = (number["paused_until"] - number["now"]).total_seconds()
+    told = 0
+    if left > TOLD_WAIT_SECONDS or number["cause"] in PARKING:
+        waiting = await tx.rows(_WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_TOLD})
+        changes = [Change(row["id"], "queued", left, why=Why(number["cause"] or ""), defers=True) for row in waiting]
+        told = len(await apply(tx, changes, before=("queued",)))
+    return Claim(again_seconds=0.0 if told == _MOST_TOLD else min(left, 1.0))
+
+
+PARKING: frozenset[Any] = frozenset(
+    {"token_refused", "permission_missing", "account_restricted", "billing", "number_not_usable"}
+)
+"""Causes that only a person can end."""
+
+
+def again(message: uuid.UUID, attempt: int) -> Change:
+    """Return the change that puts a message back whose call was not begun after all."""
+    return Change(message, "queued", 0.0, attempt)

@@ -1,0 +1,271 @@
+"""`wch whatsapp`: messages and what became of them, trying failed ones again, and whom not to write to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import psycopg
+import typer
+from psycopg.rows import dict_row
+from rich.table import Table
+
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    DatabaseUrl,
+    DryRun,
+    Wrong,
+    console,
+    print_json,
+    print_table,
+    say,
+    whoami,
+)
+from wch_common.client import Client
+from wch_common.event import new_event
+from wch_common.events.whatsapp import RetryRequested, SuppressionAddRequested, SuppressionRemoveRequested
+from wch_common.phone import MalformedNumber, masked, normalised
+from wch_common.redact import error_text
+from wch_common.store.database import in_utf8
+from wch_whatsapp import people
+from wch_whatsapp.identity import People
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from datetime import datetime
+
+    from wch_common.event import Request
+
+app = typer.Typer(
+    help="WhatsApp messages: list, show, retry, suppress, stats; forget and export a person.", no_args_is_help=True
+)
+
+SOURCE = "/wch/operator"
+_MOST_KEYS = 1000
+State = Annotated[
+    Literal[
+        "queued", "sending", "in_doubt", "accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown"
+    ]
+    | None,
+    typer.Option(help="Only messages in this state."),
+]
+Reason = Annotated[str | None, typer.Option(help="Only messages with this reason, like undeliverable.")]
+Asker = Annotated[str | None, typer.Option(help="Only messages this program asked for.")]
+Shop = Annotated[str | None, typer.Option(help="Only this shop's; needed where there are several.")]
+Phone = Annotated[str, typer.Argument(help="Telephone number like +<country><number>.")]
+HashKey = Annotated[
+    str,
+    typer.Option(
+        "--hash-key",
+        envvar="WCH_WHATSAPP_HASH_KEY",
+        help="The services' key, by which people are known.",
+        show_default=False,
+    ),
+]
+Category = Annotated[Literal["marketing", "utility", "all"], typer.Option(help="What is not to be sent.")]
+_WHERE = """
+WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(reason)s::text IS NULL OR reason = %(reason)s)
+AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(shop)s::text IS NULL OR shop = %(shop)s)
+AND (%(keys)s::text[] IS NULL OR send_key = ANY(%(keys)s))
+"""
+_LIST = f"""
+SELECT id, shop, asker, send_key, phone, category, state, reason, code, attempt, due_at, updated_at FROM messages {_WHERE}
+ORDER BY updated_at DESC LIMIT %(limit)s
+"""  # noqa: S608 - words of this module
+_FAILED = f"SELECT shop, asker, send_key, phone, reason FROM messages {_WHERE} AND content IS NOT NULL ORDER BY shop, asker LIMIT %(limit)s"  # noqa: S608 - words of this module
+_SHOW = "SELECT * FROM messages WHERE send_key = %(key)s OR id::text = %(key)s"
+_STATS = """
+SELECT shop, asker, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages
+WHERE updated_at > now() - %(hours)s * interval '1 hour' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, messages DESC
+"""
+_NUMBERS = "SELECT sender, cause, paused_until FROM numbers ORDER BY sender"
+
+
+@app.command(name="list")
+def list_(
+    database_url: DatabaseUrl = None,
+    state: State = None,
+    reason: Reason = None,
+    asker: Asker = None,
+    shop: Shop = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """List messages of the ledger, the newest first; numbers are masked."""
+    wanted = {"state": state, "reason": reason, "asker": asker, "shop": shop, "keys": None, "limit": limit}
+    with _ledger(database_url) as connection:
+        rows = [_masked(row) for row in connection.execute(_LIST, wanted).fetchall()]
+    if json:
+        print_json(rows)
+        return
+    columns = ("SEND KEY", "TO", "ASKER", "STATE", "REASON", "CODE", "CALLS", "SINCE", "DUE")
+    cells = [
+        (row["send_key"], row["phone"], row["asker"], row["state"], row["reason"], row["code"], row["attempt"],
+         _moment(row["updated_at"]), _moment(row["due_at"])) for row in rows
+    ]  # fmt: skip
+    print_table(columns, cells, empty="no such message")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="Send key, or the ledger's id.")],
+    database_url: DatabaseUrl = None,
+    json: AsJson = False,
+) -> None:
+    """Show all that is known of a message but its recipient's number, which `export` shows."""
+    with _ledger(database_url) as connection:
+        rows = [_masked(row) for row in connection.execute(_SHOW, {"key": key}).fetchall()]
+    if not rows:
+        raise Wrong(f"the ledger has no message {key}")
+    if json:
+        print_json(rows)
+        return
+    for row in rows:
+        table = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in row.items():
+            if value not in (None, "", False):
+                table.add_row(name, str(value))
+        console.print(table)
+
+
+@app.command()
+def retry(
+    amqp_url: AmqpUrl,
+    database_url: DatabaseUrl = None,
+    keys: Annotated[list[str] | None, typer.Option("--key", help="Send key; may be given several times.")] = None,
+    reason: Reason = None,
+    asker: Asker = None,
+    shop: Shop = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every failed message.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10_000,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Try failed messages again, each still at most once; those in doubt and unknown are never touched."""
+    if not (keys or reason or asker or everything):
+        raise Wrong("say which messages: --key, --reason, --asker, or --all")
+    wanted = {"state": "failed", "reason": reason, "asker": asker, "shop": shop, "keys": keys, "limit": limit}
+    with _ledger(database_url) as connection:
+        rows = connection.execute(_FAILED, wanted).fetchall()
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in rows:
+        groups[row["shop"], row["asker"]].append(row["send_key"])
+    if not dry_run:
+        for (of_shop, of), found in groups.items():
+            parts = [found[start : start + _MOST_KEYS] for start in range(0, len(found), _MOST_KEYS)]
+            for part in parts:
+                _publish(amqp_url, RetryRequested(send_keys=tuple(part), of=of or None), of_shop, asker=of)
+    if json:
+        print_json({"action": "retry", "messages": len(rows), "dry_run": dry_run, "by": whoami()})
+    else:
+        say(f"{'would try' if dry_run else 'asked to try'} {len(rows)} failed messages again")
+
+
+@app.command()
+def suppress(
+    phone: Phone,
+    amqp_url: AmqpUrl,
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    category: Category = "all",
+    shop: Shop = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Write to the person again.")] = False,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Write to a person no more (or, with --remove, again)."""
+    model = SuppressionRemoveRequested if remove else SuppressionAddRequested
+    number = _number(phone)
+    if not dry_run:
+        _publish(amqp_url, model(phone=number, category=category, reason=reason, by=whoami()), shop or "", asker="")
+    verb = "removed" if remove else "added"
+    if json:
+        print_json({"action": f"suppression_{verb}", "category": category, "dry_run": dry_run, "by": whoami()})
+    else:
+        say(f"{'would ask' if dry_run else 'asked'} for the suppression of {masked(number)} ({category}) to be {verb}")
+
+
+@app.command()
+def stats(
+    database_url: DatabaseUrl = None,
+    hours: Annotated[float, typer.Option(min=0.1, help="Of messages that changed in so many hours.")] = 24.0,
+    json: AsJson = False,
+) -> None:
+    """Count messages by shop, asker, category, state and reason, and say which numbers rest and why."""
+    with _ledger(database_url) as connection:
+        rows = connection.execute(_STATS, {"hours": hours}).fetchall()
+        numbers = connection.execute(_NUMBERS).fetchall()
+    if json:
+        print_json({"messages": rows, "numbers": numbers})
+        return
+    columns = ("SHOP", "ASKER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST")
+    print_table(columns, [(*list(row.values())[:6], _moment(row["last"])) for row in rows], empty="no message")
+    for number in numbers:
+        if number["cause"]:
+            say(f"{number['sender']} rests: {number['cause']}, until {_moment(number['paused_until'])}")
+
+
+@app.command()
+def forget(
+    phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False
+) -> None:
+    """Erase what the ledger knows of a person; whom not to write to is kept, by a hash that tells nobody the number."""
+    person = People(hash_key).person(_number(phone))
+    with _ledger(database_url) as connection:
+        found = people.export(connection, person)
+        counts = {table: len(rows) for table, rows in found.items()}
+        if not dry_run:
+            counts = people.forget(connection, person)
+    if json:
+        print_json({"action": "forget", "rows": counts, "dry_run": dry_run, "by": whoami()})
+        return
+    verb = "would be erased" if dry_run else "erased"
+    say(f"{verb}: " + ", ".join(f"{count} in {table}" for table, count in counts.items()))
+    say(
+        "requests that wait or died still hold the number: see `wch dlq list` for whatsapp.message.dlq and whatsapp.batch.dlq"
+    )
+
+
+@app.command()
+def export(phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None) -> None:
+    """Print all that is known of a person, as JSON."""
+    with _ledger(database_url) as connection:
+        print_json(people.export(connection, People(hash_key).person(_number(phone))))
+
+
+@contextmanager
+def _ledger(database_url: str | None) -> Iterator[Any]:
+    """Open the service's schema; raises Wrong."""
+    if database_url is None:
+        raise Wrong("messages are in the service's database: give --database-url, or set WCH_DATABASE_URL")
+    try:
+        address = in_utf8(database_url, options="-c search_path=whatsapp")
+        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise Wrong("this database has no messages: the whatsapp service has not run on it") from None
+    except psycopg.Error as error:
+        raise Wrong(f"the database does not answer: {error_text(error, 300)}") from None
+
+
+def _publish(amqp_url: str, data: Request, shop: str, *, asker: str) -> None:
+    with Client(amqp_url, SOURCE) as client:
+        client.publish(new_event(data, SOURCE, shop=shop or None, asker=asker or None))
+
+
+def _number(text: str) -> str:
+    try:
+        return normalised(text)
+    except MalformedNumber as error:
+        raise Wrong(str(error)) from None
+
+
+def _masked(row: dict[str, Any]) -> dict[str, Any]:
+    hidden = {"person", "content", "fallback"} & set(row)
+    told = {name: value for name, value in row.items() if name not in hidden}
+    return told | {"phone": masked(row["phone"]) if row["phone"] else None}
+
+
+def _moment(value: datetime | None) -> str:
+    return value.isoformat(sep=" ", timespec="seconds") if value else ""

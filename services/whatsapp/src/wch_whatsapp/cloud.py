@@ -1,0 +1,119 @@
+"""The WhatsApp Cloud API: one call, and what is known after it. What may have been accepted is never called a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import httpx
+
+from wch_common.graph import GraphError, graph_error
+
+if TYPE_CHECKING:
+    from wch_common.shops import Graph
+
+_WRITTEN = "http11.send_request_body.complete"
+_GATEWAY = frozenset({502, 504})
+_USAGE = ("X-Business-Use-Case-Usage", "X-App-Usage")
+_PERCENT = ("call_count", "total_cputime", "total_time")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of Meta's limits is used, in percent, and how long it says to wait."""
+
+    percent: float = 0.0
+    regain_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Meta took the message under this id."""
+
+    wamid: str
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Meta answered with an error: proof that nothing was accepted."""
+
+    error: GraphError
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """The call did not reach Meta whole, or its gateway turned it away: nothing was accepted."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class InDoubt:
+    """The call may have been accepted: no answer, or one that does not say."""
+
+    detail: str
+
+
+Reply: TypeAlias = Accepted | Refused | Unsent | InDoubt
+
+
+class CloudApi:
+    """Sends from one number."""
+
+    def __init__(self, client: httpx.AsyncClient, graph: Graph, sender: str, *, seconds: float) -> None:
+        self._client = client
+        self._url = f"{str(graph.url).rstrip('/')}/{graph.version}/{sender}/messages"
+        self._headers = {"Authorization": f"Bearer {graph.token.get_secret_value()}"}
+        self._seconds = seconds
+
+    async def send(self, body: dict[str, Any]) -> Reply:
+        """Make one call, no longer than the time set; whatever happens is a reply."""
+        written = False
+
+        async def trace(event: str, _info: object) -> None:
+            nonlocal written
+            written = written or event == _WRITTEN
+
+        try:
+            async with asyncio.timeout(self._seconds):
+                response = await self._client.post(
+                    self._url, headers=self._headers, json=body, extensions={"trace": trace}
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            detail = type(error).__name__
+            return InDoubt(f"{detail} after the call was written") if written else Unsent(f"{detail} before it")
+        return _reply(response)
+
+
+def _reply(response: httpx.Response) -> Reply:
+    usage = _usage(response)
+    if (error := graph_error(response)) is not None:
+        return Refused(error, usage)
+    if response.is_success:
+        try:
+            return Accepted(str(response.json()["messages"][0]["id"]), usage)
+        except (ValueError, LookupError, TypeError):
+            return InDoubt(f"answered {response.status_code} without a message id")
+    said = f"answered {response.status_code} without a Graph error"
+    if response.status_code in _GATEWAY or response.is_redirect:
+        return InDoubt(said)
+    return Unsent(said)
+
+
+def _usage(response: httpx.Response) -> Usage:
+    """Read the usage headers; what cannot be read says nothing."""
+    percent = minutes = 0.0
+    for name in _USAGE:
+        try:
+            told = json.loads(response.headers.get(name, "{}"))
+            rows = [told] if any(key in told for key in _PERCENT) else [row for rows in told.values() for row in rows]
+            for row in rows:
+                percent = max(percent, *(float(row.get(key, 0)) for key in _PERCENT))
+                minutes = max(minutes, float(row.get("estimated_time_to_regain_access", 0)))
+        except (ValueError, TypeError, AttributeError):
+            continue
+    return Usage(percent, minutes * 60)

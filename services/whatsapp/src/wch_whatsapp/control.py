@@ -1,0 +1,106 @@
+"""Taking back, trying again, and whom not to write to: the requests that change what was accepted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wch_common.outcome import Reject
+from wch_common.phone import MalformedNumber, normalised
+from wch_whatsapp import people
+from wch_whatsapp.identity import batch_id, message_id
+from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wch_common.event import Event
+    from wch_common.events.whatsapp import (
+        BatchCancelRequested,
+        MessageCancelRequested,
+        RetryRequested,
+        SuppressionAddRequested,
+        SuppressionRemoveRequested,
+    )
+    from wch_common.shops import Shops
+    from wch_common.store.store import Transaction
+    from wch_whatsapp.identity import People
+    from wch_whatsapp.settings import WhatsAppShop
+
+# A cancellation that comes before its request: the request finds its key taken.
+_CANCELLED_BEFORE = """
+INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, expires_at, reason, causationid)
+VALUES (%(id)s, %(shop)s, %(asker)s, %(send_key)s, '', '', '', 'cancelled', now(), %(reason)s, %(causationid)s)
+ON CONFLICT (id) DO NOTHING RETURNING id
+"""
+_CANCEL_BATCH = """
+INSERT INTO batches (id, shop, asker, batch_id, open, asked, cancelled)
+VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, false, %(reason)s)
+ON CONFLICT (id) DO UPDATE SET cancelled = coalesce(batches.cancelled, excluded.cancelled) RETURNING *
+"""
+_OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state = 'queued' ORDER BY id FOR UPDATE"
+# A person's marketing limit is not tried again within a day: tries themselves are punished.
+_RETRY = """
+UPDATE messages SET state = 'queued', failures = 0, reason = '', code = NULL, detail = '', as_fallback = false,
+  expires_at = greatest(expires_at, now() + %(expiry)s * interval '1 second'),
+  due_at = CASE WHEN reason = 'marketing_limit' THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
+  updated_at = now()
+WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND content IS NOT NULL RETURNING id, sender
+"""
+
+
+class Control:
+    """The handlers of cancellations, retries and suppressions."""
+
+    def __init__(
+        self, shops: Shops[WhatsAppShop], known: People, *, expiry_seconds: float, nudge: Callable[[str], None]
+    ) -> None:
+        self._shops = shops
+        self._people = known
+        self._expiry_seconds = expiry_seconds
+        self._nudge = nudge
+
+    async def cancel_message(self, event: Event[MessageCancelRequested], tx: Transaction) -> None:
+        """Take a message back that is not under way; one under way is answered by its outcome."""
+        shop, asker, data = self._shops.key(event.shop), event.asker or "", event.data
+        id_, reason = message_id(shop, asker, data.send_key), data.reason or "cancelled"
+        names = {"shop": shop, "asker": asker, "send_key": data.send_key, "causationid": event.id}
+        if await tx.rows(_CANCELLED_BEFORE, names | {"id": id_, "reason": reason}):
+            return
+        await apply(tx, [Change(id_, "cancelled", why=Why(reason))], before=("queued",))
+
+    async def cancel_batch(self, event: Event[BatchCancelRequested], tx: Transaction) -> None:
+        """Take back what is not under way of a batch."""
+        shop, asker, data = self._shops.key(event.shop), event.asker or "", event.data
+        id_, reason = batch_id(shop, asker, data.batch_id), data.reason or "cancelled"
+        names = {"id": id_, "shop": shop, "asker": asker, "batch_id": data.batch_id, "reason": reason}
+        await tx.rows(_CANCEL_BATCH, names)
+        rows = await tx.rows(_OF_BATCH, {"id": id_})
+        await apply(tx, [Change(row["id"], "cancelled", why=Why(reason)) for row in rows], before=("queued",))
+
+    async def retry(self, event: Event[RetryRequested], tx: Transaction) -> None:
+        """Try failed messages again; all others are answered with what became of them."""
+        shop, asker = self._shops.key(event.shop), event.data.of or event.asker or ""
+        ids = [message_id(shop, asker, key) for key in event.data.send_keys]
+        rows = await tx.rows(_RETRY, {"ids": ids, "expiry": self._expiry_seconds})
+        again = {row["id"] for row in rows}
+        for id_, row in (await find(tx, ids)).items():
+            if id_ not in again and row["state"] in TOLD:
+                tx.emit(event.derive(fact_data(row), SOURCE, key=row["send_key"]))
+        for sender in {row["sender"] for row in rows}:
+            self._nudge(sender)
+
+    async def suppress(self, event: Event[SuppressionAddRequested], tx: Transaction) -> None:
+        """Write to a person no more."""
+        data = event.data
+        await people.suppress(tx, self._who(event), data.category, reason=data.reason, by=data.by)
+
+    async def release(self, event: Event[SuppressionRemoveRequested], tx: Transaction) -> None:
+        """Write to a person again."""
+        await people.release(tx, self._who(event), event.data.category)
+
+    def _who(self, event: Event[Any]) -> dict[str, Any]:
+        try:
+            phone = normalised(event.data.phone, self._shops.named(event.shop).whatsapp.region)
+        except MalformedNumber as error:
+            raise Reject(f"data.phone: {error}") from None
+        return {"shop": self._shops.key(event.shop), "phone": phone, "person": self._people.person(phone)}

@@ -1,0 +1,111 @@
+"""What Meta reports: statuses, which settle what was in doubt, and what people write, which opens their window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from wch_common.outcome import Retry
+from wch_common.phone import MalformedNumber, normalised
+from wch_whatsapp import people
+from wch_whatsapp.identity import Tag
+from wch_whatsapp.ledger import Change, Why, apply
+from wch_whatsapp.verdict import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from wch_common.event import Event
+    from wch_common.events.meta import MessageReceived, StatusReceived
+    from wch_common.store.database import Row
+    from wch_common.store.store import Transaction
+    from wch_whatsapp.identity import People
+
+log = structlog.get_logger(__name__)
+
+# In doubt, told as unknown, or put back for another try: a status proves that Meta had taken it.
+_UNSETTLED = ("sending", "in_doubt", "unknown", "queued")
+_BEFORE: Final[dict[str, tuple[str, ...]]] = {
+    "accepted": _UNSETTLED,
+    "delivered": (*_UNSETTLED, "accepted"),
+    "read": (*_UNSETTLED, "accepted", "delivered"),
+    "failed": (*_UNSETTLED, "accepted"),
+}
+_STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
+_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch"
+_BY_TAG = f"SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND attempt = %(attempt)s FOR UPDATE"  # noqa: S608 - names of this module
+_BY_WAMID = f"SELECT {_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of this module
+_MAYBE = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
+_PATIENCE = 3
+_PUNCTUATION = " \t\n.!?\"'"
+
+
+class Inbound:
+    """The handlers of `meta.status.received` and `meta.message.received`."""
+
+    def __init__(self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...]) -> None:
+        self._shop_of = shops_by_sender
+        self._people = known
+        self._stop_words = frozenset(word.casefold() for word in stop_words)
+
+    async def status(self, event: Event[StatusReceived], tx: Transaction) -> None:
+        """Apply a status; one that comes again, too late or for another program's message changes nothing."""
+        data = event.data
+        state = _STATES.get(data.status)
+        if state is None:
+            return
+        row = await self._row(event, tx)
+        if row is None:
+            return
+        change = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
+        if state == "failed":
+            change = self._failed(row["id"], row, data)
+            if change.why.reason == "opted_out":
+                await people.suppress(tx, row, "marketing", reason="opted_out", by="meta")
+        await apply(tx, [change], before=_BEFORE[state])
+
+    async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
+        data = event.data
+        if (tag := Tag.parsed(data.tag)) is not None:
+            rows = await tx.rows(_BY_TAG, {"id": tag.message, "attempt": tag.attempt})
+            return rows[0] if rows else None  # an earlier attempt's: what became of it is known
+        if rows := await tx.rows(_BY_WAMID, {"wamid": data.wamid}):
+            return rows[0]
+        if event.attempt <= _PATIENCE and await tx.rows(_MAYBE, {"sender": data.phone_number_id}):
+            raise Retry("the message may be one whose answer is not written yet")
+        return None
+
+    def _failed(self, id_: UUID, row: Row, data: StatusReceived) -> Change:
+        error = data.errors[0] if data.errors else None
+        if error is None:
+            return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable"))
+        verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
+        if verdict.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
+            return Change(id_, "queued", 0.0, row["attempt"], as_fallback=True, why=verdict.why)
+        return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=verdict.why)
+
+    async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
+        """Open the person's window; a stop word or a changed wish changes whom marketing goes to."""
+        data = event.data
+        shop = self._shop_of.get(data.phone_number_id)
+        if shop is None:
+            return
+        try:
+            phone = normalised(data.sender if data.sender.startswith("+") else f"+{data.sender}")
+        except MalformedNumber:
+            log.warning("sender_is_no_number", kind=data.kind)
+            return
+        person = self._people.person(phone)
+        who = {"shop": shop, "phone": phone, "person": person}
+        if data.kind == "preference":
+            if data.marketing == "resume":
+                await people.release(tx, who, "marketing")
+        else:
+            await people.open_window(tx, data.phone_number_id, person, data.timestamp)
+        if data.marketing == "stop" or self._says_stop(data.text):
+            await people.suppress(tx, who, "marketing", reason="asked_to_stop", by="recipient")
+
+    def _says_stop(self, text: str | None) -> bool:
+        return text is not None and text.strip(_PUNCTUATION).casefold() in self._stop_words

@@ -1,0 +1,234 @@
+"""The ledger: one way to change what became of messages, and to tell it, in the caller's transaction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from wch_common.event import Event, EventData
+from wch_common.events.whatsapp import (
+    BatchCompleted,
+    BatchUpdated,
+    MessageAccepted,
+    MessageCancelled,
+    MessageDelivered,
+    MessageFailed,
+    MessageRead,
+    MessageSuppressed,
+    MessageUnknown,
+    RecipientOutcome,
+)
+from wch_whatsapp.identity import fact_id
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable, Sequence
+
+    from wch_common.store.database import Row
+    from wch_common.store.store import Transaction
+
+SOURCE: Final = "/wch/whatsapp"
+TOLD: Final = frozenset({"accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown"})
+"""States that are an answer. The others are queued, sending, and in_doubt."""
+_BUNDLE_SECONDS = 2
+_COLUMNS = (
+    "id, shop, asker, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
+    "detail, correlationid, causationid"
+)
+# Rows are locked in the order of their ids, so that two writers of the same rows wait and do not deadlock.
+_APPLY = f"""
+UPDATE messages AS m
+SET state = new.state, due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
+    as_fallback = m.as_fallback OR new.as_fallback, wamid = coalesce(new.wamid, m.wamid),
+    reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
+    changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
+    answered = m.batch IS NOT NULL AND (m.answered OR new.tells)
+FROM (
+  SELECT id, answered AS was_answered FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
+) AS old
+JOIN unnest(%(ids)s::uuid[], %(attempts)s::int[], %(states)s::text[], %(waits)s::float8[], %(failed)s::int[],
+            %(fallbacks)s::bool[], %(wamids)s::text[], %(reasons)s::text[], %(codes)s::int[], %(details)s::text[],
+            %(tells)s::bool[])
+  AS new (id, attempt, state, wait, failed, as_fallback, wamid, reason, code, detail, tells) USING (id)
+WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
+RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
+"""  # noqa: S608 - names of this module
+_COUNT = """
+UPDATE batches AS b SET open = b.open - new.answers
+FROM unnest(%(ids)s::uuid[], %(answers)s::int[]) AS new (id, answers) WHERE b.id = new.id RETURNING b.*
+"""
+_BUNDLE = f"""
+UPDATE batches SET due_at = now() + interval '{_BUNDLE_SECONDS} seconds'
+WHERE id = ANY(%(ids)s) AND due_at IS NULL AND completed_at IS NOT NULL
+"""  # noqa: S608 - a number of this module
+_COMPLETE = (
+    "UPDATE batches SET completed_at = now(), due_at = NULL WHERE id = %(id)s AND completed_at IS NULL RETURNING id"
+)
+_MEMBERS = f"SELECT {_COLUMNS} FROM messages WHERE batch = %(id)s OR id = ANY(%(others)s)"  # noqa: S608 - names of this module
+_TOLD_ALL = "UPDATE messages SET changed = false WHERE batch = %(id)s AND changed"
+_NEXT_BUNDLE = """
+UPDATE batches SET bundles = bundles + 1, due_at = NULL WHERE id = %(id)s AND due_at IS NOT NULL RETURNING *
+"""
+_CHANGED = f"UPDATE messages SET changed = false WHERE batch = %(id)s AND changed RETURNING {_COLUMNS}"  # noqa: S608 - names of this module
+_FIND = f"SELECT {_COLUMNS} FROM messages WHERE id = ANY(%(ids)s)"  # noqa: S608 - names of this module
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why a message is in its state: a reason of a closed list, Meta's code and words where it gave them."""
+
+    reason: str = ""
+    code: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one message: its new state, and when it is looked at again (`wait` in seconds; None for never)."""
+
+    id: uuid.UUID
+    state: str
+    wait: float | None = None
+    attempt: int | None = None
+    """Only over this attempt; None for whichever it is at."""
+    failed: bool = False
+    as_fallback: bool = False
+    wamid: str | None = None
+    why: Why = Why()
+    defers: bool = False
+    """It waits so long that its batch is told so."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether it is an answer to a batch."""
+        return self.state in TOLD or self.defers
+
+
+async def apply(tx: Transaction, changes: Sequence[Change], *, before: Iterable[str]) -> list[Row]:
+    """Change messages that are in one of the states `before`, tell it with the commit, and return those changed."""
+    if not changes:
+        return []
+    rows = await tx.rows(
+        _APPLY,
+        {
+            "ids": [one.id for one in changes],
+            "attempts": [one.attempt for one in changes],
+            "states": [one.state for one in changes],
+            "waits": [one.wait for one in changes],
+            "failed": [int(one.failed) for one in changes],
+            "fallbacks": [one.as_fallback for one in changes],
+            "wamids": [one.wamid for one in changes],
+            "reasons": [one.why.reason for one in changes],
+            "codes": [one.why.code for one in changes],
+            "details": [one.why.detail for one in changes],
+            "tells": [one.tells for one in changes],
+            "before": list(before),
+        },
+    )
+    for row in rows:
+        if row["batch"] is None and row["state"] in TOLD:
+            tx.emit(message_fact(row))
+    await note(tx, rows)
+    return rows
+
+
+async def note(tx: Transaction, rows: Iterable[Row]) -> None:
+    """Count first answers for batches, tell those that are complete, and plan the bundle of later changes."""
+    told = [row for row in rows if row["batch"] is not None and row["tells"]]
+    first = Counter(row["batch"] for row in told if not row["was_answered"])
+    later = sorted({row["batch"] for row in told if row["was_answered"]})
+    if later:
+        await tx.rows(_BUNDLE, {"ids": later})
+    if first:
+        ids = sorted(first)
+        for batch in await tx.rows(_COUNT, {"ids": ids, "answers": [first[id_] for id_ in ids]}):
+            if batch["open"] <= 0:
+                await complete(tx, batch)
+
+
+async def complete(tx: Transaction, batch: Row) -> None:
+    """Tell, once, that every recipient of a batch has a first answer."""
+    if await tx.rows(_COMPLETE, batch):
+        members = await tx.rows(_MEMBERS, batch)
+        await tx.rows(_TOLD_ALL, batch)
+        tx.emit(batch_completed(batch, members))
+
+
+async def members(tx: Transaction, batch: Row) -> list[Row]:
+    """Return the messages of a batch, those asked for elsewhere before included."""
+    return await tx.rows(_MEMBERS, batch)
+
+
+async def bundle(tx: Transaction, id_: uuid.UUID) -> None:
+    """Tell what changed in a batch since it was last told."""
+    for batch in await tx.rows(_NEXT_BUNDLE, {"id": id_}):
+        if rows := await tx.rows(_CHANGED, {"id": id_}):
+            data = BatchUpdated(batch_id=batch["batch_id"], recipients=_outcomes(rows))
+            tx.emit(_fact(batch, data, batch["bundles"]))
+
+
+async def find(tx: Transaction, ids: Iterable[uuid.UUID]) -> dict[uuid.UUID, Row]:
+    """Return messages of the ledger by id."""
+    return {row["id"]: row for row in await tx.rows(_FIND, {"ids": list(ids)})}
+
+
+def message_fact(row: Row) -> Event[EventData]:
+    """Return the fact that tells what became of a message."""
+    return _fact(row, fact_data(row), row["attempt"])
+
+
+def fact_data(row: Row) -> EventData:
+    """Return what is told of a message in a state that is an answer."""
+    key, id_, reason = row["send_key"], str(row["id"]), row["reason"]
+    match row["state"]:
+        case "accepted":
+            return MessageAccepted(send_key=key, message_id=id_, wamid=row["wamid"] or "")
+        case "delivered":
+            return MessageDelivered(send_key=key, message_id=id_)
+        case "read":
+            return MessageRead(send_key=key, message_id=id_)
+        case "suppressed":
+            return MessageSuppressed(send_key=key, message_id=id_, reason=reason)
+        case "cancelled":
+            return MessageCancelled(send_key=key, message_id=id_, reason=reason)
+        case "unknown":
+            return MessageUnknown(send_key=key, message_id=id_)
+        case _:
+            return MessageFailed(
+                send_key=key, message_id=id_, reason=reason, code=row["code"], detail=row["detail"][:500]
+            )
+
+
+def batch_completed(batch: Row, rows: Iterable[Row]) -> Event[EventData]:
+    """Return the fact that tells the first answers of a batch, or what became of them since."""
+    return _fact(batch, BatchCompleted(batch_id=batch["batch_id"], recipients=_outcomes(rows)), 0)
+
+
+def _outcomes(rows: Iterable[Row]) -> tuple[RecipientOutcome, ...]:
+    return tuple(
+        RecipientOutcome(
+            send_key=row["send_key"],
+            outcome=row["state"] if row["state"] in TOLD else "deferred",
+            reason=row["reason"],
+            code=row["code"],
+            until=None if row["state"] in TOLD else row["due_at"],
+        )
+        for row in sorted(rows, key=lambda row: str(row["send_key"]))
+    )
+
+
+def _fact(row: Row, data: EventData, number: int) -> Event[EventData]:
+    return Event(
+        id=fact_id(row["id"], data.TYPE, number),
+        source=SOURCE,
+        type=data.TYPE,
+        data=data,
+        time=datetime.now(UTC),
+        subject=data.subject(),
+        shop=row["shop"] or None,
+        asker=row["asker"] or None,
+        correlationid=row["correlationid"],
+        causationid=row["causationid"],
+    )

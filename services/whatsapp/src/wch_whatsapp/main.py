@@ -1,0 +1,136 @@
+"""Puts the whatsapp service together."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import partial
+from typing import TYPE_CHECKING
+
+import httpx
+
+from wch_common.events.meta import MessageReceived, StatusReceived
+from wch_common.events.whatsapp import (
+    BatchCancelRequested,
+    BatchRequested,
+    MessageCancelRequested,
+    MessageRequested,
+    RetryRequested,
+    SuppressionAddRequested,
+    SuppressionRemoveRequested,
+)
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform, run_service
+from wch_common.store.migrate import MigrationSet
+from wch_whatsapp.accept import Acceptance, batch_given_up, given_up
+from wch_whatsapp.claims import Limits
+from wch_whatsapp.cloud import CloudApi
+from wch_whatsapp.control import Control
+from wch_whatsapp.decide import PairLimit
+from wch_whatsapp.identity import People
+from wch_whatsapp.inbound import Inbound
+from wch_whatsapp.measures import Measures
+from wch_whatsapp.sender import NumberSender, ShopState
+from wch_whatsapp.settings import WhatsAppSettings
+from wch_whatsapp.tables import METADATA
+from wch_whatsapp.topology import BATCHES, CONTROL, INBOUND, MESSAGES, STATUSES
+from wch_whatsapp.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.store.store import Store
+
+MIGRATIONS = (MigrationSet("wch_whatsapp:migrations", "whatsapp_version", METADATA),)
+# Beside the time of a call: for writing its outcome, before the call counts as one whose process died.
+_OUTCOME_SECONDS = 30.0
+
+
+async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
+    """Build the senders and the handlers and return the jobs."""
+    settings = platform.settings
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    shops, people = settings.shops(), People(settings.whatsapp_hash_key.get_secret_value())
+    measures = Measures(platform.metrics.registry)
+    senders = await _senders(platform, store, measures)
+    upkeep = Upkeep(
+        store,
+        measures,
+        settle_seconds=settings.whatsapp_settle_seconds,
+        resend_utility=settings.whatsapp_unknown_utility == "resend",
+    )
+    for sender in senders.values():
+        platform.background += [sender.run, sender.write_outcomes]
+        platform.finishing.append(sender.finish)
+    platform.background += upkeep.background
+
+    def nudge(sender: str) -> None:
+        if sender in senders:
+            senders[sender].nudge()
+
+    expiry = settings.whatsapp_expiry_seconds
+    accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge)
+    control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
+    shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
+    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words)
+
+    def full() -> str | None:
+        most = settings.whatsapp_most_waiting
+        return f"more than {most} messages wait to be sent" if upkeep.waiting > most else None
+
+    in_transaction = partial(Job.in_transaction, store=store)
+    return [
+        in_transaction(platform.queue(MESSAGES), {MessageRequested: accept.message}, given_up=given_up, held_back=full),
+        in_transaction(
+            platform.queue(BATCHES), {BatchRequested: accept.batch}, given_up=batch_given_up, held_back=full
+        ),
+        in_transaction(
+            platform.queue(CONTROL),
+            {
+                MessageCancelRequested: control.cancel_message,
+                BatchCancelRequested: control.cancel_batch,
+                RetryRequested: control.retry,
+                SuppressionAddRequested: control.suppress,
+                SuppressionRemoveRequested: control.release,
+            },
+        ),
+        in_transaction(platform.queue(STATUSES), {StatusReceived: inbound.status}),
+        in_transaction(platform.queue(INBOUND), {MessageReceived: inbound.message}),
+    ]
+
+
+async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures: Measures) -> dict[str, NumberSender]:
+    """Build a sender for every number of every shop, with connections of their own."""
+    settings, senders = platform.settings, {}
+    states: dict[str, ShopState] = defaultdict(ShopState)
+    for name, shop in settings.shops():
+        numbers = shop.whatsapp
+        states[name].senders = list(numbers.phone_number_ids)
+        for sender in numbers.phone_number_ids:
+            pool = httpx.Limits(max_connections=None, max_keepalive_connections=settings.whatsapp_calls_in_flight)
+            client = await platform.resources.enter_async_context(
+                httpx.AsyncClient(timeout=None, limits=pool, headers={"User-Agent": "wch-whatsapp/0.1.0"})  # noqa: S113 - CloudApi bounds the whole call
+            )
+            limits = Limits(
+                sender=sender,
+                portfolio=numbers.portfolio or name,
+                rate=numbers.rate,
+                people_a_day=numbers.messaging_limit,
+                pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),
+                call_deadline_seconds=settings.whatsapp_call_seconds + _OUTCOME_SECONDS,
+            )
+            senders[sender] = NumberSender(
+                store,
+                CloudApi(client, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
+                limits,
+                states[name],
+                measures,
+                calls=settings.whatsapp_calls_in_flight,
+                settle_seconds=settings.whatsapp_settle_seconds,
+                lease_seconds=settings.whatsapp_lease_seconds,
+            )
+    return senders
+
+
+def main() -> int:
+    """Run the service; returns its exit code."""
+    return run_service("whatsapp", WhatsAppSettings, compose)

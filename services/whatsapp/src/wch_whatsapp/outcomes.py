@@ -1,0 +1,167 @@
+"""What a call's reply makes of its message, its number and its person, and the transaction that writes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wch_whatsapp.claims import PARKING, PROBE_SECONDS, TOLD_WAIT_SECONDS
+from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Reply, Unsent
+from wch_whatsapp.ledger import Change, Why, apply
+from wch_whatsapp.people import suppress
+from wch_whatsapp.verdict import Action, Verdict, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.store.database import Row
+    from wch_common.store.store import Transaction
+    from wch_whatsapp.claims import Limits
+
+BACK_OFF_SECONDS = (2.0, 8.0, 30.0, 120.0, 600.0)
+_USAGE_PERCENT = 90.0
+_USAGE_PAUSE_SECONDS = 60.0
+_OUTAGE_PAUSE_SECONDS = 60.0
+_LONGEST_PAIR_WAIT = 3600.0
+_PAUSE = """
+UPDATE numbers SET cause = %(cause)s,
+       paused_until = greatest(coalesce(paused_until, now()), now() + %(seconds)s * interval '1 second')
+WHERE sender = ANY(%(senders)s)
+"""
+_RESUME = "UPDATE numbers SET paused_until = NULL, cause = NULL WHERE sender = ANY(%(senders)s) AND cause = %(cause)s"
+_CAUSE = "SELECT cause FROM numbers WHERE sender = %(sender)s"
+_REST_PAIR = """
+INSERT INTO pairs (sender, person, slots_from, failures) VALUES (%(sender)s, %(person)s, %(blocked)s, 1)
+ON CONFLICT (sender, person) DO UPDATE SET slots_from = excluded.slots_from, failures = pairs.failures + 1
+"""
+_PAIR_WORKS = "UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(people)s) AND failures > 0"
+_OF_BATCH = "SELECT id FROM messages WHERE batch = %(batch)s AND state = 'queued' ORDER BY id FOR UPDATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A number rests, for a cause; with `shop` all numbers of the shop do."""
+
+    cause: str
+    seconds: float
+    shop: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One call that is over: whose it was, the reply, and what it means."""
+
+    row: Row
+    attempt: int
+    as_fallback: bool
+    reply: Reply
+    verdict: Verdict | None
+    change: Change
+    pause: Pause | None
+    probe: bool
+
+
+def judged(row: Row, attempt: int, *, as_fallback: bool, probe: bool, reply: Reply, settle_seconds: float) -> Outcome:
+    """Decide what a reply makes of its message: a pure function."""
+    verdict = None
+    match reply:
+        case Accepted(wamid=wamid):
+            change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=as_fallback)
+        case InDoubt(detail=detail):
+            change = Change(row["id"], "in_doubt", settle_seconds, attempt, why=Why("no_answer", detail=detail))
+        case Unsent(detail=detail):
+            verdict = Verdict(Action.BACK_OFF, "meta_unreachable", detail=detail)
+            change = _refused(row, attempt, verdict)
+        case Refused(error=error):
+            verdict = judge(
+                error.code,
+                status=error.status,
+                subcode=error.subcode,
+                message=error.message,
+                details=error.details,
+                own_values=row["own_values"],
+            )
+            change = _refused(row, attempt, verdict)
+    return Outcome(row, attempt, as_fallback, reply, verdict, change, _pause(reply, verdict), probe)
+
+
+def _refused(row: Row, attempt: int, verdict: Verdict) -> Change:
+    """Return what becomes of a message that surely was not accepted."""
+    id_, why = row["id"], verdict.why
+    match verdict.action:
+        case Action.BACK_OFF:
+            made = row["failures"] + 1
+            if made > (verdict.most_failures or len(BACK_OFF_SECONDS)):
+                return Change(id_, "failed", attempt=attempt, failed=True, why=why)
+            wait = max(BACK_OFF_SECONDS[made - 1], verdict.wait_seconds or 0.0)
+            return Change(id_, "queued", wait, attempt, failed=True, defers=wait > TOLD_WAIT_SECONDS, why=why)
+        case Action.THROTTLE | Action.PARK:
+            return Change(id_, "queued", 0.0, attempt, why=why)
+        case Action.PAIR:
+            wait = pair_wait(row)
+            return Change(id_, "queued", wait, attempt, defers=wait > TOLD_WAIT_SECONDS, why=why)
+    if verdict.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
+        # Meta's clock is the one that counts; the template may go at any time.
+        return Change(id_, "queued", 0.0, attempt, as_fallback=True, why=why)
+    return Change(id_, "failed", attempt=attempt, why=why)
+
+
+def pair_wait(row: Row) -> float:
+    """Return how long a person rests after Meta said it was too much: 1, 4, 16, 64 … seconds."""
+    return min(_LONGEST_PAIR_WAIT, 4.0 ** min(row["pair_failures"] or 0, 10))
+
+
+def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
+    """Return the rest that a reply asks for its number."""
+    usage = getattr(reply, "usage", None)
+    if verdict is not None and verdict.action is Action.PARK:
+        return Pause(verdict.reason, PROBE_SECONDS, shop=True)
+    if verdict is not None and verdict.action is Action.THROTTLE:
+        told = usage.regain_seconds if usage is not None else 0.0
+        asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
+        return Pause(verdict.reason, max(told, asked or 0.0, verdict.wait_seconds or 2.0))
+    if usage is not None and usage.percent >= _USAGE_PERCENT:
+        return Pause("usage_near_limit", usage.regain_seconds or _USAGE_PAUSE_SECONDS)
+    return None
+
+
+OUTAGE = Pause("meta_unreachable", _OUTAGE_PAUSE_SECONDS)
+
+
+async def write(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> list[Row]:
+    """Write what calls came to; each only over its own attempt, and over no status that was faster. Returns the rows changed."""
+    rows = await apply(tx, [one.change for one in outcomes], before=("sending", "in_doubt"))
+    for one in outcomes:
+        await _beside(tx, one, limits)
+    if works := [one.row["person"] for one in outcomes if isinstance(one.reply, Accepted) and one.row["pair_failures"]]:
+        await tx.rows(_PAIR_WORKS, {"sender": limits.sender, "people": works})
+    await _pace(tx, outcomes, limits, shop)
+    return rows
+
+
+async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
+    """Write what an outcome means for others than its message."""
+    verdict = one.verdict
+    if verdict is None:
+        return
+    if verdict.action is Action.PAIR:
+        (moment,) = await tx.rows("SELECT now() AS now")
+        blocked = limits.pair.blocked(moment["now"], pair_wait(one.row))
+        parameters = {"sender": limits.sender, "person": one.row["person"], "blocked": blocked}
+        await tx.rows(_REST_PAIR, parameters)
+    if verdict.reason == "opted_out":
+        await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
+    if verdict.action is Action.CAMPAIGN and one.row["batch"] is not None:
+        others = await tx.rows(_OF_BATCH, {"batch": one.row["batch"]})
+        await apply(tx, [Change(row["id"], "failed", why=verdict.why) for row in others], before=("queued",))
+
+
+async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> None:
+    """Let the number rest where a reply asked for it, and work again where a probe succeeded."""
+    if any(one.probe and isinstance(one.reply, Accepted) for one in outcomes):
+        for number in await tx.rows(_CAUSE, {"sender": limits.sender}):
+            senders = list(shop) if number["cause"] in PARKING else [limits.sender]
+            await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})
+    for pause in {one.pause for one in outcomes if one.pause is not None}:
+        senders = list(shop) if pause.shop else [limits.sender]
+        await tx.rows(_PAUSE, {"cause": pause.cause, "seconds": pause.seconds, "senders": senders})

@@ -1,0 +1,261 @@
+"""Sends from one number: under a lease, so many calls at a time, each begun after its intent and ended by its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import structlog
+
+from wch_common.engine.connection import backoff_seconds
+from wch_common.errors import Interrupted
+from wch_common.redact import error_text
+from wch_whatsapp.bodies import call
+from wch_whatsapp.claims import Claim, add_number, again, claim
+from wch_whatsapp.cloud import InDoubt, Refused, Unsent
+from wch_whatsapp.identity import Tag
+from wch_whatsapp.ledger import apply
+from wch_whatsapp.outcomes import OUTAGE, Outcome, Pause, judged, write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.store.database import Row
+    from wch_common.store.lease import Lease
+    from wch_common.store.store import Store
+    from wch_whatsapp.claims import Limits
+    from wch_whatsapp.cloud import CloudApi
+    from wch_whatsapp.decide import Send
+    from wch_whatsapp.measures import Measures
+
+log = structlog.get_logger(__name__)
+
+_LEASE_WAIT_SECONDS = 5.0
+_MOST_CLAIMED = 100
+_OUTAGE_FAILURES = 5
+_LONGEST_THROTTLE = 60.0
+
+
+@dataclass
+class Rest:
+    """When calls may go again, by this process's clock: what a reply said holds before it is written."""
+
+    until: float = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether no call may be begun now."""
+        return time.monotonic() < self.until
+
+    def take(self, seconds: float) -> None:
+        """Begin no call for so long."""
+        self.until = max(self.until, time.monotonic() + seconds)
+
+
+@dataclass
+class ShopState:
+    """What the numbers of one shop share: its token's rest, and who they are."""
+
+    senders: list[str] = field(default_factory=list)
+    rest: Rest = field(default_factory=Rest)
+
+
+@dataclass(frozen=True)
+class Over:
+    """A call that is over, and the future that is done when its outcome is written."""
+
+    outcome: Outcome
+    written: asyncio.Future[None]
+
+
+class NumberSender:
+    """Takes due messages of one number and sends them, until cancelled."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, each by name
+        self,
+        store: Store,
+        api: CloudApi,
+        limits: Limits,
+        shop: ShopState,
+        measures: Measures,
+        *,
+        calls: int,
+        settle_seconds: float,
+        lease_seconds: float,
+    ) -> None:
+        self._store = store
+        self._api = api
+        self._limits = limits
+        self._shop = shop
+        self._measures = measures
+        self._calls = calls
+        self._settle_seconds = settle_seconds
+        self._lease_seconds = lease_seconds
+        self._rest = Rest()
+        self._nudged = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._done: asyncio.Queue[Over] = asyncio.Queue()
+        self._failures = self._throttles = 0
+
+    def nudge(self) -> None:
+        """Look for messages now."""
+        self._nudged.set()
+
+    @property
+    def in_flight(self) -> int:
+        """How many calls are under way, or wait for their outcome to be written."""
+        return len(self._running)
+
+    async def run(self) -> None:
+        """Send whenever the number's lease can be had; an outage of the database is waited for."""
+        await self._until_known()
+        failures = 0
+        while True:
+            try:
+                async with self._store.lease(
+                    f"sender/{self._limits.sender}", seconds=self._lease_seconds, wait_seconds=_LEASE_WAIT_SECONDS
+                ) as lease:
+                    if lease is not None:
+                        failures = 0
+                        await self._send_while_held(lease)
+            except Interrupted as interruption:
+                failures += 1
+                log.warning("sender_interrupted", reason=error_text(interruption))
+                await asyncio.sleep(backoff_seconds(failures))
+
+    async def write_outcomes(self) -> None:
+        """Write the outcomes of calls, many at once, until cancelled; a call's place is free when its outcome is written."""
+        while True:
+            calls = [await self._done.get()]
+            while not self._done.empty():
+                calls.append(self._done.get_nowait())
+            await self._write([one.outcome for one in calls])
+            for one in calls:
+                one.written.set_result(None)
+
+    async def finish(self, grace_seconds: float) -> None:
+        """Begin nothing more and let what is under way come to its outcome."""
+        self._rest.take(10 * grace_seconds + 3600)
+        deadline = time.monotonic() + grace_seconds
+        while self._running and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        if self._running:
+            log.warning("calls_left_in_doubt", sender_calls=len(self._running))
+
+    # -- taking up
+
+    async def _until_known(self) -> None:
+        failures = 0
+        while True:
+            try:
+                return await add_number(self._store, self._limits.sender)
+            except Interrupted:
+                failures += 1
+                await asyncio.sleep(backoff_seconds(failures))
+
+    async def _send_while_held(self, lease: Lease) -> None:
+        log.info("sending", number=self._limits.sender)
+        while True:
+            lease.check()
+            free = 0 if self._is_resting else min(self._calls - len(self._running), _MOST_CLAIMED)
+            # Also where nothing may go: batches are told what they wait for.
+            taken = await claim(self._store, self._limits, lease, free)
+            self._begin(taken)
+            if not taken.looked or taken.probe:
+                await self._until_nudged(min(0.5, max(0.002, taken.again_seconds)))
+
+    async def _until_nudged(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._nudged.wait(), seconds)
+        self._nudged.clear()
+
+    @property
+    def _is_resting(self) -> bool:
+        return self._rest.is_on or self._shop.rest.is_on
+
+    def _begin(self, taken: Claim) -> None:
+        if taken.probe and taken.sends:
+            log.info("probing", number=self._limits.sender)
+        for row, send in taken.sends:
+            task = asyncio.create_task(self._one(row, send, probe=taken.probe))
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._nudged.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("send_failed", error=error_text(error))  # its intent is in the ledger, and is settled from there
+
+    # -- one message, from its intent to its outcome
+
+    async def _one(self, row: Row, send: Send, *, probe: bool) -> None:
+        """The whole path of one message whose intent is committed: call, judge, and wait until the outcome is written."""
+        attempt = row["attempt"] + 1
+        if self._is_resting:
+            await self._put_back(row, attempt)
+            return
+        started = time.monotonic()
+        reply = await self._api.send(call(row["phone"], str(Tag(row["id"], attempt)), send.content))
+        outcome = judged(
+            row, attempt, as_fallback=send.as_fallback, probe=probe, reply=reply, settle_seconds=self._settle_seconds
+        )
+        outcome = self._paced(outcome)
+        self._measures.called(outcome, time.monotonic() - started)
+        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._done.put_nowait(Over(outcome, written))
+        await written
+
+    async def _put_back(self, row: Row, attempt: int) -> None:
+        """Give a message back whose number came to rest between its intent and its call."""
+        with contextlib.suppress(Interrupted):  # else it is found in doubt and settled from there
+            async with self._store.transaction() as tx:
+                await apply(tx, [again(row["id"], attempt)], before=("sending",))
+
+    def _paced(self, outcome: Outcome) -> Outcome:
+        """Come to rest at once where the reply asks for it, before it is written; growing rests for repeated throttles."""
+        pause = outcome.pause
+        unreachable = isinstance(outcome.reply, (Unsent, InDoubt)) or (
+            outcome.verdict is not None and outcome.verdict.reason in {"meta_unavailable", "meta_failed"}
+        )
+        self._failures = self._failures + 1 if unreachable else 0
+        if self._failures >= _OUTAGE_FAILURES:
+            pause = OUTAGE
+        if pause is not None and pause.cause == "number_too_fast":
+            self._throttles += not self._rest.is_on  # calls that were under way together are one throttle
+            pause = replace(pause, seconds=min(_LONGEST_THROTTLE, max(pause.seconds, 2.0**self._throttles)))
+        elif not isinstance(outcome.reply, Refused):
+            self._throttles = 0
+        if pause is not None:
+            self._come_to_rest(pause)
+        return replace(outcome, pause=pause)
+
+    def _come_to_rest(self, pause: Pause) -> None:
+        place = self._shop.rest if pause.shop else self._rest
+        if not place.is_on:
+            log.error("number_rests", number=self._limits.sender, cause=pause.cause, seconds=pause.seconds)
+        place.take(pause.seconds)
+
+    async def _write(self, outcomes: Sequence[Outcome]) -> None:
+        """Write outcomes until the database has them; a process that dies before leaves them in doubt."""
+        failures = 0
+        while True:
+            try:
+                async with self._store.transaction() as tx:
+                    rows = await write(tx, outcomes, self._limits, self._shop.senders)
+            except Interrupted as interruption:
+                failures += 1
+                log.warning("outcomes_not_written", calls=len(outcomes), error=error_text(interruption))
+                await asyncio.sleep(backoff_seconds(failures))
+            except Exception as error:  # noqa: BLE001 - one outcome the database refuses must not hold up the others
+                log.error("outcomes_refused", calls=len(outcomes), error=error_text(error))
+                if len(outcomes) > 1:
+                    for one in outcomes:
+                        await self._write([one])
+                return
+            else:
+                self._measures.ended(rows)
+                return

@@ -1,0 +1,159 @@
+"""What the whatsapp service keeps: the ledger of messages, their batches, and what is known of numbers and people."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+METADATA = MetaData()
+
+
+def _moment(name: str, *, nullable: bool = False, comment: str | None = None) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable, comment=comment)
+
+
+def _now(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+MESSAGES = Table(
+    "messages",
+    METADATA,
+    Column("id", Uuid, primary_key=True, comment="derived from shop, asker and send key"),
+    Column("shop", Text, nullable=False),
+    Column("asker", Text, nullable=False),
+    Column("send_key", Text, nullable=False),
+    Column("sender", Text, nullable=False, comment="phone number id"),
+    Column("phone", Text, comment="E.164; null when forgotten, or not known"),
+    Column("person", LargeBinary, nullable=False, comment="keyed hash of the number"),
+    Column("category", Text, nullable=False),
+    Column("content", JSONB, comment="of the call to be made; null when forgotten"),
+    Column("fallback", JSONB, comment="the same, for a closed window"),
+    Column("as_fallback", Boolean, nullable=False, server_default=text("false")),
+    Column("own_values", Boolean, nullable=False, server_default=text("false"), comment="placeholders of its own"),
+    Column("batch", Uuid),
+    Column("state", Text, nullable=False),
+    _moment("due_at", nullable=True, comment="when it is to be looked at next; null in a final state"),
+    _moment("expires_at"),
+    Column("attempt", Integer, nullable=False, server_default=text("0"), comment="calls begun"),
+    Column("failures", Integer, nullable=False, server_default=text("0"), comment="counted ones since it was asked"),
+    Column("wamid", Text),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("code", Integer),
+    Column("detail", Text, nullable=False, server_default=""),
+    Column("answered", Boolean, nullable=False, server_default=text("false"), comment="its batch had a first answer"),
+    Column("changed", Boolean, nullable=False, server_default=text("false"), comment="its batch is to tell it anew"),
+    Column("correlationid", Text),
+    Column("causationid", Text),
+    _now("created_at"),
+    _now("updated_at"),
+    Index("messages_due", "sender", "shop", "asker", "due_at", postgresql_where=text("state = 'queued'")),
+    Index("messages_expiry", "expires_at", postgresql_where=text("state = 'queued'")),
+    Index("messages_open", "due_at", postgresql_where=text("state IN ('sending', 'in_doubt')")),
+    Index("messages_wamid", "wamid", postgresql_where=text("wamid IS NOT NULL")),
+    Index("messages_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
+    Index("messages_person", "person"),
+    Index("messages_ended", "updated_at", postgresql_where=text("due_at IS NULL")),
+    comment="The ledger: what was asked to be sent, and what became of it",
+)
+
+BATCHES = Table(
+    "batches",
+    METADATA,
+    Column("id", Uuid, primary_key=True, comment="derived from shop, asker and the asker's name for it"),
+    Column("shop", Text, nullable=False),
+    Column("asker", Text, nullable=False),
+    Column("batch_id", Text, nullable=False),
+    Column("open", Integer, nullable=False, comment="recipients without a first answer"),
+    Column("asked", Boolean, nullable=False, comment="false where only its cancellation has come so far"),
+    Column(
+        "others",
+        ARRAY(Uuid),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="messages asked for elsewhere before",
+    ),
+    Column("cancelled", Text, comment="the reason"),
+    Column("bundles", Integer, nullable=False, server_default=text("0"), comment="updates told"),
+    _moment("completed_at", nullable=True),
+    _moment("due_at", nullable=True, comment="when the next bundle of changes is told"),
+    Column("correlationid", Text),
+    Column("causationid", Text),
+    _now("created_at"),
+    Index("batches_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("batches_created", "created_at"),
+    comment="Messages that were asked for together",
+)
+
+NUMBERS = Table(
+    "numbers",
+    METADATA,
+    Column("sender", Text, primary_key=True, comment="phone number id"),
+    _moment("slots_from", comment="slots before it are taken"),
+    _moment("paused_until", nullable=True),
+    Column("cause", Text, comment="of the pause; kept until a call succeeds"),
+    Column("last_lane", Text, nullable=False, server_default="", comment="who was served last"),
+    comment="Numbers that are sent from: their rate, and why one rests",
+)
+
+PAIRS = Table(
+    "pairs",
+    METADATA,
+    Column("sender", Text, nullable=False),
+    Column("person", LargeBinary, nullable=False),
+    _moment("slots_from", comment="slots before it are taken"),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    PrimaryKeyConstraint("sender", "person"),
+    Index("pairs_slots_from", "slots_from"),
+    comment="How often a number may write to one person",
+)
+
+WINDOWS = Table(
+    "windows",
+    METADATA,
+    Column("sender", Text, nullable=False),
+    Column("person", LargeBinary, nullable=False),
+    _moment("open_until"),
+    PrimaryKeyConstraint("sender", "person"),
+    Index("windows_open_until", "open_until"),
+    comment="Who wrote to us within 24 hours and may be answered freely",
+)
+
+REACHED = Table(
+    "reached",
+    METADATA,
+    Column("portfolio", Text, nullable=False),
+    Column("person", LargeBinary, nullable=False),
+    _moment("at"),
+    PrimaryKeyConstraint("portfolio", "person"),
+    Index("reached_at", "portfolio", "at"),
+    comment="People written to outside a window, which Meta limits per 24 hours",
+)
+
+SUPPRESSIONS = Table(
+    "suppressions",
+    METADATA,
+    Column("shop", Text, nullable=False),
+    Column("person", LargeBinary, nullable=False),
+    Column("category", Text, nullable=False, comment="marketing, utility or all"),
+    Column("phone", Text, comment="null when forgotten"),
+    Column("reason", Text, nullable=False),
+    Column("by", Text, nullable=False),
+    _now("since"),
+    PrimaryKeyConstraint("shop", "person", "category"),
+    comment="Who must not be written to",
+)

@@ -1,0 +1,35 @@
+"""The queues of the whatsapp family."""
+
+from wch_common.events.meta import MessageReceived, StatusReceived
+from wch_common.events.whatsapp import (
+    BatchCancelRequested,
+    BatchRequested,
+    MessageCancelRequested,
+    MessageRequested,
+    RetryRequested,
+    SuppressionAddRequested,
+    SuppressionRemoveRequested,
+)
+from wch_common.policy import QueuePolicy
+from wch_common.topology import Follow, Topology, WorkQueue
+
+_POLICY = QueuePolicy(rungs=(2, 8, 30, 120, 600), tries=5, concurrency=10, time_limit_seconds=120)
+
+MESSAGES = WorkQueue("whatsapp.message", requests=(MessageRequested,), policy=_POLICY)
+BATCHES = WorkQueue("whatsapp.batch", requests=(BatchRequested,), policy=_POLICY)
+# Apart from what it may take back: a cancellation must not stand behind ten thousand messages.
+CONTROL = WorkQueue(
+    "whatsapp.control",
+    requests=(
+        MessageCancelRequested,
+        BatchCancelRequested,
+        RetryRequested,
+        SuppressionAddRequested,
+        SuppressionRemoveRequested,
+    ),
+    policy=_POLICY,
+)
+STATUSES = WorkQueue("whatsapp.status", follows=(Follow(StatusReceived),), policy=_POLICY)
+INBOUND = WorkQueue("whatsapp.inbound", follows=(Follow(MessageReceived),), policy=_POLICY)
+
+TOPOLOGY = Topology((MESSAGES, BATCHES, CONTROL, STATUSES, INBOUND))

@@ -1,0 +1,181 @@
+"""A Graph simulator, and the whatsapp service before it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+import orjson
+import psycopg
+from pydantic import HttpUrl, SecretStr
+
+from support.stage import RunningService, Stage
+from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
+from wch_common.events.whatsapp import (
+    BatchRequested,
+    MessageRequested,
+    Parameter,
+    Recipient,
+    SuppressionAddRequested,
+    Template,
+    Text,
+)
+from wch_simulators.faults import Fault
+from wch_simulators.graph import GraphSimulator
+from wch_simulators.running import InThread
+from wch_whatsapp.main import compose
+from wch_whatsapp.settings import WhatsAppSettings
+from wch_whatsapp.topology import TOPOLOGY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+NUMBER = "2002"
+HASH_KEY = "a key of the tests' own"
+TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),))
+ANYBODY = "+1555010"
+
+
+def phone(number: int) -> str:
+    """A number that nobody has."""
+    return f"{ANYBODY}{number:04d}" if number < 10_000 else f"+1{2_000_000_000 + number}"
+
+
+def message(number: int, **changes: Any) -> MessageRequested:
+    """A message to person `number`, with a template."""
+    values: dict[str, Any] = {
+        "to": phone(number),
+        "send_key": f"key-{number}",
+        "category": "marketing",
+        "message": TEMPLATE,
+    }
+    return MessageRequested(**(values | changes))
+
+
+def batch(name: str, numbers: Iterable[int], **changes: Any) -> BatchRequested:
+    """A batch to people by number."""
+    recipients = tuple(Recipient(to=phone(n), send_key=f"{name}-{n}") for n in numbers)
+    values: dict[str, Any] = {"batch_id": name, "category": "marketing", "message": TEMPLATE, "recipients": recipients}
+    return BatchRequested(**(values | changes))
+
+
+def suppression(number: int, category: Literal["marketing", "utility", "all"] = "all") -> SuppressionAddRequested:
+    """Somebody who must not be written to."""
+    return SuppressionAddRequested(phone=phone(number), category=category, reason="asked to", by="tests")
+
+
+TEXT = Text(kind="text", body="Hello")
+
+
+class WhatsAppStage:
+    """Everything the whatsapp service needs, on loopback."""
+
+    def __init__(self, stage: Stage, database_url: str) -> None:
+        self.stage = stage
+        self.database_url = database_url
+        self.graph = GraphSimulator()
+        self._open = ExitStack()
+        self.graph_url = self._open.enter_context(InThread(self.graph)).url
+        stage.declare(TOPOLOGY)
+        stage.follow("facts", "whatsapp.#")
+
+    def settings(self, **changes: Any) -> dict[str, Any]:
+        """Return the settings of a service on this stage."""
+        values: dict[str, Any] = {
+            "database_url": SecretStr(self.database_url),
+            "graph_url": HttpUrl(self.graph_url),
+            "graph_token": SecretStr(self.graph.token),
+            "whatsapp_phone_number_id": NUMBER,
+            "whatsapp_hash_key": SecretStr(HASH_KEY),
+            "whatsapp_rate": 0,
+            "whatsapp_messaging_limit": -1,
+            "whatsapp_pair_seconds": 0,
+            "whatsapp_call_seconds": 5,
+            "whatsapp_lease_seconds": 2,
+        }
+        return values | changes
+
+    def start(self, **changes: Any) -> RunningService:
+        """Start the service in this process."""
+        values = self.settings(**changes)
+        service = RunningService(self.stage.url, compose, values, name="whatsapp", settings_type=WhatsAppSettings)
+        self.stage.services.append(service)
+        return service.start()
+
+    def publish(self, *events: Any, **options: Any) -> list[str]:
+        """Publish requests or facts."""
+        with self.stage.client(**options) as client:
+            return client.publish_many(events)
+
+    @property
+    def sent(self) -> list[dict[str, Any]]:
+        """The bodies of messages Meta accepted."""
+        return [one["body"] for one in self.graph.sent]
+
+    def sent_to(self, number: int) -> list[dict[str, Any]]:
+        """The bodies of messages Meta accepted for one person."""
+        return [body for body in self.sent if body["to"] == phone(number)]
+
+    @property
+    def calls(self) -> list[dict[str, Any]]:
+        """The calls that were made."""
+        return self.graph.journal.calls("/messages", "POST")
+
+    def facts(self, kind: str = "") -> list[dict[str, Any]]:
+        """The data of the facts told so far, by the end of their type."""
+        events = [orjson.loads(letter.message.body) for letter in self.stage.letters("facts")]
+        return [event["data"] for event in events if kind in event["type"]]
+
+    def fail(self, **fault: Any) -> None:
+        """Make Graph misbehave for messages."""
+        self.graph.journal.faults.append(Fault("/messages", **fault))
+
+    def states(self) -> dict[str, str]:
+        """The state of every message by its send key."""
+        return dict(self.query("SELECT send_key, state FROM messages"))
+
+    def row(self, send_key: str) -> dict[str, Any]:
+        """One message of the ledger."""
+        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
+            cursor = connection.execute("SELECT * FROM messages WHERE send_key = %s", (send_key,))
+            names = [column.name for column in cursor.description or ()]
+            rows = cursor.fetchall()
+        return dict(zip(names, rows[0], strict=True)) if rows else {}
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Ask the service's schema."""
+        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def status(self, send_key: str, status: str, *, error: int | None = None, tagged: bool = True) -> StatusReceived:
+        """A status of a message as the webhook receiver tells it."""
+        row = self.row(send_key)
+        errors = (StatusError(code=error),) if error else ()
+        return StatusReceived(
+            phone_number_id=NUMBER,
+            wamid=row["wamid"] or f"wamid.late-{send_key}",
+            status=status,
+            timestamp=datetime.now(UTC),
+            tag=f"wch1:{row['id']}:{row['attempt']}" if tagged else None,
+            errors=errors,
+        )
+
+    def close(self) -> None:
+        """Stop everything."""
+        self.stage.stop()
+        self._open.close()
+
+
+def wrote(number: int, text: str = "Hi", **changes: Any) -> MessageReceived:
+    """What a person wrote, as the webhook receiver tells it."""
+    values: dict[str, Any] = {
+        "phone_number_id": NUMBER,
+        "message_id": f"wamid.in-{number}-{text}",
+        "sender": phone(number).removeprefix("+"),
+        "timestamp": datetime.now(UTC),
+        "kind": "text",
+        "text": text,
+    }
+    return MessageReceived(**(values | changes))
