@@ -144,9 +144,12 @@ class WhatsAppStage:
         return dict(zip(names, rows[0], strict=True)) if rows else {}
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the service's schema."""
+        """Ask the service's schema; nothing is there before the service was."""
         with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
-            cursor = connection.execute(statement.encode())
+            try:
+                cursor = connection.execute(statement.encode())
+            except psycopg.errors.UndefinedTable:
+                return []
             return cursor.fetchall() if cursor.description else []
 
     def status(self, send_key: str, status: str, *, error: int | None = None, tagged: bool = True) -> StatusReceived:

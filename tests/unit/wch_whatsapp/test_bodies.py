@@ -181,7 +181,9 @@ def plain(body: dict[str, Any]) -> dict[str, Any]:
 
 def _component(component: dict[str, Any]) -> dict[str, Any]:
     """Meta reads the names of types in any case; its documents write them small."""
-    small: dict[str, Any] = {key: str(component[key]).lower() for key in ("type", "sub_type", "index") if key in component}
+    small: dict[str, Any] = {
+        key: str(component[key]).lower() for key in ("type", "sub_type", "index") if key in component
+    }
     parameters = [{**one, "type": one["type"].lower()} for one in component["parameters"]]
     return {**component, **small, "parameters": parameters}
 

@@ -11,7 +11,7 @@ from wch_common.settings import DatabaseUrl
 from wch_common.shops import Graph, GraphSettings, Section, ShopEntry, Shops, needed_without_file, of_one_shop
 
 PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
-Ids = Annotated[tuple[PhoneNumberId, ...], Field(min_length=1), NoDecode]
+Ids = Annotated[tuple[PhoneNumberId, ...], Field(min_length=1)]
 Region = Annotated[str, Field(pattern="^[A-Z]{2}$")]
 Rate = Annotated[float, Field(ge=0)]
 Limit = Annotated[int, Field(ge=-1)]
@@ -43,7 +43,7 @@ class WhatsAppSettings(GraphSettings):
     whatsapp_hash_key: Annotated[SecretStr, Field(min_length=16)] = Field(
         description="Secret of 16 characters or more by which people are known when forgotten; never change it"
     )
-    whatsapp_phone_number_id: Ids | None = needed_without_file(
+    whatsapp_phone_number_id: Annotated[Ids | None, NoDecode] = needed_without_file(
         "Phone number id to send from; several with commas, the first is the default"
     )
     whatsapp_region: Region | None = of_one_shop(None, "Country of numbers written without one, like DE")

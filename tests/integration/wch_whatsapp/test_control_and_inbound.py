@@ -1,0 +1,204 @@
+"""Taking back, trying again, statuses in any order, what people write, and forgetting them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import permutations
+
+import pytest
+
+from support.command import wch
+from support.stage import Stage
+from support.waiting import eventually
+from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage, batch, message, phone, suppression, wrote
+from wch_common.events.meta import StatusReceived
+from wch_common.events.whatsapp import (
+    BatchCancelRequested,
+    MessageCancelRequested,
+    RetryRequested,
+    SuppressionRemoveRequested,
+)
+
+LATER = datetime.now(UTC) + timedelta(hours=5)
+
+
+@pytest.fixture
+def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
+    made = WhatsAppStage(stage, database_url)
+    made.start()
+    yield made
+    made.close()
+
+
+def test_a_message_not_under_way_is_taken_back_and_one_that_was_sent_is_not(wa: WhatsAppStage) -> None:
+    wa.publish(message(1, not_before=LATER), message(2), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "queued", "key-2": "accepted"})
+    wa.publish(*(MessageCancelRequested(send_key=f"key-{n}", reason="bought") for n in (1, 2)), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "cancelled", "key-2": "accepted"})
+    (fact,) = eventually(lambda: wa.facts("message.cancelled"))
+    assert (fact["send_key"], fact["reason"]) == ("key-1", "bought")
+
+
+def test_a_cancellation_that_comes_before_its_request_still_holds(wa: WhatsAppStage) -> None:
+    wa.publish(MessageCancelRequested(send_key="key-1"), BatchCancelRequested(batch_id="b"), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "cancelled"} and wa.query("SELECT asked FROM batches") == [(False,)])
+    wa.publish(message(1), batch("b", range(10, 13)), asker="carts")
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    assert {one["outcome"] for one in fact["recipients"]} == {"cancelled"}
+    eventually(lambda: len(wa.facts("message.cancelled")) == 1)
+    assert wa.calls == []
+
+
+def test_a_cancelled_batch_stops_at_once_and_its_counts_add_up(wa: WhatsAppStage) -> None:
+    wa.graph.latency_seconds = 0.1
+    wa.publish(batch("b", range(500)))
+    eventually(lambda: len(wa.sent) > 20)
+    wa.publish(BatchCancelRequested(batch_id="b", reason="stop it"))
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    outcomes = Counter(one["outcome"] for one in fact["recipients"])
+    assert outcomes.total() == 500
+    assert outcomes["cancelled"] > 100
+    eventually(lambda: set(wa.states().values()) == {"accepted", "cancelled"})
+    assert len(wa.sent) == Counter(wa.states().values())["accepted"] < 400
+
+
+def test_a_failed_message_is_tried_again_when_asked_and_what_is_in_doubt_never(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.graph.message_errors[phone(3)] = (131049, "limit")
+    wa.fail(reset="after")
+    wa.publish(message(2), asker="carts")
+    eventually(lambda: wa.states() == {"key-2": "in_doubt"})
+    wa.publish(message(1), message(3), asker="carts")
+    eventually(lambda: Counter(wa.states().values()) == {"failed": 2, "in_doubt": 1})
+    wa.graph.message_errors.clear()
+    keys = tuple(f"key-{n}" for n in (1, 2, 3))
+    wa.publish(RetryRequested(send_keys=keys), asker="carts")
+    eventually(lambda: wa.states()["key-1"] == "accepted")
+    assert wa.states()["key-2"] == "in_doubt"
+    assert (wa.states()["key-3"], len(wa.sent_to(3))) == ("queued", 0), "a person's limit is not tried within a day"
+    assert wa.row("key-3")["due_at"] > datetime.now(UTC) + timedelta(hours=23)
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: len(wa.facts("message.accepted")) == 2, "it is answered with what became of it")
+    assert len(wa.sent_to(1)) == 1
+
+
+@pytest.mark.parametrize("order", list(permutations(("sent", "delivered", "read"))))
+def test_statuses_in_any_order_and_twice_end_as_read(wa: WhatsAppStage, order: tuple[str, ...]) -> None:
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    for status in (*order, *order):
+        wa.publish(wa.status("key-1", status, tagged=status != "read"))
+    eventually(lambda: wa.states() == {"key-1": "read"})
+    wa.publish(wa.status("key-1", "failed", error=131026), wa.status("key-1", "mystery"))
+    wa.stage.await_depth("whatsapp.status", 0)
+    wa.publish(message(2))
+    eventually(lambda: wa.states().get("key-2") == "accepted")
+    assert wa.states()["key-1"] == "read"
+    told = [fact for fact in wa.facts() if fact["send_key"] == "key-1"]
+    assert len(told) == 1 + len(
+        {status for place, status in enumerate(order) if status != "sent" and "read" not in order[:place]}
+    )
+
+
+def test_a_failed_status_ends_the_message_with_its_reason_and_opting_out_suppresses(wa: WhatsAppStage) -> None:
+    wa.publish(message(1), message(2), batch("b", (3,)))
+    eventually(lambda: set(wa.states().values()) == {"accepted"} and len(wa.states()) == 3)
+    wa.publish(wa.status("key-1", "failed", error=131026), wa.status("key-2", "failed", error=131050))
+    wa.publish(wa.status("b-3", "failed", error=131049))
+    eventually(lambda: set(wa.states().values()) == {"failed"})
+    assert [wa.row(key)["reason"] for key in ("key-1", "key-2", "b-3")] == [
+        "undeliverable",
+        "opted_out",
+        "marketing_limit",
+    ]
+    wa.publish(message(2, send_key="again"), message(1, send_key="again-1"))
+    eventually(lambda: wa.states().get("again") == "suppressed" and wa.states().get("again-1") == "accepted")
+    (updated,) = eventually(lambda: wa.facts("batch.updated"))
+    assert [(one["outcome"], one["reason"]) for one in updated["recipients"]] == [("failed", "marketing_limit")]
+
+
+def test_a_status_that_is_faster_than_the_answer_is_kept(wa: WhatsAppStage) -> None:
+    wa.graph.latency_seconds = 1
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "sending"})
+    wa.publish(wa.status("key-1", "read"))
+    eventually(lambda: wa.states() == {"key-1": "read"})
+    eventually(lambda: len(wa.sent) == 1)
+    wa.publish(message(2))
+    eventually(lambda: wa.states().get("key-2") == "accepted")
+    assert wa.states()["key-1"] == "read"
+
+
+def test_a_status_of_another_programs_message_is_let_go(wa: WhatsAppStage) -> None:
+    foreign = StatusReceived(phone_number_id=NUMBER, wamid="wamid.x", status="read", timestamp=datetime.now(UTC))
+    wa.publish(foreign, foreign.model_copy(update={"tag": "another program's"}))
+    wa.stage.await_depth("whatsapp.status", 0)
+    assert wa.states() == {}
+    assert wa.stage.depth("whatsapp.status.retry.2s") == 0
+
+
+def test_stop_words_and_wishes_suppress_marketing_only(wa: WhatsAppStage) -> None:
+    wa.publish(wrote(1, " Stop! "), wrote(2, "please do not stop"), wrote(3, "", kind="preference", marketing="stop"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])
+    wa.publish(*(message(n) for n in (1, 2, 3)), message(1, send_key="utility", category="utility"))
+    eventually(
+        lambda: (
+            wa.states() == {"key-1": "suppressed", "key-2": "accepted", "key-3": "suppressed", "utility": "accepted"}
+        )
+    )
+    wa.publish(wrote(3, "", kind="preference", marketing="resume"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
+    wa.publish(SuppressionRemoveRequested(phone=phone(1), category="marketing", reason="asked", by="tests"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
+
+
+def command(wa: WhatsAppStage, *words: str, code: int = 0) -> str:
+    return wch(
+        wa.stage, "whatsapp", *words, code=code, WCH_DATABASE_URL=wa.database_url, WCH_WHATSAPP_HASH_KEY=HASH_KEY
+    )
+
+
+def test_a_person_is_forgotten_and_still_not_written_to(wa: WhatsAppStage) -> None:
+    wa.publish(suppression(1, "marketing"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
+    wa.publish(
+        message(1), message(1, send_key="utility", category="utility"), batch("b", (1,), not_before=LATER), wrote(1)
+    )
+    eventually(lambda: wa.states() == {"key-1": "suppressed", "utility": "accepted", "b-1": "queued"})
+    known = json.loads(command(wa, "export", phone(1)))
+    assert {one["phone"] for one in known["messages"]} == {phone(1)}
+    assert "would be erased: 3 in messages" in command(wa, "forget", phone(1), "--dry-run")
+    assert "erased: 3 in messages, 1 in suppressions, 1 in windows" in command(wa, "forget", phone(1))
+    everything = wa.query("SELECT m::text FROM messages m") + wa.query("SELECT s::text FROM suppressions s")
+    assert not [row for row in everything if phone(1).removeprefix("+") in row[0]]
+    eventually(lambda: wa.states()["b-1"] == "failed", "what waited ends, and its batch is told")
+    eventually(lambda: wa.facts("batch.completed"))
+    wa.publish(message(1, send_key="later"))
+    eventually(lambda: wa.states().get("later") == "suppressed")
+
+
+def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(2)] = (131026, "undeliverable")
+    wa.publish(message(1), message(2), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "accepted", "key-2": "failed"})
+    listed = json.loads(command(wa, "list", "--state", "failed", "--json"))
+    assert [(row["send_key"], row["reason"], row["code"]) for row in listed] == [("key-2", "undeliverable", 131026)]
+    for said in (command(wa, "list"), command(wa, "show", "key-2"), command(wa, "stats")):
+        assert "undeliverable" in said
+        assert phone(2) not in said
+    assert "the ledger has no message x" in command(wa, "show", "x", code=1)
+    assert "say which messages" in command(wa, "retry", code=1)
+    assert "would try 1 failed" in command(wa, "retry", "--reason", "undeliverable", "--dry-run")
+    assert wa.states()["key-2"] == "failed"
+    wa.graph.message_errors.clear()
+    assert "asked to try 1 failed" in command(wa, "retry", "--all", "--asker", "carts")
+    eventually(lambda: wa.states()["key-2"] == "accepted")
+    said = command(wa, "suppress", phone(7), "--reason", "asked by mail")
+    assert phone(7) not in said
+    eventually(lambda: wa.query("SELECT category FROM suppressions") == [("all",)])
+    command(wa, "suppress", phone(7), "--reason", "again", "--remove")
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
+    assert "give --database-url" in wch(wa.stage, "whatsapp", "list", code=1)

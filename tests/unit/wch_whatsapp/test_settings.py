@@ -1,0 +1,54 @@
+"""The environment of one shop, as a deployment gives it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from wch_common.errors import SettingsError
+from wch_common.settings import load_settings
+from wch_whatsapp.settings import WhatsAppSettings
+
+NEEDED = {
+    "AMQP_URL": "amqp://h",
+    "DATABASE_URL": "postgresql://h/d",
+    "GRAPH_TOKEN": "t",
+    "WHATSAPP_PHONE_NUMBER_ID": "2002",
+    "WHATSAPP_HASH_KEY": "sixteen characters",
+}
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in [name for name in os.environ if name.startswith("WCH_")]:
+        monkeypatch.delenv(name)
+    for name, value in NEEDED.items():
+        monkeypatch.setenv(f"WCH_{name}", value)
+    return monkeypatch
+
+
+def test_one_number_or_several_are_given_by_their_ids(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings(WhatsAppSettings).shops().named(None).whatsapp.phone_number_ids == ("2002",)
+    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_ID", "2002, 3003")
+    environment.setenv("WCH_WHATSAPP_STOP_WORDS", "halt, aus")
+    settings = load_settings(WhatsAppSettings)
+    numbers = settings.shops().named(None).whatsapp
+    assert numbers.phone_number_ids == ("2002", "3003")
+    assert settings.whatsapp_stop_words == ("halt", "aus")
+    assert (numbers.rate, numbers.messaging_limit) == (80, 250), "what a new business may"
+
+
+def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_ID", "+49 170 1234567")
+    environment.setenv("WCH_WHATSAPP_HASH_KEY", "short")
+    environment.setenv("WCH_WHATSAPP_REGION", "Germany")
+    environment.delenv("WCH_GRAPH_TOKEN")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(WhatsAppSettings)
+    said = str(caught.value)
+    wanted = ("PHONE_NUMBER_ID", "HASH_KEY", "REGION")
+    assert [
+        name for name in (*(f"WHATSAPP_{one}" for one in wanted), "GRAPH_TOKEN") if f"WCH_{name}:" not in said
+    ] == []
+    assert "short" not in said.replace("shorter", "")
