@@ -1,4 +1,4 @@
-"""`make demo`: a broker, a database, simulators, the sync service, and a story that can be watched."""
+"""`make demo`: a broker, a database, simulators, the services, and a story that can be watched."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
 import psycopg
@@ -26,6 +26,7 @@ from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.envelope import STRUCTURED
 from wch_common.errors import WchError
 from wch_common.events.sync import ProductRequested
+from wch_common.events.whatsapp import MessageRequested, Parameter, SuppressionAddRequested, Template
 from wch_common.message import Message, Publication
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
@@ -43,6 +44,8 @@ DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
 RUNGS = "2,4,8"
+NUMBER, HASH_KEY = "2002", "the demo's own key"
+CUSTOMER, OPTED_OUT = "+15550100001", "+15550100002"  # numbers that nobody has
 _STORY_SECONDS = 90
 
 console = Console(highlight=False)
@@ -114,10 +117,10 @@ def _demo() -> int:
     database_url = _database(stage)
     amqp_url = broker.fresh_vhost(VHOST)
     shop_url, graph_url = _start_simulators(stage)
-    _start_sync(stage, amqp_url, database_url, shop_url, graph_url)
+    _start_services(stage, amqp_url, database_url, shop_url, graph_url)
     _fill(shop_url)
     _publish(amqp_url)
-    _watch(amqp_url, graph_url)
+    _watch(amqp_url, database_url, graph_url)
     _tell(broker, amqp_url, database_url, graph_url)
     return 0
 
@@ -178,25 +181,38 @@ def _start_simulators(stage: Stage) -> tuple[str, str]:
     return f"http://127.0.0.1:{ports['shop']}", f"http://127.0.0.1:{ports['graph']}"
 
 
-def _start_sync(stage: Stage, amqp_url: str, database_url: str, shop_url: str, graph_url: str) -> None:
-    port = free_port()
-    settings = {
+def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: str, graph_url: str) -> None:
+    """Start every service, all at once, and wait until each is ready."""
+    common = {
         "WCH_AMQP_URL": amqp_url,
         "WCH_DATABASE_URL": database_url,
-        "WCH_SHOP_URL": shop_url,
-        "WCH_SHOP_CONSUMER_KEY": "ck_simulated",
-        "WCH_SHOP_CONSUMER_SECRET": "cs_simulated",
         "WCH_GRAPH_URL": graph_url,
         "WCH_GRAPH_TOKEN": "simulated-token",
-        "WCH_CATALOG_ID": CATALOG,
-        "WCH_CATALOG_POLL_SECONDS": "0.3",
-        "WCH_SYNC_PRODUCT_RUNGS": RUNGS,
-        "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
         "WCH_HEALTH_HOST": "127.0.0.1",
-        "WCH_HEALTH_PORT": str(port),
     }
-    _start(stage, "sync", ["-m", "wch_sync"], f"http://127.0.0.1:{port}/readyz", **settings)
-    say(f"sync service: running, with rungs of 2, 4 and 8 s; http://127.0.0.1:{port}/metrics")
+    own = {
+        "sync": {
+            "WCH_SHOP_URL": shop_url,
+            "WCH_SHOP_CONSUMER_KEY": "ck_simulated",
+            "WCH_SHOP_CONSUMER_SECRET": "cs_simulated",
+            "WCH_CATALOG_ID": CATALOG,
+            "WCH_CATALOG_POLL_SECONDS": "0.3",
+            "WCH_SYNC_PRODUCT_RUNGS": RUNGS,
+            "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
+        },
+        "whatsapp": {"WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WCH_WHATSAPP_HASH_KEY": HASH_KEY},
+    }
+    started = []
+    for name, settings in own.items():
+        port, log = free_port(), FOLDER / "logs" / f"{name}.log"
+        program = Program.start(name, ["-m", f"wch_{name}"], log, **common, **settings, WCH_HEALTH_PORT=str(port))
+        stage.programs.append(program.as_dict())
+        stage.write()
+        started.append((program, port, log))
+    for program, port, log in started:
+        program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
+        rungs = ", with rungs of 2, 4 and 8 s" if program.name == "sync" else ""
+        say(f"{program.name} service: running{rungs}; http://127.0.0.1:{port}/metrics")
 
 
 def _fill(shop_url: str) -> None:
@@ -217,9 +233,17 @@ def _fill(shop_url: str) -> None:
         shop.post("/_simulator/faults", json=fault).raise_for_status()
 
 
+def _message(person: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:
+    template = Template(name="order_update", language="en_US", body=(Parameter(text="your order is on its way"),))
+    return MessageRequested(to=person, send_key=send_key, category=category, message=template)
+
+
 def _publish(amqp_url: str) -> None:
     with Client(amqp_url, "/demo") as client:
         client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
+        stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
+        client.publish(stop)
+        client.publish_many([_message(CUSTOMER, "order/17", "utility")] * 2)
     malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
     nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
     publisher = ConfirmedPublisher(amqp_url, "demo")
@@ -230,7 +254,10 @@ def _publish(amqp_url: str) -> None:
         if error is not None:
             raise error
     publisher.close()
-    say(f"published {len(GOOD) + 2} product requests, one malformed event, and one request of a type nobody does")
+    say(
+        f"published {len(GOOD) + 2} product requests, two requests for one message, one malformed event, and one request "
+        "of a type nobody does"
+    )
 
 
 def _depth(amqp_url: str, queue: str) -> int:
@@ -245,28 +272,44 @@ def _items(graph_url: str) -> dict[str, Any]:
     return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
 
 
-def _watch(amqp_url: str, graph_url: str) -> None:
-    """Show live how it comes to its end: everything in the catalog, the dead letters, or unrouted."""
-    began = time.monotonic()
+def _messages(database_url: str) -> dict[str, str]:
+    """Return the state of every message by its send key."""
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        return dict(connection.execute("SELECT send_key, state FROM messages").fetchall())
+
+
+def _suppressed(database_url: str) -> int:
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        return len(connection.execute("SELECT person FROM suppressions").fetchall())
+
+
+def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
+    """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unrouted."""
+    began, offered = time.monotonic(), False
     rungs = [f"sync.product.retry.{seconds}s" for seconds in RUNGS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
             items = _items(graph_url)
             waiting = {rung: _depth(amqp_url, rung) for rung in rungs}
-            dead, unrouted = _depth(amqp_url, DLQ), _depth(amqp_url, UNROUTED)
+            dead, unrouted, messages = _depth(amqp_url, DLQ), _depth(amqp_url, UNROUTED), _messages(database_url)
+            if not offered and _suppressed(database_url):
+                with Client(amqp_url, "/demo") as client:
+                    client.publish(_message(OPTED_OUT, "offer/1", "marketing"))
+                offered = True
             progress = Table.grid(padding=(0, 2))
             progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
             for rung, count in waiting.items():
                 progress.add_row(rung, f"[yellow]{count}[/] waiting" if count else "–")
+            for key, state in sorted(messages.items()):
+                progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
             live.update(progress)
-            if len(items) >= len(GOOD) + 3 and dead >= 2 and unrouted >= 1:
+            told = messages == {"order/17": "accepted", "offer/1": "suppressed"}
+            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1:
                 return
             if time.monotonic() - began > _STORY_SECONDS:
-                raise LocalBrokerError(
-                    f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs' / 'sync.log'}"
-                )
+                raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs'}")
             time.sleep(0.2)
 
 
@@ -290,6 +333,10 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
         f"[green]in the catalog[/] ({variants} variants) from its retry queue",
         CATALOG,
     )
+    sent = httpx.get(f"{graph_url}/_simulator/journal", params={"path": "/messages"}, timeout=10).json()
+    times = "once" if len(sent) == 1 else f"{len(sent)} times"
+    table.add_row("a message asked for twice", f"[green]sent[/] {times}", f"number {NUMBER}")
+    table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
     table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
     table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
     table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
@@ -300,7 +347,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     environment.touch(mode=0o600)
     environment.write_text(
         f'export WCH_AMQP_URL="{amqp_url}"\nexport WCH_DATABASE_URL="{database_url}"\n'
-        f'export WCH_SYNC_PRODUCT_RUNGS="{RUNGS}"\n'
+        f'export WCH_SYNC_PRODUCT_RUNGS="{RUNGS}"\nexport WCH_WHATSAPP_HASH_KEY="{HASH_KEY}"\n'
         f'export PATH="{Path(sys.executable).parent}:$PATH"\n'
     )
     with Management(amqp_url) as management:
@@ -312,7 +359,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")
-    console.print("  wch doctor")
+    console.print("  wch whatsapp list")
     console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
 
 

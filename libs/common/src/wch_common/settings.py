@@ -174,7 +174,7 @@ def _read_problem(file: Path) -> str | None:
 
 # Read by `wch`, the demo and the tests, which may share an environment with a service.
 _OTHERS = frozenset({"WCH_MANAGEMENT_URL", "WCH_RABBITMQ_ROOT"})
-_OTHERS_PREFIXES = ("WCH_DEMO_", "WCH_TEST_")
+_OTHERS_PREFIXES = ("WCH_DEMO_", "WCH_TEST_", "WCH_LOCAL_")
 # What Kubernetes sets in every pod for a Service whose name begins with `wch-`.
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT|PORT)(_|$)")
 

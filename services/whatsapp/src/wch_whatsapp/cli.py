@@ -268,4 +268,4 @@ def _masked(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _moment(value: datetime | None) -> str:
-    return value.isoformat(sep=" ", timespec="seconds") if value else ""
+    return f"{value:%m-%d %H:%M:%S}" if value else ""
