@@ -298,7 +298,14 @@ def _apply(items: dict[str, dict[str, Any]], one: dict[str, Any], *, upsert: boo
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", default="simulated-token")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds a message's call takes")
+
+
+def _made(given: argparse.Namespace) -> GraphSimulator:
+    simulator = GraphSimulator(token=given.token)
+    simulator.latency_seconds = given.latency
+    return simulator
 
 
 if __name__ == "__main__":
-    run_program("graph", lambda given: GraphSimulator(token=given.token), _options)
+    run_program("graph", _made, _options)

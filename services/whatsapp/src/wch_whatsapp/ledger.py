@@ -61,15 +61,17 @@ FROM unnest(%(ids)s::uuid[], %(answers)s::int[]) AS new (id, answers) WHERE b.id
 """
 _BUNDLE = f"""
 UPDATE batches SET due_at = now() + interval '{_BUNDLE_SECONDS} seconds'
-WHERE id = ANY(%(ids)s) AND due_at IS NULL AND completed_at IS NOT NULL
+WHERE id = ANY(%(ids)s) AND due_at IS NULL
 """  # noqa: S608 - a number of this module
 _COMPLETE = (
     "UPDATE batches SET completed_at = now(), due_at = NULL WHERE id = %(id)s AND completed_at IS NULL RETURNING id"
 )
 _MEMBERS = f"SELECT {_COLUMNS} FROM messages WHERE batch = %(id)s OR id = ANY(%(others)s)"  # noqa: S608 - names of this module
 _TOLD_ALL = "UPDATE messages SET changed = false WHERE batch = %(id)s AND changed"
+# One that is not complete yet tells all its changes when it is.
 _NEXT_BUNDLE = """
-UPDATE batches SET bundles = bundles + 1, due_at = NULL WHERE id = %(id)s AND due_at IS NOT NULL RETURNING *
+UPDATE batches SET bundles = bundles + (completed_at IS NOT NULL)::int, due_at = NULL
+WHERE id = %(id)s AND due_at IS NOT NULL RETURNING *
 """
 _CHANGED = f"UPDATE messages SET changed = false WHERE batch = %(id)s AND changed RETURNING {_COLUMNS}"  # noqa: S608 - names of this module
 _FIND = f"SELECT {_COLUMNS} FROM messages WHERE id = ANY(%(ids)s)"  # noqa: S608 - names of this module
@@ -151,8 +153,9 @@ async def note(tx: Transaction, rows: Iterable[Row]) -> None:
 async def complete(tx: Transaction, batch: Row) -> None:
     """Tell, once, that every recipient of a batch has a first answer."""
     if await tx.rows(_COMPLETE, batch):
-        members = await tx.rows(_MEMBERS, batch)
+        # In this order: what is marked as told is in what is read after it.
         await tx.rows(_TOLD_ALL, batch)
+        members = await tx.rows(_MEMBERS, batch)
         tx.emit(batch_completed(batch, members))
 
 
@@ -164,7 +167,7 @@ async def members(tx: Transaction, batch: Row) -> list[Row]:
 async def bundle(tx: Transaction, id_: uuid.UUID) -> None:
     """Tell what changed in a batch since it was last told."""
     for batch in await tx.rows(_NEXT_BUNDLE, {"id": id_}):
-        if rows := await tx.rows(_CHANGED, {"id": id_}):
+        if batch["completed_at"] is not None and (rows := await tx.rows(_CHANGED, {"id": id_})):
             data = BatchUpdated(batch_id=batch["batch_id"], recipients=_outcomes(rows))
             tx.emit(_fact(batch, data, batch["bundles"]))
 

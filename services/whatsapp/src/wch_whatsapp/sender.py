@@ -35,6 +35,7 @@ log = structlog.get_logger(__name__)
 
 _LEASE_WAIT_SECONDS = 5.0
 _MOST_CLAIMED = 100
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.002, 0.5
 _OUTAGE_FAILURES = 5
 _LONGEST_THROTTLE = 60.0
 
@@ -160,12 +161,17 @@ class NumberSender:
         log.info("sending", number=self._limits.sender)
         while True:
             lease.check()
-            free = 0 if self._is_resting else min(self._calls - len(self._running), _MOST_CLAIMED)
+            if (free := self._calls - len(self._running)) <= 0:
+                await self._until_nudged(_LONGEST_PAUSE)
+                continue
+            resting = self._is_resting
             # Also where nothing may go: batches are told what they wait for.
-            taken = await claim(self._store, self._limits, lease, free)
+            taken = await claim(self._store, self._limits, lease, 0 if resting else min(free, _MOST_CLAIMED))
             self._begin(taken)
-            if not taken.looked or taken.probe:
-                await self._until_nudged(min(0.5, max(0.002, taken.again_seconds)))
+            if resting or taken.probe:
+                await asyncio.sleep(_LONGEST_PAUSE)
+            elif not taken.looked:
+                await self._until_nudged(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, taken.again_seconds)))
 
     async def _until_nudged(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):

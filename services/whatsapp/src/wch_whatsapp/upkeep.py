@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import structlog
 
-from wch_common.errors import Interrupted
+from wch_common.errors import Contended, Interrupted
 from wch_common.redact import error_text
 from wch_common.store.due import DueRows
 from wch_whatsapp.ledger import Change, Why, apply, bundle
@@ -106,8 +106,12 @@ class Upkeep:
 
     async def _bundle(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            async with self._store.transaction() as tx:
-                await bundle(tx, row["id"])
+            try:
+                async with self._store.transaction() as tx:
+                    await bundle(tx, row["id"])
+            except Contended:
+                # Somebody who holds one of its messages waits for the batch: after its lease it is told.
+                log.info("bundle_waits")
 
     async def _count(self) -> None:
         while True:

@@ -1,0 +1,71 @@
+"""WireMock: a server of faults that is not ours, from npm, with a journal of what it was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import httpx
+
+from support.waiting import eventually
+from wch_local.rabbitmq import free_port
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+
+def jar() -> Path | None:
+    """Where `make develop` has put it, or None."""
+    return next(Path(sys.prefix).glob("wiremock/node_modules/wiremock/build/wiremock-standalone-*.jar"), None)
+
+
+class WireMock:
+    """One server on loopback while the block runs."""
+
+    def __init__(self, program: Path, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self._log = (folder / "wiremock.log").open("wb")
+        command = ["java", "-jar", str(program), "--port", str(port), "--bind-address", "127.0.0.1"]
+        self._process = subprocess.Popen(
+            [*command, "--root-dir", str(folder), "--disable-banner"], stdout=self._log, stderr=self._log
+        )
+        self._admin = httpx.Client(base_url=f"{self.url}/__admin", timeout=30)
+
+    def __enter__(self) -> Self:
+        def ready() -> bool:
+            try:
+                return self._admin.get("/health").is_success
+            except httpx.TransportError:
+                return False
+
+        eventually(ready, "WireMock answers", seconds=60)
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._admin.close()
+        self._process.terminate()
+        self._process.wait(30)
+        self._log.close()
+
+    def answer(self, to: str, *responses: dict[str, Any]) -> None:
+        """Answer messages to somebody with these responses, one after another; the last goes on."""
+        for place, response in enumerate(responses):
+            last = place == len(responses) - 1
+            mapping = {
+                "request": {"method": "POST", "bodyPatterns": [{"matchesJsonPath": f"$[?(@.to == '{to}')]"}]},
+                "response": response,
+                "scenarioName": to,
+                "requiredScenarioState": "Started" if not place else f"step {place}",
+                **({} if last else {"newScenarioState": f"step {place + 1}"}),
+            }
+            self._admin.post("/mappings", json=mapping).raise_for_status()
+
+    def bodies(self) -> list[dict[str, Any]]:
+        """What it was asked, from its own journal."""
+        rows = self._admin.get("/requests").raise_for_status().json()["requests"]
+        return [httpx.Response(200, text=row["request"]["body"]).json() for row in rows]
