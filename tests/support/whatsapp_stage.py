@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +22,8 @@ from wch_common.events.whatsapp import (
     Template,
     Text,
 )
+from wch_common.settings import QueueSettings, changed_policy
+from wch_common.topology import Topology
 from wch_simulators.faults import Fault
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
@@ -35,6 +38,13 @@ NUMBER = "2002"
 HASH_KEY = "a key of the tests' own"
 TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),))
 ANYBODY = "+1555010"
+
+
+# One rung for each queue: making thirty queues takes longer than most tests.
+SHORT = {work.name.upper().replace(".", "_"): QueueSettings(rungs=(2,)) for work in TOPOLOGY.work_queues}
+SHORT_TOPOLOGY = Topology(
+    tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
+)
 
 
 def phone(number: int) -> str:
@@ -77,7 +87,7 @@ class WhatsAppStage:
         self.graph = GraphSimulator()
         self._open = ExitStack()
         self.graph_url = self._open.enter_context(InThread(self.graph)).url
-        stage.declare(TOPOLOGY)
+        stage.declare(SHORT_TOPOLOGY)
         stage.follow("facts", "whatsapp.#")
 
     def settings(self, **changes: Any) -> dict[str, Any]:
@@ -93,6 +103,7 @@ class WhatsAppStage:
             "whatsapp_pair_seconds": 0,
             "whatsapp_call_seconds": 5,
             "whatsapp_lease_seconds": 2,
+            "queues": SHORT,
         }
         return values | changes
 

@@ -23,9 +23,11 @@ _USAGE_PERCENT = 90.0
 _USAGE_PAUSE_SECONDS = 60.0
 _OUTAGE_PAUSE_SECONDS = 60.0
 _LONGEST_PAIR_WAIT = 3600.0
+# What a probe was answered replaces the half minute in which it was the only call.
 _PAUSE = """
-UPDATE numbers SET cause = %(cause)s,
-       paused_until = greatest(coalesce(paused_until, now()), now() + %(seconds)s * interval '1 second')
+UPDATE numbers SET cause = %(cause)s, paused_until = greatest(
+  CASE WHEN %(probe)s AND sender = %(sender)s THEN now() ELSE coalesce(paused_until, now()) END,
+  now() + %(seconds)s * interval '1 second')
 WHERE sender = ANY(%(senders)s)
 """
 _RESUME = "UPDATE numbers SET paused_until = NULL, cause = NULL WHERE sender = ANY(%(senders)s) AND cause = %(cause)s"
@@ -162,6 +164,7 @@ async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, sh
         for number in await tx.rows(_CAUSE, {"sender": limits.sender}):
             senders = list(shop) if number["cause"] in PARKING else [limits.sender]
             await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})
-    for pause in {one.pause for one in outcomes if one.pause is not None}:
+    for pause, probe in {(one.pause, one.probe) for one in outcomes if one.pause is not None}:
         senders = list(shop) if pause.shop else [limits.sender]
-        await tx.rows(_PAUSE, {"cause": pause.cause, "seconds": pause.seconds, "senders": senders})
+        parameters = {"cause": pause.cause, "seconds": pause.seconds, "senders": senders}
+        await tx.rows(_PAUSE, parameters | {"probe": probe, "sender": limits.sender})
