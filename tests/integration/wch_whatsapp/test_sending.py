@@ -157,7 +157,7 @@ def test_an_outage_rests_the_number_instead_of_failing_a_thousand_messages(wa: W
     calls = len(wa.calls)
     assert calls < 20
     wa.graph.journal.faults.clear()
-    assert set(wa.states().values()) == {"queued"}
+    eventually(lambda: set(wa.states().values()) == {"queued"})
     wa.query("UPDATE numbers SET paused_until = now(); UPDATE messages SET due_at = now()")
     wa.stage.services[0].stop()
     wa.start()
@@ -316,19 +316,48 @@ def test_a_request_no_number_can_be_read_from_is_dead_lettered_and_told(wa: What
     assert all("0170" not in str(letter.message.headers) for letter in letters)
 
 
+def rested(wa: WhatsAppStage, seconds: int = 3600) -> None:
+    """Let the number rest, so that what is accepted waits."""
+    wa.query(f"UPDATE numbers SET cause = 'billing', paused_until = now() + interval '{seconds} seconds'")
+
+
 def test_no_more_is_accepted_than_may_wait(wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wch_whatsapp.upkeep._COUNT_SECONDS", 0.2)
-    later = datetime.now(UTC) + timedelta(hours=1)
     wa.start(whatsapp_most_waiting=5)
-    wa.publish(*(message(n, not_before=later) for n in range(20)))
+    rested(wa)
+    wa.publish(*(message(n) for n in range(20)))
     eventually(lambda: len(wa.states()) > 5)
     eventually(lambda: wa.stage.queue_info("whatsapp.message").get("consumers") == 0, "no more are taken")
     accepted = len(wa.states())
-    wa.publish(*(message(n, not_before=later) for n in range(100, 200)))
+    wa.publish(*(message(n) for n in range(100, 200)))
     wa.stage.await_depth("whatsapp.message", 120 - accepted)
     assert wa.stage.services[0].is_ready
-    wa.query("UPDATE messages SET due_at = now()")
+    wa.query("UPDATE messages SET due_at = now() + interval '1 hour'")
     eventually(lambda: len(wa.states()) > accepted, "there is room again")
+    assert wa.stage.depth("whatsapp.message.dlq") == 0
+
+
+def test_one_shops_waiting_messages_stop_no_other_shops_acceptance(
+    wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("wch_whatsapp.upkeep._COUNT_SECONDS", 0.2)
+    graph = {"token": wa.graph.token, "url": wa.graph_url}
+    numbers = {"rate": 0, "messaging_limit": -1}
+    shops = {
+        "north": {"graph": graph, "whatsapp": numbers | {"phone_number_ids": ["1"]}},
+        "south": {"graph": graph, "whatsapp": numbers | {"phone_number_ids": ["3"]}},
+    }
+    file = tmp_path / "shops.json"
+    file.write_text(json.dumps(shops))
+    wa.start(shops_file=file, whatsapp_most_waiting=5)
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour' WHERE sender = '1'")
+    wa.publish(*(message(n) for n in range(10)), shop="north")
+    eventually(lambda: len(wa.states()) == 10)
+    eventually(lambda: wa.stage.services[0].service._store is not None)
+    wa.publish(message(50), shop="north")
+    eventually(lambda: wa.query("SELECT queue FROM parked") == [("whatsapp.message",)] or "key-50" in wa.states())
+    wa.publish(*(message(n) for n in range(100, 105)), shop="south")
+    eventually(lambda: len(wa.sent) == 5)
 
 
 def test_every_queue_may_be_replayed_and_nobody_is_written_to_twice(wa: WhatsAppStage) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from wch_common.graph import GraphError
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Unsent, Usage
+from wch_whatsapp.decide import Send
 from wch_whatsapp.outcomes import judged
 from wch_whatsapp.verdict import Action, judge
 
@@ -63,7 +64,8 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def outcome(reply: Any, **changes: Any) -> Any:
-    return judged(row(**changes), 1, as_fallback=False, probe=False, reply=reply, settle_seconds=600)
+    send = Send({"type": "template"}, as_fallback=False, outside=True)
+    return judged(row(**changes), 1, send, probe=False, reply=reply, settle_seconds=600)
 
 
 def refused(code: int, status: int = 400, usage: Usage = Usage()) -> Refused:  # noqa: B008 - frozen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import phonenumbers
 
 
@@ -22,6 +24,21 @@ def normalised(text: str, region: str | None = None) -> str:
     if not phonenumbers.is_possible_number(number):
         raise MalformedNumber("no telephone number of its country has this length")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+# Meta writes numbers of these countries in two ways: with and without a digit that once told mobiles.
+_TWO_FORMS = (
+    (re.compile(r"^\+521(\d{10})$"), r"+52\1"),
+    (re.compile(r"^\+549(\d{10})$"), r"+54\1"),
+    (re.compile(r"^\+55(\d{2})9(\d{8})$"), r"+55\1\2"),
+)
+
+
+def one_form(number: str) -> str:
+    """Return one form for a number (E.164) that Meta writes in two, by which its owner is known; not for sending to."""
+    for pattern, form in _TWO_FORMS:
+        number = pattern.sub(form, number)
+    return number
 
 
 def masked(number: str) -> str:

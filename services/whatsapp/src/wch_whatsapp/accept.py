@@ -16,7 +16,7 @@ from wch_common.events.whatsapp import (
     MessageRequested,
     RecipientOutcome,
 )
-from wch_common.outcome import Reject
+from wch_common.outcome import Reject, Throttled
 from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import bodies
 from wch_whatsapp.identity import batch_id, message_id
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wch_whatsapp.identity import People
     from wch_whatsapp.settings import WhatsAppShop
 
+_FULL_SECONDS = 60.0
 _INSERT = """
 INSERT INTO messages (id, shop, asker, send_key, sender, phone, person, category, content, fallback, own_values, batch,
                       state, due_at, expires_at, reason, answered, correlationid, causationid)
@@ -74,12 +75,19 @@ class Acceptance:
     """The handlers of `whatsapp.message.requested` and `whatsapp.batch.requested`."""
 
     def __init__(
-        self, shops: Shops[WhatsAppShop], people: People, *, expiry_seconds: float, nudge: Callable[[str], None]
+        self,
+        shops: Shops[WhatsAppShop],
+        people: People,
+        *,
+        expiry_seconds: float,
+        nudge: Callable[[str], None],
+        full: Callable[[str], str | None] = lambda _shop: None,
     ) -> None:
         self._shops = shops
         self._people = people
         self._expiry = timedelta(seconds=expiry_seconds)
         self._nudge = nudge
+        self._full = full
 
     async def message(self, event: Event[MessageRequested], tx: Transaction) -> None:
         """Accept one message; a key that was asked for before is answered from the ledger."""
@@ -127,6 +135,9 @@ class Acceptance:
 
     def _sender(self, shop: str, asked: str | None) -> str:
         """Return the number to send from; raises Reject for one that is not the shop's."""
+        if (why := self._full(shop)) is not None:
+            # Its own requests wait; other shops' do not.
+            raise Throttled(why, scope=f"accepting/{shop}", after=_FULL_SECONDS)
         known = self._shops.named(shop or None).whatsapp.phone_number_ids
         if asked is not None and asked not in known:
             raise Reject(f"data.sender: the shop does not send from {asked}; it has {', '.join(known)}")

@@ -12,8 +12,6 @@ from wch_whatsapp.decide import Defer, End, Known, PairLimit, Send
 from wch_whatsapp.ledger import Change, Why, apply
 
 if TYPE_CHECKING:
-    import uuid
-
     from wch_common.store.database import Row
     from wch_common.store.lease import Lease
     from wch_common.store.store import Store, Transaction
@@ -52,7 +50,7 @@ WITH RECURSIVE lanes AS (
   SELECT id, turn, shop || chr(10) || asker AS lane FROM due
   ORDER BY turn, shop || chr(10) || asker <= %(last_lane)s, shop, asker LIMIT %(limit)s
 )
-SELECT m.id, m.person, m.phone, m.category, m.content, m.fallback, m.as_fallback, m.own_values, m.expires_at, m.attempt,
+SELECT m.id, m.shop, m.person, m.phone, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values, m.expires_at, m.attempt,
        m.failures, m.batch, m.answered, chosen.lane, pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures,
        windows.open_until AS window_until, reached.at AS reached_at,
        (SELECT s.reason FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person
@@ -71,13 +69,13 @@ WHERE portfolio = %(portfolio)s AND at > now() - interval '24 hours'
 """
 _BEGIN = """
 UPDATE messages AS m SET state = 'sending', attempt = m.attempt + 1, as_fallback = new.as_fallback,
-       due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
+       wamid = NULL, due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
 FROM unnest(%(ids)s::uuid[], %(fallbacks)s::bool[]) AS new (id, as_fallback) WHERE m.id = new.id
 """
 _TAKE_PAIRS = """
 INSERT INTO pairs (sender, person, slots_from)
 SELECT %(sender)s, person, slots_from FROM unnest(%(people)s::bytea[], %(until)s::timestamptz[]) AS new (person, slots_from)
-ON CONFLICT (sender, person) DO UPDATE SET slots_from = excluded.slots_from
+ON CONFLICT (sender, person) DO UPDATE SET slots_from = greatest(pairs.slots_from, excluded.slots_from)
 """
 _REACH = """
 INSERT INTO reached (portfolio, person, at) SELECT %(portfolio)s, person, now() FROM unnest(%(people)s::bytea[]) AS new (person)
@@ -89,9 +87,17 @@ UPDATE numbers SET slots_from = %(slots_from)s, last_lane = %(last_lane)s,
        paused_until = CASE WHEN %(probe)s THEN now() + %(probe_seconds)s * interval '1 second' ELSE paused_until END
 WHERE sender = %(sender)s
 """
+# One probe for a shop whose token is refused, whichever of its numbers makes it.
+_MAY_PROBE = "SELECT pg_try_advisory_xact_lock(hashtext(%(shop)s)) AS may"
+_OTHERS_WAIT = """
+UPDATE numbers SET paused_until = now() + %(seconds)s * interval '1 second'
+WHERE sender = ANY(%(senders)s) AND sender <> %(sender)s AND cause = %(cause)s
+"""
+# Two numbers of one portfolio must not both give its last place away.
+_ALONE = "SELECT pg_advisory_xact_lock(hashtext(%(portfolio)s))"
 _WAITING_IN_BATCHES = """
 SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued' AND batch IS NOT NULL AND NOT answered
-LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+AND due_at <= now() LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
 
@@ -100,6 +106,8 @@ class Limits:
     """What one number may do."""
 
     sender: str
+    senders: tuple[str, ...]
+    """All numbers of the shop, which share its token."""
     portfolio: str
     rate: float
     """Messages a second; 0 for any number."""
@@ -152,13 +160,16 @@ async def claim(store: Store, limits: Limits, lease: Lease, wanted: int) -> Clai
         free, start, seconds = limits.slots(number["slots_from"], now, wanted)
         probe = number["cause"] is not None
         free = min(free, 1) if probe else free
-        if not free:
+        if not free or (probe and number["cause"] in OF_THE_SHOP and not await _may_probe(tx, limits)):
             return Claim(again_seconds=(start - now).total_seconds() + seconds)
         due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_lane": number["last_lane"]}
         found = await tx.rows(_DUE, due)
         taken = Claim(probe=probe, looked=len(found))
         if found:
             await _take(tx, limits, await _known(tx, limits, now), found, taken)
+            if probe and taken.sends and number["cause"] in OF_THE_SHOP:
+                names = {"senders": list(limits.senders), "sender": limits.sender, "cause": number["cause"]}
+                await tx.rows(_OTHERS_WAIT, names | {"seconds": PROBE_SECONDS})
             slots_from = start + timedelta(seconds=seconds * len(taken.sends))
             await tx.rows(
                 _TAKE_SLOTS,
@@ -173,9 +184,16 @@ async def claim(store: Store, limits: Limits, lease: Lease, wanted: int) -> Clai
         return taken
 
 
+async def _may_probe(tx: Transaction, limits: Limits) -> bool:
+    """Tell whether no other number of the shop probes at this moment; one that waited here would be a deadlock."""
+    rows = await tx.rows(_MAY_PROBE, {"shop": f"probe/{limits.senders[0]}"})
+    return bool(rows[0]["may"])
+
+
 async def _known(tx: Transaction, limits: Limits, now: datetime) -> Known:
     left, oldest = None, now
     if limits.people_a_day >= 0:
+        await tx.rows(_ALONE, {"portfolio": f"people/{limits.portfolio}"})
         (today,) = await tx.rows(_REACHED_TODAY, {"portfolio": limits.portfolio})
         left = max(0, limits.people_a_day - today["people"])
         oldest = today["oldest"] or now
@@ -229,12 +247,7 @@ async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:
     return Claim(again_seconds=0.0 if told == _MOST_TOLD else min(left, 1.0))
 
 
-PARKING: frozenset[Any] = frozenset(
-    {"token_refused", "permission_missing", "account_restricted", "billing", "number_not_usable"}
-)
+OF_THE_SHOP: frozenset[Any] = frozenset({"token_refused", "permission_missing", "account_restricted", "billing"})
+"""Causes that rest all numbers of a shop."""
+PARKING: frozenset[Any] = OF_THE_SHOP | {"number_not_usable"}
 """Causes that only a person can end."""
-
-
-def again(message: uuid.UUID, attempt: int) -> Change:
-    """Return the change that puts a message back whose call was not begun after all."""
-    return Change(message, "queued", 0.0, attempt)

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 
 from wch_common.graph import GraphError, graph_error
+from wch_whatsapp.verdict import TABLE
 
 if TYPE_CHECKING:
     from wch_common.shops import Graph
 
 _WRITTEN = "http11.send_request_body.complete"
+# With these the request was turned away; any other answer without Graph's own error may come from something on the way that
+# has passed it on (408, 499, 502, 504, 520 to 530).
+_TURNED_AWAY = frozenset({400, 401, 403, 404, 405, 411, 413, 414, 415, 429, 431, 500, 503})
 _GATEWAY = frozenset({502, 504})
 _USAGE = ("X-Business-Use-Case-Usage", "X-App-Usage")
 _PERCENT = ("call_count", "total_cputime", "total_time")
@@ -91,7 +95,8 @@ class CloudApi:
 
 def _reply(response: httpx.Response) -> Reply:
     usage = _usage(response)
-    if (error := graph_error(response)) is not None:
+    error = graph_error(response)
+    if error is not None and (error.code in TABLE or response.status_code not in _GATEWAY):
         return Refused(error, usage)
     if response.is_success:
         try:
@@ -99,9 +104,7 @@ def _reply(response: httpx.Response) -> Reply:
         except (ValueError, LookupError, TypeError):
             return InDoubt(f"answered {response.status_code} without a message id")
     said = f"answered {response.status_code} without a Graph error"
-    if response.status_code in _GATEWAY or response.is_redirect:
-        return InDoubt(said)
-    return Unsent(said)
+    return Unsent(said) if response.status_code in _TURNED_AWAY else InDoubt(said)
 
 
 def _usage(response: httpx.Response) -> Usage:

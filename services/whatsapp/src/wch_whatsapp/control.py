@@ -37,10 +37,14 @@ INSERT INTO batches (id, shop, asker, batch_id, open, asked, cancelled)
 VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, false, %(reason)s)
 ON CONFLICT (id) DO UPDATE SET cancelled = coalesce(batches.cancelled, excluded.cancelled) RETURNING *
 """
+# Also where a call is under way: should the message come back from it, it is not sent again.
+_CANCEL = """
+UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN ('queued', 'sending', 'in_doubt')
+"""
 _OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state = 'queued' ORDER BY id FOR UPDATE"
 # A person's marketing limit is not tried again within a day: tries themselves are punished.
 _RETRY = """
-UPDATE messages SET state = 'queued', failures = 0, reason = '', code = NULL, detail = '', as_fallback = false,
+UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, cancelled = NULL, reason = '', code = NULL, detail = '', as_fallback = false,
   expires_at = greatest(expires_at, now() + %(expiry)s * interval '1 second'),
   due_at = CASE WHEN reason = 'marketing_limit' THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
   updated_at = now()
@@ -66,6 +70,7 @@ class Control:
         names = {"shop": shop, "asker": asker, "send_key": data.send_key, "causationid": event.id}
         if await tx.rows(_CANCELLED_BEFORE, names | {"id": id_, "reason": reason}):
             return
+        await tx.rows(_CANCEL, {"id": id_, "reason": reason})
         await apply(tx, [Change(id_, "cancelled", why=Why(reason))], before=("queued",))
 
     async def cancel_batch(self, event: Event[BatchCancelRequested], tx: Transaction) -> None:
@@ -74,6 +79,7 @@ class Control:
         id_, reason = batch_id(shop, asker, data.batch_id), data.reason or "cancelled"
         names = {"id": id_, "shop": shop, "asker": asker, "batch_id": data.batch_id, "reason": reason}
         await tx.rows(_CANCEL_BATCH, names)
+        await tx.rows(_CANCEL, {"id": id_, "reason": reason})
         rows = await tx.rows(_OF_BATCH, {"id": id_})
         await apply(tx, [Change(row["id"], "cancelled", why=Why(reason)) for row in rows], before=("queued",))
 

@@ -18,6 +18,8 @@ class Send:
     content: dict[str, Any]
     as_fallback: bool
     outside: bool
+    reaches: bool = False
+    """Whether the person is counted by this message, and not by an earlier one of the day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,17 @@ class Known:
     def note(self, row: Any, decision: Send) -> None:  # noqa: ANN401 - a row of the ledger
         """Count what was decided to be sent."""
         self.pairs[row["person"]] = self.pair.taken(self.pairs.get(row["person"], row["pair_slots_from"]), self.now)
-        if decision.outside and row["person"] not in self.reached and not self._is_reached(row):
+        if decision.reaches:
             self.people_left = None if self.people_left is None else self.people_left - 1
         if decision.outside:
             self.reached.add(row["person"])
 
     def decide(self, row: Any) -> Decision:  # noqa: ANN401 - a row of the ledger
         """Decide on one message that is due."""
+        if row["content"] is None or row["phone"] is None:
+            return End("failed", "forgotten")
+        if row["cancelled"] is not None:
+            return End("cancelled", row["cancelled"])
         if row["expires_at"] <= self.now:
             return End("failed", "expired")
         if row["suppressed"] is not None:
@@ -95,7 +101,8 @@ class Known:
             return Defer(from_, "pair_too_fast")
         if not open_ and self._has_no_room(row):
             return Defer(max(self.people_from, self.now + timedelta(seconds=1)), "messaging_limit")
-        return Send(row["fallback"] if as_fallback else row["content"], as_fallback, outside=not open_)
+        reaches = not open_ and row["person"] not in self.reached and not self._is_reached(row)
+        return Send(row["fallback"] if as_fallback else row["content"], as_fallback, outside=not open_, reaches=reaches)
 
     def _has_no_room(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         if self.people_left is None or self.people_left > 0:

@@ -8,6 +8,8 @@ import re
 import uuid
 from dataclasses import dataclass
 
+from wch_common.phone import one_form
+
 _NAMES = uuid.UUID("0c0e8a50-5c9b-5a5e-9d0b-3f3f1b8c2f11")
 _TAG = re.compile(r"^wch1:(?P<message>[0-9a-f-]{36}):(?P<attempt>[0-9]{1,9})$")
 
@@ -52,4 +54,4 @@ class People:
 
     def person(self, phone: str) -> bytes:
         """Return the name of whoever has a number (E.164)."""
-        return hmac.digest(self._key, phone.encode(), hashlib.sha256)[:16]
+        return hmac.digest(self._key, one_form(phone).encode(), hashlib.sha256)[:16]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from wch_common.outcome import Retry
-from wch_common.phone import MalformedNumber, normalised
+from wch_common.phone import MalformedNumber, normalised, one_form
 from wch_whatsapp import people
 from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import Change, Why, apply
@@ -83,7 +83,7 @@ class Inbound:
             return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable"))
         verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
         if verdict.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
-            return Change(id_, "queued", 0.0, row["attempt"], as_fallback=True, why=verdict.why)
+            return Change(id_, "queued", 0.0, row["attempt"], as_fallback=True, anew=True, why=verdict.why)
         return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=verdict.why)
 
     async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
@@ -93,7 +93,7 @@ class Inbound:
         if shop is None:
             return
         try:
-            phone = normalised(data.sender if data.sender.startswith("+") else f"+{data.sender}")
+            phone = normalised(one_form(f"+{data.sender.removeprefix('+')}"))
         except MalformedNumber:
             log.warning("sender_is_no_number", kind=data.kind)
             return
@@ -101,7 +101,7 @@ class Inbound:
         who = {"shop": shop, "phone": phone, "person": person}
         if data.kind == "preference":
             if data.marketing == "resume":
-                await people.release(tx, who, "marketing")
+                await people.resume(tx, who, data.timestamp)
         else:
             await people.open_window(tx, data.phone_number_id, person, data.timestamp)
         if data.marketing == "stop" or self._says_stop(data.text):

@@ -41,7 +41,8 @@ _COLUMNS = (
 _APPLY = f"""
 UPDATE messages AS m
 SET state = new.state, due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
-    as_fallback = m.as_fallback OR new.as_fallback, wamid = coalesce(new.wamid, m.wamid),
+    as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.anew::int,
+    wamid = CASE WHEN NOT new.anew THEN coalesce(new.wamid, m.wamid) END,
     reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
     changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
     answered = m.batch IS NOT NULL AND (m.answered OR new.tells)
@@ -50,8 +51,8 @@ FROM (
 ) AS old
 JOIN unnest(%(ids)s::uuid[], %(attempts)s::int[], %(states)s::text[], %(waits)s::float8[], %(failed)s::int[],
             %(fallbacks)s::bool[], %(wamids)s::text[], %(reasons)s::text[], %(codes)s::int[], %(details)s::text[],
-            %(tells)s::bool[])
-  AS new (id, attempt, state, wait, failed, as_fallback, wamid, reason, code, detail, tells) USING (id)
+            %(tells)s::bool[], %(anew)s::bool[])
+  AS new (id, attempt, state, wait, failed, as_fallback, wamid, reason, code, detail, tells, anew) USING (id)
 WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
 RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
 """  # noqa: S608 - names of this module
@@ -59,9 +60,9 @@ _COUNT = """
 UPDATE batches AS b SET open = b.open - new.answers
 FROM unnest(%(ids)s::uuid[], %(answers)s::int[]) AS new (id, answers) WHERE b.id = new.id RETURNING b.*
 """
+# Locked also where it is planned already, so that who tells the bundle waits for this change or is waited for.
 _BUNDLE = f"""
-UPDATE batches SET due_at = now() + interval '{_BUNDLE_SECONDS} seconds'
-WHERE id = ANY(%(ids)s) AND due_at IS NULL
+UPDATE batches SET due_at = coalesce(due_at, now() + interval '{_BUNDLE_SECONDS} seconds') WHERE id = ANY(%(ids)s)
 """  # noqa: S608 - a number of this module
 _COMPLETE = (
     "UPDATE batches SET completed_at = now(), due_at = NULL WHERE id = %(id)s AND completed_at IS NULL RETURNING id"
@@ -99,6 +100,8 @@ class Change:
     as_fallback: bool = False
     wamid: str | None = None
     why: Why = Why()
+    anew: bool = False
+    """What Meta still says of attempts so far is old news."""
     defers: bool = False
     """It waits so long that its batch is told so."""
 
@@ -126,6 +129,7 @@ async def apply(tx: Transaction, changes: Sequence[Change], *, before: Iterable[
             "codes": [one.why.code for one in changes],
             "details": [one.why.detail for one in changes],
             "tells": [one.tells for one in changes],
+            "anew": [one.anew for one in changes],
             "before": list(before),
         },
     )

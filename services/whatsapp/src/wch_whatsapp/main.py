@@ -68,20 +68,29 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
             senders[sender].nudge()
 
     expiry = settings.whatsapp_expiry_seconds
-    accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge)
+
+    several = len(list(shops)) > 1
+
+    def full(shop: str) -> str | None:
+        most = settings.whatsapp_most_waiting
+        return f"more than {most} messages wait to be sent" if upkeep.waiting.get(shop, 0) > most else None
+
+    def all_full() -> str | None:
+        found = [full(name) for name, _ in shops]
+        return found[0] if all(found) else None
+
+    accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge, full=full if several else lambda _shop: None)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
     inbound = Inbound(shop_of, people, settings.whatsapp_stop_words)
 
-    def full() -> str | None:
-        most = settings.whatsapp_most_waiting
-        return f"more than {most} messages wait to be sent" if upkeep.waiting > most else None
-
     in_transaction = partial(Job.in_transaction, store=store)
     return [
-        in_transaction(platform.queue(MESSAGES), {MessageRequested: accept.message}, given_up=given_up, held_back=full),
         in_transaction(
-            platform.queue(BATCHES), {BatchRequested: accept.batch}, given_up=batch_given_up, held_back=full
+            platform.queue(MESSAGES), {MessageRequested: accept.message}, given_up=given_up, held_back=all_full
+        ),
+        in_transaction(
+            platform.queue(BATCHES), {BatchRequested: accept.batch}, given_up=batch_given_up, held_back=all_full
         ),
         in_transaction(
             platform.queue(CONTROL),
@@ -112,6 +121,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
             )
             limits = Limits(
                 sender=sender,
+                senders=numbers.phone_number_ids,
                 portfolio=numbers.portfolio or name,
                 rate=numbers.rate,
                 people_a_day=numbers.messaging_limit,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from wch_whatsapp.claims import PARKING, PROBE_SECONDS, TOLD_WAIT_SECONDS
+from wch_whatsapp.bodies import is_free_form
+from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS, TOLD_WAIT_SECONDS
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Reply, Unsent
 from wch_whatsapp.ledger import Change, Why, apply
 from wch_whatsapp.people import suppress
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
     from wch_whatsapp.claims import Limits
+    from wch_whatsapp.decide import Send
 
 BACK_OFF_SECONDS = (2.0, 8.0, 30.0, 120.0, 600.0)
 _USAGE_PERCENT = 90.0
@@ -25,7 +27,10 @@ _OUTAGE_PAUSE_SECONDS = 60.0
 _LONGEST_PAIR_WAIT = 3600.0
 # What a probe was answered replaces the half minute in which it was the only call.
 _PAUSE = """
-UPDATE numbers SET cause = %(cause)s, paused_until = greatest(
+UPDATE numbers SET
+  cause = CASE WHEN paused_until > now() + %(seconds)s * interval '1 second' AND NOT (%(probe)s AND sender = %(sender)s)
+               THEN coalesce(cause, %(cause)s) ELSE %(cause)s END,
+  paused_until = greatest(
   CASE WHEN %(probe)s AND sender = %(sender)s THEN now() ELSE coalesce(paused_until, now()) END,
   now() + %(seconds)s * interval '1 second')
 WHERE sender = ANY(%(senders)s)
@@ -34,8 +39,11 @@ _RESUME = "UPDATE numbers SET paused_until = NULL, cause = NULL WHERE sender = A
 _CAUSE = "SELECT cause FROM numbers WHERE sender = %(sender)s"
 _REST_PAIR = """
 INSERT INTO pairs (sender, person, slots_from, failures) VALUES (%(sender)s, %(person)s, %(blocked)s, 1)
-ON CONFLICT (sender, person) DO UPDATE SET slots_from = excluded.slots_from, failures = pairs.failures + 1
+ON CONFLICT (sender, person) DO UPDATE
+SET slots_from = excluded.slots_from, failures = CASE WHEN pairs.failures = %(known)s THEN %(known)s + 1 ELSE pairs.failures END
 """
+# Who was not written to after all does not count.
+_NOT_REACHED = "DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(people)s)"
 _PAIR_WORKS = "UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(people)s) AND failures > 0"
 _OF_BATCH = "SELECT id FROM messages WHERE batch = %(batch)s AND state = 'queued' ORDER BY id FOR UPDATE"
 
@@ -55,7 +63,7 @@ class Outcome:
 
     row: Row
     attempt: int
-    as_fallback: bool
+    send: Send
     reply: Reply
     verdict: Verdict | None
     change: Change
@@ -63,12 +71,12 @@ class Outcome:
     probe: bool
 
 
-def judged(row: Row, attempt: int, *, as_fallback: bool, probe: bool, reply: Reply, settle_seconds: float) -> Outcome:
+def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, settle_seconds: float) -> Outcome:
     """Decide what a reply makes of its message: a pure function."""
     verdict = None
     match reply:
         case Accepted(wamid=wamid):
-            change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=as_fallback)
+            change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=send.as_fallback)
         case InDoubt(detail=detail):
             change = Change(row["id"], "in_doubt", settle_seconds, attempt, why=Why("no_answer", detail=detail))
         case Unsent(detail=detail):
@@ -83,8 +91,11 @@ def judged(row: Row, attempt: int, *, as_fallback: bool, probe: bool, reply: Rep
                 details=error.details,
                 own_values=row["own_values"],
             )
+            if verdict.action is Action.CAMPAIGN and send.as_fallback and is_free_form(row["content"]):
+                # Others of the batch have an open window and need no template.
+                verdict = replace(verdict, action=Action.RECIPIENT)
             change = _refused(row, attempt, verdict)
-    return Outcome(row, attempt, as_fallback, reply, verdict, change, _pause(reply, verdict), probe)
+    return Outcome(row, attempt, send, reply, verdict, change, _pause(reply, verdict), probe)
 
 
 def _refused(row: Row, attempt: int, verdict: Verdict) -> Change:
@@ -117,7 +128,7 @@ def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
     """Return the rest that a reply asks for its number."""
     usage = getattr(reply, "usage", None)
     if verdict is not None and verdict.action is Action.PARK:
-        return Pause(verdict.reason, PROBE_SECONDS, shop=True)
+        return Pause(verdict.reason, PROBE_SECONDS, shop=verdict.reason in OF_THE_SHOP)
     if verdict is not None and verdict.action is Action.THROTTLE:
         told = usage.regain_seconds if usage is not None else 0.0
         asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
@@ -137,8 +148,18 @@ async def write(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, sh
         await _beside(tx, one, limits)
     if works := [one.row["person"] for one in outcomes if isinstance(one.reply, Accepted) and one.row["pair_failures"]]:
         await tx.rows(_PAIR_WORKS, {"sender": limits.sender, "people": works})
+    unreached = [one.row["person"] for one in outcomes if one.send.reaches and isinstance(one.reply, (Refused, Unsent))]
+    if unreached:
+        await tx.rows(_NOT_REACHED, {"portfolio": limits.portfolio, "people": unreached})
     await _pace(tx, outcomes, limits, shop)
     return rows
+
+
+async def put_back(tx: Transaction, row: Row, attempt: int, send: Send, limits: Limits) -> None:
+    """Put a message back whose call was not begun after all."""
+    await apply(tx, [Change(row["id"], "queued", 0.0, attempt)], before=("sending",))
+    if send.reaches:
+        await tx.rows(_NOT_REACHED, {"portfolio": limits.portfolio, "people": [row["person"]]})
 
 
 async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
@@ -149,7 +170,8 @@ async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
     if verdict.action is Action.PAIR:
         (moment,) = await tx.rows("SELECT now() AS now")
         blocked = limits.pair.blocked(moment["now"], pair_wait(one.row))
-        parameters = {"sender": limits.sender, "person": one.row["person"], "blocked": blocked}
+        known = one.row["pair_failures"] or 0
+        parameters = {"sender": limits.sender, "person": one.row["person"], "blocked": blocked, "known": known}
         await tx.rows(_REST_PAIR, parameters)
     if verdict.reason == "opted_out":
         await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
@@ -162,7 +184,7 @@ async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, sh
     """Let the number rest where a reply asked for it, and work again where a probe succeeded."""
     if any(one.probe and isinstance(one.reply, Accepted) for one in outcomes):
         for number in await tx.rows(_CAUSE, {"sender": limits.sender}):
-            senders = list(shop) if number["cause"] in PARKING else [limits.sender]
+            senders = list(shop) if number["cause"] in OF_THE_SHOP else [limits.sender]
             await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})
     for pause, probe in {(one.pause, one.probe) for one in outcomes if one.pause is not None}:
         senders = list(shop) if pause.shop else [limits.sender]

@@ -13,17 +13,22 @@ if TYPE_CHECKING:
 _SUPPRESS = """
 INSERT INTO suppressions (shop, person, category, phone, reason, by)
 VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s)
-ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by
+ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by, since = excluded.since
 """
 _RELEASE = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
+# What a person takes back is what a person, or Meta for them, has said; and not what they said later.
+_RESUME = """
+DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = 'marketing'
+AND by IN ('recipient', 'meta') AND since <= %(since)s
+"""
 _OPEN = """
 INSERT INTO windows (sender, person, open_until) VALUES (%(sender)s, %(person)s, %(since)s + interval '24 hours')
 ON CONFLICT (sender, person) DO UPDATE SET open_until = greatest(windows.open_until, excluded.open_until)
 """
 _FORGET = (
     """
-    UPDATE messages SET phone = NULL, content = NULL, fallback = NULL, detail = '', updated_at = now(),
-           expires_at = CASE WHEN state = 'queued' THEN now() ELSE expires_at END
+    UPDATE messages SET phone = NULL, content = NULL, fallback = NULL, detail = '', wamid = NULL, updated_at = now(),
+           expires_at = CASE WHEN state IN ('queued', 'sending', 'in_doubt') THEN now() ELSE expires_at END
     WHERE person = %(person)s AND (phone IS NOT NULL OR content IS NOT NULL)
     RETURNING id
     """,
@@ -52,6 +57,11 @@ async def suppress(tx: Transaction, who: Row | dict[str, Any], category: str, *,
 async def release(tx: Transaction, who: dict[str, Any], category: str) -> None:
     """Write to a person again."""
     await tx.rows(_RELEASE, {"shop": who["shop"], "person": who["person"], "category": category})
+
+
+async def resume(tx: Transaction, who: dict[str, Any], since: datetime) -> None:
+    """Send a person marketing again who at that time asked for it."""
+    await tx.rows(_RESUME, {"shop": who["shop"], "person": who["person"], "since": since})
 
 
 async def open_window(tx: Transaction, sender: str, person: bytes, since: datetime) -> None:

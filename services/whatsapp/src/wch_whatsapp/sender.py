@@ -8,17 +8,17 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 
 from wch_common.engine.connection import backoff_seconds
 from wch_common.errors import Interrupted
 from wch_common.redact import error_text
 from wch_whatsapp.bodies import call
-from wch_whatsapp.claims import Claim, add_number, again, claim
+from wch_whatsapp.claims import Claim, add_number, claim
 from wch_whatsapp.cloud import InDoubt, Refused, Unsent
 from wch_whatsapp.identity import Tag
-from wch_whatsapp.ledger import apply
-from wch_whatsapp.outcomes import OUTAGE, Outcome, Pause, judged, write
+from wch_whatsapp.outcomes import OUTAGE, Outcome, Pause, judged, put_back, write
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,7 +122,7 @@ class NumberSender:
                     if lease is not None:
                         failures = 0
                         await self._send_while_held(lease)
-            except Interrupted as interruption:
+            except (Interrupted, psycopg.Error) as interruption:
                 failures += 1
                 log.warning("sender_interrupted", reason=error_text(interruption))
                 await asyncio.sleep(backoff_seconds(failures))
@@ -202,24 +202,22 @@ class NumberSender:
         """The whole path of one message whose intent is committed: call, judge, and wait until the outcome is written."""
         attempt = row["attempt"] + 1
         if self._is_resting:
-            await self._put_back(row, attempt)
+            await self._put_back(row, attempt, send)
             return
         started = time.monotonic()
         reply = await self._api.send(call(row["phone"], str(Tag(row["id"], attempt)), send.content))
-        outcome = judged(
-            row, attempt, as_fallback=send.as_fallback, probe=probe, reply=reply, settle_seconds=self._settle_seconds
-        )
+        outcome = judged(row, attempt, send, probe=probe, reply=reply, settle_seconds=self._settle_seconds)
         outcome = self._paced(outcome)
         self._measures.called(outcome, time.monotonic() - started)
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._done.put_nowait(Over(outcome, written))
         await written
 
-    async def _put_back(self, row: Row, attempt: int) -> None:
+    async def _put_back(self, row: Row, attempt: int, send: Send) -> None:
         """Give a message back whose number came to rest between its intent and its call."""
         with contextlib.suppress(Interrupted):  # else it is found in doubt and settled from there
             async with self._store.transaction() as tx:
-                await apply(tx, [again(row["id"], attempt)], before=("sending",))
+                await put_back(tx, row, attempt, send, self._limits)
 
     def _paced(self, outcome: Outcome) -> Outcome:
         """Come to rest at once where the reply asks for it, before it is written; growing rests for repeated throttles."""
@@ -232,7 +230,7 @@ class NumberSender:
             pause = OUTAGE
         if pause is not None and pause.cause == "number_too_fast":
             self._throttles += not self._rest.is_on  # calls that were under way together are one throttle
-            pause = replace(pause, seconds=min(_LONGEST_THROTTLE, max(pause.seconds, 2.0**self._throttles)))
+            pause = replace(pause, seconds=max(pause.seconds, min(_LONGEST_THROTTLE, 2.0**self._throttles)))
         elif not isinstance(outcome.reply, Refused):
             self._throttles = 0
         if pause is not None:

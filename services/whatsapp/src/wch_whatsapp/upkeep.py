@@ -29,7 +29,7 @@ _CLAIM_OPEN = """
 UPDATE messages SET due_at = now() + %(lease)s * interval '1 second'
 WHERE id IN (SELECT id FROM messages WHERE state IN ('sending', 'in_doubt') AND due_at <= now()
              ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING id, state, attempt, category
+RETURNING id, state, attempt, category, failures
 """
 # Not moved on: who expires them first changes their state, and the others find nothing to change.
 _CLAIM_EXPIRED = """
@@ -41,7 +41,11 @@ UPDATE batches SET due_at = now() + %(lease)s * interval '1 second'
 WHERE id IN (SELECT id FROM batches WHERE due_at <= now() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING id
 """
-_COUNTS = "SELECT state, count(*) AS rows FROM messages WHERE state IN ('queued', 'sending', 'in_doubt') GROUP BY state"
+# Two counts, as each has an index of its own.
+_COUNTS = """
+SELECT state, '' AS shop, count(*) AS rows FROM messages WHERE state IN ('sending', 'in_doubt') GROUP BY state
+UNION ALL SELECT 'queued', shop, count(*) FROM messages WHERE state = 'queued' AND due_at <= now() GROUP BY shop
+"""
 _PAUSED = "SELECT coalesce(cause, '') AS cause, count(*) AS rows FROM numbers WHERE cause IS NOT NULL GROUP BY cause"
 _COUNT_SECONDS = 5.0
 # Longer than the inbox remembers, and so than any replay: within it a key is never sent twice.
@@ -68,8 +72,8 @@ class Upkeep:
         self._measures = measures
         self._settle_seconds = settle_seconds
         self._resend_utility = resend_utility
-        self.waiting = 0
-        """How many messages wait to be sent."""
+        self.waiting: dict[str, int] = {}
+        """How many messages are due and wait to be sent, by shop."""
 
     @property
     def background(self) -> list[Callable[[], Awaitable[None]]]:
@@ -94,8 +98,9 @@ class Upkeep:
         if row["state"] == "sending":
             reason = "process_died"
             return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], why=Why(reason))
-        if row["category"] != "marketing" and self._resend_utility:
-            return Change(row["id"], "queued", 0.0, row["attempt"], why=Why("resent_after_doubt"))
+        if row["category"] != "marketing" and self._resend_utility and not row["failures"]:
+            # Once: where no status arrives at all, each further one would be another copy.
+            return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, why=Why("resent_after_doubt"))
         return Change(row["id"], "unknown", attempt=row["attempt"], why=Why("no_status"))
 
     async def _expire(self, rows: Sequence[Row]) -> None:
@@ -116,13 +121,14 @@ class Upkeep:
     async def _count(self) -> None:
         while True:
             try:
-                counts = {row["state"]: row["rows"] for row in await self._store.database.rows(_COUNTS)}
+                rows = await self._store.database.rows(_COUNTS)
                 paused = {row["cause"]: row["rows"] for row in await self._store.database.rows(_PAUSED)}
             except (Interrupted, psycopg.Error) as error:
                 log.warning("messages_not_counted", error=error_text(error))
             else:
-                self.waiting = counts.get("queued", 0)
-                self._measures.counted(counts, paused)
+                self.waiting = {row["shop"]: row["rows"] for row in rows if row["state"] == "queued"}
+                counts = {row["state"]: row["rows"] for row in rows if row["state"] != "queued"}
+                self._measures.counted(counts | {"queued": sum(self.waiting.values())}, paused)
             await asyncio.sleep(_COUNT_SECONDS)
 
     async def _retain(self) -> None:

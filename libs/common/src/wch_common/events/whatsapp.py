@@ -163,8 +163,8 @@ Content: TypeAlias = Annotated[
 
 
 def _refuse_number_in(send_key: str, phone: str) -> None:
-    digits = re.sub(r"\D", "", phone).lstrip("0")
-    if len(digits) > 6 and digits in re.sub(r"\D", "", send_key):
+    digits = re.sub(r"\D", "", phone)[-8:]  # it may be written with or without its country
+    if len(digits) == 8 and digits in re.sub(r"\D", "", send_key):
         raise ValueError("send_key holds the telephone number: choose one that does not name the person")
 
 

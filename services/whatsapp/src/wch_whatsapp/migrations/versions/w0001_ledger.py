@@ -88,6 +88,9 @@ def upgrade() -> None:
         sa.Column("code", sa.Integer(), nullable=True),
         sa.Column("detail", sa.Text(), server_default="", nullable=False),
         sa.Column(
+            "cancelled", sa.Text(), nullable=True, comment="why it is not to be sent, should it come back from a call"
+        ),
+        sa.Column(
             "answered",
             sa.Boolean(),
             server_default=sa.text("false"),
@@ -132,6 +135,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('sending', 'in_doubt')"),
     )
     op.create_index("messages_person", "messages", ["person"], unique=False)
+    op.create_index(
+        "messages_untold",
+        "messages",
+        ["sender", "due_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'queued' AND batch IS NOT NULL AND NOT answered"),
+    )
     op.create_index(
         "messages_wamid", "messages", ["wamid"], unique=False, postgresql_where=sa.text("wamid IS NOT NULL")
     )

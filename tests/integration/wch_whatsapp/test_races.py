@@ -1,0 +1,274 @@
+"""What a reviewer found between two lines: each is impossible now, and shown to be."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from support.stage import Stage
+from support.waiting import eventually
+from support.whatsapp_ledger import LIMITS, fill, run
+from support.whatsapp_stage import (
+    HASH_KEY,
+    NUMBER,
+    TEMPLATE,
+    TEXT,
+    WhatsAppStage,
+    batch,
+    message,
+    phone,
+    suppression,
+    wrote,
+)
+from wch_common.events.whatsapp import BatchCancelRequested, MessageCancelRequested, RetryRequested
+from wch_common.phone import one_form
+from wch_common.store.store import Store
+from wch_whatsapp import people
+from wch_whatsapp.claims import claim
+from wch_whatsapp.identity import People
+from wch_whatsapp.ledger import Change, apply, bundle
+
+
+@pytest.fixture
+def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
+    made = WhatsAppStage(stage, database_url)
+    yield made
+    made.close()
+
+
+def test_a_person_meta_says_has_opted_out_is_suppressed_by_the_answer_itself(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131050, "opted out")
+    wa.start()
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    assert wa.row("key-1")["reason"] == "opted_out"
+    wa.publish(message(1, send_key="again"))
+    eventually(lambda: wa.states().get("again") == "suppressed")
+    assert len(wa.calls) == 1
+
+
+def test_a_person_forgotten_during_a_call_that_is_refused_ends_no_service(wa: WhatsAppStage) -> None:
+    wa.graph.latency_seconds = 1
+    running = wa.start()
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "sending"})
+    wa.graph.message_errors[phone(1)] = (131000, "try later")
+    person = People(HASH_KEY).person(phone(1))
+    wa.query(people._FORGET[0].replace("%(person)s", f"'\\x{person.hex()}'::bytea"))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.publish(message(2))
+    eventually(lambda: wa.states().get("key-2") == "accepted")
+    assert running.is_ready
+
+
+def test_a_late_status_of_an_earlier_attempt_changes_no_later_one(wa: WhatsAppStage) -> None:
+    wa.start()
+    wa.publish(message(1), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    late_failed, late_sent = wa.status("key-1", "failed", error=131026, tagged=False), wa.status("key-1", "sent")
+    wa.publish(wa.status("key-1", "failed", error=131026))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "queued"})
+    wa.publish(late_failed, late_sent)
+    wa.stage.await_depth("whatsapp.status", 0)
+    wa.publish(message(2))
+    eventually(lambda: wa.states().get("key-2") == "queued")
+    assert wa.states()["key-1"] == "queued", "the retry is not lost to news of the attempt before"
+    wa.query("UPDATE numbers SET cause = NULL, paused_until = NULL")
+    eventually(lambda: wa.states() == {"key-1": "accepted", "key-2": "accepted"})
+    wa.publish(late_failed, late_sent)
+    wa.publish(message(3))
+    eventually(lambda: wa.states().get("key-3") == "accepted")
+    wa.stage.await_depth("whatsapp.status", 0)
+    assert wa.states()["key-1"] == "accepted"
+    assert len(wa.sent_to(1)) == 2, "one send that failed, and one retry"
+
+
+def test_a_pause_moves_no_scheduled_message_forward(wa: WhatsAppStage) -> None:
+    later = datetime.now(UTC) + timedelta(hours=7)
+    wa.start()
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    wa.publish(batch("later", range(3), not_before=later), batch("now", range(10, 13)))
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    assert fact["batch_id"] == "now"
+    due = wa.query("SELECT min(due_at) FROM messages WHERE send_key LIKE 'later%'")
+    assert due[0][0] >= later
+
+
+def test_who_was_refused_does_not_use_up_the_people_of_the_day(wa: WhatsAppStage) -> None:
+    for number in range(3):
+        wa.graph.message_errors[phone(number)] = (131026, "undeliverable")
+    wa.start(whatsapp_messaging_limit=3)
+    wa.publish(*(message(number) for number in range(3)))
+    eventually(lambda: set(wa.states().values()) == {"failed"})
+    wa.publish(*(message(number) for number in range(3, 6)))
+    eventually(lambda: Counter(wa.states().values()) == {"failed": 3, "accepted": 3})
+
+
+def test_an_unusable_number_rests_alone_and_a_refused_token_is_probed_once_for_the_shop(
+    wa: WhatsAppStage, tmp_path: Path
+) -> None:
+    numbers = {"phone_number_ids": ["1", "2"], "rate": 0, "messaging_limit": -1}
+    file = tmp_path / "shops.json"
+    file.write_text(json.dumps({"x": {"graph": {"token": wa.graph.token, "url": wa.graph_url}, "whatsapp": numbers}}))
+    wa.start(shops_file=file)
+    wa.graph.message_errors[phone(1)] = (133010, "not registered")
+    wa.publish(message(1, sender="1"))
+    eventually(
+        lambda: wa.query("SELECT sender, cause FROM numbers WHERE cause IS NOT NULL") == [("1", "number_not_usable")]
+    )
+    wa.publish(message(2, sender="2"))
+    eventually(lambda: wa.states().get("key-2") == "accepted")
+    wa.graph.message_errors.clear()
+    wa.query("UPDATE numbers SET cause = 'token_refused', paused_until = now() + interval '1 hour'")
+    before = len(wa.calls)
+    token, wa.graph.token = wa.graph.token, "revoked"
+    wa.publish(*(message(n, sender=str(1 + n % 2)) for n in range(10, 20)))
+    eventually(lambda: len(wa.states()) == 12)
+    wa.stage.services[0].stop()
+    wa.query("UPDATE numbers SET paused_until = now()")
+    wa.start(shops_file=file)
+    eventually(lambda: len(wa.calls) > before, "one number probes")
+    eventually(lambda: wa.query("SELECT count(*) FROM numbers WHERE paused_until > now()") == [(2,)])
+    eventually(lambda: Counter(wa.states().values())["sending"] == 0)
+    assert len(wa.calls) == before + 1, "for both"
+    wa.graph.token = token
+
+
+def test_a_cancellation_during_a_call_holds_when_the_message_comes_back(wa: WhatsAppStage) -> None:
+    wa.graph.latency_seconds = 1
+    wa.start()
+    wa.publish(batch("b", range(3)), message(10), asker="broadcast")
+    eventually(lambda: Counter(wa.states().values())["sending"] == 4)
+    wa.graph.message_errors["hello"] = (131000, "try later")
+    wa.publish(BatchCancelRequested(batch_id="b"), MessageCancelRequested(send_key="key-10"), asker="broadcast")
+    eventually(lambda: set(wa.states().values()) == {"cancelled"}, seconds=40)
+    assert wa.sent == []
+
+
+def test_a_retry_that_ends_without_a_call_is_told_anew(wa: WhatsAppStage) -> None:
+    wa.start()
+    wa.publish(message(1, message=TEXT, category="service"), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: len(wa.facts("message.failed")) == 2)
+    letters = wa.stage.letters("facts")
+    assert len({letter.message.message_id for letter in letters}) == 2, "an inbox takes them for two events"
+
+
+def test_a_utility_message_is_sent_again_once_and_not_every_ten_minutes(wa: WhatsAppStage) -> None:
+    wa.fail(reset="after", times=10)
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
+    wa.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "unknown"})
+    assert len(wa.calls) == 2
+
+
+@pytest.mark.parametrize("status", [408, 499, 505, 520, 524])
+def test_an_answer_from_something_on_the_way_may_hide_an_accepted_message(wa: WhatsAppStage, status: int) -> None:
+    wa.fail(status=status, body="<html>?</html>")
+    wa.start()
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "in_doubt"})
+
+
+def test_a_gateways_own_json_is_no_word_of_graph(wa: WhatsAppStage) -> None:
+    wa.fail(status=504, body={"error": {"code": 504, "message": "upstream timed out"}})
+    wa.start()
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "in_doubt"})
+
+
+def test_a_refused_fallback_ends_nobody_elses_free_text(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors["hello"] = (132001, "Template does not exist")
+    wa.start(whatsapp_calls_in_flight=1)
+    wa.publish(wrote(2))
+    eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
+    wa.publish(batch("b", (1, 2), message=TEXT, category="service", fallback=TEMPLATE))
+    eventually(lambda: wa.states() == {"b-1": "failed", "b-2": "accepted"})
+
+
+def test_an_older_wish_takes_no_newer_stop_and_no_operators_word_back(wa: WhatsAppStage) -> None:
+    before = datetime.now(UTC) - timedelta(minutes=5)
+    wa.start()
+    wa.publish(suppression(2, "marketing"), wrote(1, "STOP"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])
+    wa.publish(wrote(1, "", kind="preference", marketing="resume", timestamp=before))
+    wa.publish(wrote(2, "", kind="preference", marketing="resume", timestamp=datetime.now(UTC) + timedelta(minutes=1)))
+    wa.publish(message(1), message(2))
+    eventually(lambda: wa.states() == {"key-1": "suppressed", "key-2": "suppressed"})
+
+
+@pytest.mark.parametrize(
+    ("sent", "written"),
+    [("+5215512345678", "+525512345678"), ("+5511987654321", "+551187654321"), ("+5491112345678", "+541112345678")],
+)
+def test_a_number_meta_writes_in_two_ways_is_one_person(sent: str, written: str) -> None:
+    known = People(HASH_KEY)
+    assert one_form(sent) == one_form(written)
+    assert known.person(sent) == known.person(written)
+    assert known.person("+4917012345678") != known.person("+4917012345679")
+
+
+def test_a_change_beside_the_telling_of_a_bundle_is_told_in_the_next(database_url: str) -> None:
+    """The change is committed after the bundle was gathered: its transaction has to have planned another."""
+
+    async def test(store: Store) -> None:
+        fill(database_url, 2)
+        await store.database.rows(
+            "INSERT INTO batches (id, shop, asker, batch_id, open, asked, completed_at, due_at) "
+            "VALUES ('00000000-0000-0000-0000-00000000000b', '', 'carts', 'b', 0, true, now(), now())"
+        )
+        await store.database.rows(
+            "UPDATE messages SET batch = '00000000-0000-0000-0000-00000000000b', answered = true, state = 'accepted'"
+        )
+        ids = [row["id"] for row in await store.database.rows("SELECT id FROM messages ORDER BY id")]
+        batch_id = (await store.database.rows("SELECT id FROM batches"))[0]["id"]
+        changed = asyncio.Event()
+
+        async def change() -> None:
+            async with store.transaction() as tx:
+                await apply(tx, [Change(ids[0], "delivered")], before=("accepted",))
+                changed.set()
+                await asyncio.sleep(0.3)  # the other transaction has to meet this one open
+
+        async def tell() -> None:
+            await changed.wait()
+            async with store.transaction() as tx:
+                await bundle(tx, batch_id)
+
+        await asyncio.gather(change(), tell())
+        (left,) = await store.database.rows("SELECT count(*) AS rows FROM messages WHERE changed")
+        (planned,) = await store.database.rows("SELECT due_at FROM batches")
+        assert left["rows"] == 0 or planned["due_at"] is not None
+
+    run(database_url, test)
+
+
+def test_two_numbers_never_give_the_last_place_of_a_portfolio_away_twice(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        fill(database_url, 2, "sync")
+        await store.database.rows("UPDATE messages SET sender = '3003' WHERE send_key = 'sync2'")
+        await store.database.rows("INSERT INTO numbers (sender, slots_from) VALUES ('3003', now())")
+        first = replace(LIMITS, people_a_day=1)
+        second = replace(first, sender="3003")
+        async with (
+            store.lease(f"sender/{NUMBER}", seconds=60) as one,
+            store.lease("sender/3003", seconds=60) as two,
+        ):
+            assert one is not None
+            assert two is not None
+            taken = await asyncio.gather(claim(store, first, one, 1), claim(store, second, two, 1))
+        assert sum(len(one.sends) for one in taken) == 1
+
+    run(database_url, test)
