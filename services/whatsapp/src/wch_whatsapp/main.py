@@ -6,8 +6,6 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
-import httpx
-
 from wch_common.events.meta import MessageReceived, StatusReceived
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
@@ -23,7 +21,7 @@ from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_whatsapp.accept import Acceptance, batch_given_up, given_up
 from wch_whatsapp.claims import Limits
-from wch_whatsapp.cloud import CloudApi
+from wch_whatsapp.cloud import Clients, CloudApi
 from wch_whatsapp.control import Control
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.identity import People
@@ -115,10 +113,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
         numbers = shop.whatsapp
         states[name].senders = list(numbers.phone_number_ids)
         for sender in numbers.phone_number_ids:
-            pool = httpx.Limits(max_connections=None, max_keepalive_connections=settings.whatsapp_calls_in_flight)
-            client = await platform.resources.enter_async_context(
-                httpx.AsyncClient(timeout=None, limits=pool, headers={"User-Agent": "wch-whatsapp/0.1.0"})  # noqa: S113 - CloudApi bounds the whole call
-            )
+            clients = await platform.resources.enter_async_context(Clients())
             limits = Limits(
                 sender=sender,
                 senders=numbers.phone_number_ids,
@@ -130,7 +125,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
             )
             senders[sender] = NumberSender(
                 store,
-                CloudApi(client, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
+                CloudApi(clients, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
                 limits,
                 states[name],
                 measures,
