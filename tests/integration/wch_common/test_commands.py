@@ -270,7 +270,9 @@ def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Sta
     assert "does not exist" in wch(stage, "topology", "check", code=1), "a dry run changes nothing"
     assert "(0 were there)" in wch(stage, "topology", "apply")
     stage.delete_queue("sync.product.dlq")
-    assert "created 1 exchanges and queues" in wch(stage, "topology", "apply")
+    would = {"object": "sync.product.dlq", "action": "created"}
+    assert would in as_json(stage, "topology", "apply", "--dry-run")["would"]
+    assert as_json(stage, "topology", "apply")["created"] == ["sync.product.dlq"]
     assert "created 0 exchanges and queues" in wch(stage, "topology", "apply")
     assert as_json(stage, "topology", "check") == []
     with stage.broker.api as api:

@@ -89,19 +89,27 @@ def check(amqp_url: AmqpUrl, management_url: ManagementUrl = None, json: AsJson 
 
 
 @app.command()
-def apply(amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryRun = False) -> None:
+def apply(
+    amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryRun = False, json: AsJson = False
+) -> None:
     """Create what is missing; change nothing that exists, and say what differs."""
     topology = installed_topology()
     if dry_run:
         with Management(amqp_url, management_url) as management:
             found = [one for one in differences(topology, management) if one.level == "error"]
         rows = [(one.object, _would(one.problem)) for one in found]
+        if json:
+            print_json({"dry_run": True, "would": [{"object": name, "action": action} for name, action in rows]})
+            return
         print_table(("OBJECT", "WHAT WOULD BE DONE"), rows, empty="nothing to do")
         return
     if not topology.work_queues:
         raise Wrong("no service is installed here, so there is no topology to apply")
     missing = absent(amqp_url, topology)
     declare(amqp_url, topology)
+    if json:
+        print_json({"dry_run": False, "created": missing, "bindings": len(topology.bindings)})
+        return
     there = len(topology.exchanges) + len(topology.queues) - len(missing)
     say(f"created {len(missing)} exchanges and queues ({there} were there), and set {len(topology.bindings)} bindings")
 
