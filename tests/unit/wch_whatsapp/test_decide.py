@@ -1,0 +1,104 @@
+"""Whether a message goes now: every reason why not, in the order in which they count."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from wch_whatsapp.claims import Limits
+from wch_whatsapp.decide import Decision, Defer, End, Known, PairLimit, Send
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TEMPLATE, TEXT = {"type": "template"}, {"type": "text"}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "content": TEMPLATE,
+        "fallback": None,
+        "as_fallback": False,
+        "phone": "+15550100001",
+        "person": b"a",
+        "cancelled": None,
+        "expires_at": NOW + HOUR,
+        "suppressed": None,
+        "window_until": None,
+        "pair_slots_from": None,
+        "reached_at": None,
+    }
+    return values | changes
+
+
+def known(people_left: int | None = None, pair: PairLimit = PairLimit(6, 3)) -> Known:  # noqa: B008 - frozen
+    return Known(NOW, pair, people_left, NOW + 5 * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("changes", "decision"),
+    [
+        ({"content": None}, End("failed", "forgotten")),
+        ({"phone": None}, End("failed", "forgotten")),
+        ({"cancelled": "bought", "expires_at": NOW}, End("cancelled", "bought")),
+        ({"expires_at": NOW}, End("failed", "expired")),
+        ({"suppressed": "wrote STOP"}, End("suppressed", "wrote STOP")),
+        ({"content": TEXT}, End("failed", "window_closed")),
+        ({"content": TEXT, "window_until": NOW}, End("failed", "window_closed")),
+        ({"content": TEXT, "window_until": NOW + HOUR}, Send(TEXT, as_fallback=False, outside=False)),
+        ({"content": TEXT, "fallback": TEMPLATE}, Send(TEMPLATE, as_fallback=True, outside=True, reaches=True)),
+        (
+            {"content": TEXT, "fallback": TEMPLATE, "as_fallback": True, "window_until": NOW + HOUR},
+            Send(TEMPLATE, as_fallback=True, outside=False),
+        ),
+        ({"reached_at": NOW - HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, reaches=False)),
+        ({"reached_at": NOW - 25 * HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, reaches=True)),
+    ],
+)
+def test_a_message_is_sent_or_ends(changes: dict[str, Any], decision: Decision) -> None:
+    assert known().decide(row(**changes)) == decision
+
+
+def test_a_person_may_be_sent_a_burst_and_then_waits() -> None:
+    here, kinds = known(), []
+    for _ in range(4):
+        decision = here.decide(row())
+        kinds.append(type(decision))
+        if isinstance(decision, Send):
+            here.note(row(), decision)
+    assert kinds == [Send, Send, Send, Defer]
+    assert isinstance(decision, Defer)
+    assert decision.until == NOW + timedelta(seconds=6)
+    assert isinstance(here.decide(row(person=b"b")), Send), "others do not wait"
+
+
+def test_each_person_counts_once_against_the_people_of_the_day() -> None:
+    here = known(people_left=1)
+    first = here.decide(row())
+    assert isinstance(first, Send)
+    here.note(row(), first)
+    again = here.decide(row())
+    assert again == Send(TEMPLATE, as_fallback=False, outside=True, reaches=False)
+    assert here.decide(row(person=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
+    assert isinstance(here.decide(row(person=b"b", window_until=NOW + HOUR)), Send)
+    assert isinstance(here.decide(row(person=b"b", reached_at=NOW - HOUR)), Send)
+
+
+@pytest.mark.parametrize("rate", [1, 5, 20, 80, 1000])
+def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float) -> None:
+    limits = Limits("1", ("1",), "", rate, -1, PairLimit(0, 1), 60)
+    slots_from, now, sent = NOW, NOW + HOUR, []
+    for _ in range(4000):
+        free, start, seconds = limits.slots(slots_from, now, 40)
+        sent += [now] * free
+        slots_from = start + timedelta(seconds=seconds * free)
+        now += timedelta(milliseconds=1)
+    most = max(sum(moment <= other < moment + timedelta(seconds=1) for other in sent) for moment in set(sent))
+    assert most <= max(rate, 2)
+    assert len(sent) >= 0.85 * rate * 4
+
+
+def test_without_a_rate_nothing_waits() -> None:
+    limits = Limits("1", ("1",), "", 0, -1, PairLimit(0, 1), 60)
+    assert limits.slots(NOW, NOW, 40)[0] == 40
