@@ -20,7 +20,7 @@ from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage, batch, messa
 from wch_local.rabbitmq import free_port
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
-REQUESTS, KILLS = (10_000, 50) if FULL else (1_000, 8)
+REQUESTS, KILLS = (10_000, 50) if FULL else (500, 4)
 SIGKILLED = -9
 CALLS = 40
 FINAL = {"accepted", "unknown"}
@@ -133,7 +133,7 @@ def settled(wa: WhatsAppStage) -> bool:
 
 @pytest.mark.scale
 def test_memory_is_flat_while_batches_are_sent(wa: WhatsAppStage, tmp_path: Path) -> None:
-    recipients = 100_000 if FULL else 4_000
+    recipients = 100_000 if FULL else 2_000
     wa.graph.latency_seconds = 0.02
     with start(wa, tmp_path / "log") as program:
         eventually(lambda: "sending" in (tmp_path / "log").read_text())
