@@ -34,7 +34,7 @@ from wch_whatsapp.topology import BATCHES, CONTROL, INBOUND, MESSAGES, STATUSES
 from wch_whatsapp.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from wch_common.store.store import Store
 
@@ -82,6 +82,18 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
     inbound = Inbound(shop_of, people, settings.whatsapp_stop_words)
 
+    return _jobs(platform, store, accept, control, inbound, all_full)
+
+
+def _jobs(
+    platform: Platform[WhatsAppSettings],
+    store: Store,
+    accept: Acceptance,
+    control: Control,
+    inbound: Inbound,
+    all_full: Callable[[], str | None],
+) -> list[Job]:
+    """Tie every queue to its handlers; requests to send are held back while every shop has too many that wait."""
     in_transaction = partial(Job.in_transaction, store=store)
     return [
         in_transaction(
