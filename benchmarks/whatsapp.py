@@ -1,7 +1,7 @@
-"""Messages a second of the whatsapp service: `python benchmarks/whatsapp.py AMQP_URL DATABASE_URL [RECIPIENTS]`.
+"""Messages a second of the whatsapp service: `python benchmarks/whatsapp.py AMQP_URL DATABASE_URL [RECIPIENTS [CALLS [MS]]]`.
 
-Batches of 1,000, pacing off, a simulator that answers in 20 ms, 40 calls at a time. Give it an empty virtual host and an
-empty database of its own. Service and simulator are processes of their own; the calls alone would take RECIPIENTS / 2,000 s.
+Batches of 1,000, pacing off, CALLS (40) at a time, a simulator that answers in MS (20) milliseconds. Give it an empty virtual
+host and an empty database of its own. Service and simulator are processes of their own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from wch_common.edge.declare import declare
 from wch_common.events.whatsapp import BatchRequested, Parameter, Recipient, Template
 from wch_whatsapp.topology import TOPOLOGY
 
-BATCH, LATENCY = 1_000, 0.02
+BATCH = 1_000
+DEFAULTS = ("100000", "40", "20")
 GRAPH_PORT, HEALTH_PORT = 18082, 18083
 TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),))
 DONE = "SELECT count(*) FILTER (WHERE state = 'accepted'), count(*) FROM messages"
@@ -65,11 +66,11 @@ def publish(amqp_url: str, recipients: int) -> None:
 def main() -> None:
     """Measure and print."""
     amqp_url, database_url, *given = sys.argv[1:]
-    recipients = int(given[0]) if given else 100_000
+    recipients, calls, milliseconds = (int(text) for text in (*given, *DEFAULTS[len(given) :]))
     declare(amqp_url, TOPOLOGY)
     graph = f"http://127.0.0.1:{GRAPH_PORT}"
     simulator = started(
-        ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", str(LATENCY)],
+        ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", str(milliseconds / 1000)],
         f"{graph}/_simulator/journal?path=none",
     )
     service = started(
@@ -82,6 +83,7 @@ def main() -> None:
         WCH_WHATSAPP_PHONE_NUMBER_ID="2002",
         WCH_WHATSAPP_HASH_KEY="a key for the benchmark",
         WCH_WHATSAPP_RATE="0",
+        WCH_WHATSAPP_CALLS_IN_FLIGHT=str(calls),
         WCH_WHATSAPP_MESSAGING_LIMIT="-1",
         WCH_HEALTH_PORT=str(HEALTH_PORT),
         WCH_LOG_LEVEL="ERROR",
@@ -103,7 +105,8 @@ def main() -> None:
         seconds = time.monotonic() - began
         used = resident(service.pid)[1] - cpu
         print(
-            f"{recipients} recipients in {seconds:.0f} s: {recipients / seconds:.0f} a second, "
+            f"{recipients} recipients in {seconds:.0f} s: {recipients / seconds:.0f} a second "
+            f"(the calls alone: {1000 * calls / milliseconds:.0f}), "
             f"{1e6 * used / recipients:.0f} µs CPU each, {idle} MB idle, {most} MB at most"
         )
     finally:

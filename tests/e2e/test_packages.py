@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
@@ -57,3 +58,9 @@ def test_every_service_can_be_run_in_every_way(service: str) -> None:
     assert (ROOT / f"deploy/kubernetes/base/{service}/deployment.yaml").exists()
     for listed in ("deploy/compose.yaml", "Makefile", "pyproject.toml", "deploy/Dockerfile"):
         assert f"wch_{service}" not in (ROOT / listed).read_text()
+
+
+def test_the_brokers_data_outlives_its_container() -> None:
+    """RabbitMQ keeps its data under the node's name, which is the container's id where no host name is given."""
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    assert compose["services"]["broker"]["hostname"]

@@ -67,22 +67,22 @@ _REACHED_TODAY = """
 SELECT count(*) AS people, min(at) AS oldest FROM reached
 WHERE portfolio = %(portfolio)s AND at > now() - interval '24 hours'
 """
+# All that beginning calls takes, in one statement, because each round trip is time in which a place for a call is empty.
 _BEGIN = """
-UPDATE messages AS m SET state = 'sending', attempt = m.attempt + 1, as_fallback = new.as_fallback,
-       wamid = NULL, due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
-FROM unnest(%(ids)s::uuid[], %(fallbacks)s::bool[]) AS new (id, as_fallback) WHERE m.id = new.id
-"""
-_TAKE_PAIRS = """
-INSERT INTO pairs (sender, person, slots_from)
-SELECT %(sender)s, person, slots_from FROM unnest(%(people)s::bytea[], %(until)s::timestamptz[]) AS new (person, slots_from)
-ON CONFLICT (sender, person) DO UPDATE SET slots_from = greatest(pairs.slots_from, excluded.slots_from)
-"""
-_REACH = """
-INSERT INTO reached (portfolio, person, at) SELECT %(portfolio)s, person, now() FROM unnest(%(people)s::bytea[]) AS new (person)
-ON CONFLICT (portfolio, person) DO UPDATE SET at = CASE
-  WHEN reached.at > now() - interval '24 hours' THEN reached.at ELSE excluded.at END
-"""
-_TAKE_SLOTS = """
+WITH begun AS (
+  UPDATE messages AS m SET state = 'sending', attempt = m.attempt + 1, as_fallback = new.as_fallback,
+         wamid = NULL, due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
+  FROM unnest(%(ids)s::uuid[], %(fallbacks)s::bool[]) AS new (id, as_fallback) WHERE m.id = new.id
+), paired AS (
+  INSERT INTO pairs (sender, person, slots_from)
+  SELECT %(sender)s, person, slots_from FROM unnest(%(people)s::bytea[], %(until)s::timestamptz[]) AS new (person, slots_from)
+  ON CONFLICT (sender, person) DO UPDATE SET slots_from = greatest(pairs.slots_from, excluded.slots_from)
+), reaching AS (
+  INSERT INTO reached (portfolio, person, at)
+  SELECT %(portfolio)s, person, now() FROM unnest(%(outside)s::bytea[]) AS new (person)
+  ON CONFLICT (portfolio, person) DO UPDATE SET at = CASE
+    WHEN reached.at > now() - interval '24 hours' THEN reached.at ELSE excluded.at END
+)
 UPDATE numbers SET slots_from = %(slots_from)s, last_lane = %(last_lane)s,
        paused_until = CASE WHEN %(probe)s THEN now() + %(probe_seconds)s * interval '1 second' ELSE paused_until END
 WHERE sender = %(sender)s
@@ -166,21 +166,13 @@ async def claim(store: Store, limits: Limits, lease: Lease, wanted: int) -> Clai
         found = await tx.rows(_DUE, due)
         taken = Claim(probe=probe, looked=len(found))
         if found:
-            await _take(tx, limits, await _known(tx, limits, now), found, taken)
+            known = await _known(tx, limits, now)
+            await _decide(tx, known, found, taken)
             if probe and taken.sends and number["cause"] in OF_THE_SHOP:
                 names = {"senders": list(limits.senders), "sender": limits.sender, "cause": number["cause"]}
                 await tx.rows(_OTHERS_WAIT, names | {"seconds": PROBE_SECONDS})
             slots_from = start + timedelta(seconds=seconds * len(taken.sends))
-            await tx.rows(
-                _TAKE_SLOTS,
-                {
-                    "sender": limits.sender,
-                    "slots_from": slots_from,
-                    "last_lane": found[-1]["lane"],
-                    "probe": probe and bool(taken.sends),
-                    "probe_seconds": PROBE_SECONDS,
-                },
-            )
+            await _begin(tx, limits, known, taken, {"slots_from": slots_from, "last_lane": found[-1]["lane"]})
         return taken
 
 
@@ -200,8 +192,8 @@ async def _known(tx: Transaction, limits: Limits, now: datetime) -> Known:
     return Known(now, limits.pair, left, oldest + timedelta(hours=24))
 
 
-async def _take(tx: Transaction, limits: Limits, known: Known, found: list[Row], taken: Claim) -> None:
-    """Decide on each message and write the decisions."""
+async def _decide(tx: Transaction, known: Known, found: list[Row], taken: Claim) -> None:
+    """Decide on each message, and end or put off those that must not go."""
     changes = []
     for row in found:
         decision = known.decide(row)
@@ -215,25 +207,27 @@ async def _take(tx: Transaction, limits: Limits, known: Known, found: list[Row],
             case End(state=state, reason=reason):
                 changes.append(Change(row["id"], state, why=Why(reason)))
     await apply(tx, changes, before=("queued",))
-    if taken.sends:
-        await _write_intents(tx, limits, known, taken.sends)
 
 
-async def _write_intents(tx: Transaction, limits: Limits, known: Known, sends: list[tuple[Row, Send]]) -> None:
+async def _begin(tx: Transaction, limits: Limits, known: Known, taken: Claim, number: dict[str, Any]) -> None:
+    """Write the intents, what they take of the limits, and the number's place in its turns."""
     people = sorted(known.pairs)
-    outside = sorted({row["person"] for row, decision in sends if decision.outside})
     await tx.rows(
         _BEGIN,
-        {
-            "ids": [row["id"] for row, _ in sends],
-            "fallbacks": [decision.as_fallback for _, decision in sends],
+        number
+        | {
+            "ids": [row["id"] for row, _ in taken.sends],
+            "fallbacks": [decision.as_fallback for _, decision in taken.sends],
             "seconds": limits.call_deadline_seconds,
+            "sender": limits.sender,
+            "people": people,
+            "until": [known.pairs[person] for person in people],
+            "portfolio": limits.portfolio,
+            "outside": sorted({row["person"] for row, decision in taken.sends if decision.outside}),
+            "probe": taken.probe and bool(taken.sends),
+            "probe_seconds": PROBE_SECONDS,
         },
     )
-    until = [known.pairs[person] for person in people]
-    await tx.rows(_TAKE_PAIRS, {"sender": limits.sender, "people": people, "until": until})
-    if outside:
-        await tx.rows(_REACH, {"portfolio": limits.portfolio, "people": outside})
 
 
 async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:

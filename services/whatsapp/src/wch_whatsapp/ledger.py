@@ -172,7 +172,7 @@ async def bundle(tx: Transaction, id_: uuid.UUID) -> None:
     """Tell what changed in a batch since it was last told."""
     for batch in await tx.rows(_NEXT_BUNDLE, {"id": id_}):
         if batch["completed_at"] is not None and (rows := await tx.rows(_CHANGED, {"id": id_})):
-            data = BatchUpdated(batch_id=batch["batch_id"], recipients=_outcomes(rows))
+            data = BatchUpdated(batch_id=batch["batch_id"], recipients=_outcomes(rows), version=batch["bundles"])
             tx.emit(_fact(batch, data, batch["bundles"]))
 
 
@@ -210,7 +210,8 @@ def fact_data(row: Row) -> EventData:
 
 def batch_completed(batch: Row, rows: Iterable[Row]) -> Event[EventData]:
     """Return the fact that tells the first answers of a batch, or what became of them since."""
-    return _fact(batch, BatchCompleted(batch_id=batch["batch_id"], recipients=_outcomes(rows)), 0)
+    data = BatchCompleted(batch_id=batch["batch_id"], recipients=_outcomes(rows), version=batch["bundles"])
+    return _fact(batch, data, 0)
 
 
 def _outcomes(rows: Iterable[Row]) -> tuple[RecipientOutcome, ...]:

@@ -21,7 +21,7 @@ from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_whatsapp.accept import Acceptance, batch_given_up, given_up
 from wch_whatsapp.claims import Limits
-from wch_whatsapp.cloud import Clients, CloudApi
+from wch_whatsapp.cloud import CloudApi, Connections
 from wch_whatsapp.control import Control
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.identity import People
@@ -125,7 +125,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
         numbers = shop.whatsapp
         states[name].senders = list(numbers.phone_number_ids)
         for sender in numbers.phone_number_ids:
-            clients = await platform.resources.enter_async_context(Clients())
+            connections = await platform.resources.enter_async_context(Connections(str(shop.graph.url)))
             limits = Limits(
                 sender=sender,
                 senders=numbers.phone_number_ids,
@@ -137,7 +137,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
             )
             senders[sender] = NumberSender(
                 store,
-                CloudApi(clients, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
+                CloudApi(connections, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
                 limits,
                 states[name],
                 measures,

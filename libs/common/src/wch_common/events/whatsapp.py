@@ -367,6 +367,7 @@ class RecipientOutcome(Part):
 class _BatchFact(Fact):
     batch_id: Name
     recipients: Annotated[tuple[RecipientOutcome, ...], Field(max_length=1000)]
+    version: Annotated[int, Field(description="Grows: of two facts that name a recipient the higher one holds.")] = 0
 
     def subject(self) -> str:
         """Name the batch."""

@@ -1,0 +1,45 @@
+"""The way to Meta: through the environment's proxy, as httpx's own client goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from pydantic import SecretStr
+
+from wch_common.shops import Graph
+from wch_whatsapp.cloud import Accepted, CloudApi, Connections, Reply, Unsent
+
+ANSWER = b'{"messages": [{"id": "wamid.1"}]}'
+
+
+async def _sent(asked: list[bytes]) -> Reply:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(ANSWER), ANSWER))
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("http_proxy", f"http://127.0.0.1:{port}")
+        address = "http://graph.invalid"
+        graph = Graph.model_validate({"token": SecretStr("t"), "url": address})
+        async with server, Connections(address) as connections:
+            return await CloudApi(connections, graph, "2002", seconds=5).send({"to": "you"})
+
+
+def test_the_environments_proxy_is_used() -> None:
+    asked: list[bytes] = []
+    assert isinstance(asyncio.run(_sent(asked)), Accepted)
+    assert asked == [b"POST http://graph.invalid/v23.0/2002/messages HTTP/1.1\r\n"]
+
+
+def test_a_host_that_is_excepted_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "graph.invalid")
+    asked: list[bytes] = []
+    assert isinstance(asyncio.run(_sent(asked)), Unsent)
+    assert asked == []
