@@ -115,12 +115,13 @@ class Stage:
         if error:
             raise error
 
-    def follow(self, queue: str, key: str) -> None:
-        """Bind a queue of the test's own to facts."""
+    def follow(self, queue: str, *keys: str, exchange: str = "wch.facts") -> None:
+        """Bind a queue of the test's own to facts, or to another exchange's events."""
         with self.broker.api as api:
             arguments = {"x-queue-type": "quorum", "x-overflow": "reject-publish"}
             api.put(f"/queues/{self.vhost}/{queue}", json={"durable": True, "arguments": arguments})
-            api.post(f"/bindings/{self.vhost}/e/wch.facts/q/{queue}", json={"routing_key": key}).raise_for_status()
+            for key in keys:
+                api.post(f"/bindings/{self.vhost}/e/{exchange}/q/{queue}", json={"routing_key": key}).raise_for_status()
 
     def depth(self, queue: str) -> int:
         """How many messages are ready."""

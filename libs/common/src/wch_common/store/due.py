@@ -31,7 +31,8 @@ class DueRows:
     """A table of due rows: how they are claimed and what is done with them.
 
     `claim` is one statement that moves `due_at` of some due rows on by %(lease)s seconds, at most %(limit)s, and returns
-    them; `work` does what is due and removes each row it finished.
+    them; `work` does what is due and removes each row it finished. `next_due` is a statement that returns, as `seconds`,
+    how long it is until the next row is due, for rows that must not be late; others are looked for once a second.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class DueRows:
         *,
         lease: float,
         limit: int,
+        next_due: str | None = None,
     ) -> None:
         self._database = database
         self._claim = claim
         self._work = work
         self._parameters = {"lease": lease, "limit": limit}
         self._limit = limit
+        self._next_due = next_due
         self._nudged = asyncio.Event()
         self.last_success = time.monotonic()
 
@@ -58,15 +61,22 @@ class DueRows:
     async def run(self) -> None:
         """Work rows off as they become due, until cancelled; an outage is waited for."""
         while True:
+            pause = _LONGEST_PAUSE_SECONDS
             try:
                 full = await self.once() >= self._limit
+                if not full and self._next_due is not None:
+                    pause = await self._until_due(self._next_due)
             except (Interrupted, psycopg.Error) as error:
                 full = False
                 log.warning("due_rows_wait", error=error_text(error))
             if not full:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._nudged.wait(), _LONGEST_PAUSE_SECONDS)
+                    await asyncio.wait_for(self._nudged.wait(), pause)
                 self._nudged.clear()
+
+    async def _until_due(self, statement: str) -> float:
+        seconds = (await self._database.rows(statement))[0]["seconds"]
+        return _LONGEST_PAUSE_SECONDS if seconds is None else min(_LONGEST_PAUSE_SECONDS, max(0.0, float(seconds)))
 
     async def once(self) -> int:
         """Claim and work off what is due now; returns how many rows were claimed."""

@@ -78,6 +78,7 @@ class Transaction:
     def __init__(self, connection: AsyncConnection) -> None:
         self.connection = connection
         self.emitted: list[tuple[Event[EventData], datetime | None]] = []
+        self.afterwards: list[Callable[[], None]] = []
 
     async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
         """Run one statement and return its rows."""
@@ -87,6 +88,10 @@ class Transaction:
     def emit(self, event: Event[EventData], *, due: datetime | None = None) -> None:
         """Publish an event when, and only if, the transaction commits; at its due time if one is given."""
         self.emitted.append((event, due))
+
+    def then(self, call: Callable[[], None]) -> None:
+        """Call something when, and only if, the transaction is committed."""
+        self.afterwards.append(call)
 
     async def first_time(self, event: Event[Any]) -> bool:
         """Write the event into the inbox; False where its effects are committed already.
@@ -172,6 +177,8 @@ class Store:
             if transaction.emitted:
                 relayed = await self.outbox.add(connection, transaction.emitted)
         self.outbox.relay(relayed)
+        for call in transaction.afterwards:
+            call()
 
     async def handle(self, handler: Callable[..., Awaitable[None]], event: Event[Any]) -> None:
         """Run a handler inside one transaction with its inbox row; a repeated event is not handled again."""

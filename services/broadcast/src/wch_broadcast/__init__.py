@@ -1,0 +1,1 @@
+"""Runs campaigns: a message to many people, in batches, at a pace, with a truthful summary."""

@@ -1,0 +1,381 @@
+"""`wch campaigns`: start, watch and steer campaigns, upload their lists, and report what became of their recipients."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import psycopg
+import typer
+from psycopg.rows import dict_row
+from pydantic import ValidationError
+from rich.progress import BarColumn, Progress, TextColumn
+
+from wch_broadcast import people
+from wch_broadcast.campaign import FINAL
+from wch_broadcast.queries import CAMPAIGNS, LISTS, REPORT, summary
+from wch_broadcast.uploads import WrongHeadings, lines_of, noted, read, refusals, uploaded
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    DatabaseUrl,
+    DryRun,
+    Wrong,
+    console,
+    print_json,
+    print_table,
+    say,
+    whoami,
+)
+from wch_common.client import Client
+from wch_common.event import new_event
+from wch_common.events.broadcast import (
+    CampaignCancelRequested,
+    CampaignPauseRequested,
+    CampaignRequested,
+    CampaignResumeRequested,
+    RecipientsRequested,
+)
+from wch_common.phone import MalformedNumber, masked, normalised
+from wch_common.redact import error_text
+from wch_common.store.database import in_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wch_common.event import Request
+
+app = typer.Typer(
+    help="Campaigns: start, status, list, pause, resume, cancel, import, report; forget and export a person.",
+    no_args_is_help=True,
+)
+
+SOURCE = "/wch/operator"
+Name = Annotated[str, typer.Argument(help="The campaign's name.", metavar="CAMPAIGN")]
+Shop = Annotated[str | None, typer.Option(help="The shop; needed where there are several.")]
+Why = Annotated[str, typer.Option("--reason", help="Why; it is kept and told.")]
+Phone = Annotated[str, typer.Argument(help="Telephone number like +<country><number>.")]
+_WATCH_SECONDS = 0.5
+
+
+@app.command()
+def start(
+    campaign: Name,
+    list_id: Annotated[str, typer.Option("--list", help="The list it goes to, see `wch campaigns import`.")],
+    amqp_url: AmqpUrl,
+    template: Annotated[str | None, typer.Option(help="Name of an approved template.")] = None,
+    language: Annotated[str, typer.Option(help="The template's language.")] = "en_US",
+    values: Annotated[
+        list[str] | None, typer.Option("--value", help="A value for its body's next placeholder, or name=value.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="Free text; the template is then its fallback.")] = None,
+    category: Annotated[Literal["marketing", "utility", "service"], typer.Option(help="What it is.")] = "marketing",
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Recipients of one batch.")] = 50,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds from the start of a batch to the next.")] = 1.0,
+    start_at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Not before.")] = None,
+    stop_at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Not after.")] = None,
+    beside_others: Annotated[bool, typer.Option("--beside-others", help="Do not wait for other campaigns.")] = False,
+    sender: Annotated[str | None, typer.Option(help="Phone number id to send from.")] = None,
+    shop: Shop = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Ask for a campaign to be run."""
+    if template is None and text is None:
+        raise Wrong("give a --template, a --text, or both")
+    body = [_value(one) for one in values or ()]
+    approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
+    message = approved if text is None else {"kind": "text", "body": text}
+    wanted: dict[str, Any] = {
+        "campaign_id": campaign,
+        "list_id": list_id,
+        "message": message,
+        "fallback": approved if text is not None else None,
+        "category": category,
+        "sender": sender,
+        "batch_size": batch_size,
+        "pause_seconds": pause,
+        "start_at": start_at,
+        "stop_at": stop_at,
+        "exclusive": not beside_others,
+    }
+    try:
+        data = CampaignRequested.model_validate(wanted, strict=False)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+        raise Wrong("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)) from None
+    if not dry_run:
+        _publish(amqp_url, [data], shop)
+    _said("start", campaign, dry_run=dry_run, json=json)
+    if not json and not dry_run:
+        say(f"see how far it is with: wch campaigns status {campaign} --watch")
+
+
+@app.command()
+def status(
+    campaign: Name,
+    database_url: DatabaseUrl = None,
+    shop: Shop = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show how far a campaign is, and why it does not go on where it does not."""
+    with _database(database_url) as connection:
+        if watch and not json:
+            _watch(connection, campaign, shop)
+        found = _found(connection, campaign, shop)
+    if json:
+        print_json(found)
+        return
+    _print(found)
+
+
+@app.command(name="list")
+def list_(
+    database_url: DatabaseUrl = None,
+    shop: Shop = None,
+    lists: Annotated[bool, typer.Option("--lists", help="List the lists of recipients instead.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """List campaigns, the newest first."""
+    with _database(database_url) as connection:
+        rows = connection.execute(LISTS if lists else CAMPAIGNS, {"shop": shop, "limit": limit}).fetchall()
+    if json:
+        print_json(rows)
+        return
+    if lists:
+        print_table(
+            ("LIST", "SHOP", "RECIPIENTS", "MALFORMED", "DUPLICATES", "COMPLETE"),
+            [(*list(row.values())[:5], _moment(row["complete_at"])) for row in rows],
+            empty="no list",
+        )
+    else:
+        print_table(
+            ("CAMPAIGN", "SHOP", "ASKER", "STATE", "CAUSE", "RECIPIENTS", "BATCHES", "ASKED FOR", "ENDED"),
+            [(*list(row.values())[:7], _moment(row["created_at"]), _moment(row["ended_at"])) for row in rows],
+            empty="no campaign",
+        )
+
+
+@app.command()
+def pause(
+    campaign: Name,
+    amqp_url: AmqpUrl,
+    reason: Why = "",
+    shop: Shop = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Begin no further batch; batches that were asked for are sent."""
+    data = CampaignPauseRequested(campaign_id=campaign, reason=reason, by=whoami())
+    _control(amqp_url, "pause", data, shop, dry_run=dry_run, json=json)
+
+
+@app.command()
+def resume(campaign: Name, amqp_url: AmqpUrl, shop: Shop = None, dry_run: DryRun = False, json: AsJson = False) -> None:
+    """Go on with a paused or failed campaign; who failed for a reason that was everybody's is tried again."""
+    data = CampaignResumeRequested(campaign_id=campaign, by=whoami())
+    _control(amqp_url, "resume", data, shop, dry_run=dry_run, json=json)
+
+
+@app.command()
+def cancel(
+    campaign: Name,
+    amqp_url: AmqpUrl,
+    reason: Why = "",
+    shop: Shop = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """End a campaign and take back what is not under way."""
+    data = CampaignCancelRequested(campaign_id=campaign, reason=reason, by=whoami())
+    _control(amqp_url, "cancel", data, shop, dry_run=dry_run, json=json)
+
+
+@app.command(name="import")
+def import_(
+    list_id: Annotated[str, typer.Argument(help="The list's name, a new one.", metavar="LIST")],
+    file: Annotated[Path, typer.Argument(help="CSV file whose first line names the columns; - for standard input.")],
+    amqp_url: AmqpUrl,
+    region: Annotated[
+        str | None, typer.Option(help="Country of numbers written without one, like DE.", envvar="WCH_WHATSAPP_REGION")
+    ] = None,
+    shop: Shop = None,
+    refused: Annotated[Path | None, typer.Option(help="Write lines that were refused to this CSV file.")] = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Upload a list of recipients; lines that cannot be used are told with number and reason, the others are kept."""
+    with lines_of(file) as lines, refusals(refused) as note:
+        counted = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
+        with counted:
+            task = counted.add_task("", total=None)
+            found = noted(read(lines, region), note, lambda: counted.advance(task))
+            try:
+                with Client(amqp_url, SOURCE) as client:
+                    publish = (lambda _part: None) if dry_run else partial(_published, client, shop)
+                    parts = uploaded(found, list_id, publish)
+            except WrongHeadings as error:
+                raise Wrong(f"{file}: {error}") from None
+            except UnicodeDecodeError:
+                raise Wrong(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
+    result = {"list": list_id, "recipients": note.kept, "refused": note.count, "parts": parts, "dry_run": dry_run}
+    if json:
+        print_json(result | {"lines": [{"line": one.line, "reason": one.reason} for one in note.first]})
+        return
+    for one in note.first:
+        say(f"line {one.line}: {one.reason}")
+    if note.count > len(note.first):
+        say(f"… and {note.count - len(note.first)} more; --refused FILE writes all")
+    say(f"{'would upload' if dry_run else 'uploaded'} {note.kept} recipients as {list_id}, refused {note.count} lines")
+
+
+@app.command()
+def report(
+    campaign: Name,
+    database_url: DatabaseUrl = None,
+    shop: Shop = None,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write; standard output if left out.")] = None,
+) -> None:
+    """Write a CSV of a campaign's recipients with outcome and reason; it holds whole numbers."""
+    with _database(database_url) as connection:
+        found = _found(connection, campaign, shop)
+        with _written(output) as out, connection.transaction():
+            rows = csv.writer(out)
+            rows.writerow(("to", "batch", "outcome", "reason", "code", "until"))
+            with psycopg.ServerCursor(connection, "report") as cursor:
+                for row in cursor.execute(REPORT, {"id": found["id"]}):
+                    rows.writerow("" if value is None else value for value in row.values())
+
+
+@app.command()
+def forget(phone: Phone, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False) -> None:
+    """Erase a person from all lists; who was not written to yet is passed over."""
+    number = _number(phone)
+    with _database(database_url) as connection:
+        count = len(people.export(connection, number)) if dry_run else people.forget(connection, number)
+    if json:
+        print_json({"action": "forget", "rows": count, "dry_run": dry_run, "by": whoami()})
+    else:
+        say(f"{'would be erased' if dry_run else 'erased'}: {masked(number)} in {count} places of lists")
+
+
+@app.command()
+def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
+    """Print all that is known of a person, as JSON."""
+    with _database(database_url) as connection:
+        print_json(people.export(connection, _number(phone)))
+
+
+# -- showing
+
+
+def _watch(connection: Any, campaign: str, shop: str | None) -> None:  # noqa: ANN401 - a psycopg connection
+    columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.percentage:>5.1f} %"))
+    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as bar:
+        task = bar.add_task(campaign, total=100, said="")
+        while True:
+            found = _found(connection, campaign, shop)
+            bar.update(task, completed=found["totals"]["percentage"], said=_line(found))
+            if found["state"] in FINAL or found["state"] == "paused":
+                return
+            time.sleep(_WATCH_SECONDS)
+
+
+def _line(found: dict[str, Any]) -> str:
+    told = found["totals"]
+    parts = [f"{told[name]} {name}" for name in ("sent", "failed", "unknown", "skipped", "deferred") if told[name]]
+    cause = f" ({found['cause']})" if found["cause"] else ""
+    return f"{found['state']}{cause}: " + (", ".join(parts) or "nothing yet")
+
+
+def _print(found: dict[str, Any]) -> None:
+    told = found["totals"]
+    say(f"{found['campaign_id']} {_line(found)}; {told['percentage']} % of {told['recipients']} recipients")
+    rows = [(name, told[name]) for name in ("sent", "delivered", "read", "unknown", "cancelled", "deferred", "waiting")]
+    rows += [(f"failed: {one['reason']}", one["recipients"]) for one in told["failed_by"]]
+    rows += [(f"skipped: {one['reason']}", one["recipients"]) for one in told["skipped_by"]]
+    print_table(("OUTCOME", "RECIPIENTS"), [row for row in rows if row[1]], empty="no recipient was asked for yet")
+
+
+def _found(connection: Any, campaign: str, shop: str | None) -> dict[str, Any]:  # noqa: ANN401 - a psycopg connection
+    found = summary(connection, campaign, shop)
+    if not found:
+        raise Wrong(f"there is no campaign {campaign}; `wch campaigns list` names them")
+    if len(found) > 1:
+        raise Wrong(
+            f"several shops have a campaign {campaign}: give --shop {' or '.join(one['shop'] for one in found)}"
+        )
+    return found[0]
+
+
+@contextmanager
+def _written(output: Path | None) -> Iterator[Any]:
+    if output is None:
+        yield sys.stdout
+        return
+    with output.open("w", newline="") as out:
+        yield out
+
+
+@contextmanager
+def _database(database_url: str | None) -> Iterator[Any]:
+    """Open the service's schema; raises Wrong."""
+    if database_url is None:
+        raise Wrong("campaigns are in the service's database: give --database-url, or set WCH_DATABASE_URL")
+    try:
+        address = in_utf8(database_url, options="-c search_path=broadcast")
+        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise Wrong("this database has no campaigns: the broadcast service has not run on it") from None
+    except psycopg.Error as error:
+        raise Wrong(f"the database does not answer: {error_text(error, 300)}") from None
+
+
+# -- asking
+
+
+def _control(amqp_url: str, verb: str, data: Request, shop: str | None, *, dry_run: bool, json: bool) -> None:
+    if not dry_run:
+        _publish(amqp_url, [data], shop)
+    _said(verb, data.campaign_id, dry_run=dry_run, json=json)  # type: ignore[attr-defined]
+
+
+def _said(verb: str, campaign: str, *, dry_run: bool, json: bool) -> None:
+    if json:
+        print_json({"action": verb, "campaign": campaign, "dry_run": dry_run, "by": whoami()})
+    else:
+        say(f"{'would ask' if dry_run else 'asked'} to {verb} {campaign}")
+
+
+def _publish(amqp_url: str, requests: list[Request], shop: str | None) -> None:
+    with Client(amqp_url, SOURCE) as client:
+        client.publish_many([new_event(one, SOURCE, shop=shop) for one in requests])
+
+
+def _published(client: Client, shop: str | None, part: RecipientsRequested) -> None:
+    client.publish(new_event(part, SOURCE, shop=shop))
+
+
+def _value(text: str) -> dict[str, Any]:
+    name, found, value = text.partition("=")
+    return {"name": name, "text": value} if found and name.isidentifier() else {"text": text}
+
+
+def _number(text: str) -> str:
+    try:
+        return normalised(text)
+    except MalformedNumber as error:
+        raise Wrong(str(error)) from None
+
+
+def _moment(value: datetime | None) -> str:
+    return f"{value:%m-%d %H:%M:%S}" if value else ""

@@ -1,0 +1,64 @@
+"""Puts the broadcast service together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wch_broadcast.answers import Answers
+from wch_broadcast.lists import Lists
+from wch_broadcast.measures import Measures
+from wch_broadcast.requests import Requests, given_up
+from wch_broadcast.settings import BroadcastSettings
+from wch_broadcast.steps import Pace
+from wch_broadcast.tables import METADATA
+from wch_broadcast.topology import ANSWERS, CAMPAIGNS, CONTROL, RECIPIENTS
+from wch_broadcast.upkeep import Upkeep
+from wch_common.events.broadcast import (
+    CampaignCancelRequested,
+    CampaignPauseRequested,
+    CampaignRequested,
+    CampaignResumeRequested,
+    RecipientsRequested,
+)
+from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform, run_service
+from wch_common.store.migrate import MigrationSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIGRATIONS = (MigrationSet("wch_broadcast:migrations", "broadcast_version", METADATA),)
+
+
+async def compose(platform: Platform[BroadcastSettings]) -> Sequence[Job]:
+    """Build the handlers and return the jobs."""
+    settings = platform.settings
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    shops, pace = settings.shops(), Pace.of(settings)
+    upkeep = Upkeep(store, pace, Measures(platform.metrics.registry), keep_days=settings.broadcast_keep_days)
+    platform.background += upkeep.background
+    lists = Lists(shops, upkeep.nudge)
+    requests = Requests(shops, lists, pace, upkeep.nudge)
+    answers = Answers(shops, pace, settings, upkeep.nudge)
+    in_transaction = partial(Job.in_transaction, store=store)
+    return [
+        in_transaction(platform.queue(CAMPAIGNS), {CampaignRequested: requests.campaign}, given_up=given_up),
+        in_transaction(
+            platform.queue(CONTROL),
+            {
+                CampaignPauseRequested: requests.pause,
+                CampaignResumeRequested: requests.resume,
+                CampaignCancelRequested: requests.cancel,
+            },
+            given_up=given_up,
+        ),
+        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}),
+        in_transaction(platform.queue(ANSWERS), {BatchCompleted: answers.answer, BatchUpdated: answers.answer}),
+    ]
+
+
+def main() -> int:
+    """Run the service; returns its exit code."""
+    return run_service("broadcast", BroadcastSettings, compose)

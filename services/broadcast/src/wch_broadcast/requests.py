@@ -1,0 +1,187 @@
+"""The handlers of requests: to run a campaign, and to pause, resume and cancel it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+
+from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save
+from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid, send_key
+from wch_broadcast.steps import advance, ask_again, progress, wake_others
+from wch_broadcast.totals import concerns_everybody, totals
+from wch_common.events.broadcast import (
+    CampaignPaused,
+    CampaignRefused,
+    CampaignRequested,
+    CampaignResumed,
+)
+from wch_common.events.whatsapp import BatchCancelRequested, RetryRequested
+from wch_common.outcome import Reject, Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wch_broadcast.lists import Lists
+    from wch_broadcast.settings import BroadcastShop
+    from wch_broadcast.steps import Pace
+    from wch_common.event import Event
+    from wch_common.events.broadcast import (
+        CampaignCancelRequested,
+        CampaignPauseRequested,
+        CampaignResumeRequested,
+    )
+    from wch_common.shops import Shops
+    from wch_common.store.store import Transaction
+
+_MOST_KEYS = 1000
+_ADD = """
+INSERT INTO campaigns (id, shop, campaign_id, asker, request, hash, list, exclusive, batch_size, pause_seconds, start_at,
+                       stop_at, state, correlationid, causationid)
+VALUES (%(id)s, %(shop)s, %(campaign_id)s, %(asker)s, %(request)s, %(hash)s, %(list)s, %(exclusive)s, %(batch_size)s,
+        %(pause_seconds)s, %(start_at)s, %(stop_at)s, 'waiting', %(correlationid)s, %(causationid)s)
+ON CONFLICT (id) DO NOTHING RETURNING id
+"""
+_OPEN_BATCHES = """
+SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0) ORDER BY number
+"""
+_FAILED = (
+    "SELECT position, outcome, reason FROM outcomes WHERE campaign = %(id)s AND outcome = 'failed' ORDER BY position"
+)
+# They count as waiting until whatsapp has answered them again.
+_TRIED_AGAIN = """
+UPDATE outcomes SET outcome = 'deferred', reason = 'tried_again', code = NULL
+WHERE campaign = %(id)s AND position = ANY(%(positions)s) RETURNING batch
+"""
+RECOUNT = """
+UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
+FROM (
+  SELECT number, jsonb_object_agg(outcome || '/' || reason, recipients) AS counts,
+         coalesce(sum(recipients) FILTER (WHERE outcome = 'deferred'), 0) AS deferred,
+         coalesce(sum(recipients) FILTER (WHERE outcome = 'failed' AND NOT reason = ANY(%(skipped)s)), 0) AS failed
+  FROM (SELECT batch AS number, outcome, reason, count(*) AS recipients FROM outcomes
+        WHERE campaign = %(id)s AND batch = ANY(%(numbers)s) GROUP BY 1, 2, 3) AS counted GROUP BY number
+) AS new WHERE b.campaign = %(id)s AND b.number = new.number
+"""
+
+
+class Requests:
+    """What other programs and operators ask for."""
+
+    def __init__(self, shops: Shops[BroadcastShop], lists: Lists, pace: Pace, nudge: Callable[[], None]) -> None:
+        self._shops = shops
+        self._lists = lists
+        self._pace = pace
+        self._nudge = nudge
+
+    async def campaign(self, event: Event[CampaignRequested], tx: Transaction) -> None:
+        """Take a campaign on; one that was asked for before is answered with how far it is."""
+        data, shop = event.data, self._shops.key(event.shop)
+        id_ = campaign_uuid(shop, data.campaign_id)
+        hash_ = _hash(data)
+        tx.then(self._nudge)
+        added = await tx.rows(_ADD, self._values(event, shop, hash_))
+        if added and data.recipients is not None:
+            await self._lists.with_campaign(tx, id_, event.shop, data.recipients)
+        campaign = await locked(tx, id_)
+        if campaign is None:
+            raise Retry("the campaign is being deleted")
+        if added:
+            await advance(tx, campaign, self._pace)
+        elif bytes(campaign.hash) != hash_:
+            raise Reject(f"data.campaign_id: the shop has another campaign {data.campaign_id}; choose another name")
+        else:
+            tx.emit(event.derive(await progress(tx, campaign), SOURCE, key="known"))
+
+    async def pause(self, event: Event[CampaignPauseRequested], tx: Transaction) -> None:
+        """Begin no further batch."""
+        campaign = await self._named(event, tx)
+        if campaign.state in ("waiting", "running"):
+            await pause(tx, campaign, event.data.reason, event.data.by)
+            await save(tx, campaign)
+
+    async def resume(self, event: Event[CampaignResumeRequested], tx: Transaction) -> None:
+        """Go on, and try again those whose failure was everybody's."""
+        campaign = await self._named(event, tx)
+        if campaign.state not in ("paused", "failed"):
+            return
+        campaign.move("waiting")
+        campaign.ended_at, campaign.share_from = None, campaign.batches
+        await self._try_again(tx, campaign)
+        await ask_again(tx, campaign)
+        told = await totals(tx, campaign)
+        campaign.tell(tx, CampaignResumed(campaign_id=campaign.campaign_id, totals=told, by=event.data.by))
+        await advance(tx, campaign, self._pace)
+
+    async def cancel(self, event: Event[CampaignCancelRequested], tx: Transaction) -> None:
+        """Take back what is not under way, and end when all that is has its answer."""
+        campaign, data = await self._named(event, tx), event.data
+        if campaign.is_final or campaign.state == "cancelling":
+            return
+        campaign.move("cancelling", data.reason or "cancelled", data.by)
+        campaign.released = True
+        for row in await tx.rows(_OPEN_BATCHES, {"id": campaign.id}):
+            name = batch_name(campaign.campaign_id, row["number"])
+            campaign.ask(tx, BatchCancelRequested(batch_id=name, reason=data.reason or "cancelled"), name)
+        await advance(tx, campaign, self._pace)
+
+    async def _named(
+        self,
+        event: Event[CampaignPauseRequested] | Event[CampaignResumeRequested] | Event[CampaignCancelRequested],
+        tx: Transaction,
+    ) -> Campaign:
+        """Return the campaign a request is about, which may be on its way still; raises Retry."""
+        tx.then(self._nudge)
+        campaign = await locked(tx, campaign_uuid(self._shops.key(event.shop), event.data.campaign_id))
+        if campaign is None:
+            raise Retry(f"data.campaign_id: the shop has no campaign {event.data.campaign_id}")
+        return campaign
+
+    async def _try_again(self, tx: Transaction, campaign: Campaign) -> None:
+        failed = await tx.rows(_FAILED, {"id": campaign.id})
+        again = [row["position"] for row in failed if concerns_everybody(row["outcome"], row["reason"])]
+        for start in range(0, len(again), _MOST_KEYS):
+            keys = tuple(send_key(campaign.id, position) for position in again[start : start + _MOST_KEYS])
+            campaign.ask(tx, RetryRequested(send_keys=keys), f"{campaign.told}\n{start}")
+        if again:
+            rows = await tx.rows(_TRIED_AGAIN, {"id": campaign.id, "positions": again})
+            await tx.rows(RECOUNT, {"id": campaign.id, "numbers": [row["batch"] for row in rows], "skipped": []})
+
+    def _values(self, event: Event[CampaignRequested], shop: str, hash_: bytes) -> dict[str, Any]:
+        data = event.data
+        id_ = campaign_uuid(shop, data.campaign_id)
+        request = data.model_dump(mode="json", include={"message", "category", "fallback", "sender"}, exclude_none=True)
+        return {
+            "id": id_,
+            "shop": shop,
+            "campaign_id": data.campaign_id,
+            "asker": event.asker or "",
+            "request": Jsonb(request),
+            "hash": hash_,
+            "list": id_ if data.list_id is None else list_uuid(shop, data.list_id),
+            "exclusive": data.exclusive,
+            "batch_size": data.batch_size,
+            "pause_seconds": data.pause_seconds,
+            "start_at": data.start_at,
+            "stop_at": data.stop_at,
+            "correlationid": event.correlationid or event.id,
+            "causationid": event.id,
+        }
+
+
+async def pause(tx: Transaction, campaign: Campaign, reason: str, by: str) -> None:
+    """Begin no further batch of a campaign, and tell it."""
+    campaign.move("paused", reason, by)
+    await wake_others(tx, campaign)
+    told = await totals(tx, campaign)
+    campaign.tell(tx, CampaignPaused(campaign_id=campaign.campaign_id, totals=told, reason=reason, by=by))
+
+
+def _hash(data: CampaignRequested) -> bytes:
+    return hashlib.blake2b(as_json(data.model_dump(mode="json")), digest_size=16).digest()
+
+
+def given_up(event: Event[Any], reason: str) -> CampaignRefused | None:
+    """Tell that a request about a campaign was refused."""
+    return CampaignRefused(campaign_id=event.data.campaign_id, reason=reason[:500])

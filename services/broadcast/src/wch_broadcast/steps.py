@@ -1,0 +1,296 @@
+"""What a campaign does next: it waits for its turn, releases batches at its pace, and ends; any replica takes the step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import structlog
+
+from wch_broadcast.campaign import Campaign, save
+from wch_broadcast.identity import batch_name, send_key
+from wch_broadcast.totals import totals
+from wch_common.events.broadcast import (
+    CampaignCancelled,
+    CampaignCompleted,
+    CampaignFailed,
+    CampaignProgressed,
+    CampaignStarted,
+    CampaignUpdated,
+)
+from wch_common.events.whatsapp import BatchRequested
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+    from wch_broadcast.settings import BroadcastSettings
+    from wch_common.store.database import Row
+    from wch_common.store.store import Transaction
+
+log = structlog.get_logger(__name__)
+
+STUCK = "stuck"
+_PROGRESS_SECONDS = 1.0
+_UPDATE_SECONDS = 5.0
+# Who waits is woken when it is their turn; this is for whose turn came while they began to wait.
+_ASK_AGAIN = timedelta(seconds=10)
+# One campaign of a shop decides at a time whether it is its turn.
+_TURNS = "SELECT pg_advisory_xact_lock(hashtext('campaigns/' || %(shop)s))"
+# One that only waits for what whatsapp put off does not hold the others up, nor does one that is paused.
+_AHEAD = """
+SELECT c.campaign_id FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
+WHERE c.shop = %(shop)s AND c.exclusive AND c.ended_at IS NULL AND c.id <> %(id)s AND (
+  (c.state IN ('running', 'cancelling') AND NOT (c.released AND NOT EXISTS (
+     SELECT 1 FROM batches AS b WHERE b.campaign = c.id AND b.answered_at IS NULL)))
+  OR (c.state = 'waiting' AND (c.start_at IS NULL OR c.start_at <= now()) AND l.complete_at IS NOT NULL
+      AND (c.created_at, c.id) < (%(created_at)s, %(id)s)))
+LIMIT 1
+"""
+_WAKE = "UPDATE campaigns SET due_at = now() WHERE shop = %(shop)s AND state = 'waiting' AND exclusive"
+_OPEN = """
+SELECT count(*) FILTER (WHERE answered_at IS NULL) AS unanswered, coalesce(sum(deferred), 0)::int AS deferred,
+       max(parked_by) AS parked_by
+FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0)
+"""
+_NEXT = """
+WITH next AS (
+  SELECT position, phone, own FROM recipients
+  WHERE list = %(list)s AND position > %(cursor)s AND flaw IS NULL ORDER BY position LIMIT %(size)s
+), asked AS (
+  INSERT INTO outcomes (campaign, position, batch, outcome) SELECT %(id)s, position, %(number)s, 'asked' FROM next
+), batch AS (
+  INSERT INTO batches (campaign, number, counts)
+  SELECT %(id)s, %(number)s, jsonb_build_object('asked/', count(*)) FROM next HAVING count(*) > 0
+)
+SELECT position, phone, own FROM next ORDER BY position
+"""
+_UNANSWERED = "SELECT number FROM batches WHERE campaign = %(id)s AND answered_at IS NULL ORDER BY number"
+_ASKED = """
+SELECT o.position, r.phone, r.own FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
+WHERE o.campaign = %(id)s AND o.batch = %(number)s AND r.phone IS NOT NULL ORDER BY o.position
+"""
+
+
+@dataclass(frozen=True)
+class Open:
+    """What of a campaign has no final outcome yet."""
+
+    unanswered: int
+    deferred: int
+    parked_by: str | None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How campaigns go on, from the settings."""
+
+    in_flight: int
+    stuck: timedelta
+    give_up: timedelta
+
+    @classmethod
+    def of(cls, settings: BroadcastSettings) -> Pace:
+        """Read the settings."""
+        stuck, give_up = settings.broadcast_stuck_seconds, settings.broadcast_give_up_seconds
+        return cls(settings.broadcast_in_flight, timedelta(seconds=stuck), timedelta(seconds=give_up))
+
+
+async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
+    """Do all that can be done for a campaign now, say when it is to be looked at next, and write it."""
+    if campaign.state == "waiting":
+        await _take_turn(tx, campaign, pace)
+    if campaign.state in ("running", "cancelling"):
+        await _go_on(tx, campaign, pace)
+    elif campaign.is_final:
+        await _tell_update(tx, campaign)
+    elif campaign.state == "paused":
+        campaign.due_at = None
+    await save(tx, campaign)
+
+
+# -- waiting for its turn
+
+
+async def _take_turn(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
+    """Begin, or say what a campaign waits for."""
+    if campaign.start_at is not None and campaign.start_at > campaign.now:
+        campaign.cause, campaign.due_at = "start_at", campaign.start_at
+    elif campaign.list_complete_at is None:
+        await _wait_for_list(tx, campaign, pace)
+    elif campaign.exclusive and await _is_behind(tx, campaign):
+        campaign.cause, campaign.due_at = "another_campaign", campaign.now + _ASK_AGAIN
+    else:
+        campaign.move("running")
+        if campaign.started_at is None:
+            campaign.started_at = campaign.now
+            campaign.tell(tx, CampaignStarted(campaign_id=campaign.campaign_id, recipients=campaign.given))
+
+
+async def _wait_for_list(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
+    since = max(campaign.moved_at, campaign.start_at or campaign.moved_at)
+    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + _ASK_AGAIN
+    if campaign.now >= since + pace.give_up:
+        await fail(tx, campaign, "list_incomplete")
+
+
+async def _is_behind(tx: Transaction, campaign: Campaign) -> bool:
+    names = {"shop": campaign.shop, "id": campaign.id, "created_at": campaign.created_at}
+    await tx.rows(_TURNS, names)
+    return bool(await tx.rows(_AHEAD, names))
+
+
+# -- running
+
+
+async def _go_on(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
+    """Release what may be released, and end what has ended."""
+    if campaign.state == "running" and campaign.stop_at is not None and campaign.stop_at <= campaign.now:
+        campaign.stopped, campaign.released = campaign.stopped or not campaign.released, True
+    open_ = await look(tx, campaign)
+    while _may_release(campaign, pace, open_):
+        await _release(tx, campaign)
+        open_ = await look(tx, campaign)
+    if campaign.released and not open_.unanswered:
+        await wake_others(tx, campaign)
+        if not open_.deferred:
+            await _end(tx, campaign)
+            return
+    if campaign.state == "running":
+        campaign.cause = open_.parked_by or ""
+        await _tell_progress(tx, campaign)
+    await _look_again(tx, campaign, pace, open_)
+
+
+async def look(tx: Transaction, campaign: Campaign) -> Open:
+    """Return what of a campaign has no final outcome yet."""
+    return Open(**(await tx.rows(_OPEN, {"id": campaign.id}))[0])
+
+
+def _may_release(campaign: Campaign, pace: Pace, open_: Open) -> bool:
+    allowed = 1 if campaign.pause_seconds else pace.in_flight
+    return (
+        campaign.state == "running"
+        and not campaign.released
+        and not open_.parked_by
+        and open_.unanswered < allowed
+        and (campaign.next_batch_at is None or campaign.next_batch_at <= campaign.now)
+    )
+
+
+async def _release(tx: Transaction, campaign: Campaign) -> None:
+    """Ask whatsapp for the next batch, or find that there is none."""
+    number = campaign.batches + 1
+    names = {"id": campaign.id, "list": campaign.list, "cursor": campaign.cursor}
+    rows = await tx.rows(_NEXT, names | {"size": campaign.batch_size, "number": number})
+    if len(rows) < campaign.batch_size:
+        campaign.released = True
+    if not rows:
+        return
+    campaign.batches, campaign.cursor = number, rows[-1]["position"]
+    campaign.moved_at, campaign.taken_up_at = campaign.now, None
+    campaign.next_batch_at = campaign.now + timedelta(seconds=campaign.pause_seconds)
+    campaign.ask(tx, _batch(campaign, number, rows), str(number))
+
+
+def _batch(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequested:
+    recipients: list[dict[str, Any]] = [
+        {"to": row["phone"], "send_key": send_key(campaign.id, row["position"]), **(row["own"] or {})} for row in rows
+    ]
+    names = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
+    if campaign.stop_at is not None:
+        names["expires_at"] = campaign.stop_at.isoformat()
+    return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names))
+
+
+async def _end(tx: Transaction, campaign: Campaign) -> None:
+    """Tell, once, that every recipient has an outcome."""
+    cause = campaign.cause
+    if campaign.state == "cancelling":
+        campaign.move("cancelled", cause, campaign.said_by)
+        told = await totals(tx, campaign)
+        campaign.tell(tx, CampaignCancelled(campaign_id=campaign.campaign_id, totals=told, reason=cause))
+    else:
+        campaign.move("completed")
+        campaign.tell(tx, CampaignCompleted(campaign_id=campaign.campaign_id, totals=await totals(tx, campaign)))
+    log.info("campaign_ended", campaign=campaign.campaign_id, state=campaign.state, shop=campaign.shop)
+
+
+async def wake_others(tx: Transaction, campaign: Campaign) -> None:
+    """Let the shop's campaigns see that it may be their turn."""
+    if campaign.exclusive:
+        await tx.rows(_WAKE, {"shop": campaign.shop})
+
+
+# -- when it is looked at next
+
+
+async def _look_again(tx: Transaction, campaign: Campaign, pace: Pace, open_: Open) -> None:
+    """Say when time alone makes a difference; answers are looked at when they come."""
+    moments: list[datetime] = []
+    if campaign.state == "running" and not campaign.released:
+        if campaign.stop_at is not None:
+            moments.append(campaign.stop_at)
+        if campaign.next_batch_at is not None and campaign.next_batch_at > campaign.now:
+            moments.append(campaign.next_batch_at)
+    if open_.unanswered and not open_.parked_by:
+        stands_since = campaign.now - campaign.moved_at
+        if stands_since >= pace.give_up:
+            await fail(tx, campaign, STUCK)
+            return
+        if stands_since >= pace.stuck and campaign.taken_up_at is None:
+            log.error("campaign_stuck", campaign=campaign.campaign_id, shop=campaign.shop)
+            campaign.cause, campaign.taken_up_at = STUCK, campaign.now
+            await ask_again(tx, campaign)
+        elif campaign.taken_up_at is not None:
+            campaign.cause = STUCK
+        moments.append(campaign.moved_at + (pace.stuck if campaign.taken_up_at is None else pace.give_up))
+    campaign.due_at = min(moments, default=None)
+
+
+async def ask_again(tx: Transaction, campaign: Campaign) -> None:
+    """Ask again for batches without an answer; whatsapp sends none twice, and answers from its ledger."""
+    for row in await tx.rows(_UNANSWERED, {"id": campaign.id}):
+        asked = await tx.rows(_ASKED, {"id": campaign.id, "list": campaign.list, "number": row["number"]})
+        if asked:
+            again = f"{row['number']}\n{campaign.now.isoformat()}"
+            campaign.ask(tx, _batch(campaign, row["number"], asked), again)
+
+
+async def fail(tx: Transaction, campaign: Campaign, reason: str) -> None:
+    """End a campaign that could not go on; what is asked for may still be answered, and it can be resumed."""
+    campaign.move("failed", reason)
+    told = await totals(tx, campaign)
+    campaign.tell(tx, CampaignFailed(campaign_id=campaign.campaign_id, totals=told, reason=reason))
+    await wake_others(tx, campaign)
+    log.error("campaign_failed", campaign=campaign.campaign_id, shop=campaign.shop, reason=reason)
+
+
+# -- telling
+
+
+async def _tell_progress(tx: Transaction, campaign: Campaign) -> None:
+    if campaign.told_at is not None and campaign.now - campaign.told_at < timedelta(seconds=_PROGRESS_SECONDS):
+        return
+    campaign.told_at = campaign.now
+    campaign.tell(tx, await progress(tx, campaign))
+
+
+async def progress(tx: Transaction, campaign: Campaign) -> CampaignProgressed:
+    """Return how far a campaign is."""
+    told = await totals(tx, campaign)
+    state: Any = campaign.state
+    return CampaignProgressed(campaign_id=campaign.campaign_id, totals=told, state=state)
+
+
+def note_late_answer(campaign: Campaign) -> None:
+    """Plan to tell what became known after a campaign's end."""
+    campaign.due_at = campaign.due_at or campaign.now + timedelta(seconds=_UPDATE_SECONDS)
+
+
+async def _tell_update(tx: Transaction, campaign: Campaign) -> None:
+    told = await totals(tx, campaign)
+    campaign.due_at = None
+    campaign.tell(tx, CampaignUpdated(campaign_id=campaign.campaign_id, totals=told))

@@ -1,0 +1,29 @@
+"""The queues of the broadcast family."""
+
+from wch_common.events.broadcast import (
+    CampaignCancelRequested,
+    CampaignPauseRequested,
+    CampaignRequested,
+    CampaignResumeRequested,
+    RecipientsRequested,
+)
+from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
+from wch_common.policy import QueuePolicy
+from wch_common.topology import Follow, Topology, WorkQueue
+
+ASKER = "broadcast"
+_POLICY = QueuePolicy(rungs=(5, 30, 120), tries=3, concurrency=5, time_limit_seconds=60)
+
+CAMPAIGNS = WorkQueue("broadcast.campaign", requests=(CampaignRequested,), policy=_POLICY)
+# Apart from what it is about: a pause must not stand behind a thousand campaigns, nor behind a list of a million.
+CONTROL = WorkQueue(
+    "broadcast.control",
+    requests=(CampaignPauseRequested, CampaignResumeRequested, CampaignCancelRequested),
+    policy=_POLICY,
+)
+RECIPIENTS = WorkQueue("broadcast.recipients", requests=(RecipientsRequested,), policy=_POLICY)
+ANSWERS = WorkQueue(
+    "broadcast.answer", follows=(Follow(BatchCompleted, ASKER), Follow(BatchUpdated, ASKER)), policy=_POLICY
+)
+
+TOPOLOGY = Topology((CAMPAIGNS, CONTROL, RECIPIENTS, ANSWERS))

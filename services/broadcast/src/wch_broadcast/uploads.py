@@ -1,0 +1,163 @@
+"""Reading a file of recipients, line by line: what is usable, and what is wrong with each line that is not."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from wch_broadcast.lists import PART_SIZE
+from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+from wch_common.events.whatsapp import Media, Parameter, TemplateButton
+from wch_common.phone import MalformedNumber, normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+_SHOWN_REFUSALS = 20
+COLUMNS = (
+    "to, and any of body1, body2 …, body:<name>, header, header:image|video|document, button0:url|quick_reply|catalog"
+)
+
+
+class WrongHeadings(ValueError):
+    """The file's first line does not name the columns; the message says which are known."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A line that cannot be used."""
+
+    line: int
+    reason: str
+
+
+def read(lines: Iterator[str], region: str | None = None) -> Iterator[CampaignRecipient | Refused]:
+    """Yield a recipient, or why there is none, for every line after the headings; raises WrongHeadings."""
+    reader = csv.DictReader(lines, restkey="", restval="")
+    headings = [heading.strip() for heading in reader.fieldnames or ()]
+    reader.fieldnames = headings
+    _check(headings)
+    for row in reader:
+        if "" in row:
+            yield Refused(reader.line_num, "has more values than there are headings")
+            continue
+        try:
+            yield _recipient(row, region)
+        except MalformedNumber as error:
+            yield Refused(reader.line_num, f"to: {error}")
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            yield Refused(reader.line_num, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+
+
+def _check(headings: list[str]) -> None:
+    wrong = [one for one in headings if not _is_known(one)]
+    if "to" not in headings or wrong or len(set(headings)) < len(headings):
+        what = f"does not know {', '.join(map(repr, wrong))}" if wrong else "misses one, or has one twice"
+        raise WrongHeadings(f"the first line names the columns, and {what}. Columns are {COLUMNS}")
+
+
+def _is_known(heading: str) -> bool:
+    name, _, kind = heading.partition(":")
+    return (
+        heading in ("to", "header")
+        or (name == "header" and kind in ("image", "video", "document"))
+        or (name == "body" and bool(kind))
+        or (name.startswith("body") and name[4:].isdigit() and not kind)
+        or (name.startswith("button") and name[6:].isdigit() and kind in ("url", "quick_reply", "catalog"))
+    )
+
+
+def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
+    to = normalised(row["to"].strip(), region)
+    values = {name: value for name, value in row.items() if value and name != "to"}
+    own = defaultdict[str, list[Parameter]](list)
+    buttons: list[TemplateButton] = []
+    header: Parameter | Media | None = None
+    for name in sorted(values, key=lambda name: (len(name), name)):
+        part, _, kind = name.partition(":")
+        if part == "header":
+            header = Media(kind=kind, link=values[name]) if kind else Parameter(text=values[name])  # type: ignore[arg-type]
+        elif part.startswith("button"):
+            buttons.append(TemplateButton(index=int(part[6:]), kind=kind, value=values[name]))  # type: ignore[arg-type]
+        else:
+            own["body"].append(Parameter(text=values[name], name=kind or None))
+    return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
+
+
+class Refusals:
+    """Lines that were refused: how many, the first of them, and all of them in a file where one is wanted."""
+
+    def __init__(self, out: Any = None) -> None:  # noqa: ANN401 - a csv writer
+        self.count, self.kept = 0, 0
+        self.first: list[Refused] = []
+        self._out = out
+
+    def add(self, one: Refused) -> None:
+        """Note one."""
+        self.count += 1
+        if len(self.first) < _SHOWN_REFUSALS:
+            self.first.append(one)
+        if self._out is not None:
+            self._out.writerow((one.line, one.reason))
+
+
+def noted(
+    found: Iterable[CampaignRecipient | Refused], note: Refusals, tick: Callable[[], None]
+) -> Iterator[CampaignRecipient]:
+    """Yield the recipients, and note the lines that are none."""
+    for one in found:
+        tick()
+        if isinstance(one, Refused):
+            note.add(one)
+        else:
+            note.kept += 1
+            yield one
+
+
+def uploaded(
+    recipients: Iterator[CampaignRecipient], list_id: str, publish: Callable[[RecipientsRequested], None]
+) -> int:
+    """Publish a list part by part, one held back so that the last can say how many there are; returns how many."""
+    number, held = 0, _some(recipients)
+    while True:
+        number, following = number + 1, _some(recipients)
+        parts = None if following else number
+        publish(RecipientsRequested(list_id=list_id, part=number, parts=parts, recipients=held))
+        if not following:
+            return number
+        held = following
+
+
+def _some(recipients: Iterator[CampaignRecipient]) -> tuple[CampaignRecipient, ...]:
+    return tuple(islice(recipients, PART_SIZE))
+
+
+@contextmanager
+def lines_of(file: Path) -> Iterator[Iterator[str]]:
+    """Open a file, or standard input for `-`; raises OSError."""
+    if str(file) == "-":
+        yield sys.stdin
+        return
+    with file.open(encoding="utf-8-sig", newline="") as opened:
+        yield opened
+
+
+@contextmanager
+def refusals(file: Path | None) -> Iterator[Refusals]:
+    """Note refused lines, in a file where one is given."""
+    if file is None:
+        yield Refusals()
+        return
+    with file.open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(("line", "reason"))
+        yield Refusals(rows)

@@ -1,0 +1,96 @@
+"""Keys that hold no number, totals that add up, and files whose wrong lines are told."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from wch_broadcast.identity import batch_name, campaign_uuid, parsed_batch, position, send_key
+from wch_broadcast.totals import Standing, concerns_everybody, totalled
+from wch_broadcast.uploads import Refused, WrongHeadings, read, uploaded
+from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+
+
+def test_a_key_never_holds_eight_digits_and_is_read_back() -> None:
+    for number in range(200):
+        campaign = campaign_uuid("shop", f"c{number}")
+        key = send_key(campaign, 9_999_999)
+        assert len(re.sub(r"\D", "", key)) < 8
+        assert position(campaign, key) == 9_999_999
+        assert position(uuid.uuid4(), key) is None
+
+
+@pytest.mark.parametrize("name", ["spring", "a/b", "2026/1"])
+def test_a_batch_is_known_by_its_name(name: str) -> None:
+    assert parsed_batch(batch_name(name, 12)) == (name, 12)
+    assert parsed_batch(name.replace("/", "-")) is None
+
+
+@pytest.mark.parametrize("state", ["running", "cancelled", "completed", "failed"])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) -> None:
+    standing = Standing(state, given=100, malformed=3, duplicates=7, released=state == "completed", stopped=stopped)
+    counts = {"accepted/": 10, "delivered/": 5, "read/": 4, "failed/undeliverable": 6, "failed/window_closed": 2,
+              "unknown/no_status": 1, "suppressed/opted_out": 3, "cancelled/x": 2, "deferred/y": 8, "asked/": 9}  # fmt: skip
+    told = totalled(standing, counts)
+    assert (told.sent, told.delivered, told.read) == (19, 9, 4)
+    parts = (told.sent, told.failed, told.unknown, told.skipped, told.cancelled, told.deferred, told.waiting)
+    assert sum(parts) == told.recipients == 100
+    assert told.skipped == sum(one.recipients for one in told.skipped_by)
+    assert told.failed == sum(one.recipients for one in told.failed_by) == 6
+
+
+def test_only_some_reasons_concern_everybody() -> None:
+    assert concerns_everybody("failed", "template_missing")
+    assert concerns_everybody("deferred", "account_restricted")
+    assert concerns_everybody("failed", "refused: data.sender: the shop does not send from 1")
+    assert not concerns_everybody("failed", "undeliverable")
+    assert not concerns_everybody("deferred", "messaging_limit")
+
+
+FILE = """to,body1,body:code,button0:url
++15550100001,Ada,X1,u/1
+(555) 010-0002,,,
+nobody,Bob,,
++15550100003,Eve,,,
++15550100004,"two
+lines",,
+"""
+
+
+def test_lines_are_read_and_wrong_ones_are_told_with_number_and_reason() -> None:
+    found = list(read(iter(FILE.splitlines(keepends=True)), "US"))
+    good = [one for one in found if isinstance(one, CampaignRecipient)]
+    assert [one.to for one in good] == ["+15550100001", "+15550100002", "+15550100004"]
+    first = good[0]
+    assert [(one.name, one.text) for one in first.body or ()] == [(None, "Ada"), ("code", "X1")]
+    assert [(one.index, one.kind, one.value) for one in first.buttons or ()] == [(0, "url", "u/1")]
+    assert good[2].body is not None
+    assert good[2].body[0].text == "two\nlines"
+    wrong = [one for one in found if isinstance(one, Refused)]
+    assert [one.line for one in wrong] == [4, 5]
+    assert "to: not a telephone number" in wrong[0].reason
+    assert "more values" in wrong[1].reason
+    assert "nobody" not in wrong[0].reason
+
+
+@pytest.mark.parametrize("headings", ["phone,body1", "body1", "to,to", "to,body", "to,button1:what", ""])
+def test_headings_that_nobody_knows_are_refused(headings: str) -> None:
+    with pytest.raises(WrongHeadings, match="Columns are to"):
+        list(read(iter([f"{headings}\n", "+15550100001,x\n"])))
+
+
+@pytest.mark.parametrize(("recipients", "parts"), [(0, 1), (1, 1), (1000, 1), (1001, 2), (2000, 2), (2001, 3)])
+def test_the_last_part_says_how_many_there_are(recipients: int, parts: int) -> None:
+    published: list[RecipientsRequested] = []
+
+    def people() -> Iterator[CampaignRecipient]:
+        yield from (CampaignRecipient(to=f"+1555{n:07d}") for n in range(recipients))
+
+    assert uploaded(people(), "l", published.append) == parts
+    assert [one.part for one in published] == list(range(1, parts + 1))
+    assert [one.parts for one in published] == [None] * (parts - 1) + [parts]
+    assert sum(len(one.recipients) for one in published) == recipients
