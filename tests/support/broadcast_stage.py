@@ -106,7 +106,7 @@ class BroadcastStage:
 
     def await_asked(self, number: int) -> list[dict[str, Any]]:
         """Wait until so many batches were asked for."""
-        return eventually(lambda: found if len(found := self.asked) >= number else None, f"{number} batches asked for")
+        return eventually(lambda: found if len(found := self.asked) >= number else [], f"{number} batches asked for")
 
     def answer(
         self, batch: dict[str, Any], outcomes: str | dict[int, str] = "accepted", *, version: int | None = None
@@ -135,7 +135,7 @@ class BroadcastStage:
 
     def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
         """Wait for a fact and return its data, the last of so many."""
-        found = eventually(lambda: got if len(got := self.told(kind)) >= number else None, f"{kind} is told")
+        found = eventually(lambda: got if len(got := self.told(kind)) >= number else [], f"{kind} is told")
         return found[number - 1]
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:

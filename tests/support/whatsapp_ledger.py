@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psycopg
 
+from support.waiting import eventually
 from support.whatsapp_stage import NUMBER
 from wch_common.message import Publication
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
-from wch_whatsapp.claims import Limits, add_number
+from wch_whatsapp.claims import Claim, Limits, add_number
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.main import MIGRATIONS
 
@@ -52,6 +54,24 @@ def run(database_url: str, test: Callable[[Store], Awaitable[None]]) -> None:
             await test(store)
 
     asyncio.run(main())
+
+
+_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+async def meeting(database_url: str, held: str, *claims: Coroutine[Any, Any, Claim]) -> list[Claim]:
+    """Run claims while another transaction holds what a statement locks, which commits when each has come as far as it can."""
+    tasks = [asyncio.ensure_future(one) for one in claims]
+
+    def met() -> bool:
+        with psycopg.connect(database_url) as watching:
+            (waiting,) = watching.execute(_WAITING).fetchone() or (0,)
+        return bool(waiting + sum(one.done() for one in tasks) == len(tasks))
+
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        connection.execute(held.encode())
+        await asyncio.to_thread(eventually, met, "all wait, or are done")
+    return await asyncio.gather(*tasks)
 
 
 def fill(database_url: str, count: int, asker: str = "carts", state: str = "queued") -> None:

@@ -93,6 +93,7 @@ class GraphSimulator:
                 web.get("/{version:v[0-9.]+}/{catalog}/products", self._products),
                 web.post("/{version:v[0-9.]+}/{number}/messages", self._messages),
                 web.get("/_simulator/catalog/{catalog}", self._show_catalog),
+                web.get("/_simulator/messages", self._show_messages),
                 *self.journal.routes(),
             ]
         )
@@ -195,6 +196,9 @@ class GraphSimulator:
 
     async def _show_catalog(self, request: web.Request) -> web.Response:
         return web.json_response(self.catalogs.get(request.match_info["catalog"], {}))
+
+    async def _show_messages(self, _request: web.Request) -> web.Response:
+        return web.json_response([one["body"] for one in self.sent])
 
     # -- messages
 

@@ -13,7 +13,18 @@ import pytest
 from support.command import wch
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage, batch, message, phone, suppression, wrote
+from support.whatsapp_stage import (
+    HASH_KEY,
+    NUMBER,
+    TEMPLATE,
+    TEXT,
+    WhatsAppStage,
+    batch,
+    message,
+    phone,
+    suppression,
+    wrote,
+)
 from wch_common.events.meta import StatusReceived
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
@@ -85,6 +96,23 @@ def test_a_failed_message_is_tried_again_when_asked_and_what_is_in_doubt_never(w
     assert len(wa.sent_to(1)) == 1
 
 
+def test_what_has_expired_is_worth_sending_again_when_asked(wa: WhatsAppStage) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    wa.publish(message(1, expires_at=soon, not_before=LATER), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+
+
+def test_somebody_may_have_anothers_messages_tried_again_who_says_whose(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(message(1), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.graph.message_errors.clear()
+    wa.publish(RetryRequested(send_keys=("key-1",), of="carts"), asker="support")
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+
+
 @pytest.mark.parametrize("order", list(permutations(("sent", "delivered", "read"))))
 def test_statuses_in_any_order_and_twice_end_as_read(wa: WhatsAppStage, order: tuple[str, ...]) -> None:
     wa.publish(message(1))
@@ -134,10 +162,35 @@ def test_a_status_that_is_faster_than_the_answer_is_kept(wa: WhatsAppStage) -> N
     assert wa.states()["key-1"] == "read"
 
 
+def test_a_status_without_our_tag_that_is_faster_than_the_answer_waits_for_it(wa: WhatsAppStage) -> None:
+    wa.graph.latency_seconds = 1
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "sending"})
+    wamid = "wamid.simulated1"
+    wa.publish(StatusReceived(phone_number_id=NUMBER, wamid=wamid, status="read", timestamp=datetime.now(UTC)))
+    eventually(lambda: wa.states() == {"key-1": "read"})
+    assert wa.row("key-1")["wamid"] == wamid
+
+
+def test_a_status_that_says_the_window_was_closed_sends_the_fallback_and_only_once(wa: WhatsAppStage) -> None:
+    wa.publish(wrote(1))
+    eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
+    wa.publish(message(1, message=TEXT, category="service", fallback=TEMPLATE))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.publish(wa.status("key-1", "failed", error=131047))
+    eventually(lambda: len(wa.sent_to(1)) == 2)
+    assert [body["type"] for body in wa.sent] == ["text", "template"]
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.publish(wa.status("key-1", "failed", error=131047))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    assert len(wa.calls) == 2
+
+
 def test_a_status_of_another_programs_message_is_let_go(wa: WhatsAppStage) -> None:
     foreign = StatusReceived(phone_number_id=NUMBER, wamid="wamid.x", status="read", timestamp=datetime.now(UTC))
     wa.publish(foreign, foreign.model_copy(update={"tag": "another program's"}))
-    wa.stage.await_depth("whatsapp.status", 0)
+    handled = "SELECT count(*) FROM inbox WHERE queue = 'whatsapp.status'"
+    eventually(lambda: wa.query(handled) == [(2,)] or wa.stage.depth("whatsapp.status.retry.2s"))
     assert wa.states() == {}
     assert wa.stage.depth("whatsapp.status.retry.2s") == 0
 
@@ -153,6 +206,7 @@ def test_stop_words_and_wishes_suppress_marketing_only(wa: WhatsAppStage) -> Non
     )
     wa.publish(wrote(3, "", kind="preference", marketing="resume"))
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
+    assert wa.query("SELECT count(*) FROM windows") == [(2,)], "a wish is no message that may be answered freely"
     wa.publish(SuppressionRemoveRequested(phone=phone(1), category="marketing", reason="asked", by="tests"))
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
 
@@ -174,6 +228,8 @@ def test_a_person_is_forgotten_and_still_not_written_to(wa: WhatsAppStage) -> No
     assert {one["phone"] for one in known["messages"]} == {phone(1)}
     assert "would be erased: 3 in messages" in command(wa, "forget", phone(1), "--dry-run")
     assert "erased: 3 in messages, 1 in suppressions, 1 in windows" in command(wa, "forget", phone(1))
+    assert wa.query("SELECT count(*) FROM messages WHERE content IS NOT NULL OR wamid IS NOT NULL") == [(0,)]
+    assert [wa.query(f"SELECT count(*) FROM {table}") for table in ("windows", "pairs", "reached")] == [[(0,)]] * 3
     everything = wa.query("SELECT m::text FROM messages m") + wa.query("SELECT s::text FROM suppressions s")
     assert not [row for row in everything if phone(1).removeprefix("+") in row[0]]
     eventually(lambda: wa.states()["b-1"] == "failed", "what waited ends, and its batch is told")
@@ -194,13 +250,17 @@ def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
     assert "the ledger has no message x" in command(wa, "show", "x", code=1)
     assert "say which messages" in command(wa, "retry", code=1)
     assert "would try 1 failed" in command(wa, "retry", "--reason", "undeliverable", "--dry-run")
-    assert wa.states()["key-2"] == "failed"
-    wa.graph.message_errors.clear()
-    assert "asked to try 1 failed" in command(wa, "retry", "--all", "--asker", "carts")
-    eventually(lambda: wa.states()["key-2"] == "accepted")
+    command(wa, "suppress", phone(8), "--reason", "a trial", "--dry-run")
     said = command(wa, "suppress", phone(7), "--reason", "asked by mail")
     assert phone(7) not in said
     eventually(lambda: wa.query("SELECT category FROM suppressions") == [("all",)])
+    eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.control'") == [(1,)])
+    assert wa.row("key-2")["attempt"] == 1, "dry runs asked for nothing"
+    wa.graph.message_errors.clear()
+    assert "asked to try 1 failed" in command(wa, "retry", "--all", "--asker", "carts")
+    eventually(lambda: wa.states()["key-2"] == "accepted")
     command(wa, "suppress", phone(7), "--reason", "again", "--remove")
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    assert f"{NUMBER} rests: billing" in command(wa, "stats")
     assert "give --database-url" in wch(wa.stage, "whatsapp", "list", code=1)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
+import psycopg
 import pytest
 
-from support.whatsapp_ledger import LIMITS, fill, run
+from support.whatsapp_ledger import LIMITS, fill, meeting, run
 from support.whatsapp_stage import NUMBER
 from wch_common.errors import LeaseLost
 from wch_common.store.lease import Lease
 from wch_common.store.store import Store
 from wch_whatsapp.claims import _DUE, claim
 from wch_whatsapp.ledger import Change, apply
+from wch_whatsapp.outcomes import put_back
+from wch_whatsapp.upkeep import _RETAIN, LEDGER_DAYS
 
 
 def test_who_lost_the_lease_claims_nothing(database_url: str) -> None:
@@ -26,6 +30,10 @@ def test_who_lost_the_lease_claims_nothing(database_url: str) -> None:
             stale = Lease(lease.name, "nobody", lease.token - 1, 60, float("inf"))
             with pytest.raises(LeaseLost):
                 await claim(store, LIMITS, stale, 10)
+            await store.database.rows("UPDATE leases SET until = now()")
+            with pytest.raises(LeaseLost):
+                await claim(store, LIMITS, lease, 10)
+            await store.database.rows("UPDATE leases SET until = now() + interval '1 minute'")
             assert len((await claim(store, LIMITS, lease, 10)).sends) == 1
 
     run(database_url, test)
@@ -98,5 +106,80 @@ def test_two_senders_at_once_never_take_one_message_twice(database_url: str) -> 
 
             await asyncio.gather(*(take() for _ in range(4)))
             assert len(taken) == len(set(taken)) == 200
+
+    run(database_url, test)
+
+
+def test_slots_that_another_took_meanwhile_are_taken(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        await store.database.rows("UPDATE numbers SET slots_from = now() - interval '1 hour'")
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            taking = "UPDATE numbers SET slots_from = now()"
+            (taken,) = await meeting(database_url, taking, claim(store, replace(LIMITS, rate=0.1), lease, 1))
+        assert taken.sends == []
+
+    run(database_url, test)
+
+
+def test_what_is_being_cancelled_is_not_taken_up(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            cancelling = "UPDATE messages SET state = 'cancelled', due_at = NULL"
+            (taken,) = await meeting(database_url, cancelling, claim(store, LIMITS, lease, 1))
+        assert taken.sends == []
+        assert await store.database.rows("SELECT state FROM messages") == [{"state": "cancelled"}]
+
+    run(database_url, test)
+
+
+def test_what_is_put_back_before_its_call_is_due_again_and_reached_nobody(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        limits = replace(LIMITS, people_a_day=1)
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            ((row, send),) = (await claim(store, limits, lease, 10)).sends
+            async with store.transaction() as tx:
+                await put_back(tx, row, 1, send, limits)
+            assert await store.database.rows("SELECT person FROM reached") == []
+            (found,) = await store.database.rows("SELECT state, failures, due_at <= now() AS due FROM messages")
+            assert found == {"state": "queued", "failures": 0, "due": True}
+
+    run(database_url, test)
+
+
+def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        for state in ("accepted", "queued"):
+            fill(database_url, 2, state, state)
+        many, few = LEDGER_DAYS + 1, LEDGER_DAYS - 1
+        with psycopg.connect(database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
+            connection.execute(
+                f"""
+                UPDATE messages SET due_at = NULL WHERE state = 'accepted';
+                UPDATE messages SET updated_at = now() - interval '{many} days' WHERE send_key IN ('accepted1', 'queued1');
+                UPDATE messages SET updated_at = now() - interval '{few} days' WHERE send_key = 'accepted2';
+                INSERT INTO batches (id, shop, asker, batch_id, open, asked, due_at, created_at)
+                SELECT gen_random_uuid(), '', '', name, 0, true, due_at, now() - age * interval '1 day' FROM (VALUES
+                  ('old', NULL::timestamptz, {many}), ('untold', now(), {many}), ('young', NULL, {few})
+                ) AS new (name, due_at, age);
+                INSERT INTO windows VALUES ('1', 'old', now() - interval '1 minute'), ('1', 'young', now() + interval '1 hour');
+                INSERT INTO pairs VALUES ('1', 'old', now() - interval '25 hours'), ('1', 'young', now() - interval '23 hours');
+                INSERT INTO reached VALUES ('', 'old', now() - interval '25 hours'), ('', 'young', now() - interval '23 hours')
+                """.encode()
+            )
+        for statement in _RETAIN:
+            await store.database.rows(statement)
+        messages = await store.database.rows("SELECT send_key FROM messages ORDER BY 1")
+        assert [row["send_key"] for row in messages] == ["accepted2", "queued1", "queued2"]
+        batches = await store.database.rows("SELECT batch_id FROM batches ORDER BY 1")
+        assert [row["batch_id"] for row in batches] == ["untold", "young"]
+        for table in ("windows", "pairs", "reached"):
+            (row,) = await store.database.rows(f"SELECT person FROM {table}")
+            assert row["person"] == b"young", table
 
     run(database_url, test)

@@ -10,11 +10,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_ledger import LIMITS, fill, run
+from support.whatsapp_ledger import LIMITS, fill, meeting, run
 from support.whatsapp_stage import (
     HASH_KEY,
     NUMBER,
@@ -62,7 +63,10 @@ def test_a_person_forgotten_during_a_call_that_is_refused_ends_no_service(wa: Wh
     wa.graph.message_errors[phone(1)] = (131000, "try later")
     person = People(HASH_KEY).person(phone(1))
     wa.query(people._FORGET[0].replace("%(person)s", f"'\\x{person.hex()}'::bytea"))
+    # So that the sender finds it before what expires messages does.
+    wa.query("UPDATE messages SET expires_at = now() + interval '1 hour'")
     eventually(lambda: wa.states() == {"key-1": "failed"})
+    assert wa.row("key-1")["reason"] == "forgotten"
     wa.publish(message(2))
     eventually(lambda: wa.states().get("key-2") == "accepted")
     assert running.is_ready
@@ -144,6 +148,44 @@ def test_an_unusable_number_rests_alone_and_a_refused_token_is_probed_once_for_t
     assert len(wa.calls) == before + 1, "for both"
 
 
+def test_two_numbers_of_a_shop_never_probe_at_once(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        fill(database_url, 1, "sync")
+        await store.database.rows("UPDATE messages SET sender = '3003' WHERE asker = 'sync'")
+        await store.database.rows("INSERT INTO numbers (sender, slots_from) VALUES ('3003', now())")
+        await store.database.rows("UPDATE numbers SET cause = 'token_refused', paused_until = now()")
+        async with (
+            store.lease(f"sender/{NUMBER}", seconds=60) as one,
+            store.lease("sender/3003", seconds=60) as two,
+        ):
+            assert one is not None
+            assert two is not None
+            second = replace(LIMITS, sender="3003")
+            claims = claim(store, LIMITS, one, 1), claim(store, second, two, 1)
+            taken = await meeting(database_url, "LOCK TABLE messages", *claims)
+        assert sum(len(one.sends) for one in taken) == 1
+
+    run(database_url, test)
+
+
+def test_a_message_taken_up_while_the_token_is_refused_is_put_back_uncalled(wa: WhatsAppStage) -> None:
+    refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
+    wa.fail(status=401, body=refusal, delay_seconds=2)
+    wa.start()
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "sending"})
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with psycopg.connect(wa.database_url, options="-c search_path=whatsapp") as connection:
+        connection.execute("SELECT 1 FROM numbers FOR UPDATE")
+        wa.publish(message(2))
+        eventually(lambda: wa.states().get("key-2") == "queued" and wa.query(waiting) == [(1,)], "the claim waits")
+        eventually(lambda: wa.query(waiting) == [(2,)], "and so does the refusal")
+    eventually(lambda: wa.row("key-2")["attempt"] == 1, "its intent was written")
+    eventually(lambda: wa.states() == {"key-1": "queued", "key-2": "queued"})
+    assert len(wa.calls) == 1
+
+
 def test_a_cancellation_during_a_call_holds_when_the_message_comes_back(wa: WhatsAppStage) -> None:
     wa.graph.latency_seconds = 1
     wa.start()
@@ -204,6 +246,7 @@ def test_an_older_wish_takes_no_newer_stop_and_no_operators_word_back(wa: WhatsA
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])
     wa.publish(wrote(1, "", kind="preference", marketing="resume", timestamp=before))
     wa.publish(wrote(2, "", kind="preference", marketing="resume", timestamp=datetime.now(UTC) + timedelta(minutes=1)))
+    eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.inbound'") == [(3,)])
     wa.publish(message(1), message(2))
     eventually(lambda: wa.states() == {"key-1": "suppressed", "key-2": "suppressed"})
 
@@ -268,7 +311,8 @@ def test_two_numbers_never_give_the_last_place_of_a_portfolio_away_twice(databas
         ):
             assert one is not None
             assert two is not None
-            taken = await asyncio.gather(claim(store, first, one, 1), claim(store, second, two, 1))
+            claims = claim(store, first, one, 1), claim(store, second, two, 1)
+            taken = await meeting(database_url, "LOCK TABLE reached IN SHARE MODE", *claims)
         assert sum(len(one.sends) for one in taken) == 1
 
     run(database_url, test)

@@ -14,6 +14,7 @@ import pytest
 from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, suppression, wrote
+from wch_common.event import new_event
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender
@@ -96,6 +97,15 @@ def test_a_batch_of_fifty_with_four_that_cannot_be_reached_sends_the_other_forty
     eventually(lambda: len(wa.sent_to(1)) == 1)
     (later,) = eventually(lambda: wa.facts("batch.updated"))
     assert [(one["send_key"], one["outcome"]) for one in later["recipients"]] == [("b-1", "accepted")]
+
+
+def test_a_wait_that_is_short_is_no_answer_to_a_batch(wa: WhatsAppStage) -> None:
+    wa.fail(status=500, body={"error": {"code": 2, "message": "down"}})
+    wa.start()
+    wa.publish(batch("b", (1,)))
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    assert [one["outcome"] for one in fact["recipients"]] == ["accepted"]
+    assert len(wa.calls) == 2
 
 
 @pytest.mark.parametrize(
@@ -232,6 +242,15 @@ def test_a_throttled_number_rests_and_spends_no_try(wa: WhatsAppStage) -> None:
     assert len(wa.sent) == 30
 
 
+def test_a_number_that_is_throttled_again_rests_longer(wa: WhatsAppStage) -> None:
+    wa.fail(status=429, body={"error": {"code": 130429, "message": "Rate limit hit"}}, times=10)
+    wa.start()
+    wa.publish(message(1))
+    # A probe under way rests the number for half a minute, and its answer for 2 s, then 4.
+    rests = "SELECT paused_until - now() BETWEEN interval '2.5 seconds' AND interval '20 seconds' FROM numbers"
+    eventually(lambda: wa.query(rests) == [(True,)])
+
+
 def test_usage_near_metas_limit_rests_the_number_before_it_is_hit(wa: WhatsAppStage) -> None:
     wa.graph.usage_percent = 95
     wa.start(whatsapp_calls_in_flight=1)
@@ -248,6 +267,16 @@ def test_one_person_is_written_to_at_the_pairs_pace_and_others_go_on(wa: WhatsAp
     assert wa.query("SELECT DISTINCT reason FROM messages WHERE state = 'queued'") == [("pair_too_fast",)]
 
 
+def test_a_persons_pace_holds_also_for_messages_that_come_one_by_one(wa: WhatsAppStage) -> None:
+    wa.start(whatsapp_pair_seconds=100, whatsapp_pair_burst=2)
+    for key in ("first", "second"):
+        wa.publish(message(1, send_key=key))
+        eventually(lambda: wa.states().get(key) == "accepted")
+    wa.publish(message(1, send_key="third"))
+    eventually(lambda: wa.row("third").get("reason") == "pair_too_fast")
+    assert len(wa.calls) == 2
+
+
 def test_no_more_people_a_day_than_metas_tier_are_written_to_outside_their_windows(wa: WhatsAppStage) -> None:
     wa.start(whatsapp_messaging_limit=3)
     wa.publish(wrote(5))
@@ -260,6 +289,45 @@ def test_no_more_people_a_day_than_metas_tier_are_written_to_outside_their_windo
     reached = next(n for n in range(5) if wa.sent_to(n))
     wa.publish(message(reached, send_key="again"))
     eventually(lambda: wa.states().get("again") == "accepted", "a person reached already counts once")
+
+
+def test_who_was_written_to_today_still_counts_when_a_later_message_is_refused(wa: WhatsAppStage) -> None:
+    wa.start(whatsapp_messaging_limit=1)
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(message(1, send_key="again"))
+    eventually(lambda: wa.states().get("again") == "failed")
+    wa.publish(message(2))
+    eventually(lambda: wa.row("key-2").get("reason") == "messaging_limit")
+    wa.query(
+        "UPDATE reached SET at = now() - interval '25 hours'; UPDATE messages SET due_at = now() WHERE state = 'queued'"
+    )
+    eventually(lambda: wa.states()["key-2"] == "accepted", "who was written to yesterday counts no more")
+
+
+def test_shops_of_one_portfolio_share_its_people_of_the_day(wa: WhatsAppStage, tmp_path: Path) -> None:
+    graph = {"token": wa.graph.token, "url": wa.graph_url}
+    numbers = {"rate": 0, "messaging_limit": 1, "portfolio": "ours"}
+    file = tmp_path / "shops.json"
+    shops = (("north", "1"), ("south", "3"))
+    file.write_text(
+        json.dumps({name: {"graph": graph, "whatsapp": numbers | {"phone_number_ids": [id_]}} for name, id_ in shops})
+    )
+    wa.start(shops_file=file)
+    wa.publish(message(1), shop="north")
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.publish(message(2), shop="south")
+    eventually(lambda: wa.row("key-2").get("reason") == "messaging_limit")
+
+
+def test_a_number_without_a_country_is_read_as_one_of_the_shops(wa: WhatsAppStage) -> None:
+    wa.start(whatsapp_region="DE")
+    (one,) = batch("b", (1,)).recipients
+    whole = batch("b", (1,), recipients=(one.model_copy(update={"to": "0170 7654321"}),))
+    wa.publish(message(1, to="0170 1234567"), whole)
+    eventually(lambda: wa.states() == {"key-1": "accepted", "b-1": "accepted"})
+    assert {body["to"] for body in wa.sent} == {"+491701234567", "+491707654321"}
 
 
 def test_a_wrong_template_ends_the_rest_of_its_batch(wa: WhatsAppStage) -> None:
@@ -299,9 +367,10 @@ def test_where_metas_clock_says_closed_the_fallback_goes(wa: WhatsAppStage) -> N
 def test_what_is_not_worth_sending_any_more_is_not_sent(wa: WhatsAppStage) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
     wa.start()
-    wa.publish(message(1, expires_at=soon, not_before=soon + timedelta(hours=1)))
-    eventually(lambda: wa.states() == {"key-1": "failed"})
-    assert wa.row("key-1")["reason"] == "expired"
+    by_envelope = new_event(message(2, not_before=soon + timedelta(hours=1)), "/test", expirytime=soon)
+    wa.publish(message(1, expires_at=soon, not_before=soon + timedelta(hours=1)), by_envelope)
+    eventually(lambda: wa.states() == {"key-1": "failed", "key-2": "failed"})
+    assert {wa.row(key)["reason"] for key in ("key-1", "key-2")} == {"expired"}
     assert wa.calls == []
 
 
@@ -331,6 +400,9 @@ def test_no_more_is_accepted_than_may_wait(wa: WhatsAppStage, monkeypatch: pytes
     accepted = len(wa.states())
     wa.publish(*(message(n) for n in range(100, 200)))
     wa.stage.await_depth("whatsapp.message", 120 - accepted)
+    eventually(lambda: wa.stage.queue_info("whatsapp.batch").get("consumers") == 0, "nor of batches")
+    wa.publish(batch("late", (300,)))
+    wa.stage.await_depth("whatsapp.batch", 1)
     assert wa.stage.services[0].is_ready
     wa.query("UPDATE messages SET due_at = now() + interval '1 hour'")
     eventually(lambda: len(wa.states()) > accepted, "there is room again")
@@ -349,13 +421,14 @@ def test_one_shops_waiting_messages_stop_no_other_shops_acceptance(
     }
     file = tmp_path / "shops.json"
     file.write_text(json.dumps(shops))
-    wa.start(shops_file=file, whatsapp_most_waiting=5)
+    running = wa.start(shops_file=file, whatsapp_most_waiting=5)
     wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour' WHERE sender = '1'")
-    wa.publish(*(message(n) for n in range(10)), shop="north")
-    eventually(lambda: len(wa.states()) == 10)
-    eventually(lambda: wa.stage.services[0].service._store is not None)
+    # One more than may wait, so that all of them are accepted whenever they are counted.
+    wa.publish(*(message(n) for n in range(6)), shop="north")
+    eventually(lambda: metric(running, "wch_whatsapp_messages_open", state="queued") == 6, "they are counted")
     wa.publish(message(50), shop="north")
-    eventually(lambda: wa.query("SELECT queue FROM parked") == [("whatsapp.message",)] or "key-50" in wa.states())
+    eventually(lambda: wa.query("SELECT queue, scope FROM parked") == [("whatsapp.message", "accepting/north")])
+    assert "key-50" not in wa.states()
     wa.publish(*(message(n) for n in range(100, 105)), shop="south")
     eventually(lambda: len(wa.sent) == 5)
 

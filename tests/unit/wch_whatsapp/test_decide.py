@@ -99,6 +99,11 @@ def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float
     assert len(sent) >= 0.85 * rate * 4
 
 
+def test_nothing_is_free_while_the_databases_clock_is_behind_the_slots_taken() -> None:
+    limits = Limits("1", ("1",), "", 80, -1, PairLimit(0, 1), 60)
+    assert limits.slots(NOW + timedelta(seconds=10), NOW, 40)[0] == 0
+
+
 def test_without_a_rate_nothing_waits() -> None:
     limits = Limits("1", ("1",), "", 0, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW, NOW, 40)[0] == 40

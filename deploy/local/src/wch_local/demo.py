@@ -11,27 +11,25 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import dict_row
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from wch_broadcast.queries import summary
 from wch_common.client import Client
 from wch_common.edge.letters import NoSuchQueue, open_mailbox
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import STRUCTURED
 from wch_common.errors import WchError
-from wch_common.events.sync import ProductRequested
-from wch_common.events.whatsapp import MessageRequested, Parameter, SuppressionAddRequested, Template
-from wch_common.message import Message, Publication
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
+from wch_local.story import CAMPAIGN, CUSTOMER, GOOD, OPTED_OUT, campaign, fill, publish, to_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +39,8 @@ STATE = FOLDER / "demo.json"
 VHOST = "wch-demo"
 CATALOG = "demo-catalog"
 DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
-GOOD = range(1, 25)
-FAILS_TWICE, REFUSED = 30, 31
 RUNGS = "2,4,8"
 NUMBER, HASH_KEY = "2002", "the demo's own key"
-CUSTOMER, OPTED_OUT = "+15550100001", "+15550100002"  # numbers that nobody has
 _STORY_SECONDS = 90
 
 console = Console(highlight=False)
@@ -118,8 +113,8 @@ def _demo() -> int:
     amqp_url = broker.fresh_vhost(VHOST)
     shop_url, graph_url = _start_simulators(stage)
     _start_services(stage, amqp_url, database_url, shop_url, graph_url)
-    _fill(shop_url)
-    _publish(amqp_url)
+    fill(shop_url)
+    say(f"published {publish(amqp_url)}")
     _watch(amqp_url, database_url, graph_url)
     _tell(broker, amqp_url, database_url, graph_url)
     return 0
@@ -200,7 +195,12 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
             "WCH_SYNC_PRODUCT_RUNGS": RUNGS,
             "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
         },
-        "whatsapp": {"WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER, "WCH_WHATSAPP_HASH_KEY": HASH_KEY},
+        "whatsapp": {
+            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
+            "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
+        },
+        "broadcast": {},
     }
     started = []
     for name, settings in own.items():
@@ -213,51 +213,6 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
         rungs = ", with rungs of 2, 4 and 8 s" if program.name == "sync" else ""
         say(f"{program.name} service: running{rungs}; http://127.0.0.1:{port}/metrics")
-
-
-def _fill(shop_url: str) -> None:
-    """Put products into the shop: most are fine, one is read only at the third try, one has no picture."""
-    products: list[dict[str, Any]] = [{"id": id_, "name": f"Tee no. {id_}", "price": f"{9 + id_}.90"} for id_ in GOOD]
-    products += [{"id": FAILS_TWICE, "name": "Hoodie"}, {"id": REFUSED, "name": "Mug without a picture", "images": []}]
-    variations = {
-        str(FAILS_TWICE): [{"id": 300 + n, "option": option} for n, option in enumerate(("Blue", "Red", "Green"))]
-    }
-    fault = {
-        "path": f"/products/{FAILS_TWICE}/variations",
-        "times": 2,
-        "status": 503,
-        "body": "<html>Briefly unavailable</html>",
-    }
-    with httpx.Client(base_url=shop_url, timeout=30) as shop:
-        shop.post("/_simulator/products", json={"products": products, "variations": variations}).raise_for_status()
-        shop.post("/_simulator/faults", json=fault).raise_for_status()
-
-
-def _message(person: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:
-    template = Template(name="order_update", language="en_US", body=(Parameter(text="your order is on its way"),))
-    return MessageRequested(to=person, send_key=send_key, category=category, message=template)
-
-
-def _publish(amqp_url: str) -> None:
-    with Client(amqp_url, "/demo") as client:
-        client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
-        stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
-        client.publish(stop)
-        client.publish_many([_message(CUSTOMER, "order/17", "utility")] * 2)
-    malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
-    nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
-    publisher = ConfirmedPublisher(amqp_url, "demo")
-    for attributes in (malformed, nobodys):
-        event = {"specversion": "1.0", "source": "/demo", **attributes}
-        message = Message(json.dumps(event).encode(), STRUCTURED, None, str(event["id"]))
-        (error,) = publisher.publish([Publication("wch.requests", str(event["type"]), message)])
-        if error is not None:
-            raise error
-    publisher.close()
-    say(
-        f"published {len(GOOD) + 2} product requests, two requests for one message, one malformed event, and one request "
-        "of a type nobody does"
-    )
 
 
 def _depth(amqp_url: str, queue: str) -> int:
@@ -275,7 +230,19 @@ def _items(graph_url: str) -> dict[str, Any]:
 def _messages(database_url: str) -> dict[str, str]:
     """Return the state of every message by its send key."""
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        return dict(connection.execute("SELECT send_key, state FROM messages").fetchall())
+        return dict(connection.execute("SELECT send_key, state FROM messages WHERE batch IS NULL").fetchall())
+
+
+def _campaign(database_url: str) -> tuple[str, str]:
+    """Return the campaign's state, and how far it is in a line."""
+    with psycopg.connect(database_url, options="-c search_path=broadcast", row_factory=dict_row) as connection:
+        found = summary(connection, CAMPAIGN, None)
+    if not found:
+        return "", "–"
+    told = found[0]["totals"]
+    done = round(told["percentage"] / 5)
+    bar = f"[green]{'━' * done}[/][dim]{'━' * (20 - done)}[/] {told['percentage']:.0f} %"
+    return found[0]["state"], f"{bar}, {told['sent']} sent, {told['skipped']} skipped"
 
 
 def _suppressed(database_url: str) -> int:
@@ -294,7 +261,7 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
             dead, unrouted, messages = _depth(amqp_url, DLQ), _depth(amqp_url, UNROUTED), _messages(database_url)
             if not offered and _suppressed(database_url):
                 with Client(amqp_url, "/demo") as client:
-                    client.publish(_message(OPTED_OUT, "offer/1", "marketing"))
+                    client.publish_many([to_one(OPTED_OUT, "offer/1", "marketing"), campaign()])
                 offered = True
             progress = Table.grid(padding=(0, 2))
             progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
@@ -302,11 +269,13 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
                 progress.add_row(rung, f"[yellow]{count}[/] waiting" if count else "–")
             for key, state in sorted(messages.items()):
                 progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
+            state, bar = _campaign(database_url)
+            progress.add_row(f"campaign {CAMPAIGN}", bar)
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
             live.update(progress)
             told = messages == {"order/17": "accepted", "offer/1": "suppressed"}
-            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1:
+            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1 and state == "completed":
                 return
             if time.monotonic() - began > _STORY_SECONDS:
                 raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs'}")
@@ -333,10 +302,13 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
         f"[green]in the catalog[/] ({variants} variants) from its retry queue",
         CATALOG,
     )
-    sent = httpx.get(f"{graph_url}/_simulator/journal", params={"path": "/messages"}, timeout=10).json()
+    messages = httpx.get(f"{graph_url}/_simulator/messages", timeout=10).json()
+    sent = [one for one in messages if one["to"] == CUSTOMER]
     times = "once" if len(sent) == 1 else f"{len(sent)} times"
     table.add_row("a message asked for twice", f"[green]sent[/] {times}", f"number {NUMBER}")
     table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
+    _, line = _campaign(database_url)
+    table.add_row("a campaign to 500, in batches of 50", line.partition("%, ")[2], "broadcast")
     table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
     table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
     table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
@@ -359,7 +331,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")
-    console.print("  wch whatsapp list")
+    console.print(f"  wch campaigns status {CAMPAIGN}")
     console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
 
 

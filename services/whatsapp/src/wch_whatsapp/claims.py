@@ -128,7 +128,8 @@ class Limits:
         seconds = 1 / (self.rate - burst if self.rate >= 20 else self.rate)
         start = max(slots_from, now - timedelta(seconds=burst * seconds))
         free = math.floor((now - start).total_seconds() / seconds + 1e-6)
-        return min(wanted, free), start, seconds
+        # The clock of a database may step back at a failover; then nothing is free until it is there again.
+        return min(wanted, max(0, free)), start, seconds
 
 
 @dataclass

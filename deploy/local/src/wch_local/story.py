@@ -1,0 +1,79 @@
+"""What the demo is about: products, messages and a campaign, and what goes wrong with some of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal
+
+import httpx
+
+from wch_common.client import Client
+from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.envelope import STRUCTURED
+from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
+from wch_common.events.sync import ProductRequested
+from wch_common.events.whatsapp import MessageRequested, Parameter, SuppressionAddRequested, Template
+from wch_common.message import Message, Publication
+
+GOOD = range(1, 25)
+FAILS_TWICE, REFUSED = 30, 31
+CAMPAIGN = "spring"
+CUSTOMER, OPTED_OUT = "+15550100001", "+15550100002"  # numbers that nobody has
+
+
+def fill(shop_url: str) -> None:
+    """Put products into the shop: most are fine, one is read only at the third try, one has no picture."""
+    products: list[dict[str, Any]] = [{"id": id_, "name": f"Tee no. {id_}", "price": f"{9 + id_}.90"} for id_ in GOOD]
+    products += [{"id": FAILS_TWICE, "name": "Hoodie"}, {"id": REFUSED, "name": "Mug without a picture", "images": []}]
+    variations = {
+        str(FAILS_TWICE): [{"id": 300 + n, "option": option} for n, option in enumerate(("Blue", "Red", "Green"))]
+    }
+    fault = {
+        "path": f"/products/{FAILS_TWICE}/variations",
+        "times": 2,
+        "status": 503,
+        "body": "<html>Briefly unavailable</html>",
+    }
+    with httpx.Client(base_url=shop_url, timeout=30) as shop:
+        shop.post("/_simulator/products", json={"products": products, "variations": variations}).raise_for_status()
+        shop.post("/_simulator/faults", json=fault).raise_for_status()
+
+
+def to_one(person: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:
+    """Return a message to one person."""
+    template = Template(name="order_update", language="en_US", body=(Parameter(text="your order is on its way"),))
+    return MessageRequested(to=person, send_key=send_key, category=category, message=template)
+
+
+def campaign() -> CampaignRequested:
+    """Return a campaign to 500, one of whom wrote STOP, one was given twice, and one has no number."""
+    people = [OPTED_OUT, "+15550101000", "no number", *(f"+1555010{number}" for number in range(1000, 1497))]
+    return CampaignRequested(
+        campaign_id=CAMPAIGN,
+        message=Template(name="spring_sale", language="en_US"),
+        category="marketing",
+        recipients=tuple(CampaignRecipient(to=number) for number in people),
+    )
+
+
+def publish(amqp_url: str) -> str:
+    """Publish what the story is made of, and return it in words."""
+    with Client(amqp_url, "/demo") as client:
+        client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
+        stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
+        client.publish(stop)
+        client.publish_many([to_one(CUSTOMER, "order/17", "utility")] * 2)
+    malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
+    nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
+    publisher = ConfirmedPublisher(amqp_url, "demo")
+    for attributes in (malformed, nobodys):
+        event = {"specversion": "1.0", "source": "/demo", **attributes}
+        message = Message(json.dumps(event).encode(), STRUCTURED, None, str(event["id"]))
+        (error,) = publisher.publish([Publication("wch.requests", str(event["type"]), message)])
+        if error is not None:
+            raise error
+    publisher.close()
+    return (
+        f"{len(GOOD) + 2} product requests, two requests for one message, one malformed event, and one request "
+        "of a type nobody does"
+    )

@@ -1,0 +1,118 @@
+"""Campaigns through both services as processes of their own, killed at random: everybody once, and totals that add up."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from support.broadcast_stage import BroadcastStage, campaign, part, shortened
+from support.process import Program
+from support.stage import Stage
+from support.waiting import eventually
+from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage
+from wch_common.events.broadcast import CampaignCancelRequested
+from wch_local.rabbitmq import free_port
+from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
+
+FULL = os.environ.get("WCH_TEST_SCALE") == "full"
+RECIPIENTS, KILLS = (100_000, 10) if FULL else (1_500, 3)
+SECONDS = 1500 if FULL else 120
+PART = 500
+
+
+class Both:
+    """Both services' stages, and their processes."""
+
+    def __init__(self, stage: Stage, database_url: str, folder: Path) -> None:
+        self.bc = BroadcastStage(stage, database_url)
+        self.wa = WhatsAppStage(stage, database_url)
+        stage.declare(shortened(WHATSAPP))
+        self._log = folder / "log"
+        self._open = ExitStack()
+
+    def start(self, module: str, **changes: str) -> Program:
+        """Start one replica."""
+        environment = {
+            "WCH_AMQP_URL": self.bc.stage.url,
+            "WCH_DATABASE_URL": self.bc.database_url,
+            "WCH_GRAPH_URL": self.wa.graph_url,
+            "WCH_GRAPH_TOKEN": self.wa.graph.token,
+            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
+            "WCH_WHATSAPP_RATE": "0",
+            "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
+            "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
+            "WCH_HEALTH_HOST": "127.0.0.1",
+            "WCH_HEALTH_PORT": str(free_port()),
+        }
+        return self._open.enter_context(Program(module, log=self._log, **(environment | changes)))
+
+    def campaign(self, name: str, **changes: object) -> None:
+        """Upload everybody in parts, and ask for a campaign to them."""
+        parts = RECIPIENTS // PART
+        for number in range(1, parts + 1):
+            numbers = range((number - 1) * PART, number * PART)
+            self.bc.publish(part(f"{name}-list", number, numbers, parts=parts if number == parts else None))
+        self.bc.publish(campaign(name, None, list_id=f"{name}-list", **changes))
+
+    @property
+    def sent(self) -> Counter[str]:
+        """How often each person was written to."""
+        return Counter(body["to"] for body in self.wa.sent)
+
+    def close(self) -> None:
+        """End everything."""
+        self._open.close()
+        self.wa.close()
+
+
+@pytest.fixture
+def both(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Both]:
+    made = Both(stage, database_url, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(SECONDS + 300)
+def test_two_replicas_that_are_killed_again_and_again_write_to_everybody_once(both: Both) -> None:
+    chance = random.Random(7)
+    both.start("wch_whatsapp")
+    running = [both.start("wch_broadcast") for _ in range(2)]
+    both.campaign("all", batch_size=50)
+    for kill in range(KILLS):
+        wanted = RECIPIENTS * (kill + chance.random()) / (KILLS + 1)
+        eventually(lambda wanted=wanted: len(both.wa.sent) >= wanted, f"{wanted} sent", seconds=SECONDS)  # type: ignore[misc]
+        running[kill % 2].kill()
+        running[kill % 2] = both.start("wch_broadcast")
+    eventually(lambda: both.bc.told("campaign.completed"), "it completes", seconds=SECONDS)
+    (done,) = both.bc.told("campaign.completed")
+    assert done["totals"]["sent"] == done["totals"]["recipients"] == RECIPIENTS
+    assert set(both.sent.values()) == {1}
+    assert len(both.sent) == RECIPIENTS
+    assert len(both.bc.asked) >= RECIPIENTS / 50
+    assert [one.terminate() for one in running] == [0, 0]
+    assert len(both.bc.told("campaign.completed")) == 1
+
+
+@pytest.mark.timeout(300)
+def test_a_campaign_that_is_cancelled_at_a_third_adds_up(both: Both) -> None:
+    both.start("wch_whatsapp")
+    both.start("wch_broadcast")
+    both.wa.graph.latency_seconds = 0.1  # so that something is under way
+    both.campaign("part", batch_size=100)
+    eventually(lambda: len(both.wa.sent) >= RECIPIENTS * 0.3, seconds=SECONDS)
+    both.bc.publish(CampaignCancelRequested(campaign_id="part", reason="sold out", by="tests"))
+    eventually(lambda: both.bc.told("campaign.cancelled"), "it is cancelled", seconds=SECONDS)
+    (told,) = both.bc.told("campaign.cancelled")
+    totals = told["totals"]
+    assert totals["sent"] == len(both.sent)
+    assert totals["cancelled"] > 0
+    assert totals["sent"] + totals["cancelled"] == totals["recipients"] == RECIPIENTS
+    assert set(both.sent.values()) == {1}
