@@ -535,3 +535,21 @@ def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) 
                     third.check()
 
     asyncio.run(asyncio.wait_for(play(), 30))
+
+
+def test_what_follows_a_transaction_is_called_when_it_is_committed_and_only_then(scene: Scene) -> None:
+    migrate(scene.url, "demo", ())
+    called: list[str] = []
+
+    async def main() -> None:
+        async with opened(scene.url) as store:
+            with pytest.raises(ZeroDivisionError):
+                async with store.transaction() as tx:
+                    tx.then(lambda: called.append("rolled back"))
+                    raise ZeroDivisionError
+            async with store.transaction() as tx:
+                await tx.rows(EFFECT, {"number": 1})
+                tx.then(lambda: called.append(f"committed {scene.query('SELECT * FROM demo.effects')}"))
+
+    asyncio.run(main())
+    assert called == ["committed [(1,)]"]

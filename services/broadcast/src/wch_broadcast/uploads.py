@@ -124,7 +124,7 @@ def noted(
 
 
 def uploaded(
-    recipients: Iterator[CampaignRecipient], list_id: str, publish: Callable[[RecipientsRequested], None]
+    recipients: Iterator[CampaignRecipient], list_id: str, publish: Callable[[RecipientsRequested], object]
 ) -> int:
     """Publish a list part by part, one held back so that the last can say how many there are; returns how many."""
     number, held = 0, _some(recipients)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -104,7 +105,7 @@ class Acceptance:
             known = (await find(tx, [id_]))[id_]
             if known["state"] in TOLD:
                 tx.emit(event.derive(fact_data(known), SOURCE, key="known"))
-        self._nudge(sender)
+        tx.then(partial(self._nudge, sender))
 
     async def batch(self, event: Event[BatchRequested], tx: Transaction) -> None:
         """Accept a batch; what is wrong with one recipient is that recipient's answer."""
@@ -124,7 +125,7 @@ class Acceptance:
         (batch,) = await tx.rows(_OPEN_BATCH, {"id": id_, "open": open_, "others": others})
         if not open_:
             await complete(tx, batch)
-        self._nudge(sender)
+        tx.then(partial(self._nudge, sender))
 
     async def _answer_again(self, event: Event[BatchRequested], tx: Transaction, id_: UUID) -> None:
         """Answer a batch that was asked for before with what became of it, where all of it has an answer."""

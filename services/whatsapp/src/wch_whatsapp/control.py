@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wch_common.outcome import Reject
@@ -93,7 +94,7 @@ class Control:
             if id_ not in again and row["state"] in TOLD:
                 tx.emit(event.derive(fact_data(row), SOURCE, key=row["send_key"]))
         for sender in {row["sender"] for row in rows}:
-            self._nudge(sender)
+            tx.then(partial(self._nudge, sender))
 
     async def suppress(self, event: Event[SuppressionAddRequested], tx: Transaction) -> None:
         """Write to a person no more."""

@@ -1,0 +1,132 @@
+"""Campaigns: `python benchmarks/broadcast.py AMQP_URL DATABASE_URL RECIPIENTS [PAUSE [BATCH]]`.
+
+Uploads a list and runs a campaign to it through broadcast and whatsapp against a simulator that answers in 20 ms; PAUSE (0) is in
+seconds, BATCH (50) in recipients; with a PAUSE of `none` the list is uploaded and the campaign planned, and nothing is sent. Give
+it an empty virtual host and an empty database of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+from whatsapp import GRAPH_PORT, HEALTH_PORT, TEMPLATE, resident, started
+
+from wch_broadcast.topology import TOPOLOGY
+from wch_broadcast.uploads import uploaded
+from wch_common.client import Client
+from wch_common.edge.declare import declare
+from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
+from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
+
+if TYPE_CHECKING:
+    import subprocess
+
+BROADCAST_PORT = 18084
+STATE = "SELECT state, ended_at - started_at, batches FROM campaigns"
+SENT = "SELECT coalesce(sum((counts->>'accepted/')::int), 0) FROM batches"
+
+
+class Peak:
+    """The most memory a process was seen to hold, in MB."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.idle, self._cpu = resident(process.pid)
+        self.most = self.idle
+
+    def look(self) -> float:
+        """Look now; returns CPU seconds since the beginning."""
+        memory, cpu = resident(self._process.pid)
+        self.most = max(self.most, memory)
+        return cpu - self._cpu
+
+
+def wait(connection: psycopg.Connection, statement: str, peak: Peak, said: str) -> tuple[object, ...]:
+    """Wait until a statement returns a row, and say every ten seconds how far it is."""
+    last = time.monotonic()
+    while True:
+        peak.look()
+        if row := connection.execute(statement).fetchone():
+            return row
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            print(f"  {said}: {connection.execute(SENT).fetchone()} sent, {peak.most} MB", flush=True)
+        time.sleep(0.2)
+
+
+def main() -> None:
+    """Measure and print."""
+    amqp_url, database_url, count, *given = sys.argv[1:]
+    recipients, pause = int(count), given[0] if given else "0"
+    batch = int(given[1]) if len(given) > 1 else 50
+    declare(amqp_url, TOPOLOGY)
+    declare(amqp_url, WHATSAPP)
+    common = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
+    graph = f"http://127.0.0.1:{GRAPH_PORT}"
+    running = []
+    if pause != "none":
+        simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
+        running.append(started(simulator, f"{graph}/_simulator/journal?path=none"))
+        running.append(
+            started(
+                ["-m", "wch_whatsapp"],
+                f"http://127.0.0.1:{HEALTH_PORT}/readyz",
+                WCH_GRAPH_URL=graph,
+                WCH_GRAPH_TOKEN="simulated-token",
+                WCH_WHATSAPP_PHONE_NUMBER_ID="2002",
+                WCH_WHATSAPP_HASH_KEY="a key for the benchmark",
+                WCH_WHATSAPP_RATE="0",
+                WCH_WHATSAPP_MESSAGING_LIMIT="-1",
+                WCH_HEALTH_PORT=str(HEALTH_PORT),
+                **common,
+            )
+        )
+    ready = f"http://127.0.0.1:{BROADCAST_PORT}/readyz"
+    service = started(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
+    running.append(service)
+    try:
+        peak, began = Peak(service), time.monotonic()
+        people = (CampaignRecipient(to=f"+1{2_010_000_000 + n}") for n in range(recipients))
+        with (
+            Client(amqp_url, "/bench") as client,
+            psycopg.connect(database_url, autocommit=True, options="-c search_path=broadcast") as connection,
+        ):
+            uploaded(people, "everybody", client.publish)
+            wait(connection, "SELECT 1 FROM lists WHERE complete_at IS NOT NULL", peak, "uploading")
+            seconds, cpu = time.monotonic() - began, peak.look()
+            print(
+                f"a list of {recipients}: {seconds:.1f} s, {1e6 * cpu / recipients:.0f} µs CPU each, "
+                f"{peak.idle} MB idle, {peak.most} MB at most"
+            )
+            client.publish(
+                CampaignRequested(
+                    campaign_id="all",
+                    list_id="everybody",
+                    message=TEMPLATE,
+                    category="marketing",
+                    batch_size=batch,
+                    pause_seconds=0.0 if pause == "none" else float(pause),
+                )
+            )
+            began = time.monotonic()
+            if pause == "none":
+                wait(connection, "SELECT 1 FROM batches", peak, "planning")
+                print(f"a campaign to them: {time.monotonic() - began:.2f} s to its first batches, {peak.most} MB")
+                return
+            wait(connection, "SELECT 1 FROM campaigns WHERE ended_at IS NOT NULL", peak, "sending")
+            used = peak.look() - cpu
+            print(
+                f"a campaign to them: {connection.execute(STATE).fetchone()}, {1e6 * used / recipients:.0f} µs CPU each, "
+                f"{peak.most} MB at most; {connection.execute(SENT).fetchone()} sent"
+            )
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait(60)
+
+
+if __name__ == "__main__":
+    main()
