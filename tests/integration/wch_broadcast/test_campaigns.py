@@ -337,7 +337,103 @@ def test_a_campaign_that_stands_still_is_asked_for_again_then_fails_and_can_be_r
     assert totals_of(bc.await_told("campaign.completed")) == {"recipients": 2, "sent": 2}
 
 
+def test_a_batch_that_was_refused_before_it_was_known_is_asked_for_anew(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    bc.publish(campaign("r", range(2), sender="1"))
+    bc.answer(bc.await_asked(1)[0], "failed/refused: the shop does not send from 1")
+    assert bc.await_told("campaign.paused")["reason"].startswith("refused")
+    bc.publish(CampaignResumeRequested(campaign_id="r", by="me"))
+    assert bc.await_asked(2)[1] == bc.asked[0]
+    bc.answer(bc.asked[0])
+    assert totals_of(bc.await_told("campaign.completed")) == {"recipients": 2, "sent": 2}
+
+
+def test_those_tried_again_that_are_never_answered_do_not_hang(bc: BroadcastStage) -> None:
+    bc.start(broadcast_stuck_seconds=0.3, broadcast_give_up_seconds=0.9)
+    bc.publish(campaign("h", range(2)))
+    bc.answer(bc.await_asked(1)[0], "failed/template_paused")
+    bc.await_told("campaign.paused")
+    bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
+    failed = bc.await_told("campaign.failed")
+    assert (failed["reason"], failed["totals"]["deferred"]) == ("stuck", 2)
+
+
+def test_a_campaign_with_nobody_left_completes_however_many_failed(bc: BroadcastStage) -> None:
+    bc.start(broadcast_failure_least=1)
+    bc.publish(campaign("f", range(3)))
+    bc.answer(bc.await_asked(1)[0], "failed/undeliverable")
+    assert totals_of(bc.await_told("campaign.completed"))["failed"] == 3
+    assert bc.told("campaign.paused") == []
+
+
+def test_nobody_is_tried_again_after_the_end(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(campaign("t", range(2), stop_at=datetime.now(UTC) + timedelta(hours=1)))
+    bc.answer(bc.await_asked(1)[0], "failed/template_paused")
+    bc.await_told("campaign.paused")
+    bc.query("UPDATE campaigns SET stop_at = now()")
+    bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
+    assert totals_of(bc.await_told("campaign.completed"))["failed"] == 2
+    assert bc.stage.depth("control") == 0
+
+
+def test_a_cancellation_that_whatsapp_does_not_answer_goes_on_asking_and_never_fails(bc: BroadcastStage) -> None:
+    bc.start(broadcast_stuck_seconds=0.2, broadcast_give_up_seconds=0.4, broadcast_in_flight=1)
+    bc.publish(campaign("c", range(4), batch_size=2))
+    (first, *_) = bc.await_asked(1)
+    bc.publish(CampaignCancelRequested(campaign_id="c", by="me"))
+    bc.await_asked(4)
+    assert bc.state("c")[0] == "cancelling"
+    bc.answer(first, "cancelled/x")
+    assert totals_of(bc.await_told("campaign.cancelled")) == {"recipients": 4, "cancelled": 4}
+    assert bc.told("campaign.failed") == []
+
+
+def test_a_failed_campaign_can_be_cancelled_and_what_cannot_be_done_is_answered(bc: BroadcastStage) -> None:
+    bc.start(broadcast_stuck_seconds=0.2, broadcast_give_up_seconds=0.4)
+    bc.publish(campaign("c", range(2)))
+    bc.await_told("campaign.failed")
+    before = len(bc.told("campaign.progressed"))
+    bc.publish(CampaignPauseRequested(campaign_id="c", by="me"))
+    assert bc.await_told("campaign.progressed", before + 1)["state"] == "failed"
+    bc.publish(CampaignCancelRequested(campaign_id="c", by="me"))
+    assert len(bc.stage.await_letters("control")) == 1
+    bc.answer(bc.asked[0], "cancelled/x")
+    assert totals_of(bc.await_told("campaign.cancelled")) == {"recipients": 2, "cancelled": 2}
+
+
+def test_what_becomes_known_of_one_batch_does_not_hide_that_another_stands_still(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(campaign("s", range(2), batch_size=1))
+    first, _ = bc.await_asked(2)
+    bc.answer(first)
+    eventually(lambda: bc.query("SELECT 1 FROM batches WHERE answered_at IS NOT NULL"))
+    bc.query("UPDATE campaigns SET moved_at = now() - interval '11 minutes'")
+    bc.answer(first, {0: "read"}, version=1)
+    assert len(bc.await_asked(3)) == 3
+    assert bc.state("s") == ("running", "stuck")
+
+
 # -- lists
+
+
+def test_a_list_whose_people_were_deleted_is_not_written_to(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(part("old", 1, range(2), parts=1))
+    bc.await_told("recipients.added")
+    bc.query("UPDATE lists SET deleted_at = now()")
+    bc.publish(campaign("c", None, list_id="old"))
+    assert bc.await_told("campaign.failed")["reason"] == "list_deleted"
+
+
+def test_a_part_that_is_refused_is_told(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(part("l", 3, range(2)))
+    eventually(lambda: bc.query("SELECT given FROM lists") == [(2,)])
+    bc.publish(part("l", 1, range(2), parts=2))
+    refused = bc.await_told("recipients.refused")
+    assert (refused["list_id"], refused["part"]) == ("l", 1)
+    assert "does not fit" in refused["reason"]
 
 
 def test_a_list_comes_in_parts_in_any_order_and_its_campaign_waits_for_it(bc: BroadcastStage) -> None:

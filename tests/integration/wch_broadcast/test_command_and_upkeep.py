@@ -41,6 +41,7 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
     assert "uploaded 4 recipients as guests, refused 1 lines" in told
     assert refused.read_text().splitlines()[1].startswith("5,")
     bc.await_told("recipients.added")
+    assert "there is a list guests already" in run(bc, "import", "guests", "-", code=1, given="to")
     run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "x", "--dry-run")
     run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "x", "--value", "code=y")
     (batch,) = bc.await_asked(1)
@@ -91,6 +92,8 @@ def test_what_cannot_be_done_is_said_in_a_sentence(bc: BroadcastStage, words: tu
 
 
 def test_headings_nobody_knows_are_told_and_nothing_is_uploaded(bc: BroadcastStage) -> None:
+    bc.start()
+    eventually(lambda: run_quietly(bc))
     assert "does not know 'number'" in run(bc, "import", "x", "-", code=1, given="number\n+15550100001\n")
     assert bc.stage.depth("broadcast.recipients") == 0
 

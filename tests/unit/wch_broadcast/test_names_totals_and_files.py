@@ -94,3 +94,13 @@ def test_the_last_part_says_how_many_there_are(recipients: int, parts: int) -> N
     assert [one.part for one in published] == list(range(1, parts + 1))
     assert [one.parts for one in published] == [None] * (parts - 1) + [parts]
     assert sum(len(one.recipients) for one in published) == recipients
+
+
+def test_a_value_that_is_left_out_before_another_and_a_quotation_mark_that_is_not_closed_are_told() -> None:
+    (one,) = read(iter(["to,body1,body2\n", "+15550100001,,X\n"]))
+    assert one == Refused(2, "body2 has a value, and one before it has none")
+    endless = ["to,body1\n", "+15550100001,Ada\n", '+15550100002,"Eve\n', *(["x" * 1000 + "\n"] * 200)]
+    first, second = read(iter(endless))
+    assert isinstance(first, CampaignRecipient)
+    assert isinstance(second, Refused)
+    assert "is a quotation mark not closed?" in second.reason

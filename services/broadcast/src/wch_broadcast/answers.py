@@ -38,7 +38,7 @@ RETURNING o.outcome, o.reason
 _DEFERRED = "SELECT DISTINCT outcome, reason FROM outcomes WHERE campaign = %(id)s AND batch = %(number)s AND outcome = 'deferred'"
 _ANSWERED = """
 UPDATE batches SET parked_by = %(parked_by)s, answered_at = CASE WHEN %(first)s THEN coalesce(answered_at, now()) ELSE answered_at END
-WHERE campaign = %(id)s AND number = %(number)s
+WHERE campaign = %(id)s AND number = %(number)s RETURNING answered_at = now() AS first
 """
 _SHARE = """
 SELECT coalesce(sum(failed), 0)::int AS failed, coalesce(sum(answers), 0)::int AS answers FROM (
@@ -69,8 +69,9 @@ class Answers:
             return
         _, number = found
         tx.then(self._nudge)
-        changed = await self._noted(tx, campaign, number, event.data)
-        campaign.moved_at, campaign.taken_up_at = campaign.now, None
+        changed, first = await self._noted(tx, campaign, number, event.data)
+        if first:  # what becomes known of answered batches does not say that the others go on
+            campaign.moved_at, campaign.taken_up_at = campaign.now, None
         if campaign.is_final:
             if changed:
                 note_late_answer(campaign)
@@ -83,20 +84,22 @@ class Answers:
 
     async def _noted(
         self, tx: Transaction, campaign: Campaign, number: int, data: BatchCompleted | BatchUpdated
-    ) -> list[Row]:
-        """Write outcomes, count the batch anew, and return what changed."""
+    ) -> tuple[list[Row], bool]:
+        """Write outcomes, count the batch anew, and return what changed, and whether it is the batch's first answer."""
         names: dict[str, Any] = {"id": campaign.id, "number": number, "numbers": [number]}
         changed = await tx.rows(_APPLY, names | _columns(campaign, data.recipients) | {"version": data.version})
         await tx.rows(RECOUNT, names | {"skipped": sorted(SKIPPED)})
         parked = parked_by(await tx.rows(_DEFERRED, names))
-        await tx.rows(_ANSWERED, names | {"parked_by": parked, "first": isinstance(data, BatchCompleted)})
-        return changed
+        answers = names | {"parked_by": parked, "first": isinstance(data, BatchCompleted)}
+        return changed, any(row["first"] for row in await tx.rows(_ANSWERED, answers))
 
     async def _stops(self, tx: Transaction, campaign: Campaign, changed: Iterable[Row]) -> str | None:
         """Return why a campaign must not go on by itself, or None."""
         for row in changed:
             if concerns_everybody(row["outcome"], row["reason"]):
                 return str(row["reason"])
+        if campaign.released:
+            return None  # nobody is left whom a pause could spare
         (share,) = await tx.rows(_SHARE, {"id": campaign.id, "share_from": campaign.share_from})
         if share["answers"] >= self._least and share["failed"] >= self._share * share["answers"]:
             return f"{share['failed']} of the last {share['answers']} failed"

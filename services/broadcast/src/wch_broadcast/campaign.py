@@ -23,7 +23,7 @@ FINAL: Final = frozenset({"completed", "cancelled", "failed"})
 """States in which nothing is begun any more; a failed one can be resumed."""
 D = TypeVar("D", bound=EventData)
 _LOCK = """
-SELECT c.*, now() AS now, l.complete_at AS list_complete_at, coalesce(l.given, 0) AS given,
+SELECT c.*, l.complete_at AS list_complete_at, l.deleted_at AS list_deleted_at, coalesce(l.given, 0) AS given,
        coalesce(l.malformed, 0) AS malformed, coalesce(l.duplicates, 0) AS duplicates
 FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list WHERE c.id = %(id)s FOR UPDATE OF c
 """
@@ -50,6 +50,7 @@ class Campaign:
     created_at: datetime
     now: datetime
     list_complete_at: datetime | None
+    list_deleted_at: datetime | None
     given: int
     malformed: int
     duplicates: int
@@ -84,7 +85,7 @@ class Campaign:
     def move(self, state: str, cause: str = "", by: str = "") -> None:
         """Go over to another state, to be looked at no more unless something says when."""
         self.state, self.cause, self.said_by = state, cause, by
-        self.due_at, self.moved_at = None, self.now
+        self.due_at, self.moved_at, self.taken_up_at = None, self.now, None
         if state in FINAL:
             self.ended_at = self.now
 
@@ -120,7 +121,11 @@ _SAVE = f"UPDATE campaigns SET {', '.join(f'{name} = %({name})s' for name in _CH
 async def locked(tx: Transaction, id_: UUID) -> Campaign | None:
     """Read a campaign and keep others from it until the transaction ends."""
     rows = await tx.rows(_LOCK, {"id": id_})
-    return Campaign(**{one.name: rows[0][one.name] for one in fields(Campaign)}) if rows else None
+    if not rows:
+        return None
+    # Asked after the lock was had, which may have been waited for.
+    row = rows[0] | (await tx.rows("SELECT clock_timestamp() AS now"))[0]
+    return Campaign(**{one.name: row[one.name] for one in fields(Campaign)})
 
 
 async def save(tx: Transaction, campaign: Campaign) -> None:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from wch_broadcast import people
 from wch_broadcast.campaign import FINAL
-from wch_broadcast.queries import CAMPAIGNS, LISTS, REPORT, summary
+from wch_broadcast.queries import CAMPAIGNS, LIST_NAMED, LISTS, REPORT, summary
 from wch_broadcast.uploads import WrongHeadings, lines_of, noted, read, refusals, uploaded
 from wch_common.cli.output import (
     AmqpUrl,
@@ -204,6 +204,7 @@ def import_(
     list_id: Annotated[str, typer.Argument(help="The list's name, a new one.", metavar="LIST")],
     file: Annotated[Path, typer.Argument(help="CSV file whose first line names the columns; - for standard input.")],
     amqp_url: AmqpUrl,
+    database_url: DatabaseUrl = None,
     region: Annotated[
         str | None, typer.Option(help="Country of numbers written without one, like DE.", envvar="WCH_WHATSAPP_REGION")
     ] = None,
@@ -213,6 +214,10 @@ def import_(
     json: AsJson = False,
 ) -> None:
     """Upload a list of recipients; lines that cannot be used are told with number and reason, the others are kept."""
+    if database_url is not None:
+        with _database(database_url) as connection:
+            if connection.execute(LIST_NAMED, {"shop": shop, "list": list_id}).fetchall():
+                raise Wrong(f"there is a list {list_id} already; choose another name")
     with lines_of(file) as lines, refusals(refused) as note:
         counted = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
         with counted:

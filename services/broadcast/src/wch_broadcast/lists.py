@@ -9,7 +9,7 @@ import orjson
 
 from wch_broadcast.campaign import SOURCE, as_json
 from wch_broadcast.identity import list_uuid
-from wch_common.events.broadcast import RecipientsAdded
+from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
 from wch_common.outcome import Reject
 from wch_common.phone import MalformedNumber, normalised, one_form
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 PART_SIZE = 1000
 _ADD_LIST = "INSERT INTO lists (id, shop, list_id) VALUES (%(id)s, %(shop)s, %(list_id)s) ON CONFLICT DO NOTHING"
 # Locked, so that the parts of one list are added one after the other.
-_LIST = "SELECT parts, complete_at FROM lists WHERE id = %(id)s FOR UPDATE"
+_LIST = """
+SELECT parts, complete_at, (SELECT max(part) FROM list_parts WHERE list = lists.id) AS last FROM lists WHERE id = %(id)s FOR UPDATE
+"""
 _PART = "SELECT hash FROM list_parts WHERE list = %(id)s AND part = %(part)s"
 _ADD_PART = "INSERT INTO list_parts (list, part, hash) VALUES (%(id)s, %(part)s, %(hash)s)"
 # In the order of people, so that nobody waits for somebody who waits for them.
@@ -75,7 +77,7 @@ class Lists:
         if known["complete_at"] is not None:
             raise Reject(f"data.list_id: the list {data.list_id} is complete; give a longer one another name")
         parts = known["parts"] or data.parts
-        if data.parts not in (None, parts) or (parts is not None and data.part > parts):
+        if data.parts not in (None, parts) or (parts is not None and max(data.part, known["last"] or 0) > parts):
             raise Reject(f"data.parts: part {data.part} of {data.parts} does not fit a list of {parts} parts")
         row = await self._added(tx, id_, event.shop, data.part, data.recipients, parts=data.parts)
         if row["complete_at"] is not None:
@@ -144,6 +146,11 @@ def _own(one: CampaignRecipient) -> str | None:
 def _columns(places: Sequence[Place], last: str) -> dict[str, list[Any]]:
     positions, phones, people, rest = (list(column) for column in zip(*places, strict=True))
     return {"positions": positions, "phones": phones, "people": people, last: rest}
+
+
+def refused(event: Event[RecipientsRequested], reason: str) -> RecipientsRefused:
+    """Tell that a part of a list was refused."""
+    return RecipientsRefused(list_id=event.data.list_id, part=event.data.part, reason=reason[:500])
 
 
 def _hash(recipients: Sequence[CampaignRecipient]) -> bytes:

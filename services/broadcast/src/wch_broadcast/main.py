@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wch_broadcast.answers import Answers
-from wch_broadcast.lists import Lists
+from wch_broadcast.lists import Lists, refused
 from wch_broadcast.measures import Measures
 from wch_broadcast.requests import Requests, given_up
 from wch_broadcast.settings import BroadcastSettings
@@ -54,7 +54,7 @@ async def compose(platform: Platform[BroadcastSettings]) -> Sequence[Job]:
             },
             given_up=given_up,
         ),
-        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}),
+        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}, given_up=refused),
         in_transaction(platform.queue(ANSWERS), {BatchCompleted: answers.answer, BatchUpdated: answers.answer}),
     ]
 

@@ -15,6 +15,9 @@ LISTS = """
 SELECT list_id, shop, given, malformed, duplicates, complete_at, created_at FROM lists
 WHERE list_id <> '' AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY created_at DESC LIMIT %(limit)s
 """
+LIST_NAMED = """
+SELECT 1 FROM lists WHERE list_id = %(list)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) AND complete_at IS NOT NULL
+"""
 _FOUND = """
 SELECT c.id, c.campaign_id, c.shop, c.asker, c.state, c.cause, c.said_by AS by, c.batches, c.batch_size, c.pause_seconds,
        c.exclusive, c.start_at, c.stop_at, c.created_at, c.started_at, c.ended_at, c.due_at, c.released, c.stopped,

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save
 from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid, send_key
 from wch_broadcast.steps import advance, ask_again, progress, wake_others
-from wch_broadcast.totals import concerns_everybody, totals
+from wch_broadcast.totals import OF_EVERYBODY, REFUSED, SKIPPED, totals
 from wch_common.events.broadcast import (
     CampaignPaused,
     CampaignRefused,
@@ -46,14 +46,19 @@ ON CONFLICT (id) DO NOTHING RETURNING id
 _OPEN_BATCHES = """
 SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0) ORDER BY number
 """
-_FAILED = (
-    "SELECT position, outcome, reason FROM outcomes WHERE campaign = %(id)s AND outcome = 'failed' ORDER BY position"
-)
-# They count as waiting until whatsapp has answered them again.
-_TRIED_AGAIN = """
+# They count as deferred until whatsapp has answered them again.
+_TRY_AGAIN = """
 UPDATE outcomes SET outcome = 'deferred', reason = 'tried_again', code = NULL
-WHERE campaign = %(id)s AND position = ANY(%(positions)s) RETURNING batch
+WHERE campaign = %(id)s AND outcome = 'failed' AND reason = ANY(%(reasons)s) RETURNING position, batch
 """
+# What was refused before whatsapp's ledger knew it is asked for again as a whole.
+_ASK_ANEW = f"""
+WITH again AS (
+  UPDATE outcomes SET outcome = 'asked', reason = '', code = NULL
+  WHERE campaign = %(id)s AND outcome = 'failed' AND reason LIKE '{REFUSED}%%' RETURNING batch
+)
+UPDATE batches SET answered_at = NULL WHERE campaign = %(id)s AND number IN (SELECT batch FROM again) RETURNING number AS batch
+"""  # noqa: S608 - a word of this package
 RECOUNT = """
 UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
 FROM (
@@ -97,34 +102,36 @@ class Requests:
     async def pause(self, event: Event[CampaignPauseRequested], tx: Transaction) -> None:
         """Begin no further batch."""
         campaign = await self._named(event, tx)
-        if campaign.state in ("waiting", "running"):
-            await pause(tx, campaign, event.data.reason, event.data.by)
-            await save(tx, campaign)
+        if campaign.state not in ("waiting", "running"):
+            return await _answer(event, tx, campaign)
+        await pause(tx, campaign, event.data.reason, event.data.by)
+        return await save(tx, campaign)
 
     async def resume(self, event: Event[CampaignResumeRequested], tx: Transaction) -> None:
         """Go on, and try again those whose failure was everybody's."""
         campaign = await self._named(event, tx)
         if campaign.state not in ("paused", "failed"):
-            return
+            return await _answer(event, tx, campaign)
         campaign.move("waiting")
         campaign.ended_at, campaign.share_from = None, campaign.batches
-        await self._try_again(tx, campaign)
+        if campaign.stop_at is None or campaign.stop_at > campaign.now:
+            await self._try_again(tx, campaign)
         await ask_again(tx, campaign)
         told = await totals(tx, campaign)
         campaign.tell(tx, CampaignResumed(campaign_id=campaign.campaign_id, totals=told, by=event.data.by))
-        await advance(tx, campaign, self._pace)
+        return await advance(tx, campaign, self._pace)
 
     async def cancel(self, event: Event[CampaignCancelRequested], tx: Transaction) -> None:
         """Take back what is not under way, and end when all that is has its answer."""
         campaign, data = await self._named(event, tx), event.data
-        if campaign.is_final or campaign.state == "cancelling":
-            return
+        if campaign.state in ("completed", "cancelled", "cancelling"):
+            return await _answer(event, tx, campaign)
         campaign.move("cancelling", data.reason or "cancelled", data.by)
-        campaign.released = True
+        campaign.released, campaign.ended_at = True, None
         for row in await tx.rows(_OPEN_BATCHES, {"id": campaign.id}):
             name = batch_name(campaign.campaign_id, row["number"])
             campaign.ask(tx, BatchCancelRequested(batch_id=name, reason=data.reason or "cancelled"), name)
-        await advance(tx, campaign, self._pace)
+        return await advance(tx, campaign, self._pace)
 
     async def _named(
         self,
@@ -139,14 +146,16 @@ class Requests:
         return campaign
 
     async def _try_again(self, tx: Transaction, campaign: Campaign) -> None:
-        failed = await tx.rows(_FAILED, {"id": campaign.id})
-        again = [row["position"] for row in failed if concerns_everybody(row["outcome"], row["reason"])]
-        for start in range(0, len(again), _MOST_KEYS):
-            keys = tuple(send_key(campaign.id, position) for position in again[start : start + _MOST_KEYS])
+        names = {"id": campaign.id, "reasons": sorted(OF_EVERYBODY)}
+        again = await tx.rows(_TRY_AGAIN, names)
+        positions = sorted(row["position"] for row in again)
+        for start in range(0, len(positions), _MOST_KEYS):
+            keys = tuple(send_key(campaign.id, position) for position in positions[start : start + _MOST_KEYS])
             campaign.ask(tx, RetryRequested(send_keys=keys), f"{campaign.told}\n{start}")
+        again += await tx.rows(_ASK_ANEW, names)
         if again:
-            rows = await tx.rows(_TRIED_AGAIN, {"id": campaign.id, "positions": again})
-            await tx.rows(RECOUNT, {"id": campaign.id, "numbers": [row["batch"] for row in rows], "skipped": []})
+            numbers = sorted({row["batch"] for row in again})
+            await tx.rows(RECOUNT, {"id": campaign.id, "numbers": numbers, "skipped": sorted(SKIPPED)})
 
     def _values(self, event: Event[CampaignRequested], shop: str, hash_: bytes) -> dict[str, Any]:
         data = event.data
@@ -168,6 +177,11 @@ class Requests:
             "correlationid": event.correlationid or event.id,
             "causationid": event.id,
         }
+
+
+async def _answer(event: Event[Any], tx: Transaction, campaign: Campaign) -> None:
+    """Answer what cannot be done in the campaign's state with how far it is."""
+    tx.emit(event.derive(await progress(tx, campaign), SOURCE, key="state"))
 
 
 async def pause(tx: Transaction, campaign: Campaign, reason: str, by: str) -> None:

@@ -36,7 +36,7 @@ STUCK = "stuck"
 _PROGRESS_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
 # Who waits is woken when it is their turn; this is for whose turn came while they began to wait.
-_ASK_AGAIN = timedelta(seconds=10)
+_ASK_AGAIN = timedelta(seconds=30)
 # One campaign of a shop decides at a time whether it is its turn.
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('campaigns/' || %(shop)s))"
 # One that only waits for what whatsapp put off does not hold the others up, nor does one that is paused.
@@ -49,10 +49,15 @@ WHERE c.shop = %(shop)s AND c.exclusive AND c.ended_at IS NULL AND c.id <> %(id)
       AND (c.created_at, c.id) < (%(created_at)s, %(id)s)))
 LIMIT 1
 """
-_WAKE = "UPDATE campaigns SET due_at = now() WHERE shop = %(shop)s AND state = 'waiting' AND exclusive"
+_WAKE = """
+UPDATE campaigns SET due_at = now() WHERE id = (
+  SELECT id FROM campaigns WHERE shop = %(shop)s AND state = 'waiting' AND exclusive AND cause = 'another_campaign'
+  ORDER BY created_at, id LIMIT 1)
+"""
 _OPEN = """
 SELECT count(*) FILTER (WHERE answered_at IS NULL) AS unanswered, coalesce(sum(deferred), 0)::int AS deferred,
-       max(parked_by) AS parked_by
+       max(parked_by) AS parked_by,
+       coalesce(sum((counts->>'deferred/tried_again')::int), 0)::int AS tried_again
 FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0)
 """
 _NEXT = """
@@ -62,8 +67,8 @@ WITH next AS (
 ), asked AS (
   INSERT INTO outcomes (campaign, position, batch, outcome) SELECT %(id)s, position, %(number)s, 'asked' FROM next
 ), batch AS (
-  INSERT INTO batches (campaign, number, counts)
-  SELECT %(id)s, %(number)s, jsonb_build_object('asked/', count(*)) FROM next HAVING count(*) > 0
+  INSERT INTO batches (campaign, number, counts, released_at)
+  SELECT %(id)s, %(number)s, jsonb_build_object('asked/', count(*)), %(now)s FROM next HAVING count(*) > 0
 )
 SELECT position, phone, own FROM next ORDER BY position
 """
@@ -81,6 +86,7 @@ class Open:
     unanswered: int
     deferred: int
     parked_by: str | None
+    tried_again: int
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,8 @@ async def _take_turn(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     """Begin, or say what a campaign waits for."""
     if campaign.start_at is not None and campaign.start_at > campaign.now:
         campaign.cause, campaign.due_at = "start_at", campaign.start_at
+    elif campaign.list_deleted_at is not None:
+        await fail(tx, campaign, "list_deleted")
     elif campaign.list_complete_at is None:
         await _wait_for_list(tx, campaign, pace)
     elif campaign.exclusive and await _is_behind(tx, campaign):
@@ -184,7 +192,7 @@ async def _release(tx: Transaction, campaign: Campaign) -> None:
     """Ask whatsapp for the next batch, or find that there is none."""
     number = campaign.batches + 1
     names = {"id": campaign.id, "list": campaign.list, "cursor": campaign.cursor}
-    rows = await tx.rows(_NEXT, names | {"size": campaign.batch_size, "number": number})
+    rows = await tx.rows(_NEXT, names | {"size": campaign.batch_size, "number": number, "now": campaign.now})
     if len(rows) < campaign.batch_size:
         campaign.released = True
     if not rows:
@@ -235,19 +243,29 @@ async def _look_again(tx: Transaction, campaign: Campaign, pace: Pace, open_: Op
             moments.append(campaign.stop_at)
         if campaign.next_batch_at is not None and campaign.next_batch_at > campaign.now:
             moments.append(campaign.next_batch_at)
-    if open_.unanswered and not open_.parked_by:
-        stands_since = campaign.now - campaign.moved_at
-        if stands_since >= pace.give_up:
+    if (open_.unanswered or open_.tried_again) and not open_.parked_by:
+        if campaign.state == "running" and campaign.now - campaign.moved_at >= pace.give_up:
             await fail(tx, campaign, STUCK)
             return
-        if stands_since >= pace.stuck and campaign.taken_up_at is None:
-            log.error("campaign_stuck", campaign=campaign.campaign_id, shop=campaign.shop)
-            campaign.cause, campaign.taken_up_at = STUCK, campaign.now
-            await ask_again(tx, campaign)
-        elif campaign.taken_up_at is not None:
-            campaign.cause = STUCK
-        moments.append(campaign.moved_at + (pace.stuck if campaign.taken_up_at is None else pace.give_up))
+        moments.append(await _until_stuck(tx, campaign, pace))
     campaign.due_at = min(moments, default=None)
+
+
+async def _until_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datetime:
+    """Ask again where no answer came for long, and return when that is to be looked at next."""
+    if campaign.now - campaign.moved_at < pace.stuck:
+        return campaign.moved_at + pace.stuck
+    if campaign.taken_up_at is None or (
+        campaign.state == "cancelling" and campaign.now - campaign.taken_up_at >= pace.stuck
+    ):
+        log.error("campaign_stuck", campaign=campaign.campaign_id, shop=campaign.shop)
+        campaign.taken_up_at = campaign.now
+        await ask_again(tx, campaign)
+    if campaign.state == "cancelling":
+        # It ends when all that is under way has its answer, however long that takes.
+        return campaign.taken_up_at + pace.stuck
+    campaign.cause = STUCK
+    return campaign.moved_at + pace.give_up
 
 
 async def ask_again(tx: Transaction, campaign: Campaign) -> None:

@@ -50,6 +50,7 @@ LISTS = Table(
     _count("malformed"),
     _count("duplicates"),
     _moment("complete_at"),
+    _moment("deleted_at", "when its recipients were deleted"),
     _now("created_at"),
     Index("lists_created", "created_at"),
     comment="Lists of recipients",

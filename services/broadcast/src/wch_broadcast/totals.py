@@ -103,7 +103,7 @@ _OF_THE_NUMBER = frozenset({
     "number_in_maintenance", "template_syncing",
 })  # fmt: skip
 # Answers after which nobody else of the campaign can be reached before somebody mends it.
-_OF_EVERYBODY = frozenset({
+OF_EVERYBODY = frozenset({
     "template_missing", "template_paused", "template_rejected", "template_disabled", "template_not_eligible",
     "not_a_marketing_template", "marketing_switched_off", "flow_blocked", "account_restricted",
 })  # fmt: skip
@@ -118,4 +118,4 @@ def parked_by(rows: Iterable[Row]) -> str:
 
 def concerns_everybody(outcome: str, reason: str) -> bool:
     """Tell whether an answer to one recipient is the answer to all."""
-    return outcome in ("failed", "deferred") and (reason in _OF_EVERYBODY or reason.startswith(REFUSED))
+    return outcome in ("failed", "deferred") and (reason in OF_EVERYBODY or reason.startswith(REFUSED))

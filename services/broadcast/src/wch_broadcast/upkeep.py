@@ -46,18 +46,23 @@ _BATCHES = "SELECT count(*) AS batches FROM batches WHERE answered_at IS NULL"
 _COUNT_SECONDS = 5.0
 _RETENTION_SECONDS = 3600.0
 _CHUNK = 5000
-# A list that a campaign may still need is kept; the counts of batches, and so every summary, are kept for good.
+# A list is marked before it is emptied, so that no campaign goes to a part of it. The counts of batches, and so every
+# summary, are kept for good.
 _RETAIN = (
     """
     DELETE FROM outcomes WHERE ctid = ANY(ARRAY(SELECT o.ctid FROM campaigns AS c JOIN outcomes AS o ON o.campaign = c.id
     WHERE c.ended_at < now() - %(days)s * interval '1 day' LIMIT %(chunk)s)) RETURNING 1
     """,
     """
-    DELETE FROM recipients WHERE ctid = ANY(ARRAY(SELECT r.ctid FROM lists AS l JOIN recipients AS r ON r.list = l.id
-    WHERE l.created_at < now() - %(days)s * interval '1 day' AND NOT EXISTS (
+    UPDATE lists SET deleted_at = now() WHERE id = ANY(ARRAY(SELECT l.id FROM lists AS l
+    WHERE l.deleted_at IS NULL AND l.created_at < now() - %(days)s * interval '1 day' AND NOT EXISTS (
       SELECT 1 FROM campaigns AS c WHERE c.list = l.id
       AND (c.ended_at IS NULL OR c.ended_at >= now() - %(days)s * interval '1 day'))
     LIMIT %(chunk)s)) RETURNING 1
+    """,
+    """
+    DELETE FROM recipients WHERE ctid = ANY(ARRAY(SELECT r.ctid FROM lists AS l JOIN recipients AS r ON r.list = l.id
+    WHERE l.deleted_at IS NOT NULL LIMIT %(chunk)s)) RETURNING 1
     """,
 )
 

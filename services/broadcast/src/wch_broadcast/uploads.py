@@ -31,6 +31,10 @@ class WrongHeadings(ValueError):
     """The file's first line does not name the columns; the message says which are known."""
 
 
+class MissingValue(ValueError):
+    """A line leaves out a value before one that it gives; the message names both."""
+
+
 @dataclass(frozen=True)
 class Refused:
     """A line that cannot be used."""
@@ -45,17 +49,34 @@ def read(lines: Iterator[str], region: str | None = None) -> Iterator[CampaignRe
     headings = [heading.strip() for heading in reader.fieldnames or ()]
     reader.fieldnames = headings
     _check(headings)
-    for row in reader:
-        if "" in row:
+    for row in _rows(reader):
+        if isinstance(row, Refused):
+            yield row
+        elif "" in row:
             yield Refused(reader.line_num, "has more values than there are headings")
-            continue
-        try:
-            yield _recipient(row, region)
-        except MalformedNumber as error:
-            yield Refused(reader.line_num, f"to: {error}")
-        except ValidationError as error:
-            first = error.errors(include_input=False, include_url=False)[0]
-            yield Refused(reader.line_num, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        else:
+            yield _usable(row, reader.line_num, region)
+
+
+def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | Refused]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        yield Refused(
+            reader.line_num, f"cannot be read, nor what follows it ({error}): is a quotation mark not closed?"
+        )
+
+
+def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecipient | Refused:
+    try:
+        return _recipient(row, region)
+    except MalformedNumber as error:
+        return Refused(line, f"to: {error}")
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        return Refused(line, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+    except MissingValue as error:
+        return Refused(line, str(error))
 
 
 def _check(headings: list[str]) -> None:
@@ -89,6 +110,8 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
         elif part.startswith("button"):
             buttons.append(TemplateButton(index=int(part[6:]), kind=kind, value=values[name]))  # type: ignore[arg-type]
         else:
+            if not kind and int(part[4:]) != len(own["body"]) + 1:
+                raise MissingValue(f"{part} has a value, and one before it has none")
             own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
 

@@ -235,7 +235,7 @@ async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:
     """Tell the batches that wait for the number that they do, where it is for long."""
     left = (number["paused_until"] - number["now"]).total_seconds()
     told = 0
-    if left > TOLD_WAIT_SECONDS or number["cause"] in PARKING:
+    if left > TOLD_WAIT_SECONDS or number["cause"] in PARKING or number["cause"] == "meta_unreachable":
         waiting = await tx.rows(_WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_TOLD})
         changes = [Change(row["id"], "queued", left, why=Why(number["cause"] or ""), defers=True) for row in waiting]
         told = len(await apply(tx, changes, before=("queued",)))

@@ -78,7 +78,9 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
         case Accepted(wamid=wamid):
             change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=send.as_fallback)
         case InDoubt(detail=detail):
-            change = Change(row["id"], "in_doubt", settle_seconds, attempt, why=Why("no_answer", detail=detail))
+            defers = settle_seconds > TOLD_WAIT_SECONDS  # its batch is not held up for so long
+            why = Why("no_answer", detail=detail)
+            change = Change(row["id"], "in_doubt", settle_seconds, attempt, defers=defers, why=why)
         case Unsent(detail=detail):
             verdict = Verdict(Action.BACK_OFF, "meta_unreachable", detail=detail)
             change = _refused(row, attempt, verdict)

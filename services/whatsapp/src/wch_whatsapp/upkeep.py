@@ -11,6 +11,7 @@ import structlog
 from wch_common.errors import Contended, Interrupted
 from wch_common.redact import error_text
 from wch_common.store.due import DueRows
+from wch_whatsapp.claims import TOLD_WAIT_SECONDS
 from wch_whatsapp.ledger import Change, Why, apply, bundle
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Upkeep:
     def _settled(self, row: Row) -> Change:
         if row["state"] == "sending":
             reason = "process_died"
-            return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], why=Why(reason))
+            defers = self._settle_seconds > TOLD_WAIT_SECONDS
+            return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], defers=defers, why=Why(reason))
         if row["category"] != "marketing" and self._resend_utility and not row["failures"]:
             # Once: where no status arrives at all, each further one would be another copy.
             return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, why=Why("resent_after_doubt"))

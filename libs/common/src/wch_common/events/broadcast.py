@@ -260,6 +260,20 @@ class RecipientsAdded(Fact):
         return f"list/{self.list_id}"
 
 
+class RecipientsRefused(Fact):
+    """A part of a list was refused, and so the list will not be complete, or is another one."""
+
+    TYPE = "broadcast.recipients.refused.v1"
+
+    list_id: ListId
+    part: int
+    reason: Reason
+
+    def subject(self) -> str:
+        """Name the list."""
+        return f"list/{self.list_id}"
+
+
 EVENTS = (
     CampaignRequested,
     CampaignPauseRequested,
@@ -276,4 +290,5 @@ EVENTS = (
     CampaignFailed,
     CampaignRefused,
     RecipientsAdded,
+    RecipientsRefused,
 )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _LONGEST_PAUSE_SECONDS = 1.0
+# Where a due row is held by somebody else.
+_SHORTEST_PAUSE_SECONDS = 0.02
 
 
 class DueRows:
@@ -76,7 +78,11 @@ class DueRows:
 
     async def _until_due(self, statement: str) -> float:
         seconds = (await self._database.rows(statement))[0]["seconds"]
-        return _LONGEST_PAUSE_SECONDS if seconds is None else min(_LONGEST_PAUSE_SECONDS, max(0.0, float(seconds)))
+        return (
+            _LONGEST_PAUSE_SECONDS
+            if seconds is None
+            else min(_LONGEST_PAUSE_SECONDS, max(_SHORTEST_PAUSE_SECONDS, float(seconds)))
+        )
 
     async def once(self) -> int:
         """Claim and work off what is due now; returns how many rows were claimed."""
