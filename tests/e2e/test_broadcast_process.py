@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -97,7 +98,8 @@ def test_two_replicas_that_are_killed_again_and_again_write_to_everybody_once(bo
     assert set(both.sent.values()) == {1}
     assert len(both.sent) == RECIPIENTS
     assert len(both.bc.asked) >= RECIPIENTS / 50
-    assert [one.terminate() for one in running] == [0, 0]
+    # One that was started a moment ago may be told to stop before it knows how to.
+    assert {one.terminate() for one in running} <= {0, -signal.SIGTERM}
     assert len(both.bc.told("campaign.completed")) == 1
 
 

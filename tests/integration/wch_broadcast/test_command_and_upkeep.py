@@ -11,13 +11,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from support.broadcast_stage import BroadcastStage, campaign, people
+from support.broadcast_stage import BroadcastStage, campaign, part
 from support.command import wch
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_broadcast import upkeep
-from wch_common.events.broadcast import CampaignPauseRequested
+from wch_common.events.broadcast import CampaignPauseRequested, CampaignRecipient
+from wch_common.events.whatsapp import Parameter
 
 
 @pytest.fixture
@@ -115,7 +116,8 @@ def test_a_campaign_is_steered_from_the_command_line(bc: BroadcastStage) -> None
 
 def test_a_person_is_shown_forgotten_and_passed_over(bc: BroadcastStage) -> None:
     bc.start(broadcast_in_flight=1)
-    bc.publish(campaign("f", None, recipients=people(range(3)), batch_size=1))
+    guests = (CampaignRecipient(to=phone(n), body=(Parameter(text=f"Guest {n}"),)) for n in range(3))
+    bc.publish(campaign("f", None, recipients=tuple(guests), batch_size=1))
     (first,) = bc.await_asked(1)
     bc.publish(CampaignPauseRequested(campaign_id="f", by="tests"))
     bc.await_told("campaign.paused")
@@ -126,6 +128,7 @@ def test_a_person_is_shown_forgotten_and_passed_over(bc: BroadcastStage) -> None
         assert "erased" in run(bc, "forget", phone(number))
     assert json.loads(run(bc, "export", phone(1))) == []
     assert bc.query("SELECT count(*) FROM recipients WHERE phone = ANY(%s)", [phone(0), phone(1)]) == [(0,)]
+    assert bc.query("SELECT own->'body'->0->>'text' FROM recipients WHERE own IS NOT NULL") == [("Guest 2",)]
     run(bc, "resume", "f")
     bc.answer(first)
     last = bc.await_asked(2)[1]
@@ -146,10 +149,14 @@ def test_recipients_are_deleted_in_time_and_the_summary_is_kept(
         if batch["batch_id"] != "open/1":
             bc.answer(batch)
     bc.await_told("campaign.completed", 2)
-    bc.query("UPDATE lists SET created_at = now() - interval '91 days'")
+    bc.publish(part("unused", 1, (7,), parts=1))
+    bc.await_told("recipients.added")
+    bc.query("UPDATE lists SET created_at = now() - interval '91 days' WHERE list_id <> 'unused'")
     bc.query("UPDATE campaigns SET ended_at = now() - interval '91 days' WHERE campaign_id = 'old'")
     left = "SELECT c.campaign_id FROM campaigns AS c JOIN recipients AS r ON r.list = c.list GROUP BY 1 ORDER BY 1"
     eventually(lambda: bc.query(left) == [("new",), ("open",)])
+    unused = "SELECT count(*) FROM lists AS l JOIN recipients AS r ON r.list = l.id WHERE l.list_id = 'unused'"
+    assert bc.query(unused) == [(1,)], "a campaign may come for it yet"
     eventually(lambda: bc.query("SELECT count(*) FROM outcomes") == [(4,)])
     assert json.loads(run(bc, "status", "old", "--json"))["totals"]["sent"] == 2
 
@@ -167,3 +174,6 @@ def test_campaigns_are_counted_by_state_and_cause(bc: BroadcastStage, monkeypatc
     eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns_stopped") == 1)
     # A reason is no label: a person may give any.
     eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns", {"state": "paused", "cause": ""}) == 1)
+    bc.publish(CampaignPauseRequested(campaign_id="b", reason="look again", by="me"))
+    eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns", {"state": "paused", "cause": ""}) == 2)
+    assert registry.get_sample_value("wch_broadcast_campaigns_stopped") == 1, "that a person paused is no news"

@@ -143,7 +143,7 @@ def test_an_answer_too_late_is_in_doubt_until_a_status_settles_it(wa: WhatsAppSt
     eventually(lambda: wa.states() == {"key-1": "in_doubt"})
     wa.publish(wa.status("key-1", "delivered"))
     eventually(lambda: wa.states() == {"key-1": "delivered"})
-    (fact,) = wa.facts()
+    (fact,) = eventually(wa.facts)
     assert fact["send_key"] == "key-1"
     assert len(wa.calls) == 1
 

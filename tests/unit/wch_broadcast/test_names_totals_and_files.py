@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from wch_broadcast.identity import batch_name, campaign_uuid, parsed_batch, position, send_key
 from wch_broadcast.totals import Standing, concerns_everybody, totalled
-from wch_broadcast.uploads import Refused, WrongHeadings, read, uploaded
+from wch_broadcast.uploads import Refused, WrongHeadings, lines_of, read, uploaded
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 
 
@@ -39,6 +40,7 @@ def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) 
     assert (told.sent, told.delivered, told.read) == (19, 9, 4)
     parts = (told.sent, told.failed, told.unknown, told.skipped, told.cancelled, told.deferred, told.waiting)
     assert sum(parts) == told.recipients == 100
+    assert told.percentage == 100 - told.waiting - told.deferred
     assert told.skipped == sum(one.recipients for one in told.skipped_by)
     assert told.failed == sum(one.recipients for one in told.failed_by) == 6
 
@@ -75,6 +77,23 @@ def test_lines_are_read_and_wrong_ones_are_told_with_number_and_reason() -> None
     assert "to: not a telephone number" in wrong[0].reason
     assert "more values" in wrong[1].reason
     assert "nobody" not in wrong[0].reason
+
+
+def test_values_come_in_the_order_of_their_numbers() -> None:
+    numbers = [10, 2, 1, *range(3, 10)]
+    headings, values = (",".join(f"{word}{number}" for number in numbers) for word in ("body", "v"))
+    (one,) = read(iter([f"to,{headings}\n", f"+15550100001,{values}\n"]))
+    assert isinstance(one, CampaignRecipient)
+    assert [value.text for value in one.body or ()] == [f"v{number}" for number in range(1, 11)]
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path: Path) -> None:
+    file = tmp_path / "guests.csv"
+    file.write_text("to,body1\n+15550100001,Zoë\n", encoding="utf-8-sig")
+    with lines_of(file) as lines:
+        (one,) = read(lines)
+    assert isinstance(one, CampaignRecipient)
+    assert [value.text for value in one.body or ()] == ["Zoë"]
 
 
 @pytest.mark.parametrize("headings", ["phone,body1", "body1", "to,to", "to,body", "to,button1:what", ""])

@@ -43,7 +43,7 @@ WHERE campaign = %(id)s AND number = %(number)s RETURNING answered_at = now() AS
 _SHARE = """
 SELECT coalesce(sum(failed), 0)::int AS failed, coalesce(sum(answers), 0)::int AS answers FROM (
   SELECT failed, (SELECT sum(value::int) FROM jsonb_each_text(counts) WHERE key NOT LIKE 'asked/%%') AS answers
-  FROM batches WHERE campaign = %(id)s AND number > %(share_from)s ORDER BY number DESC LIMIT 20
+  FROM batches WHERE campaign = %(id)s AND number > %(share_from)s AND answered_at IS NOT NULL ORDER BY number DESC LIMIT 20
 ) AS last
 """
 
