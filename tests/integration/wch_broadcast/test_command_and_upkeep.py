@@ -177,3 +177,18 @@ def test_campaigns_are_counted_by_state_and_cause(bc: BroadcastStage, monkeypatc
     bc.publish(CampaignPauseRequested(campaign_id="b", reason="look again", by="me"))
     eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns", {"state": "paused", "cause": ""}) == 2)
     assert registry.get_sample_value("wch_broadcast_campaigns_stopped") == 1, "that a person paused is no news"
+
+
+def test_one_campaign_that_cannot_go_on_holds_up_no_other(bc: BroadcastStage) -> None:
+    service = bc.start()
+    for name in ("broken", "whole"):
+        bc.publish(campaign(name, range(2), batch_size=1, pause_seconds=0.2, exclusive=False))
+    for batch in bc.await_asked(2):
+        bc.query("UPDATE campaigns SET request = '{}' WHERE campaign_id = 'broken'")
+        bc.answer(batch)
+    eventually(lambda: [one for one in bc.asked if one["batch_id"] == "whole/2"])
+    bc.query("UPDATE campaigns SET due_at = now() - interval '1 second' WHERE campaign_id = 'broken'")
+    eventually(lambda: bc.query("SELECT 1 FROM campaigns WHERE campaign_id = 'broken' AND due_at > now()") == [(1,)])
+    bc.publish(campaign("later", range(2), exclusive=False))
+    eventually(lambda: [one for one in bc.asked if one["batch_id"] == "later/1"])
+    assert service.is_ready

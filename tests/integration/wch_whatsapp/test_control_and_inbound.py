@@ -104,6 +104,23 @@ def test_what_has_expired_is_worth_sending_again_when_asked(wa: WhatsAppStage) -
     eventually(lambda: wa.states() == {"key-1": "accepted"})
 
 
+def test_who_cannot_be_tried_again_is_told_to_the_batch(wa: WhatsAppStage) -> None:
+    for number in (1, 2):
+        wa.graph.message_errors[phone(number)] = (131026, "undeliverable")
+    wa.publish(batch("b", (1, 2)), asker="broadcast")
+    eventually(lambda: wa.facts("batch.completed"))
+    wa.graph.message_errors.clear()
+    wa.query("UPDATE messages SET phone = NULL WHERE send_key = 'b-1'")
+    wa.publish(RetryRequested(send_keys=("b-1", "b-2")), asker="broadcast")
+
+    def told() -> dict[str, str]:
+        facts = wa.facts("batch.updated")
+        return {one["send_key"]: one["outcome"] for fact in facts for one in fact["recipients"]}
+
+    eventually(lambda: told() == {"b-1": "failed", "b-2": "accepted"})
+    assert wa.facts("message.failed") == []
+
+
 def test_somebody_may_have_anothers_messages_tried_again_who_says_whose(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
     wa.publish(message(1), asker="carts")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import psycopg
 import typer
-from psycopg.rows import dict_row
 from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn
 
@@ -33,6 +32,7 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
+from wch_common.cli.schema import service_schema
 from wch_common.client import Client
 from wch_common.event import new_event
 from wch_common.events.broadcast import (
@@ -43,11 +43,10 @@ from wch_common.events.broadcast import (
     RecipientsRequested,
 )
 from wch_common.phone import MalformedNumber, masked, normalised
-from wch_common.redact import error_text
-from wch_common.store.database import in_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from wch_common.event import Request
 
@@ -87,16 +86,9 @@ def start(
     json: AsJson = False,
 ) -> None:
     """Ask for a campaign to be run."""
-    if template is None and text is None:
-        raise Wrong("give a --template, a --text, or both")
-    body = [_value(one) for one in values or ()]
-    approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
-    message = approved if text is None else {"kind": "text", "body": text}
-    wanted: dict[str, Any] = {
+    wanted: dict[str, Any] = _message(text, template, language, values or ()) | {
         "campaign_id": campaign,
         "list_id": list_id,
-        "message": message,
-        "fallback": approved if text is not None else None,
         "category": category,
         "sender": sender,
         "batch_size": batch_size,
@@ -105,11 +97,7 @@ def start(
         "stop_at": stop_at,
         "exclusive": not beside_others,
     }
-    try:
-        data = CampaignRequested.model_validate(wanted, strict=False)
-    except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False)
-        raise Wrong("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)) from None
+    data = _validated(wanted)
     if not dry_run:
         _publish(amqp_url, [data], shop)
     _said("start", campaign, dry_run=dry_run, json=json)
@@ -270,6 +258,7 @@ def forget(phone: Phone, database_url: DatabaseUrl = None, dry_run: DryRun = Fal
         print_json({"action": "forget", "rows": count, "dry_run": dry_run, "by": whoami()})
     else:
         say(f"{'would be erased' if dry_run else 'erased'}: {masked(number)} in {count} places of lists")
+        say("requests that wait or died still hold the number: see broadcast.campaign.dlq and broadcast.recipients.dlq")
 
 
 @app.command()
@@ -330,19 +319,8 @@ def _written(output: Path | None) -> Iterator[Any]:
         yield out
 
 
-@contextmanager
-def _database(database_url: str | None) -> Iterator[Any]:
-    """Open the service's schema; raises Wrong."""
-    if database_url is None:
-        raise Wrong("campaigns are in the service's database: give --database-url, or set WCH_DATABASE_URL")
-    try:
-        address = in_utf8(database_url, options="-c search_path=broadcast")
-        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
-            yield connection
-    except psycopg.errors.UndefinedTable:
-        raise Wrong("this database has no campaigns: the broadcast service has not run on it") from None
-    except psycopg.Error as error:
-        raise Wrong(f"the database does not answer: {error_text(error, 300)}") from None
+def _database(database_url: str | None) -> AbstractContextManager[Any]:
+    return service_schema(database_url, "broadcast", "campaigns")
 
 
 # -- asking
@@ -368,6 +346,25 @@ def _publish(amqp_url: str, requests: list[Request], shop: str | None) -> None:
 
 def _published(client: Client, shop: str | None, part: RecipientsRequested) -> None:
     client.publish(new_event(part, SOURCE, shop=shop))
+
+
+def _message(text: str | None, template: str | None, language: str, values: Sequence[str]) -> dict[str, Any]:
+    """Return message and fallback; raises Wrong where there is none."""
+    if template is None and text is None:
+        raise Wrong("give a --template, a --text, or both")
+    body = [_value(one) for one in values]
+    approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
+    if text is None:
+        return {"message": approved, "fallback": None}
+    return {"message": {"kind": "text", "body": text}, "fallback": approved}
+
+
+def _validated(wanted: dict[str, Any]) -> CampaignRequested:
+    try:
+        return CampaignRequested.model_validate(wanted, strict=False)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False)
+        raise Wrong("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)) from None
 
 
 def _value(text: str) -> dict[str, Any]:

@@ -94,6 +94,10 @@ class Upkeep:
                         await advance(tx, campaign, self._pace)
             except Contended:
                 log.info("campaign_waits")  # for somebody who waits for it: after its lease it is looked at again
+            except Interrupted:
+                raise
+            except Exception as error:  # noqa: BLE001 - one campaign that cannot go on must not hold up the others
+                log.error("campaign_not_looked_at", key=str(row["id"]), error=error_text(error))
 
     async def _count(self) -> None:
         database = self._store.database

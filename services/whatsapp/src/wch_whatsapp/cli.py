@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import psycopg
 import typer
-from psycopg.rows import dict_row
 from rich.table import Table
 
 from wch_common.cli.output import (
@@ -23,17 +20,16 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
+from wch_common.cli.schema import service_schema
 from wch_common.client import Client
 from wch_common.event import new_event
 from wch_common.events.whatsapp import RetryRequested, SuppressionAddRequested, SuppressionRemoveRequested
 from wch_common.phone import MalformedNumber, masked, normalised
-from wch_common.redact import error_text
-from wch_common.store.database import in_utf8
 from wch_whatsapp import people
 from wch_whatsapp.identity import People
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from wch_common.event import Request
@@ -234,19 +230,8 @@ def export(phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None) ->
         print_json(people.export(connection, People(hash_key).person(_number(phone))))
 
 
-@contextmanager
-def _ledger(database_url: str | None) -> Iterator[Any]:
-    """Open the service's schema; raises Wrong."""
-    if database_url is None:
-        raise Wrong("messages are in the service's database: give --database-url, or set WCH_DATABASE_URL")
-    try:
-        address = in_utf8(database_url, options="-c search_path=whatsapp")
-        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
-            yield connection
-    except psycopg.errors.UndefinedTable:
-        raise Wrong("this database has no messages: the whatsapp service has not run on it") from None
-    except psycopg.Error as error:
-        raise Wrong(f"the database does not answer: {error_text(error, 300)}") from None
+def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
+    return service_schema(database_url, "whatsapp", "messages")
 
 
 def _publish(amqp_url: str, data: Request, shop: str, *, asker: str) -> None:

@@ -9,7 +9,7 @@ from wch_common.outcome import Reject
 from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import people
 from wch_whatsapp.identity import batch_id, message_id
-from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find
+from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find, tell_batches_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,8 +90,10 @@ class Control:
         ids = [message_id(shop, asker, key) for key in event.data.send_keys]
         rows = await tx.rows(_RETRY, {"ids": ids, "expiry": self._expiry_seconds})
         again = {row["id"] for row in rows}
-        for id_, row in (await find(tx, ids)).items():
-            if id_ not in again and row["state"] in TOLD:
+        others = [row for id_, row in (await find(tx, ids)).items() if id_ not in again and row["state"] in TOLD]
+        await tell_batches_again(tx, others)
+        for row in others:
+            if row["batch"] is None:
                 tx.emit(event.derive(fact_data(row), SOURCE, key=row["send_key"]))
         for sender in {row["sender"] for row in rows}:
             tx.then(partial(self._nudge, sender))

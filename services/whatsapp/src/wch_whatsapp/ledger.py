@@ -64,6 +64,7 @@ FROM unnest(%(ids)s::uuid[], %(answers)s::int[]) AS new (id, answers) WHERE b.id
 _BUNDLE = f"""
 UPDATE batches SET due_at = coalesce(due_at, now() + interval '{_BUNDLE_SECONDS} seconds') WHERE id = ANY(%(ids)s)
 """  # noqa: S608 - a number of this module
+_TELL_AGAIN = "UPDATE messages SET changed = true WHERE id = ANY(%(ids)s)"
 _COMPLETE = (
     "UPDATE batches SET completed_at = now(), due_at = NULL WHERE id = %(id)s AND completed_at IS NULL RETURNING id"
 )
@@ -152,6 +153,14 @@ async def note(tx: Transaction, rows: Iterable[Row]) -> None:
         for batch in await tx.rows(_COUNT, {"ids": ids, "answers": [first[id_] for id_ in ids]}):
             if batch["open"] <= 0:
                 await complete(tx, batch)
+
+
+async def tell_batches_again(tx: Transaction, rows: Iterable[Row]) -> None:
+    """Tell batches anew what became of some of their messages, in the next bundle."""
+    members = [row for row in rows if row["batch"] is not None]
+    if members:
+        await tx.rows(_TELL_AGAIN, {"ids": sorted(row["id"] for row in members)})
+        await tx.rows(_BUNDLE, {"ids": sorted({row["batch"] for row in members})})
 
 
 async def complete(tx: Transaction, batch: Row) -> None:
