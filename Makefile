@@ -1,8 +1,8 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
-# Tests wait more than they compute: three processes fit two cores. Each has a broker and a database of its own.
-WORKERS ?= 3
+# Tests wait more than they compute: six processes fill two cores. Each has a broker and a database of its own.
+WORKERS ?= 6
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
 .PHONY: help install develop demo down up check test scale contracts
@@ -38,7 +38,7 @@ check: develop ## Style, types, import boundaries, dependencies, manifests, migr
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
-	@$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
 scale: develop ## Run the tests marked for size, with full sizes
 	@$(BIN)/python -m wch_local.provide

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from support.nodes import start_node
 from support.stage import Broker, Stage
@@ -17,6 +18,26 @@ from wch_local.postgres import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xdist.remote import Producer
+
+# Their fixtures are dear: a node of their own, packages built. One after another on one worker, and first.
+ON_ONE_WORKER = ("tests/faults/test_broker_faults.py", "tests/e2e/test_packages.py")
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Give each test to the next free worker, but whole modules where `ON_ONE_WORKER` says so.
+
+    `--dist loadgroup` would do it by marks, but with pytest 9.2 its groups are ignored (pytest-xdist issue 1386).
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return module if module in ON_ONE_WORKER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +48,7 @@ def broker() -> Iterator[Broker]:
         return
     node = start_node()
     yield Broker(node.amqp_url)
-    node.stop()
+    node.kill()
     node.remove()
 
 
@@ -37,7 +58,7 @@ def stage(broker: Broker) -> Iterator[Stage]:
     url = broker.create_vhost()
     made = Stage(broker, url)
     yield made
-    made.stop()
+    made.close()
     broker.delete_vhost(url)
 
 

@@ -59,10 +59,8 @@ class Service:
     def start(self) -> Program:
         """Start it and wait until it is ready."""
         program = self.run("wch_sync")
-        eventually(
-            lambda: program.process.poll() is not None or self.get("/readyz"), "the service is ready", seconds=60
-        )
-        assert program.process.poll() is None, self._log.read_text()
+        eventually(lambda: not program.is_running or self.get("/readyz"), "the service is ready", seconds=60)
+        assert program.is_running, self._log.read_text()
         return program
 
     def get(self, path: str) -> str:
@@ -80,7 +78,7 @@ def more_calls_than(sync: SyncStage, calls: int) -> bool:
 
 def resident_megabytes(program: Program) -> float:
     """Return the process's resident memory, or 0 where the system does not tell."""
-    status = Path(f"/proc/{program.process.pid}/status")
+    status = Path(f"/proc/{program.pid}/status")
     if not status.exists():
         return 0.0
     lines = dict(line.split(":", 1) for line in status.read_text().splitlines())

@@ -149,7 +149,7 @@ def test_memory_is_flat_while_batches_are_sent(wa: WhatsAppStage, tmp_path: Path
 
 def resident(program: Program) -> int:
     """Resident memory in MB."""
-    status = Path(f"/proc/{program.process.pid}/status").read_text()
+    status = Path(f"/proc/{program.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 

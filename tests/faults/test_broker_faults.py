@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from support.nodes import Node
 
 
-# One after another on one worker: they stop and stall the node.
-pytestmark = pytest.mark.xdist_group("own node")
-
-
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
     try:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import psycopg
 import pytest
 
 from support.crashing import PARKING_STEPS, STEPS, STORE_STEPS, STUCK
+from support.database import Schema
 from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
@@ -82,14 +82,12 @@ def test_a_blocking_handler_that_never_ends_ends_its_process_and_the_event_goes_
 class Database:
     """The database of the crashing service, looked at from outside."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
         self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True, options="-c search_path=demo") as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        return self._schema.rows(statement)
 
     def count(self, table: str) -> int:
         return int(self.query(f"SELECT count(*) FROM {table}")[0][0])
@@ -100,7 +98,7 @@ def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_
     stage: Stage, database_url: str, tmp_path: Path, step: str
 ) -> None:
     """The effect and its inbox row are there once, the fact under one id, no row and no message is left."""
-    database = Database(database_url)
+    database = Database(stage.schema(database_url, "demo"))
     stage.declare(Topology((thing_queue(),)))
     stage.follow("facts", "demo.thing.finished.v1.#")
     with stage.client() as client:
@@ -140,10 +138,10 @@ def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbou
     for _ in range(10):
         with Program("support.crashing", stage.url, str(journal), "never", log=log) as program:
             eventually(
-                lambda: program.process.poll() is not None or stage.depth("demo.thing.dlq") == 1,
+                lambda: not program.is_running or stage.depth("demo.thing.dlq") == 1,
                 "it is killed, or its killer is dead-lettered",
             )
-            if program.process.poll() is None:
+            if program.is_running:
                 eventually(lambda: len({line.split()[0] for line in lines(journal)}) == 30)
                 assert program.terminate() == 0
                 break

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import psycopg
 from pydantic import SecretStr
 
 from support.stage import RunningService, Stage
@@ -15,7 +14,6 @@ from support.whatsapp_stage import TEMPLATE, phone
 from wch_broadcast.main import compose
 from wch_broadcast.settings import BroadcastSettings
 from wch_broadcast.topology import ASKER, TOPOLOGY
-from wch_common.edge.letters import open_mailbox
 from wch_common.event import new_event
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested, RecipientsRequested
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated, RecipientOutcome
@@ -67,6 +65,7 @@ class BroadcastStage:
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
         self.database_url = database_url
+        self._schema = stage.schema(database_url, "broadcast")
         self._taken: dict[str, list[dict[str, Any]]] = {"asked": [], "told": []}
         stage.declare(shortened(TOPOLOGY))
         stage.follow("told", "broadcast.#")
@@ -98,7 +97,7 @@ class BroadcastStage:
 
     def _all(self, queue: str) -> list[dict[str, Any]]:
         """Take what came since it was looked at last, and return all events."""
-        with open_mailbox(self.stage.url, queue) as mailbox:
+        with self.stage.mailbox(queue) as mailbox:
             for letter in mailbox.take():
                 self._taken[queue].append({**orjson.loads(letter.message.body), "key": letter.routing_key})
                 mailbox.remove(letter)
@@ -140,9 +139,7 @@ class BroadcastStage:
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the service's schema."""
-        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=broadcast") as connection:
-            cursor = connection.execute(statement, values)
-            return cursor.fetchall() if cursor.description else []
+        return self._schema.rows(statement, *values)
 
     def state(self, name: str) -> tuple[str, str]:
         """State and cause of a campaign."""

@@ -1,33 +1,21 @@
-"""`wch`, run as a person would run it: a process of its own, forked from one that has loaded the libraries already."""
+"""`wch`, run as a person would run it: in a process of its own, with a terminal's input and output."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.forks import fork
+
 if TYPE_CHECKING:
     from support.stage import Stage
 
-# Loading them takes a second each time, and the tests start it often; one of them starts it as it is installed.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(
-    ["httpx", "kombu", "phonenumbers", "psycopg", "pydantic", "rich.table", "typer", "wch_common.events"]
-)
 
-
-def _run(words: tuple[str, ...], environment: dict[str, str], files: list[Path]) -> None:
-    """Be the command: with a terminal's three files, arguments and environment of its own."""
-    for number, (path, mode) in enumerate(zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)):
-        os.dup2(os.open(path, mode), number)
-    sys.stdin = os.fdopen(0)
-    os.environ.clear()
-    os.environ.update(environment)
-    sys.argv = ["wch", *words]
+def _main() -> None:
+    """Be the command, which looks at its terminal when it is loaded."""
     from wch_common.cli.app import main
 
     main()
@@ -41,10 +29,7 @@ def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **en
     with tempfile.TemporaryDirectory() as folder:
         given_file, printed_file, complained_file = files = [Path(folder, name) for name in ("in", "out", "err")]
         given_file.write_text(given or "")
-        printed_file.touch()
-        complained_file.touch()
-        process = _FORKS.Process(target=_run, args=(words, {**names, **settings}, files))
-        process.start()
+        process = fork(_main, ["wch", *words], {**names, **settings}, files)
         process.join(60)
         if process.exitcode is None:
             process.kill()

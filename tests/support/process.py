@@ -1,45 +1,53 @@
-"""A program of the tests in a process of its own."""
+"""A program in a process of its own."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import signal
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from support.forks import fork
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-TESTS = Path(__file__).parent.parent
-
 
 class Program:
-    """`python -m support.<name> …`, killed at the end whatever happens."""
+    """`python -m <name> …`, killed at the end whatever happens."""
 
     def __init__(self, name: str, *arguments: str, log: Path, **environment: str) -> None:
-        self._log = log.open("ab")
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", name, *arguments],
-            env={**os.environ, "PYTHONPATH": str(TESTS), **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
+        log.touch()
+        run = partial(runpy.run_module, name, run_name="__main__", alter_sys=True)
+        self._process = fork(run, [name, *arguments], {**os.environ, **environment}, [Path(os.devnull), log, log])
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self._process.is_alive()
 
     def wait(self, seconds: float = 60) -> int:
         """Wait for its end and return its exit code (negative: the signal)."""
-        return self.process.wait(seconds)
+        self._process.join(seconds)
+        assert self._process.exitcode is not None, f"it did not end within {seconds:g} s"
+        return self._process.exitcode
 
     def terminate(self) -> int:
         """Stop it as Kubernetes would."""
-        self.process.send_signal(signal.SIGTERM)
+        os.kill(self.pid, signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
         """End it as the kernel would."""
-        self.process.kill()
+        self._process.kill()
         self.wait()
 
     def __enter__(self) -> Self:
@@ -48,6 +56,5 @@ class Program:
     def __exit__(
         self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
+        if self.is_running:
             self.kill()
-        self._log.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -12,11 +13,12 @@ from urllib.parse import quote, urlsplit
 import httpx
 from pydantic import SecretStr
 
+from support.database import Schema
 from support.waiting import eventually
 from wch_common.client import Client
-from wch_common.edge.connection import open_connection
+from wch_common.edge.connection import CONNECTION_ERRORS, open_connection
 from wch_common.edge.declare import declare
-from wch_common.edge.letters import Letter, open_mailbox, purge
+from wch_common.edge.letters import Letter, Mailbox, mailbox_on, purge
 from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.errors import Refused
 from wch_common.message import Message, Publication
@@ -25,7 +27,9 @@ from wch_common.settings import ServiceSettings
 from wch_common.topology import Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    import kombu
 
     from wch_common.runtime.job import Job
 
@@ -77,6 +81,8 @@ class Stage:
     broker: Broker
     url: str
     services: list[RunningService] = field(default_factory=list)
+    resources: ExitStack = field(default_factory=ExitStack)
+    _looking: kombu.Connection | None = None
 
     @property
     def vhost(self) -> str:
@@ -123,15 +129,35 @@ class Stage:
             for key in keys:
                 api.post(f"/bindings/{self.vhost}/e/{exchange}/q/{queue}", json={"routing_key": key}).raise_for_status()
 
+    @contextmanager
+    def mailbox(self, queue: str) -> Iterator[Mailbox]:
+        """Open a queue, on one connection that is made again when it broke."""
+        if self._looking is None or not self._looking.connected:
+            self._looking = self.resources.enter_context(open_connection(self.url, "test looking"))
+        try:
+            with mailbox_on(self._looking, queue) as mailbox:
+                yield mailbox
+        except CONNECTION_ERRORS:
+            self._looking.release()
+            raise
+
     def depth(self, queue: str) -> int:
         """How many messages are ready."""
-        with open_mailbox(self.url, queue) as mailbox:
+        with self.mailbox(queue) as mailbox:
             return mailbox.count()
 
     def letters(self, queue: str) -> list[Letter]:
         """Look at every message."""
-        with open_mailbox(self.url, queue) as mailbox:
-            return list(mailbox.take())
+        with self.mailbox(queue) as mailbox:
+            found = list(mailbox.take())
+        eventually(lambda: self.depth(queue) >= len(found), f"{queue} has again what was looked at")
+        return found
+
+    def schema(self, database_url: str, name: str) -> Schema:
+        """A service's schema, to be asked from outside."""
+        schema = Schema(database_url, name)
+        self.resources.callback(schema.close)
+        return schema
 
     def await_depth(self, queue: str, count: int, *, seconds: float = 30) -> None:
         """Wait until so many are ready."""
@@ -213,6 +239,11 @@ class Stage:
         """Stop every service."""
         for service in self.services:
             service.stop()
+
+    def close(self) -> None:
+        """Stop every service, and look no more."""
+        with self.resources:
+            self.stop()
 
 
 class RunningService:

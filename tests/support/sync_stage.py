@@ -6,7 +6,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import psycopg
 from pydantic import HttpUrl, SecretStr
 
 from support.stage import RunningService, Stage
@@ -32,6 +31,7 @@ class SyncStage:
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
         self.database_url = database_url
+        self._schema = stage.schema(database_url, "sync")
         self.shop = ShopSimulator()
         self.graph = GraphSimulator()
         self._open = ExitStack()
@@ -92,9 +92,7 @@ class SyncStage:
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the service's schema."""
-        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=sync") as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        return self._schema.rows(statement)
 
     def close(self) -> None:
         """Stop everything."""

@@ -13,11 +13,13 @@ T = TypeVar("T")
 
 def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = 30) -> T:
     """Return the condition's first true value; fails with `what` and its last value when the deadline is over."""
-    deadline = time.monotonic() + seconds
+    deadline, pause = time.monotonic() + seconds, 0.01
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or condition}; last value: {value!r}")
-        time.sleep(0.02)  # the poll of a wait with a deadline
+        # What comes soon is seen soon; what takes long is not asked for all the time.
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.1)

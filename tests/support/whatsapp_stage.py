@@ -84,6 +84,7 @@ class WhatsAppStage:
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
         self.database_url = database_url
+        self._schema = stage.schema(database_url, "whatsapp")
         self.graph = GraphSimulator()
         self._open = ExitStack()
         self.graph_url = self._open.enter_context(InThread(self.graph)).url
@@ -148,20 +149,15 @@ class WhatsAppStage:
 
     def row(self, send_key: str) -> dict[str, Any]:
         """One message of the ledger."""
-        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
-            cursor = connection.execute("SELECT * FROM messages WHERE send_key = %s", (send_key,))
-            names = [column.name for column in cursor.description or ()]
-            rows = cursor.fetchall()
-        return dict(zip(names, rows[0], strict=True)) if rows else {}
+        rows = self._schema.dicts("SELECT * FROM messages WHERE send_key = %s", send_key)
+        return rows[0] if rows else {}
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the service's schema; nothing is there before the service was."""
-        with psycopg.connect(self.database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
-            try:
-                cursor = connection.execute(statement.encode())
-            except psycopg.errors.UndefinedTable:
-                return []
-            return cursor.fetchall() if cursor.description else []
+        try:
+            return self._schema.rows(statement)
+        except psycopg.errors.UndefinedTable:
+            return []
 
     def status(self, send_key: str, status: str, *, error: int | None = None, tagged: bool = True) -> StatusReceived:
         """A status of a message as the webhook receiver tells it."""

@@ -25,9 +25,10 @@ class InThread:
 
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
-        self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
+        # `run` cancels what is still being answered at the end, and so closes its connections.
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self.url = ""
 
@@ -38,13 +39,9 @@ class InThread:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(30)
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._serve())
-        self._loop.close()
 
     async def _serve(self) -> None:
         runner = web.AppRunner(self._simulator.application(), access_log=None, shutdown_timeout=1)
@@ -53,6 +50,7 @@ class InThread:
         await site.start()
         port = runner.addresses[0][1]
         self.url = f"http://127.0.0.1:{port}"
+        self._loop = asyncio.get_running_loop()
         self._ready.set()
         await self._stop.wait()
         await runner.cleanup()

@@ -40,6 +40,7 @@ class Scene:
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
         self.url = database_url
+        self._schema = stage.schema(database_url, "public")
         self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
 
     def start(self, handler: Handler, *, confirm_timeout_seconds: float = 1.0, **policy: Any) -> RunningService:
@@ -71,9 +72,7 @@ class Scene:
                 admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+        return self._schema.rows(statement)
 
     def effects(self) -> list[int]:
         return [row[0] for row in self.query("SELECT number FROM demo.effects ORDER BY number")]

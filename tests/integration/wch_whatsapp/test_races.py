@@ -171,7 +171,7 @@ def test_two_numbers_of_a_shop_never_probe_at_once(database_url: str) -> None:
 
 def test_a_message_taken_up_while_the_token_is_refused_is_put_back_uncalled(wa: WhatsAppStage) -> None:
     refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
-    wa.fail(status=401, body=refusal, delay_seconds=2)
+    wa.fail(status=401, body=refusal, delay_seconds=4)
     wa.start()
     wa.publish(message(1))
     eventually(lambda: wa.states() == {"key-1": "sending"})

@@ -77,21 +77,28 @@ class Mailbox:
 @contextmanager
 def open_mailbox(url: str, queue: str) -> Iterator[Mailbox]:
     """Open a queue; raises NoSuchQueue or BrokerUnreachable."""
-    with open_connection(url, "wch dlq") as connection:
-        channel = connection.channel()
-        # The original bytes are wanted, not text decoded by content encoding.
-        channel.auto_decode = False
-        mailbox = Mailbox(channel, queue)
-        try:
-            mailbox.count()
-            yield mailbox
-        except amqp.exceptions.NotFound:
-            raise NoSuchQueue(f"there is no queue {queue}") from None
-        except amqp.exceptions.AccessRefused:
-            raise NoSuchQueue(f"this user may not read the queue {queue}") from None
-        finally:
-            if channel.is_open:
-                mailbox.give_back()
+    with open_connection(url, "wch dlq") as connection, mailbox_on(connection, queue) as mailbox:
+        yield mailbox
+
+
+@contextmanager
+def mailbox_on(connection: kombu.Connection, queue: str) -> Iterator[Mailbox]:
+    """Open a queue on a connection; raises NoSuchQueue."""
+    channel = connection.channel()
+    # The original bytes are wanted, not text decoded by content encoding.
+    channel.auto_decode = False
+    mailbox = Mailbox(channel, queue)
+    try:
+        mailbox.count()
+        yield mailbox
+    except amqp.exceptions.NotFound:
+        raise NoSuchQueue(f"there is no queue {queue}") from None
+    except amqp.exceptions.AccessRefused:
+        raise NoSuchQueue(f"this user may not read the queue {queue}") from None
+    finally:
+        if channel.is_open:
+            mailbox.give_back()
+            channel.close()
 
 
 def purge(url: str, queue: str) -> int:

@@ -1,0 +1,55 @@
+"""Processes of their own that start at once: forked from one that has loaded the libraries already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from multiprocessing.process import BaseProcess
+
+# Loading them takes one to two seconds of computing each time, and the tests start processes hundreds of times. That
+# they start as they are installed is shown by tests/e2e/test_packages.py.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+    [
+        "alembic.command",
+        "alembic.autogenerate",
+        "httpx",
+        "kombu",
+        "phonenumbers",
+        "psycopg.types.json",
+        "rich.table",
+        "runpy",
+        "sqlalchemy.dialects.postgresql",
+        "typer",
+        "uvloop",
+        "wch_common.events",
+        "wch_common.runtime.service",
+        "wch_common.shops",
+    ]
+)
+
+
+def fork(
+    main: Callable[[], object], arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[Path]
+) -> BaseProcess:
+    """Start a process as a terminal would: with arguments, environment and three files (in, out, err) of its own."""
+    process = _FORKS.Process(target=_be, args=(main, list(arguments), dict(environment), list(files)))
+    process.start()
+    return process
+
+
+def _be(main: Callable[[], object], arguments: list[str], environment: dict[str, str], files: list[Path]) -> None:
+    append = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    for number, (path, mode) in enumerate(zip(files, (os.O_RDONLY, append, append), strict=True)):
+        os.dup2(os.open(path, mode, 0o600), number)
+    sys.stdin = os.fdopen(0)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = arguments
+    main()
