@@ -82,6 +82,7 @@ class Stage:
     url: str
     services: list[RunningService] = field(default_factory=list)
     resources: ExitStack = field(default_factory=ExitStack)
+    _opened: ExitStack = field(default_factory=ExitStack)
     _looking: kombu.Connection | None = None
 
     @property
@@ -133,12 +134,13 @@ class Stage:
     def mailbox(self, queue: str) -> Iterator[Mailbox]:
         """Open a queue, on one connection that is made again when it broke."""
         if self._looking is None or not self._looking.connected:
-            self._looking = self.resources.enter_context(open_connection(self.url, "test looking"))
+            self._opened.close()
+            self._looking = self._opened.enter_context(open_connection(self.url, "test looking"))
         try:
             with mailbox_on(self._looking, queue) as mailbox:
                 yield mailbox
         except CONNECTION_ERRORS:
-            self._looking.release()
+            self._opened.close()
             raise
 
     def depth(self, queue: str) -> int:
@@ -242,7 +244,7 @@ class Stage:
 
     def close(self) -> None:
         """Stop every service, and look no more."""
-        with self.resources:
+        with self.resources, self._opened:
             self.stop()
 
 

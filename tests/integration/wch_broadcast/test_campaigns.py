@@ -188,8 +188,9 @@ def test_what_becomes_known_after_the_end_is_told_in_a_bundle(bc: BroadcastStage
 def test_recipients_that_are_put_off_hold_up_neither_the_rest_nor_other_campaigns(bc: BroadcastStage) -> None:
     bc.start(broadcast_in_flight=1)
     bc.publish(campaign("first", range(4), batch_size=2))
+    (first,) = bc.await_asked(1)
     bc.publish(campaign("second", range(10, 12)))
-    bc.answer(bc.await_asked(1)[0], {0: "accepted", 1: "deferred/pair_too_fast"})
+    bc.answer(first, {0: "accepted", 1: "deferred/pair_too_fast"})
     bc.answer(bc.await_asked(2)[1])
     assert bc.await_asked(3)[2]["batch_id"] == "second/1"
     assert bc.told("campaign.completed") == []
