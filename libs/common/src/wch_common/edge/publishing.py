@@ -122,12 +122,13 @@ class ConfirmedPublisher:
             connection = new_connection(self._url, self._name)
             try:
                 connection.ensure_connection(max_retries=1, timeout=self._timeout)
+                self._window = _Window(connection, self._timeout)
             except Exception as error:
+                connection.collect(socket_timeout=1)
                 if not self._sent:
                     self._unreachable = connect_problem(error)
                 raise
             self._unreachable = ""
-            self._window = _Window(connection, self._timeout)
         return self._window
 
     def _drop(self) -> None:
