@@ -45,6 +45,12 @@ def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) 
     assert told.failed == sum(one.recipients for one in told.failed_by) == 6
 
 
+@pytest.mark.parametrize(("released", "percentage"), [(False, 0.0), (True, 100.0)])
+def test_nothing_is_done_while_the_list_has_not_come(released: bool, percentage: float) -> None:
+    standing = Standing("waiting", given=0, malformed=0, duplicates=0, released=released, stopped=False)
+    assert totalled(standing, {}).percentage == percentage
+
+
 def test_only_some_reasons_concern_everybody() -> None:
     assert concerns_everybody("failed", "template_missing")
     assert concerns_everybody("deferred", "account_restricted")

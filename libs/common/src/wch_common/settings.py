@@ -194,7 +194,7 @@ def unknown_settings(model: type[BaseSettings], queues: Iterable[str] = (), *, n
             continue
         near = difflib.get_close_matches(variable, [*known, *of_queues], 1, 0.85)
         if near or not near_only:
-            found.append(f"{variable}: nothing here reads it" + (f"; is {near[0]} meant?" if near else ""))
+            found.append(f"nothing here reads {variable}" + (f"; is {near[0]} meant?" if near else ""))
     return found
 
 

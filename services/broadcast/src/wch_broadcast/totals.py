@@ -88,7 +88,9 @@ def totalled(campaign: Standing, counts: dict[str, int]) -> Totals:
         cancelled=by["cancelled"],
         deferred=by["deferred"],
         waiting=by["asked"],
-        percentage=round(100 * (campaign.given - open_) / campaign.given, 1) if campaign.given else 100.0,
+        percentage=round(100 * (campaign.given - open_) / campaign.given, 1)
+        if campaign.given
+        else 100.0 * campaign.released,
     )
 
 
