@@ -14,6 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from wch_common.address import amqp_problem
 from wch_common.errors import FieldError, SettingsError
 from wch_common.policy import Batching, QueuePolicy
 
@@ -30,8 +31,8 @@ _QUEUE_SETTING = re.compile(
 
 
 def _is_amqp(value: SecretStr) -> SecretStr:
-    if not all(one.startswith(("amqp://", "amqps://")) for one in value.get_secret_value().split(";")):
-        raise ValueError("must be an address like amqp://user:password@host:5672/vhost")
+    if problem := amqp_problem(value.get_secret_value()):
+        raise ValueError(problem)
     return value
 
 

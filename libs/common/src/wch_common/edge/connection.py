@@ -9,6 +9,7 @@ import amqp.exceptions
 import kombu
 import kombu.exceptions
 
+from wch_common.address import amqp_problem
 from wch_common.errors import SettingsError, WchError
 from wch_common.redact import redact
 
@@ -54,8 +55,8 @@ def new_connection(url: str, name: str, *, confirm_timeout_seconds: float = 30.0
 
     Raises SettingsError where the address is none.
     """
-    if not all(one.startswith(("amqp://", "amqps://")) for one in url.split(";")):
-        raise SettingsError("the broker's address has to be like amqp://user:password@host:5672/vhost")
+    if problem := amqp_problem(url):
+        raise SettingsError(f"the broker's address {problem}")
     return kombu.Connection(
         url,
         connect_timeout=CONNECT_SECONDS,

@@ -1,0 +1,22 @@
+"""What can be seen of a broker's address before it is used."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+_FORM = "must be an address like amqp://user:password@host:5672/vhost"
+
+
+def amqp_problem(url: str) -> str | None:
+    """Return what is wrong with the address of a broker (of several, separated by semicolons), without it; or None."""
+    for one in url.split(";"):
+        if not one.startswith(("amqp://", "amqps://")):
+            return _FORM
+        try:
+            parts = urlsplit(one)
+            cut_short = parts.port is not None and parts.port < 1
+        except ValueError:
+            cut_short = True
+        if cut_short or parts.fragment or "@" in parts.path:
+            return f"{_FORM}; in a password, @ / : # and % are written %40 %2F %3A %23 and %25"
+    return None
