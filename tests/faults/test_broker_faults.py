@@ -54,7 +54,7 @@ def fragile(node: Node) -> Iterator[Stage]:
     stage.close()
     broker.delete_vhost(url)
     with warnings.catch_warnings():
-        # py-amqp leaves a socket behind where the broker ended in the middle of a handshake; it is found here, not later.
+        # Sockets of connections that broke with the broker are found here, not in the middle of a later test.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
+import warnings
 from functools import partial
 
+import amqp.exceptions
 import pytest
 
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.client import Client, InvalidAttributes, PublishFailed
+from wch_common.edge import publishing
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.event import Event, EventData
 from wch_common.message import Message, Publication
@@ -402,3 +406,16 @@ def test_a_service_started_and_stopped_again_and_again_under_load_loses_nothing_
     assert handled == set(range(events))
     assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0
     assert [one.name for one in threading.enumerate() if one.name == "health"] == []
+
+
+def test_a_connection_on_which_no_channel_opens_is_closed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise amqp.exceptions.ChannelError("no channel")
+
+    monkeypatch.setattr(publishing, "_Window", refuse)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        with stage.client(confirm_timeout_seconds=0.5) as client, pytest.raises(Unconfirmed):
+            client.publish(ThingRequested(number=1))
+        gc.collect()
+    assert [str(one.message) for one in told] == []

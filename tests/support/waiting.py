@@ -20,6 +20,5 @@ def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = 3
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or condition}; last value: {value!r}")
-        # What comes soon is seen soon; what takes long is not asked for all the time.
-        time.sleep(pause)
+        time.sleep(pause)  # the poll of a wait with a deadline: what takes long is not asked for all the time
         pause = min(pause * 1.3, 0.1)

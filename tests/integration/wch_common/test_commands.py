@@ -229,6 +229,9 @@ def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: 
         assert "refuses this user" in wch(stage, *words, code=1, WCH_AMQP_URL=wrong)
     said = wch(stage, "dlq", "list", code=1, WCH_AMQP_URL="http://localhost")
     assert "must be an address like amqp://" in said
+    broken = stage.url.replace("@", "#x@")
+    for words in (("doctor",), ("topology", "check"), ("queues", "list"), ("dlq", "list")):
+        assert "in a name or password" in wch(stage, *words, code=1, WCH_AMQP_URL=broken)
     assert "missing.json" in wch(stage, "events", "check", str(tmp_path / "missing.json"), code=1)
     stage.declare(Topology((QUEUE,)))
     stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1"))

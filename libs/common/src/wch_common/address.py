@@ -17,6 +17,6 @@ def amqp_problem(url: str) -> str | None:
             cut_short = parts.port is not None and parts.port < 1
         except ValueError:
             cut_short = True
-        if cut_short or parts.fragment or "@" in parts.path:
-            return f"{_FORM}; in a password, @ / : # and % are written %40 %2F %3A %23 and %25"
+        if cut_short or parts.fragment or "@" in parts.path + parts.query:
+            return f"{_FORM}; in a name or password, @ / : # ? and % are written %40 %2F %3A %23 %3F and %25"
     return None

@@ -7,7 +7,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import httpx
 
-from wch_common.errors import WchError
+from wch_common.address import amqp_problem
+from wch_common.errors import SettingsError, WchError
 from wch_common.redact import error_text
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ def management_addresses(amqp_url: str) -> list[str]:
 
 
 class Management:
-    """The management API of one virtual host, with the user of the AMQP address; of several nodes, any that answers."""
+    """The management API of one virtual host, with the user of the AMQP address; of several nodes, any that answers.
+
+    Raises SettingsError where the address is none.
+    """
 
     def __init__(self, amqp_url: str, management_url: str | None = None) -> None:
+        if problem := amqp_problem(amqp_url):
+            raise SettingsError(f"the broker's address {problem}")
         parts = urlsplit(amqp_url.split(";", maxsplit=1)[0])
         self.vhost = unquote(parts.path[1:]) or "/"
         user, password = unquote(parts.username or "guest"), unquote(parts.password or "guest")
