@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from support.broadcast_stage import BroadcastStage, campaign, part
+from support.broadcast_stage import BroadcastStage, campaign, part, people
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_stage import TEXT
+from support.whatsapp_stage import TEXT, phone
 from wch_broadcast import steps
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
@@ -428,6 +428,38 @@ def test_an_answer_that_concerns_everybody_pauses_and_resuming_tries_them_again(
     assert totals_of(bc.await_told("campaign.completed")) == {
         "recipients": 4, "sent": 3, "failed": 1, "failed_by": {"undeliverable": 1}
     }  # fmt: skip
+
+
+def test_nobody_is_tried_again_before_the_campaigns_turn_and_only_until_its_end(bc: BroadcastStage) -> None:
+    bc.start()
+    stop_at = datetime.now(UTC) + timedelta(hours=1)
+    bc.publish(campaign("t", range(1), stop_at=stop_at))
+    bc.answer(bc.await_asked(1)[0], "failed/template_paused")
+    bc.await_told("campaign.paused")
+    bc.publish(campaign("other", range(1, 2)))
+    other = bc.await_asked(2)[1]
+    bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
+    eventually(lambda: bc.state("t") == ("waiting", "another_campaign"))
+    assert bc.stage.depth("control") == 0
+    bc.answer(other)
+    (retry,) = bc.stage.await_letters("control")
+    data = json.loads(retry.message.body)["data"]
+    assert data["send_keys"] == [bc.asked[0]["recipients"][0]["send_key"]]
+    assert datetime.fromisoformat(data["expires_at"]) == stop_at
+
+
+@pytest.mark.parametrize("reason", ["template_values_wrong", "request_refused"])
+def test_a_wrong_message_is_everybodys_where_nobody_has_values_of_their_own(bc: BroadcastStage, reason: str) -> None:
+    bc.start(broadcast_in_flight=1)
+    own = CampaignRecipient(to=phone(1), body=(Parameter(text="Ada"),))
+    bc.publish(campaign("own", None, recipients=(own, *people(range(2, 4))), batch_size=1))
+    bc.answer(bc.await_asked(1)[0], f"failed/{reason}")
+    bc.answer(bc.await_asked(2)[1], f"failed/{reason}")
+    assert bc.await_told("campaign.paused")["reason"] == reason
+    assert len(bc.asked) == 2
+    bc.publish(CampaignResumeRequested(campaign_id="own", by="me"))
+    (retry,) = bc.stage.await_letters("control")
+    assert len(json.loads(retry.message.body)["data"]["send_keys"]) == 2
 
 
 def test_only_the_last_batches_count_for_the_share_of_failures(bc: BroadcastStage) -> None:

@@ -104,6 +104,30 @@ def test_what_has_expired_is_worth_sending_again_when_asked(wa: WhatsAppStage) -
     eventually(lambda: wa.states() == {"key-1": "accepted"})
 
 
+def test_what_is_tried_again_expires_when_its_request_says(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(message(1), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.graph.message_errors.clear()
+    wa.publish(RetryRequested(send_keys=("key-1",), expires_at=datetime.now(UTC) - timedelta(seconds=1)), asker="carts")
+    eventually(lambda: wa.row("key-1")["reason"] == "expired")
+    assert wa.states() == {"key-1": "failed"}
+    assert wa.sent == []
+    assert [fact["attempt"] for fact in wa.facts("message.failed")] == [1, 2], "the later attempt's fact holds"
+
+
+def test_nothing_of_a_batch_that_was_taken_back_is_tried_again(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (132001, "no such template")
+    wa.publish(batch("b", (1,)), asker="broadcast")
+    eventually(lambda: wa.facts("batch.completed"))
+    wa.graph.message_errors.clear()
+    wa.publish(BatchCancelRequested(batch_id="b", reason="cancelled"), asker="broadcast")
+    eventually(lambda: wa.query("SELECT 1 FROM batches WHERE cancelled IS NOT NULL"))
+    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    eventually(lambda: wa.facts("batch.updated"), "it is answered with what became of it")
+    assert (wa.states(), wa.sent) == ({"b-1": "failed"}, [])
+
+
 def test_who_cannot_be_tried_again_is_told_to_the_batch(wa: WhatsAppStage) -> None:
     for number in (1, 2):
         wa.graph.message_errors[phone(number)] = (131026, "undeliverable")

@@ -52,11 +52,14 @@ def test_nothing_is_done_while_the_list_has_not_come(released: bool, percentage:
 
 
 def test_only_some_reasons_concern_everybody() -> None:
-    assert concerns_everybody("failed", "template_missing")
-    assert concerns_everybody("deferred", "account_restricted")
-    assert concerns_everybody("failed", "refused: data.sender: the shop does not send from 1")
-    assert not concerns_everybody("failed", "undeliverable")
-    assert not concerns_everybody("deferred", "messaging_limit")
+    for reason in ("template_missing", "account_restricted", "refused: data.sender: the shop does not send from 1"):
+        assert concerns_everybody("failed", reason, own_values=True)
+        assert concerns_everybody("deferred", reason, own_values=False)
+    for reason in ("undeliverable", "messaging_limit"):
+        assert not concerns_everybody("failed", reason, own_values=False)
+    assert concerns_everybody("failed", "template_values_wrong", own_values=False)
+    assert not concerns_everybody("failed", "template_values_wrong", own_values=True)
+    assert not concerns_everybody("suppressed", "template_missing", own_values=False)
 
 
 FILE = """to,body1,body:code,button0:url

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from wch_broadcast.asking import RECOUNT
 from wch_broadcast.campaign import Campaign, locked, save
 from wch_broadcast.identity import campaign_uuid, parsed_batch, position
-from wch_broadcast.requests import RECOUNT, pause
+from wch_broadcast.requests import pause
 from wch_broadcast.steps import advance, note_late_answer
-from wch_broadcast.totals import SKIPPED, concerns_everybody, parked_by
+from wch_broadcast.totals import OF_THE_MESSAGE, SKIPPED, concerns_everybody, parked_by
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ UPDATE outcomes AS o SET outcome = new.outcome, reason = new.reason, code = new.
 FROM unnest(%(positions)s::int[], %(outcomes)s::text[], %(reasons)s::text[], %(codes)s::int[], %(untils)s::timestamptz[])
   AS new (position, outcome, reason, code, until)
 WHERE o.campaign = %(id)s AND o.position = new.position AND o.batch = %(number)s AND o.version <= %(version)s
-RETURNING o.outcome, o.reason
+RETURNING o.outcome, o.reason, o.reason = ANY(%(of_message)s) AND EXISTS (
+  SELECT 1 FROM recipients AS r WHERE r.list = %(list)s AND r.position = o.position AND r.own IS NOT NULL) AS own_values
 """
 _DEFERRED = "SELECT DISTINCT outcome, reason FROM outcomes WHERE campaign = %(id)s AND batch = %(number)s AND outcome = 'deferred'"
 _ANSWERED = """
@@ -87,7 +89,8 @@ class Answers:
     ) -> tuple[list[Row], bool]:
         """Write outcomes, count the batch anew, and return what changed, and whether it is the batch's first answer."""
         names: dict[str, Any] = {"id": campaign.id, "number": number, "numbers": [number]}
-        changed = await tx.rows(_APPLY, names | _columns(campaign, data.recipients) | {"version": data.version})
+        of = {"version": data.version, "list": campaign.list, "of_message": sorted(OF_THE_MESSAGE)}
+        changed = await tx.rows(_APPLY, names | of | _columns(campaign, data.recipients))
         await tx.rows(RECOUNT, names | {"skipped": sorted(SKIPPED)})
         parked = parked_by(await tx.rows(_DEFERRED, names))
         answers = names | {"parked_by": parked, "first": isinstance(data, BatchCompleted)}
@@ -96,7 +99,7 @@ class Answers:
     async def _stops(self, tx: Transaction, campaign: Campaign, changed: Iterable[Row]) -> str | None:
         """Return why a campaign must not go on by itself, or None."""
         for row in changed:
-            if concerns_everybody(row["outcome"], row["reason"]):
+            if concerns_everybody(row["outcome"], row["reason"], own_values=row["own_values"]):
                 return str(row["reason"])
         if campaign.released:
             return None  # nobody is left whom a pause could spare

@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 from psycopg.types.json import Jsonb
 
 from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save
-from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid, send_key
-from wch_broadcast.steps import advance, ask_again, progress, wake_others
-from wch_broadcast.totals import OF_EVERYBODY, REFUSED, SKIPPED, totals
+from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid
+from wch_broadcast.steps import advance, progress, wake_others
+from wch_broadcast.totals import totals
 from wch_common.events.broadcast import (
     CampaignPaused,
     CampaignRefused,
     CampaignRequested,
     CampaignResumed,
 )
-from wch_common.events.whatsapp import BatchCancelRequested, RetryRequested
+from wch_common.events.whatsapp import BatchCancelRequested
 from wch_common.outcome import Reject, Retry
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from wch_common.shops import Shops
     from wch_common.store.store import Transaction
 
-_MOST_KEYS = 1000
 _ADD = """
 INSERT INTO campaigns (id, shop, campaign_id, asker, request, hash, list, exclusive, batch_size, pause_seconds, start_at,
                        stop_at, state, correlationid, causationid)
@@ -45,29 +44,6 @@ ON CONFLICT (id) DO NOTHING RETURNING id
 """
 _OPEN_BATCHES = """
 SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0) ORDER BY number
-"""
-# They count as deferred until whatsapp has answered them again.
-_TRY_AGAIN = """
-UPDATE outcomes SET outcome = 'deferred', reason = 'tried_again', code = NULL
-WHERE campaign = %(id)s AND outcome = 'failed' AND reason = ANY(%(reasons)s) RETURNING position, batch
-"""
-# What was refused before whatsapp's ledger knew it is asked for again as a whole.
-_ASK_ANEW = f"""
-WITH again AS (
-  UPDATE outcomes SET outcome = 'asked', reason = '', code = NULL
-  WHERE campaign = %(id)s AND outcome = 'failed' AND reason LIKE '{REFUSED}%%' RETURNING batch
-)
-UPDATE batches SET answered_at = NULL WHERE campaign = %(id)s AND number IN (SELECT batch FROM again) RETURNING number AS batch
-"""  # noqa: S608 - a word of this package
-RECOUNT = """
-UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
-FROM (
-  SELECT number, jsonb_object_agg(outcome || '/' || reason, recipients) AS counts,
-         coalesce(sum(recipients) FILTER (WHERE outcome = 'deferred'), 0) AS deferred,
-         coalesce(sum(recipients) FILTER (WHERE outcome = 'failed' AND NOT reason = ANY(%(skipped)s)), 0) AS failed
-  FROM (SELECT batch AS number, outcome, reason, count(*) AS recipients FROM outcomes
-        WHERE campaign = %(id)s AND batch = ANY(%(numbers)s) GROUP BY 1, 2, 3) AS counted GROUP BY number
-) AS new WHERE b.campaign = %(id)s AND b.number = new.number
 """
 
 
@@ -108,15 +84,12 @@ class Requests:
         return await save(tx, campaign)
 
     async def resume(self, event: Event[CampaignResumeRequested], tx: Transaction) -> None:
-        """Go on, and try again those whose failure was everybody's."""
+        """Go on when its turn comes, and then try again those whose failure was everybody's."""
         campaign = await self._named(event, tx)
         if campaign.state not in ("paused", "failed"):
             return await _answer(event, tx, campaign)
         campaign.move("waiting")
         campaign.ended_at, campaign.share_from = None, campaign.batches
-        if campaign.stop_at is None or campaign.stop_at > campaign.now:
-            await self._try_again(tx, campaign)
-        await ask_again(tx, campaign)
         told = await totals(tx, campaign)
         campaign.tell(tx, CampaignResumed(campaign_id=campaign.campaign_id, totals=told, by=event.data.by))
         return await advance(tx, campaign, self._pace)
@@ -144,18 +117,6 @@ class Requests:
         if campaign is None:
             raise Retry(f"data.campaign_id: the shop has no campaign {event.data.campaign_id}")
         return campaign
-
-    async def _try_again(self, tx: Transaction, campaign: Campaign) -> None:
-        names = {"id": campaign.id, "reasons": sorted(OF_EVERYBODY)}
-        again = await tx.rows(_TRY_AGAIN, names)
-        positions = sorted(row["position"] for row in again)
-        for start in range(0, len(positions), _MOST_KEYS):
-            keys = tuple(send_key(campaign.id, position) for position in positions[start : start + _MOST_KEYS])
-            campaign.ask(tx, RetryRequested(send_keys=keys), f"{campaign.told}\n{start}")
-        again += await tx.rows(_ASK_ANEW, names)
-        if again:
-            numbers = sorted({row["batch"] for row in again})
-            await tx.rows(RECOUNT, {"id": campaign.id, "numbers": numbers, "skipped": sorted(SKIPPED)})
 
     def _values(self, event: Event[CampaignRequested], shop: str, hash_: bytes) -> dict[str, Any]:
         data = event.data

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import structlog
 
+from wch_broadcast.asking import ask_again, batch, try_again
 from wch_broadcast.campaign import Campaign, save
-from wch_broadcast.identity import batch_name, send_key
 from wch_broadcast.totals import totals
 from wch_common.events.broadcast import (
     CampaignCancelled,
@@ -20,14 +19,11 @@ from wch_common.events.broadcast import (
     CampaignStarted,
     CampaignUpdated,
 )
-from wch_common.events.whatsapp import BatchRequested
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from datetime import datetime
 
     from wch_broadcast.settings import BroadcastSettings
-    from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 
 log = structlog.get_logger(__name__)
@@ -71,11 +67,6 @@ WITH next AS (
   SELECT %(id)s, %(number)s, jsonb_build_object('asked/', count(*)), %(now)s FROM next HAVING count(*) > 0
 )
 SELECT position, phone, own FROM next ORDER BY position
-"""
-_UNANSWERED = "SELECT number FROM batches WHERE campaign = %(id)s AND answered_at IS NULL ORDER BY number"
-_ASKED = """
-SELECT o.position, r.phone, r.own FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
-WHERE o.campaign = %(id)s AND o.batch = %(number)s AND r.phone IS NOT NULL ORDER BY o.position
 """
 
 
@@ -135,6 +126,10 @@ async def _take_turn(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
         if campaign.started_at is None:
             campaign.started_at = campaign.now
             campaign.tell(tx, CampaignStarted(campaign_id=campaign.campaign_id, recipients=campaign.given))
+        else:  # it was resumed
+            if campaign.stop_at is None or campaign.stop_at > campaign.now:
+                await try_again(tx, campaign)
+            await ask_again(tx, campaign)
 
 
 async def _wait_for_list(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
@@ -200,17 +195,7 @@ async def _release(tx: Transaction, campaign: Campaign) -> None:
     campaign.batches, campaign.cursor = number, rows[-1]["position"]
     campaign.moved_at, campaign.taken_up_at = campaign.now, None
     campaign.next_batch_at = campaign.now + timedelta(seconds=campaign.pause_seconds)
-    campaign.ask(tx, _batch(campaign, number, rows), str(number))
-
-
-def _batch(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequested:
-    recipients: list[dict[str, Any]] = [
-        {"to": row["phone"], "send_key": send_key(campaign.id, row["position"]), **(row["own"] or {})} for row in rows
-    ]
-    names = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
-    if campaign.stop_at is not None:
-        names["expires_at"] = campaign.stop_at.isoformat()
-    return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names))
+    campaign.ask(tx, batch(campaign, number, rows), str(number))
 
 
 async def _end(tx: Transaction, campaign: Campaign) -> None:
@@ -266,15 +251,6 @@ async def _until_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datet
         return campaign.taken_up_at + pace.stuck
     campaign.cause = STUCK
     return campaign.moved_at + pace.give_up
-
-
-async def ask_again(tx: Transaction, campaign: Campaign) -> None:
-    """Ask again for batches without an answer; whatsapp sends none twice, and answers from its ledger."""
-    for row in await tx.rows(_UNANSWERED, {"id": campaign.id}):
-        asked = await tx.rows(_ASKED, {"id": campaign.id, "list": campaign.list, "number": row["number"]})
-        if asked:
-            again = f"{row['number']}\n{campaign.now.isoformat()}"
-            campaign.ask(tx, _batch(campaign, row["number"], asked), again)
 
 
 async def fail(tx: Transaction, campaign: Campaign, reason: str) -> None:

@@ -109,6 +109,8 @@ OF_EVERYBODY = frozenset({
     "template_missing", "template_paused", "template_rejected", "template_disabled", "template_not_eligible",
     "not_a_marketing_template", "marketing_switched_off", "flow_blocked", "account_restricted",
 })  # fmt: skip
+# And these after which nobody can be who has no values of their own for the message.
+OF_THE_MESSAGE = frozenset({"template_values_wrong", "request_refused"})
 REFUSED = "refused"
 
 
@@ -118,6 +120,8 @@ def parked_by(rows: Iterable[Row]) -> str:
     return min(found, default="")
 
 
-def concerns_everybody(outcome: str, reason: str) -> bool:
-    """Tell whether an answer to one recipient is the answer to all."""
-    return outcome in ("failed", "deferred") and (reason in OF_EVERYBODY or reason.startswith(REFUSED))
+def concerns_everybody(outcome: str, reason: str, *, own_values: bool) -> bool:
+    """Tell whether an answer to one recipient is the answer to all; `own_values`: the message had values of their own."""
+    if outcome not in ("failed", "deferred"):
+        return False
+    return reason in OF_EVERYBODY or reason.startswith(REFUSED) or (reason in OF_THE_MESSAGE and not own_values)

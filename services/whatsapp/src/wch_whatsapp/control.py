@@ -43,13 +43,15 @@ _CANCEL = """
 UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN ('queued', 'sending', 'in_doubt')
 """
 _OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state = 'queued' ORDER BY id FOR UPDATE"
-# A person's marketing limit is not tried again within a day: tries themselves are punished.
+# A person's marketing limit is not tried again within a day: tries themselves are punished. Nothing of a batch that was
+# taken back is, also where the taking back was faster than this.
 _RETRY = """
 UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, cancelled = NULL, reason = '', code = NULL, detail = '', as_fallback = false,
-  expires_at = greatest(expires_at, now() + %(expiry)s * interval '1 second'),
+  expires_at = coalesce(%(expires_at)s::timestamptz, greatest(expires_at, now() + %(expiry)s * interval '1 second')),
   due_at = CASE WHEN reason = 'marketing_limit' THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
   updated_at = now()
-WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND content IS NOT NULL RETURNING id, sender
+WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND content IS NOT NULL
+AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.id = messages.batch AND b.cancelled IS NOT NULL) RETURNING id, sender
 """
 
 
@@ -88,7 +90,8 @@ class Control:
         """Try failed messages again; all others are answered with what became of them."""
         shop, asker = self._shops.key(event.shop), event.data.of or event.asker or ""
         ids = [message_id(shop, asker, key) for key in event.data.send_keys]
-        rows = await tx.rows(_RETRY, {"ids": ids, "expiry": self._expiry_seconds})
+        expires_at = event.data.expires_at
+        rows = await tx.rows(_RETRY, {"ids": ids, "expiry": self._expiry_seconds, "expires_at": expires_at})
         again = {row["id"] for row in rows}
         others = [row for id_, row in (await find(tx, ids)).items() if id_ not in again and row["state"] in TOLD]
         await tell_batches_again(tx, others)

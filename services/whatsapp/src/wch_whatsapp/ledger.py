@@ -197,24 +197,22 @@ def message_fact(row: Row) -> Event[EventData]:
 
 def fact_data(row: Row) -> EventData:
     """Return what is told of a message in a state that is an answer."""
-    key, id_, reason = row["send_key"], str(row["id"]), row["reason"]
+    names = {"send_key": row["send_key"], "message_id": str(row["id"]), "attempt": row["attempt"]}
     match row["state"]:
         case "accepted":
-            return MessageAccepted(send_key=key, message_id=id_, wamid=row["wamid"] or "")
+            return MessageAccepted(**names, wamid=row["wamid"] or "")
         case "delivered":
-            return MessageDelivered(send_key=key, message_id=id_)
+            return MessageDelivered(**names)
         case "read":
-            return MessageRead(send_key=key, message_id=id_)
+            return MessageRead(**names)
         case "suppressed":
-            return MessageSuppressed(send_key=key, message_id=id_, reason=reason)
+            return MessageSuppressed(**names, reason=row["reason"])
         case "cancelled":
-            return MessageCancelled(send_key=key, message_id=id_, reason=reason)
+            return MessageCancelled(**names, reason=row["reason"])
         case "unknown":
-            return MessageUnknown(send_key=key, message_id=id_)
+            return MessageUnknown(**names)
         case _:
-            return MessageFailed(
-                send_key=key, message_id=id_, reason=reason, code=row["code"], detail=row["detail"][:500]
-            )
+            return MessageFailed(**names, reason=row["reason"], code=row["code"], detail=row["detail"][:500])
 
 
 def batch_completed(batch: Row, rows: Iterable[Row]) -> Event[EventData]:

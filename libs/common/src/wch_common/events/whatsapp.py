@@ -266,6 +266,7 @@ class RetryRequested(Request):
 
     send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
     of: Annotated[str | None, Field(description="Whose keys they are; the asker's own if left out.")] = None
+    expires_at: Annotated[datetime | None, Field(description="After it, they are not worth sending.")] = None
 
 
 class _Suppression(Request):
@@ -293,6 +294,7 @@ class SuppressionRemoveRequested(_Suppression):
 class _MessageFact(Fact):
     send_key: SendKey
     message_id: Annotated[str, Field(description="Its id in the ledger, for `wch whatsapp show`.")]
+    attempt: Annotated[int, Field(description="Grows: of two facts about a message the later attempt's holds.")] = 0
 
     def subject(self) -> str:
         """Name the message."""
