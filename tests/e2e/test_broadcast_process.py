@@ -16,9 +16,8 @@ from support.broadcast_stage import BroadcastStage, campaign, part, shortened
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage
+from support.whatsapp_stage import WhatsAppStage
 from wch_common.events.broadcast import CampaignCancelRequested
-from wch_local.rabbitmq import free_port
 from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
@@ -39,20 +38,7 @@ class Both:
 
     def start(self, module: str, **changes: str) -> Program:
         """Start one replica."""
-        environment = {
-            "WCH_AMQP_URL": self.bc.stage.url,
-            "WCH_DATABASE_URL": self.bc.database_url,
-            "WCH_GRAPH_URL": self.wa.graph_url,
-            "WCH_GRAPH_TOKEN": self.wa.graph.token,
-            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
-            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
-            "WCH_WHATSAPP_RATE": "0",
-            "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
-            "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
-            "WCH_HEALTH_HOST": "127.0.0.1",
-            "WCH_HEALTH_PORT": str(free_port()),
-        }
-        return self._open.enter_context(Program(module, log=self._log, **(environment | changes)))
+        return self._open.enter_context(Program(module, log=self._log, **self.wa.environment(**changes)))
 
     def campaign(self, name: str, **changes: object) -> None:
         """Upload everybody in parts, and ask for a campaign to them."""

@@ -16,7 +16,7 @@ from support.crashing_whatsapp import STEPS
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_stage import HASH_KEY, NUMBER, WhatsAppStage, batch, message
+from support.whatsapp_stage import WhatsAppStage, batch, message
 from wch_local.rabbitmq import free_port
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
@@ -33,27 +33,9 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
     made.close()
 
 
-def environment(wa: WhatsAppStage, **changes: str) -> dict[str, str]:
-    return {
-        "WCH_AMQP_URL": wa.stage.url,
-        "WCH_DATABASE_URL": wa.database_url,
-        "WCH_GRAPH_URL": wa.graph_url,
-        "WCH_GRAPH_TOKEN": wa.graph.token,
-        "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
-        "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
-        "WCH_WHATSAPP_RATE": "0",
-        "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
-        "WCH_WHATSAPP_LEASE_SECONDS": "1",
-        "WCH_WHATSAPP_CALLS_IN_FLIGHT": str(CALLS),
-        "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
-        "WCH_HEALTH_HOST": "127.0.0.1",
-        "WCH_HEALTH_PORT": str(free_port()),
-        **changes,
-    }
-
-
 def start(wa: WhatsAppStage, log: Path, step: str = "never", **changes: str) -> Program:
-    return Program("support.crashing_whatsapp", step, log=log, **environment(wa, **changes))
+    own = {"WCH_WHATSAPP_LEASE_SECONDS": "1", "WCH_WHATSAPP_CALLS_IN_FLIGHT": str(CALLS)}
+    return Program("support.crashing_whatsapp", step, log=log, **wa.environment(**(own | changes)))
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "never"])

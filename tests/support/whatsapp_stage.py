@@ -24,6 +24,7 @@ from wch_common.events.whatsapp import (
 )
 from wch_common.settings import QueueSettings, changed_policy
 from wch_common.topology import Topology
+from wch_local.rabbitmq import free_port
 from wch_simulators.faults import Fault
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
@@ -107,6 +108,23 @@ class WhatsAppStage:
             "queues": SHORT,
         }
         return values | changes
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        """Return the settings of any of the services as a process on this stage."""
+        return {
+            "WCH_AMQP_URL": self.stage.url,
+            "WCH_DATABASE_URL": self.database_url,
+            "WCH_GRAPH_URL": self.graph_url,
+            "WCH_GRAPH_TOKEN": self.graph.token,
+            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
+            "WCH_WHATSAPP_RATE": "0",
+            "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
+            "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
+            "WCH_HEALTH_HOST": "127.0.0.1",
+            "WCH_HEALTH_PORT": str(free_port()),
+            **changes,
+        }
 
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""

@@ -25,11 +25,12 @@ from wch_broadcast.queries import summary
 from wch_common.client import Client
 from wch_common.edge.letters import NoSuchQueue, open_mailbox
 from wch_common.errors import WchError
+from wch_common.events.carts import ReminderScanRequested
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
-from wch_local.story import CAMPAIGN, CUSTOMER, GOOD, OPTED_OUT, campaign, fill, publish, to_one
+from wch_local.story import CAMPAIGN, CART, CUSTOMER, GOOD, OPTED_OUT, SHOPPER, campaign, fill, order, publish, to_one
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,6 +202,7 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
             "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
         },
         "broadcast": {},
+        "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
     }
     started = []
     for name, settings in own.items():
@@ -230,7 +232,18 @@ def _items(graph_url: str) -> dict[str, Any]:
 def _messages(database_url: str) -> dict[str, str]:
     """Return the state of every message by its send key."""
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        return dict(connection.execute("SELECT send_key, state FROM messages WHERE batch IS NULL").fetchall())
+        alone = "SELECT send_key, state FROM messages WHERE batch IS NULL AND asker <> 'carts'"
+        return dict(connection.execute(alone).fetchall())
+
+
+def _cart(database_url: str) -> str:
+    """Return how far the story of the cart is."""
+    far = """
+    SELECT CASE WHEN r.recovered_at IS NOT NULL THEN 'recovered' WHEN r.state IS NOT NULL THEN r.state ELSE c.status END
+    FROM carts AS c LEFT JOIN reminders AS r ON r.cart = c.id
+    """
+    with psycopg.connect(database_url, options="-c search_path=carts") as connection:
+        return str(next(iter(connection.execute(far).fetchall()), ("",))[0])
 
 
 def _campaign(database_url: str) -> tuple[str, str]:
@@ -252,7 +265,7 @@ def _suppressed(database_url: str) -> int:
 
 def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
     """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unrouted."""
-    began, offered = time.monotonic(), False
+    began, offered, cart = time.monotonic(), False, ""
     rungs = [f"sync.product.retry.{seconds}s" for seconds in RUNGS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
@@ -263,6 +276,10 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
                 with Client(amqp_url, "/demo") as client:
                     client.publish_many([to_one(OPTED_OUT, "offer/1", "marketing"), campaign()])
                 offered = True
+            before, cart = cart, _cart(database_url)
+            if cart != before and cart in ("active", "sent"):
+                with Client(amqp_url, "/demo") as client:
+                    client.publish(ReminderScanRequested() if cart == "active" else order())
             progress = Table.grid(padding=(0, 2))
             progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
             for rung, count in waiting.items():
@@ -271,15 +288,21 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
                 progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
             state, bar = _campaign(database_url)
             progress.add_row(f"campaign {CAMPAIGN}", bar)
+            progress.add_row(f"cart {CART}", cart or "–")
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
             live.update(progress)
             told = messages == {"order/17": "accepted", "offer/1": "suppressed"}
-            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1 and state == "completed":
+            ended = state == "completed" and cart == "recovered"
+            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1 and ended:
                 return
             if time.monotonic() - began > _STORY_SECONDS:
                 raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs'}")
             time.sleep(0.2)
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
@@ -304,11 +327,13 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     )
     messages = httpx.get(f"{graph_url}/_simulator/messages", timeout=10).json()
     sent = [one for one in messages if one["to"] == CUSTOMER]
-    times = "once" if len(sent) == 1 else f"{len(sent)} times"
-    table.add_row("a message asked for twice", f"[green]sent[/] {times}", f"number {NUMBER}")
+    table.add_row("a message asked for twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
     table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
     _, line = _campaign(database_url)
     table.add_row("a campaign to 500, in batches of 50", line.partition("%, ")[2], "broadcast")
+    reminders = sum(one["to"] == SHOPPER for one in messages)
+    recovered = "; ordered after it, [green]recovered[/]" if _cart(database_url) == "recovered" else ""
+    table.add_row("a cart left behind", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")
     table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
     table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
     table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
@@ -332,6 +357,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")
     console.print(f"  wch campaigns status {CAMPAIGN}")
+    console.print(f"  wch carts show {CART}")
     console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
 
 

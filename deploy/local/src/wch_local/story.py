@@ -1,4 +1,4 @@
-"""What the demo is about: products, messages and a campaign, and what goes wrong with some of them."""
+"""What the demo is about: products, messages, a campaign and a cart, and what goes wrong with some of them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from wch_common.client import Client
 from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.envelope import STRUCTURED
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
+from wch_common.events.shop import CartCompleted, CartItem, CartUpdated
 from wch_common.events.sync import ProductRequested
 from wch_common.events.whatsapp import MessageRequested, Parameter, SuppressionAddRequested, Template
 from wch_common.message import Message, Publication
@@ -18,7 +19,9 @@ from wch_common.message import Message, Publication
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
 CAMPAIGN = "spring"
-CUSTOMER, OPTED_OUT = "+15550100001", "+15550100002"  # numbers that nobody has
+CART = "ada"
+# Numbers that nobody has.
+CUSTOMER, OPTED_OUT, SHOPPER = "+15550100001", "+15550100002", "+15550100003"
 
 
 def fill(shop_url: str) -> None:
@@ -56,6 +59,19 @@ def campaign() -> CampaignRequested:
     )
 
 
+def cart() -> CartUpdated:
+    """Return a cart that its owner left behind."""
+    items = (CartItem(product_id=1, name="Tee no. 1", quantity=2, price="10.90"),)
+    return CartUpdated(
+        cart_id=CART, version=1, phone=SHOPPER, customer_name="Ada", items=items, total="21.80", currency="EUR"
+    )
+
+
+def order() -> CartCompleted:
+    """Return the order of that cart."""
+    return CartCompleted(cart_id=CART, version=2, order_id=18, total="21.80", currency="EUR")
+
+
 def publish(amqp_url: str) -> str:
     """Publish what the story is made of, and return it in words."""
     with Client(amqp_url, "/demo") as client:
@@ -63,6 +79,7 @@ def publish(amqp_url: str) -> str:
         stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
         client.publish(stop)
         client.publish_many([to_one(CUSTOMER, "order/17", "utility")] * 2)
+        client.publish(cart())
     malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
     nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
     publisher = ConfirmedPublisher(amqp_url, "demo")
@@ -74,6 +91,6 @@ def publish(amqp_url: str) -> str:
             raise error
     publisher.close()
     return (
-        f"{len(GOOD) + 2} product requests, two requests for one message, one malformed event, and one request "
+        f"{len(GOOD) + 2} product requests, two requests for one message, a cart, one malformed event, and one request "
         "of a type nobody does"
     )

@@ -89,10 +89,11 @@ class Event(Generic[D_co]):
             return f"{self.type}.{self.asker}"
         return self.type
 
-    def derive(self, data: D, source: str, *, key: str = "") -> Event[D]:
+    def derive(self, data: D, source: str, *, key: str = "", asker: str | None = None) -> Event[D]:
         """Return the event that handling this one causes, with the same id however often it is handled.
 
-        `key` tells several events of one type apart (a business key, never an ordinal); a replay gives new ids.
+        `key` tells several events of one type apart (a business key, never an ordinal); a replay gives new ids. `asker` is
+        who asks for it, or is answered by it: the asker of this one unless given; empty for nobody.
         """
         name = "\n".join((self.source, self.id, self.queue, data.TYPE, key, str(self.replay or "")))
         return Event(
@@ -103,7 +104,7 @@ class Event(Generic[D_co]):
             time=datetime.now(UTC),
             subject=data.subject(),
             shop=self.shop,
-            asker=self.asker,
+            asker=self.asker if asker is None else asker or None,
             correlationid=self.correlationid or self.id,
             causationid=self.id,
             traceparent=self.traceparent,

@@ -162,10 +162,11 @@ Content: TypeAlias = Annotated[
 # -- requests
 
 
-def _refuse_number_in(send_key: str, phone: str) -> None:
-    digits = re.sub(r"\D", "", phone)[-8:]  # it may be written with or without its country
-    if len(digits) == 8 and digits in re.sub(r"\D", "", send_key):
-        raise ValueError("send_key holds the telephone number: choose one that does not name the person")
+def refuse_number_in(name: str, value: str, phone: str) -> None:
+    """Raise ValueError where a field's value holds the telephone number, with or without its country."""
+    digits = re.sub(r"\D", "", phone)[-8:]
+    if len(digits) == 8 and digits in re.sub(r"\D", "", value):
+        raise ValueError(f"{name} holds the telephone number: choose one that does not name the person")
 
 
 class _Sending(Request):
@@ -191,7 +192,7 @@ class MessageRequested(_Sending):
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
-        _refuse_number_in(self.send_key, self.to)
+        refuse_number_in("send_key", self.send_key, self.to)
         return self
 
     def subject(self) -> str:
@@ -210,7 +211,7 @@ class Recipient(Part):
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
-        _refuse_number_in(self.send_key, self.to)
+        refuse_number_in("send_key", self.send_key, self.to)
         return self
 
 

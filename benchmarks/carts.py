@@ -1,0 +1,91 @@
+"""Cleaning up and scanning a million carts: `python benchmarks/carts.py AMQP_URL DATABASE_URL [CARTS [EXPIRED]]`.
+
+CARTS (1,000,000) in the database, EXPIRED (300,000) of them past their expiry. Prints how long a cleanup takes, how long an update
+beside it waits, how long a scan of 10,000 idle carts takes, and the service's memory and CPU. Give it an empty virtual host and an
+empty database of its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import psycopg
+from whatsapp import resident, started
+
+from wch_carts.topology import TOPOLOGY
+from wch_common.client import Client
+from wch_common.edge.declare import declare
+from wch_common.events.carts import CleanupRequested, ReminderScanRequested
+
+HEALTH_PORT = 18084
+IDLE = 10_000
+FILL = """
+INSERT INTO carts (id, shop, cart_id, version, status, phone, person, customer_name, items, item_count, total, currency,
+                   remindable, expires_at, updated_at)
+SELECT gen_random_uuid(), '', 'c' || n, 1, 'active', '+1555' || lpad(n::text, 7, '0'), '+1555' || lpad(n::text, 7, '0'), 'Ada',
+       '[{"name": "Tee", "price": "9.95", "quantity": 2, "product_id": 1}]', 1, 19.90, 'EUR', n > %(carts)s - %(idle)s,
+       CASE WHEN n <= %(expired)s THEN now() - interval '1 hour' ELSE now() + interval '60 hours' END,
+       now() - CASE WHEN n > %(carts)s - %(idle)s THEN interval '5 hours' ELSE interval '50 hours' END
+FROM generate_series(1, %(carts)s) AS n
+"""
+# One that expires within the run is updated again and again beside it, as customers do.
+BESIDE = "UPDATE carts SET customer_name = 'Eve' WHERE cart_id = %s"
+
+
+def main() -> None:
+    """Measure and print."""
+    amqp_url, database_url, *given = sys.argv[1:]
+    carts, expired = (int(text) for text in (*given, *("1000000", "300000")[len(given) :]))
+    declare(amqp_url, TOPOLOGY)
+    environment = {"WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00", "WCH_LOG_LEVEL": "ERROR"}
+    environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
+    service = started(["-m", "wch_carts"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment)
+    try:
+        options = "-c search_path=carts"
+        with (
+            Client(amqp_url, "/bench") as client,
+            psycopg.connect(database_url, autocommit=True, options=options) as connection,
+        ):
+            connection.execute(FILL, {"carts": carts, "expired": expired, "idle": IDLE})
+            connection.execute("CREATE INDEX bench_names ON carts (cart_id)")
+            connection.execute("VACUUM ANALYZE carts")
+            idle, cpu = resident(service.pid)
+            client.publish(CleanupRequested())
+            seconds, most, waited = watch(connection, service.pid, carts)
+            used = resident(service.pid)[1] - cpu
+            print(
+                f"cleanup of {expired} of {carts}: {seconds:.1f} s, {1e6 * used / expired:.0f} µs CPU each, "
+                f"{idle} MB before, {most} MB at most; an update beside it waited {1000 * waited:.0f} ms at most"
+            )
+            began = time.monotonic()
+            client.publish(ReminderScanRequested())
+            while connection.execute("SELECT count(*) FROM reminders").fetchone() != (IDLE,):
+                time.sleep(0.05)
+            claimed = time.monotonic() - began
+            while connection.execute("SELECT count(*) FROM reminders WHERE state = 'asked'").fetchone() != (IDLE,):
+                time.sleep(0.1)
+            asked = time.monotonic() - began
+            print(
+                f"scan of {carts - expired}: {IDLE} idle carts taken up in {claimed:.1f} s, whatsapp asked for all in {asked:.1f} s"
+            )
+    finally:
+        service.terminate()
+        service.wait(60)
+
+
+def watch(connection: psycopg.Connection[tuple[object, ...]], pid: int, carts: int) -> tuple[float, int, float]:
+    """Return how long the cleanup took, the service's memory at most, and the longest an update beside it took."""
+    began, most, waited, number = time.monotonic(), 0, 0.0, 0
+    while connection.execute("SELECT 1 FROM cleanups WHERE ended_at IS NOT NULL").fetchone() is None:
+        number += 1
+        before = time.monotonic()
+        connection.execute(BESIDE, (f"c{1 + number * 7919 % carts}",))
+        waited = max(waited, time.monotonic() - before)
+        most = max(most, resident(pid)[0])
+        time.sleep(0.002)
+    return time.monotonic() - began, most, waited
+
+
+if __name__ == "__main__":
+    main()

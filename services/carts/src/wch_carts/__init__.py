@@ -1,0 +1,1 @@
+"""Carts: kept, cleaned up, and their owners reminded once."""

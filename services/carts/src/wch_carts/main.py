@@ -1,0 +1,52 @@
+"""Puts the carts service together."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from wch_carts.carts import Carts
+from wch_carts.cleanup import Cleanup
+from wch_carts.measures import Measures
+from wch_carts.reminders import Reminders, given_up
+from wch_carts.settings import CartsSettings
+from wch_carts.tables import METADATA
+from wch_carts.topology import ANSWERS, CARTS, CLEANUP, OUTCOMES, REMINDERS, SCAN
+from wch_carts.upkeep import Upkeep
+from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
+from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform, run_service
+from wch_common.store.migrate import MigrationSet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIGRATIONS = (MigrationSet("wch_carts:migrations", "carts_version", METADATA),)
+
+
+async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
+    """Build the handlers and return the jobs."""
+    settings = platform.settings
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    shops = settings.shops()
+    carts = Carts(shops, expiry_hours=settings.carts_expiry_hours)
+    reminders, cleanup = Reminders(shops), Cleanup(store, shops)
+    upkeep = Upkeep(store, Measures(platform.metrics.registry), settings)
+    platform.background += [cleanup.runs.run, *upkeep.background]
+    in_transaction = partial(Job.in_transaction, store=store)
+    return [
+        in_transaction(
+            platform.queue(CARTS),
+            {CartUpdated: carts.updated, CartCompleted: carts.completed, CartDeleted: carts.deleted},
+        ),
+        in_transaction(platform.queue(CLEANUP), {CleanupRequested: cleanup.requested}),
+        in_transaction(platform.queue(SCAN), {ReminderScanRequested: reminders.scan}),
+        in_transaction(platform.queue(REMINDERS), {ReminderRequested: reminders.remind}, given_up=given_up),
+        in_transaction(platform.queue(ANSWERS), dict.fromkeys(OUTCOMES, reminders.outcome)),
+    ]
+
+
+def main() -> int:
+    """Run the service; returns its exit code."""
+    return run_service("carts", CartsSettings, compose)

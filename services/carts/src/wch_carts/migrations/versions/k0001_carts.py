@@ -1,0 +1,183 @@
+"""Carts, what came of reminders, and runs of the cleanup."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "k0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create all tables."""
+    op.create_table(
+        "carts",
+        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop and cart_id"),
+        sa.Column("shop", sa.Text(), nullable=False),
+        sa.Column("cart_id", sa.Text(), nullable=False, comment="the shop's name for it"),
+        sa.Column("version", sa.BigInteger(), nullable=False, comment="the shop's; since it the cart is idle"),
+        sa.Column(
+            "status",
+            sa.Text(),
+            nullable=False,
+            comment="active, completed, abandoned; deleted: kept so that late facts are known",
+        ),
+        sa.Column("phone", sa.Text(), nullable=True, comment="E.164"),
+        sa.Column("person", sa.Text(), nullable=True, comment="the one form of the number by which its owner is known"),
+        sa.Column("flaw", sa.Text(), server_default="", nullable=False, comment="why there is no number"),
+        sa.Column("customer_name", sa.Text(), server_default="", nullable=False),
+        sa.Column("items", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
+        sa.Column("item_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column(
+            "total",
+            sa.Numeric(precision=18, scale=4),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="of the cart, then of its order",
+        ),
+        sa.Column("currency", sa.Text(), server_default="", nullable=False),
+        sa.Column("coupon", sa.Text(), server_default="", nullable=False),
+        sa.Column("link", sa.Text(), server_default="", nullable=False),
+        sa.Column("address", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column(
+            "remindable",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="not empty, with a number, not taken up",
+        ),
+        sa.Column(
+            "remind_after",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="an attempt to remind failed; the next is no earlier",
+        ),
+        sa.Column("reminder_sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "ended_at", sa.DateTime(timezone=True), nullable=True, comment="when it was ordered, abandoned or deleted"
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "updated_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it changed last, by this database's clock",
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        comment="Carts",
+    )
+    op.create_index("carts_counted", "carts", ["shop", "status"], unique=False)
+    op.create_index(
+        "carts_ended", "carts", ["status", "ended_at"], unique=False, postgresql_where=sa.text("ended_at IS NOT NULL")
+    )
+    op.create_index(
+        "carts_expiring", "carts", ["shop", "expires_at"], unique=False, postgresql_where=sa.text("status = 'active'")
+    )
+    op.create_index(
+        "carts_idle",
+        "carts",
+        ["shop", "updated_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'active' AND remindable"),
+    )
+    op.create_index("carts_person", "carts", ["person"], unique=False, postgresql_where=sa.text("person IS NOT NULL"))
+    op.create_index(
+        "carts_unanswered",
+        "carts",
+        ["reminder_sent_at"],
+        unique=False,
+        postgresql_where=sa.text("status = 'active' AND reminder_sent_at IS NOT NULL"),
+    )
+    op.create_table(
+        "cleanups",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("shop", sa.Text(), nullable=False),
+        sa.Column("older_than_hours", sa.Float(), nullable=True),
+        sa.Column("dry_run", sa.Boolean(), nullable=False),
+        sa.Column("deleted", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("kept", sa.Integer(), nullable=True),
+        sa.Column("asker", sa.Text(), nullable=True),
+        sa.Column("correlationid", sa.Text(), nullable=True),
+        sa.Column("causationid", sa.Text(), nullable=True),
+        sa.Column(
+            "asked_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="what had expired by then is deleted",
+        ),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "due_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when its next chunk is to be taken up; null when it has ended",
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        comment="Runs of the cleanup",
+    )
+    op.create_index(
+        "cleanups_due", "cleanups", ["due_at"], unique=False, postgresql_where=sa.text("due_at IS NOT NULL")
+    )
+    op.create_index("cleanups_ended", "cleanups", ["shop", "ended_at"], unique=False)
+    op.create_table(
+        "reminders",
+        sa.Column("cart", sa.Uuid(), nullable=False),
+        sa.Column("period", sa.BigInteger(), nullable=False, comment="the version since which the cart was idle"),
+        sa.Column("shop", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False, comment="claimed, asked, sent, skipped, failed"),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("asker", sa.Text(), server_default="", nullable=False, comment="who asked for it; empty for a scan"),
+        sa.Column(
+            "tries",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="how often a scan took it up again",
+        ),
+        sa.Column(
+            "in_ledger",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="whatsapp knows its send key",
+        ),
+        sa.Column(
+            "attempt",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="of the message, whose fact was taken last",
+        ),
+        sa.Column(
+            "rank",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="of that fact among those of its attempt",
+        ),
+        sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "recovered_at", sa.DateTime(timezone=True), nullable=True, comment="when the cart was ordered after it"
+        ),
+        sa.Column("value", sa.Numeric(precision=18, scale=4), nullable=True, comment="of that order"),
+        sa.Column("currency", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("cart", "period"),
+        comment="What came of reminders: one per cart and idle period; they name nobody and outlive their carts",
+    )
+    op.create_index("reminders_changed", "reminders", ["changed_at"], unique=False)
+    op.create_index("reminders_counted", "reminders", ["shop", "state"], unique=False)
+    op.create_index(
+        "reminders_open", "reminders", ["changed_at"], unique=False, postgresql_where=sa.text("state = 'claimed'")
+    )
+    op.create_index(
+        "reminders_recovered",
+        "reminders",
+        ["shop", "currency", "value"],
+        unique=False,
+        postgresql_where=sa.text("recovered_at IS NOT NULL"),
+    )

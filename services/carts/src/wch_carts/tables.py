@@ -1,0 +1,138 @@
+"""What the carts service keeps: carts, what came of reminders, and runs of the cleanup."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Float,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+METADATA = MetaData()
+
+
+def _moment(name: str, comment: str | None = None) -> Column[object]:
+    return Column(name, DateTime(timezone=True), comment=comment)
+
+
+def _now(name: str, comment: str | None = None) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now(), comment=comment)
+
+
+def _text(name: str, comment: str | None = None) -> Column[object]:
+    return Column(name, Text, nullable=False, server_default="", comment=comment)
+
+
+def _count(name: str, comment: str | None = None) -> Column[object]:
+    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
+
+
+CARTS = Table(
+    "carts",
+    METADATA,
+    Column("id", Uuid, primary_key=True, comment="derived from shop and cart_id"),
+    Column("shop", Text, nullable=False),
+    Column("cart_id", Text, nullable=False, comment="the shop's name for it"),
+    Column("version", BigInteger, nullable=False, comment="the shop's; since it the cart is idle"),
+    Column(
+        "status",
+        Text,
+        nullable=False,
+        comment="active, completed, abandoned; deleted: kept so that late facts are known",
+    ),
+    Column("phone", Text, comment="E.164"),
+    Column("person", Text, comment="the one form of the number by which its owner is known"),
+    _text("flaw", "why there is no number"),
+    _text("customer_name"),
+    Column("items", JSONB, nullable=False, server_default=text("'[]'")),
+    _count("item_count"),
+    Column("total", Numeric(18, 4), nullable=False, server_default=text("0"), comment="of the cart, then of its order"),
+    _text("currency"),
+    _text("coupon"),
+    _text("link"),
+    Column("address", JSONB),
+    Column("order_id", BigInteger),
+    Column(
+        "remindable",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="not empty, with a number, not taken up",
+    ),
+    _moment("remind_after", "an attempt to remind failed; the next is no earlier"),
+    _moment("reminder_sent_at"),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    _moment("ended_at", "when it was ordered, abandoned or deleted"),
+    _now("created_at"),
+    _now("updated_at", "when it changed last, by this database's clock"),
+    Index("carts_idle", "shop", "updated_at", postgresql_where=text("status = 'active' AND remindable")),
+    Index("carts_expiring", "shop", "expires_at", postgresql_where=text("status = 'active'")),
+    Index(
+        "carts_unanswered",
+        "reminder_sent_at",
+        postgresql_where=text("status = 'active' AND reminder_sent_at IS NOT NULL"),
+    ),
+    Index("carts_ended", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("carts_person", "person", postgresql_where=text("person IS NOT NULL")),
+    Index("carts_counted", "shop", "status"),
+    comment="Carts",
+)
+
+REMINDERS = Table(
+    "reminders",
+    METADATA,
+    Column("cart", Uuid, nullable=False),
+    Column("period", BigInteger, nullable=False, comment="the version since which the cart was idle"),
+    Column("shop", Text, nullable=False),
+    Column("state", Text, nullable=False, comment="claimed, asked, sent, skipped, failed"),
+    _text("reason"),
+    _text("asker", "who asked for it; empty for a scan"),
+    _count("tries", "how often a scan took it up again"),
+    Column("in_ledger", Boolean, nullable=False, server_default=text("false"), comment="whatsapp knows its send key"),
+    _count("attempt", "of the message, whose fact was taken last"),
+    _count("rank", "of that fact among those of its attempt"),
+    _now("changed_at"),
+    _moment("sent_at"),
+    _moment("recovered_at", "when the cart was ordered after it"),
+    Column("value", Numeric(18, 4), comment="of that order"),
+    Column("currency", Text),
+    PrimaryKeyConstraint("cart", "period"),
+    Index("reminders_open", "changed_at", postgresql_where=text("state = 'claimed'")),
+    Index("reminders_counted", "shop", "state"),
+    Index("reminders_recovered", "shop", "currency", "value", postgresql_where=text("recovered_at IS NOT NULL")),
+    Index("reminders_changed", "changed_at"),
+    comment="What came of reminders: one per cart and idle period; they name nobody and outlive their carts",
+)
+
+CLEANUPS = Table(
+    "cleanups",
+    METADATA,
+    Column("id", Uuid, primary_key=True),
+    Column("shop", Text, nullable=False),
+    Column("older_than_hours", Float),
+    Column("dry_run", Boolean, nullable=False),
+    _count("deleted"),
+    Column("kept", Integer),
+    Column("asker", Text),
+    Column("correlationid", Text),
+    Column("causationid", Text),
+    _now("asked_at", "what had expired by then is deleted"),
+    _moment("ended_at"),
+    _moment("due_at", "when its next chunk is to be taken up; null when it has ended"),
+    Index("cleanups_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("cleanups_ended", "shop", "ended_at"),
+    comment="Runs of the cleanup",
+)

@@ -1,0 +1,38 @@
+"""The queues of the carts family."""
+
+from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
+from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
+from wch_common.events.whatsapp import (
+    MessageAccepted,
+    MessageCancelled,
+    MessageDelivered,
+    MessageFailed,
+    MessageRead,
+    MessageSuppressed,
+    MessageUnknown,
+)
+from wch_common.policy import QueuePolicy
+from wch_common.topology import Follow, Topology, WorkQueue
+
+ASKER = "carts"
+_POLICY = QueuePolicy(rungs=(5, 60, 300), tries=3, concurrency=5, time_limit_seconds=120)
+
+CARTS = WorkQueue(
+    "carts.cart", follows=(Follow(CartUpdated), Follow(CartCompleted), Follow(CartDeleted)), policy=_POLICY
+)
+CLEANUP = WorkQueue("carts.cleanup", requests=(CleanupRequested,), policy=_POLICY)
+# Apart from what it causes: a scan must not stand behind ten thousand reminders.
+SCAN = WorkQueue("carts.reminder_scan", requests=(ReminderScanRequested,), policy=_POLICY)
+REMINDERS = WorkQueue("carts.reminder", requests=(ReminderRequested,), policy=_POLICY)
+OUTCOMES = (
+    MessageAccepted,
+    MessageDelivered,
+    MessageRead,
+    MessageFailed,
+    MessageSuppressed,
+    MessageCancelled,
+    MessageUnknown,
+)
+ANSWERS = WorkQueue("carts.answer", follows=tuple(Follow(model, ASKER) for model in OUTCOMES), policy=_POLICY)
+
+TOPOLOGY = Topology((CARTS, CLEANUP, SCAN, REMINDERS, ANSWERS))

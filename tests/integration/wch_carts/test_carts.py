@@ -1,0 +1,172 @@
+"""Carts as the shop tells of them, in any order and twice, between a real broker and a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from decimal import Decimal
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from support.carts_stage import TEE, CartsStage, cart, ordered
+from support.stage import Stage
+from support.waiting import eventually
+from support.whatsapp_stage import phone
+from wch_common.envelope import STRUCTURED
+from wch_common.events.shop import Address, CartDeleted, CartItem
+from wch_common.message import Message
+
+
+@pytest.fixture
+def ct(stage: Stage, database_url: str) -> Iterator[CartsStage]:
+    yield CartsStage(stage, database_url)
+    stage.stop()
+
+
+def handled(ct: CartsStage, facts: int) -> None:
+    """Wait until so many facts of the shop have been looked at."""
+    eventually(lambda: ct.query("SELECT count(*) FROM inbox WHERE queue = 'carts.cart'") == [(facts,)])
+
+
+def test_a_cart_is_kept_as_the_shop_told_of_it(ct: CartsStage) -> None:
+    ct.start(carts_expiry_hours=72)
+    address = Address(name="Ada", city="Köln", country="DE")
+    ct.fill(cart(1, coupon="SPRING", shipping_address=address, link="https://shop.example/cart/1"))
+    row = ct.cart()
+    assert (row["status"], row["phone"], row["total"], row["currency"]) == ("active", phone(1), Decimal("19.90"), "EUR")
+    assert row["items"] == [{"product_id": 1, "name": "Tee", "quantity": 2, "price": "9.95"}]
+    assert row["address"] == {"name": "Ada", "city": "Köln", "country": "DE"}
+    assert row["expires_at"] - row["updated_at"] == timedelta(hours=72)
+    assert row["reminder_sent_at"] is None
+
+
+@pytest.mark.parametrize("order", list(permutations((1, 2, 3))))
+def test_changes_in_any_order_end_in_the_newest(ct: CartsStage, order: tuple[int, ...]) -> None:
+    ct.start()
+    for number, version in enumerate(order, 1):
+        ct.publish(cart(1, version, customer_name=f"at {version}"))
+        handled(ct, number)
+    ct.publish(cart(1, 3, customer_name="another that claims to be the third"))
+    handled(ct, 4)
+    assert (ct.cart()["version"], ct.cart()["customer_name"]) == (3, "at 3")
+
+
+@pytest.mark.parametrize("order", list(permutations(("updated", "completed", "late"))))
+def test_an_ordered_cart_never_becomes_active_through_a_late_change(ct: CartsStage, order: tuple[str, ...]) -> None:
+    ct.start()
+    facts = {"updated": cart(1, 2), "completed": ordered(1, 3, total="25.00"), "late": cart(1, 1)}
+    for number, name in enumerate(order, 1):
+        ct.publish(facts[name])
+        handled(ct, number)
+    row = ct.cart()
+    assert (row["status"], row["version"], row["order_id"], row["total"]) == ("completed", 3, 101, 25)
+    assert not row["remindable"]
+
+
+def test_an_order_of_the_very_version_holds_over_it(ct: CartsStage) -> None:
+    ct.start()
+    ct.publish(ordered(1, 2))
+    handled(ct, 1)
+    ct.publish(cart(1, 2))
+    handled(ct, 2)
+    assert ct.cart()["status"] == "completed"
+
+
+def test_the_emptying_after_an_order_does_not_make_a_cart_active_but_new_shopping_does(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1))
+    ct.publish(ordered(1, 2))
+    handled(ct, 2)
+    ct.publish(cart(1, 3, items=(), total="0"))
+    handled(ct, 3)
+    assert ct.cart()["status"] == "completed"
+    ct.fill(cart(1, 4))
+    row = ct.cart()
+    assert (row["status"], row["order_id"], row["ended_at"], row["remindable"]) == ("active", None, None, True)
+
+
+@pytest.mark.parametrize("first", ["deleted", "updated"])
+def test_a_deleted_cart_holds_nothing_and_is_not_brought_back_by_a_late_change(ct: CartsStage, first: str) -> None:
+    ct.start()
+    facts = [CartDeleted(cart_id="c1", version=2), cart(1, 1, coupon="X")]
+    for number, fact in enumerate(facts if first == "deleted" else reversed(facts), 1):
+        ct.publish(fact)
+        handled(ct, number)
+    row = ct.cart()
+    assert (row["status"], row["version"]) == ("deleted", 2)
+    assert (row["phone"], row["person"], row["customer_name"], row["items"], row["coupon"]) == (None, None, "", [], "")
+
+
+def test_a_change_counts_anew_from_itself(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1))
+    ct.query(
+        "UPDATE carts SET updated_at = now() - interval '9 hours', expires_at = now(), reminder_sent_at = now(), remindable = false"
+    )
+    ct.fill(cart(1, 2))
+    ((fresh,),) = ct.query(
+        "SELECT now() - updated_at < interval '1 minute' AND expires_at > now() + interval '71 hours' FROM carts"
+    )
+    assert fresh
+    assert ct.cart()["reminder_sent_at"] is None
+    assert ct.cart()["remindable"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "flaw"),
+    [({"phone": None}, "no_number"), ({"phone": "who knows"}, "malformed_number"), ({"items": (), "total": "0"}, "")],
+)
+def test_a_cart_of_which_nobody_can_be_reminded_is_kept(ct: CartsStage, changes: dict[str, Any], flaw: str) -> None:
+    ct.start()
+    ct.fill(cart(1, **changes))
+    assert ct.cart()["flaw"].partition(":")[0] == flaw
+    assert not ct.cart()["remindable"]
+
+
+def test_numbers_are_read_in_the_shops_country(ct: CartsStage) -> None:
+    ct.start(whatsapp_region="US")
+    ct.fill(cart(1, phone="(555) 010-0001"))
+    assert ct.cart()["phone"] == "+15550100001"
+
+
+def test_carts_at_the_edges_are_kept(ct: CartsStage) -> None:
+    ct.start()
+    names = ("👩‍👩‍👧", "عباءة", "Café")
+    many = tuple(CartItem(product_id=n, name=names[n % 3], quantity=1, price="0.0001") for n in range(1, 1001))
+    ct.fill(cart(1, items=many, total="0.1000", currency="XXQ", customer_name="شيماء"), cart(2, total="0"))
+    row = ct.cart()
+    assert (row["item_count"], row["total"], row["currency"], row["customer_name"]) == (
+        1000,
+        Decimal("0.1"),
+        "XXQ",
+        "شيماء",
+    )
+    assert {item["name"] for item in row["items"]} == set(names)
+    assert ct.cart("c2")["total"] == 0
+
+
+def test_what_is_no_cart_is_a_dead_letter_that_names_the_field(ct: CartsStage) -> None:
+    ct.start()
+    event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "shop.cart.updated.v1"}
+    data = cart(1).model_dump(mode="json")
+    for wrong in ({"total": 19.9}, {"cart_id": f"of {phone(1)}"}):
+        body = orjson.dumps(event | {"data": data | wrong})
+        ct.stage.send("wch.facts", "shop.cart.updated.v1", Message(body, STRUCTURED, None, "1"))
+    letters = ct.stage.await_letters("carts.cart.dlq", 2)
+    fields = " ".join(str(letter.message.headers["wch-error-fields"]) for letter in letters)
+    assert "data.total" in fields
+    assert "cart_id holds the telephone number" in fields
+    assert TEE.name not in fields
+
+
+def test_shops_have_carts_of_the_same_name(ct: CartsStage, tmp_path: Path) -> None:
+    file = tmp_path / "shops.json"
+    file.write_text('{"north": {}, "south": {}}')
+    ct.start(shops_file=file)
+    ct.publish(cart(1, 1), shop="north")
+    ct.publish(cart(1, 5), shop="south")
+    eventually(lambda: ct.query("SELECT shop, version FROM carts ORDER BY shop") == [("north", 1), ("south", 5)])
