@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from pydantic import SecretStr
 
+from support.collected import Collected
 from support.stage import RunningService, Stage
-from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, phone
 from wch_broadcast.main import compose
 from wch_broadcast.settings import BroadcastSettings
@@ -66,7 +65,7 @@ class BroadcastStage:
         self.stage = stage
         self.database_url = database_url
         self._schema = stage.schema(database_url, "broadcast")
-        self._taken: dict[str, list[dict[str, Any]]] = {"asked": [], "told": []}
+        self._collected = Collected(stage)
         stage.declare(shortened(TOPOLOGY))
         stage.follow("told", "broadcast.#")
         stage.follow("asked", "whatsapp.batch.requested.v1", exchange="wch.requests")
@@ -93,19 +92,11 @@ class BroadcastStage:
     @property
     def asked(self) -> list[dict[str, Any]]:
         """The batches whatsapp was asked for, in the order in which they were asked for."""
-        return [event["data"] for event in self._all("asked")]
-
-    def _all(self, queue: str) -> list[dict[str, Any]]:
-        """Take what came since it was looked at last, and return all events."""
-        with self.stage.mailbox(queue) as mailbox:
-            for letter in mailbox.take():
-                self._taken[queue].append({**orjson.loads(letter.message.body), "key": letter.routing_key})
-                mailbox.remove(letter)
-        return list(self._taken[queue])
+        return self._collected.data("asked")
 
     def await_asked(self, number: int) -> list[dict[str, Any]]:
         """Wait until so many batches were asked for."""
-        return eventually(lambda: found if len(found := self.asked) >= number else [], f"{number} batches asked for")
+        return self._collected.await_data("asked", "", number)
 
     def answer(
         self, batch: dict[str, Any], outcomes: str | dict[int, str] = "accepted", *, version: int | None = None
@@ -124,18 +115,17 @@ class BroadcastStage:
         self.publish(new_event(data, "/wch/whatsapp", asker=ASKER))
 
     def told(self, kind: str = "") -> list[dict[str, Any]]:
-        """The data of the facts told so far, by the end of their type."""
-        return [event["data"] for event in self._all("told") if event["type"].startswith(f"broadcast.{kind}")]
+        """The data of the facts told so far, by the beginning of their type."""
+        return self._collected.data("told", f"broadcast.{kind}")
 
     @property
     def keys(self) -> set[str]:
         """The routing keys of the facts told so far."""
-        return {event["key"] for event in self._all("told")}
+        return {event["key"] for event in self._collected.events("told")}
 
     def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
         """Wait for a fact and return its data, the last of so many."""
-        found = eventually(lambda: got if len(got := self.told(kind)) >= number else [], f"{kind} is told")
-        return found[number - 1]
+        return self._collected.await_data("told", f"broadcast.{kind}", number)[number - 1]
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the service's schema."""

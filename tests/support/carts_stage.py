@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import psycopg
 from pydantic import SecretStr
 
+from support.collected import Collected
 from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
@@ -56,7 +56,7 @@ class CartsStage:
         self.stage = stage
         self.database_url = database_url
         self._schema = stage.schema(database_url, "carts")
-        self._taken: dict[str, list[dict[str, Any]]] = {"asked": [], "told": []}
+        self._collected = Collected(stage)
         stage.declare(SHORT_TOPOLOGY)
         stage.follow("told", "carts.#")
         keys = ("whatsapp.message.requested.v1", "whatsapp.message.cancel_requested.v1", "whatsapp.retry.requested.v1")
@@ -90,36 +90,28 @@ class CartsStage:
         names = {"send_key": key, "message_id": "m1", "attempt": 1} | values
         self.publish(new_event(model.model_validate(names), "/wch/whatsapp", asker=ASKER))
 
-    def _all(self, queue: str) -> list[dict[str, Any]]:
-        with self.stage.mailbox(queue) as mailbox:
-            for letter in mailbox.take():
-                self._taken[queue].append({**orjson.loads(letter.message.body), "key": letter.routing_key})
-                mailbox.remove(letter)
-        return list(self._taken[queue])
-
     def asked(self, kind: str = "message.requested") -> list[dict[str, Any]]:
         """The data of the requests to whatsapp, by the end of their type."""
-        return [event["data"] for event in self._all("asked") if event["type"] == f"whatsapp.{kind}.v1"]
+        return self._collected.data("asked", f"whatsapp.{kind}.v1")
 
     def await_asked(self, number: int = 1, kind: str = "message.requested") -> list[dict[str, Any]]:
-        """Wait until whatsapp was asked so often."""
-        found = eventually(lambda: got if len(got := self.asked(kind)) >= number else [], f"{number} {kind}")
+        """Wait until whatsapp was asked so often, and no more often."""
+        found = self._collected.await_data("asked", f"whatsapp.{kind}.v1", number)
         assert len(found) == number, found
         return found
 
     def told(self, kind: str = "") -> list[dict[str, Any]]:
-        """The data of the facts told so far, by the end of their type."""
-        return [event["data"] for event in self._all("told") if event["type"].startswith(f"carts.{kind}")]
+        """The data of the facts told so far, by the beginning of their type."""
+        return self._collected.data("told", f"carts.{kind}")
 
     @property
     def keys(self) -> set[str]:
         """The routing keys of the facts told so far."""
-        return {event["key"] for event in self._all("told")}
+        return {event["key"] for event in self._collected.events("told")}
 
     def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
         """Wait for a fact and return its data, the last of so many."""
-        found = eventually(lambda: got if len(got := self.told(kind)) >= number else [], f"{kind} is told")
-        return found[number - 1]
+        return self._collected.await_data("told", f"carts.{kind}", number)[number - 1]
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         """Ask the service's schema; nothing is there before the service was."""

@@ -20,23 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from wch_common.store.columns import count, moment, now, words
+
 METADATA = MetaData()
-
-
-def _moment(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, DateTime(timezone=True), comment=comment)
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
-
-
-def _count(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
-
-
-def _text(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, Text, nullable=False, server_default="", comment=comment)
 
 
 LISTS = Table(
@@ -46,12 +32,12 @@ LISTS = Table(
     Column("shop", Text, nullable=False),
     Column("list_id", Text, nullable=False, comment="empty for one that came with its campaign"),
     Column("parts", Integer, comment="how many there will be, once a part has said so"),
-    _count("given"),
-    _count("malformed"),
-    _count("duplicates"),
-    _moment("complete_at"),
-    _moment("deleted_at", "when its recipients were deleted"),
-    _now("created_at"),
+    count("given"),
+    count("malformed"),
+    count("duplicates"),
+    moment("complete_at"),
+    moment("deleted_at", "when its recipients were deleted"),
+    now("created_at"),
     Index("lists_created", "created_at"),
     comment="Lists of recipients",
 )
@@ -94,27 +80,27 @@ CAMPAIGNS = Table(
     Column("exclusive", Boolean, nullable=False),
     Column("batch_size", Integer, nullable=False),
     Column("pause_seconds", Float, nullable=False),
-    _moment("start_at"),
-    _moment("stop_at"),
+    moment("start_at"),
+    moment("stop_at"),
     Column("state", Text, nullable=False, comment="waiting, running, paused, cancelling, completed, cancelled, failed"),
-    _text("cause", "why it does not go on, or how it ended"),
-    _text("said_by", "who paused or cancelled it"),
-    _count("cursor", "position of the recipient asked for last"),
-    _count("batches", "released so far"),
+    words("cause", "why it does not go on, or how it ended"),
+    words("said_by", "who paused or cancelled it"),
+    count("cursor", "position of the recipient asked for last"),
+    count("batches", "released so far"),
     Column("released", Boolean, nullable=False, server_default=text("false"), comment="no further batch follows"),
     Column("stopped", Boolean, nullable=False, server_default=text("false"), comment="its time to stop came first"),
-    _count("share_from", "batch from which on failures count towards pausing"),
-    _count("told", "facts told"),
-    _moment("next_batch_at"),
-    _moment("due_at", "when it is to be looked at next"),
+    count("share_from", "batch from which on failures count towards pausing"),
+    count("told", "facts told"),
+    moment("next_batch_at"),
+    moment("due_at", "when it is to be looked at next"),
     Column("moved_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    _moment("taken_up_at", "when its unanswered batches were asked for again"),
-    _moment("told_at", "when its totals were told last"),
-    _moment("started_at"),
-    _moment("ended_at"),
+    moment("taken_up_at", "when its unanswered batches were asked for again"),
+    moment("told_at", "when its totals were told last"),
+    moment("started_at"),
+    moment("ended_at"),
     Column("correlationid", Text),
     Column("causationid", Text),
-    _now("created_at"),
+    now("created_at"),
     Index("campaigns_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("campaigns_open", "shop", "created_at", postgresql_where=text("ended_at IS NULL")),
     Index("campaigns_list", "list"),
@@ -127,12 +113,12 @@ BATCHES = Table(
     METADATA,
     Column("campaign", Uuid, nullable=False),
     Column("number", Integer, nullable=False),
-    _now("released_at"),
-    _moment("answered_at", "when it had its first answers"),
+    now("released_at"),
+    moment("answered_at", "when it had its first answers"),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'"), comment="recipients by outcome/reason"),
-    _count("deferred"),
-    _count("failed"),
-    _text("parked_by", "the limit of the whole number for which recipients wait"),
+    count("deferred"),
+    count("failed"),
+    words("parked_by", "the limit of the whole number for which recipients wait"),
     PrimaryKeyConstraint("campaign", "number"),
     Index("batches_open", "campaign", postgresql_where=text("answered_at IS NULL OR deferred > 0")),
     comment="Batches of campaigns; their counts outlive the recipients",
@@ -145,10 +131,10 @@ OUTCOMES = Table(
     Column("position", Integer, nullable=False),
     Column("batch", Integer, nullable=False),
     Column("outcome", Text, nullable=False),
-    _text("reason"),
+    words("reason"),
     Column("code", Integer),
-    _moment("until"),
-    _count("version", "of the fact that told it"),
+    moment("until"),
+    count("version", "of the fact that told it"),
     PrimaryKeyConstraint("campaign", "position"),
     Index("outcomes_batch", "campaign", "batch"),
     comment="What became of recipients that were asked for",

@@ -6,7 +6,6 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    DateTime,
     Float,
     Index,
     Integer,
@@ -16,28 +15,13 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from wch_common.store.columns import count, moment, now, words
+
 METADATA = MetaData()
-
-
-def _moment(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, DateTime(timezone=True), comment=comment)
-
-
-def _now(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now(), comment=comment)
-
-
-def _text(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, Text, nullable=False, server_default="", comment=comment)
-
-
-def _count(name: str, comment: str | None = None) -> Column[object]:
-    return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
 
 
 CARTS = Table(
@@ -55,14 +39,14 @@ CARTS = Table(
     ),
     Column("phone", Text, comment="E.164"),
     Column("person", Text, comment="the one form of the number by which its owner is known"),
-    _text("flaw", "why there is no number"),
-    _text("customer_name"),
+    words("flaw", "why there is no number"),
+    words("customer_name"),
     Column("items", JSONB, nullable=False, server_default=text("'[]'")),
-    _count("item_count"),
+    count("item_count"),
     Column("total", Numeric(18, 4), nullable=False, server_default=text("0"), comment="of the cart, then of its order"),
-    _text("currency"),
-    _text("coupon"),
-    _text("link"),
+    words("currency"),
+    words("coupon"),
+    words("link"),
     Column("address", JSONB),
     Column("order_id", BigInteger),
     Column(
@@ -72,12 +56,12 @@ CARTS = Table(
         server_default=text("false"),
         comment="not empty, with a number, not taken up",
     ),
-    _moment("remind_after", "an attempt to remind failed; the next is no earlier"),
-    _moment("reminder_sent_at"),
-    Column("expires_at", DateTime(timezone=True), nullable=False),
-    _moment("ended_at", "when it was ordered, abandoned or deleted"),
-    _now("created_at"),
-    _now("updated_at", "when it changed last, by this database's clock"),
+    moment("remind_after", "an attempt to remind failed; the next is no earlier"),
+    moment("reminder_sent_at"),
+    moment("expires_at", needed=True),
+    moment("ended_at", "when it was ordered, abandoned or deleted"),
+    now("created_at"),
+    now("updated_at", "when it changed last, by this database's clock"),
     Index("carts_idle", "shop", "updated_at", postgresql_where=text("status = 'active' AND remindable")),
     Index("carts_expiring", "shop", "expires_at", postgresql_where=text("status = 'active'")),
     Index(
@@ -98,15 +82,15 @@ REMINDERS = Table(
     Column("period", BigInteger, nullable=False, comment="the version since which the cart was idle"),
     Column("shop", Text, nullable=False),
     Column("state", Text, nullable=False, comment="claimed, asked, sent, skipped, failed"),
-    _text("reason"),
-    _text("asker", "who asked for it; empty for a scan"),
-    _count("tries", "how often a scan took it up again"),
+    words("reason"),
+    words("asker", "who asked for it; empty for a scan"),
+    count("tries", "how often a scan took it up again"),
     Column("in_ledger", Boolean, nullable=False, server_default=text("false"), comment="whatsapp knows its send key"),
-    _count("attempt", "of the message, whose fact was taken last"),
-    _count("rank", "of that fact among those of its attempt"),
-    _now("changed_at"),
-    _moment("sent_at"),
-    _moment("recovered_at", "when the cart was ordered after it"),
+    count("attempt", "of the message, whose fact was taken last"),
+    count("rank", "of that fact among those of its attempt"),
+    now("changed_at"),
+    moment("sent_at"),
+    moment("recovered_at", "when the cart was ordered after it"),
     Column("value", Numeric(18, 4), comment="of that order"),
     Column("currency", Text),
     PrimaryKeyConstraint("cart", "period"),
@@ -124,14 +108,14 @@ CLEANUPS = Table(
     Column("shop", Text, nullable=False),
     Column("older_than_hours", Float),
     Column("dry_run", Boolean, nullable=False),
-    _count("deleted"),
+    count("deleted"),
     Column("kept", Integer),
     Column("asker", Text),
     Column("correlationid", Text),
     Column("causationid", Text),
-    _now("asked_at", "what had expired by then is deleted"),
-    _moment("ended_at"),
-    _moment("due_at", "when its next chunk is to be taken up; null when it has ended"),
+    now("asked_at", "what had expired by then is deleted"),
+    moment("ended_at"),
+    moment("due_at", "when its next chunk is to be taken up; null when it has ended"),
     Index("cleanups_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("cleanups_ended", "shop", "ended_at"),
     comment="Runs of the cleanup",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
-    DateTime,
     Index,
     Integer,
     LargeBinary,
@@ -14,20 +13,13 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from wch_common.store.columns import count, moment, now, words
+
 METADATA = MetaData()
-
-
-def _moment(name: str, *, nullable: bool = False, comment: str | None = None) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=nullable, comment=comment)
-
-
-def _now(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
 
 
 MESSAGES = Table(
@@ -47,21 +39,21 @@ MESSAGES = Table(
     Column("own_values", Boolean, nullable=False, server_default=text("false"), comment="placeholders of its own"),
     Column("batch", Uuid),
     Column("state", Text, nullable=False),
-    _moment("due_at", nullable=True, comment="when it is to be looked at next; null in a final state"),
-    _moment("expires_at"),
-    Column("attempt", Integer, nullable=False, server_default=text("0"), comment="calls begun"),
-    Column("failures", Integer, nullable=False, server_default=text("0"), comment="counted ones since it was asked"),
+    moment("due_at", "when it is to be looked at next; null in a final state"),
+    moment("expires_at", needed=True),
+    count("attempt", "calls begun"),
+    count("failures", "counted ones since it was asked"),
     Column("wamid", Text),
-    Column("reason", Text, nullable=False, server_default=""),
+    words("reason"),
     Column("code", Integer),
-    Column("detail", Text, nullable=False, server_default=""),
+    words("detail"),
     Column("cancelled", Text, comment="why it is not to be sent, should it come back from a call"),
     Column("answered", Boolean, nullable=False, server_default=text("false"), comment="its batch had a first answer"),
     Column("changed", Boolean, nullable=False, server_default=text("false"), comment="its batch is to tell it anew"),
     Column("correlationid", Text),
     Column("causationid", Text),
-    _now("created_at"),
-    _now("updated_at"),
+    now("created_at"),
+    now("updated_at"),
     Index("messages_due", "sender", "shop", "asker", "due_at", postgresql_where=text("state = 'queued'")),
     Index(
         "messages_untold",
@@ -95,12 +87,12 @@ BATCHES = Table(
         comment="messages asked for elsewhere before",
     ),
     Column("cancelled", Text, comment="the reason"),
-    Column("bundles", Integer, nullable=False, server_default=text("0"), comment="updates told"),
-    _moment("completed_at", nullable=True),
-    _moment("due_at", nullable=True, comment="when the next bundle of changes is told"),
+    count("bundles", "updates told"),
+    moment("completed_at"),
+    moment("due_at", "when the next bundle of changes is told"),
     Column("correlationid", Text),
     Column("causationid", Text),
-    _now("created_at"),
+    now("created_at"),
     Index("batches_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("batches_created", "created_at"),
     comment="Messages that were asked for together",
@@ -110,10 +102,10 @@ NUMBERS = Table(
     "numbers",
     METADATA,
     Column("sender", Text, primary_key=True, comment="phone number id"),
-    _moment("slots_from", comment="slots before it are taken"),
-    _moment("paused_until", nullable=True),
+    moment("slots_from", "slots before it are taken", needed=True),
+    moment("paused_until"),
     Column("cause", Text, comment="of the pause; kept until a call succeeds"),
-    Column("last_lane", Text, nullable=False, server_default="", comment="who was served last"),
+    words("last_lane", "who was served last"),
     comment="Numbers that are sent from: their rate, and why one rests",
 )
 
@@ -122,8 +114,8 @@ PAIRS = Table(
     METADATA,
     Column("sender", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    _moment("slots_from", comment="slots before it are taken"),
-    Column("failures", Integer, nullable=False, server_default=text("0")),
+    moment("slots_from", "slots before it are taken", needed=True),
+    count("failures"),
     PrimaryKeyConstraint("sender", "person"),
     Index("pairs_slots_from", "slots_from"),
     comment="How often a number may write to one person",
@@ -134,7 +126,7 @@ WINDOWS = Table(
     METADATA,
     Column("sender", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    _moment("open_until"),
+    moment("open_until", needed=True),
     PrimaryKeyConstraint("sender", "person"),
     Index("windows_open_until", "open_until"),
     comment="Who wrote to us within 24 hours and may be answered freely",
@@ -145,7 +137,7 @@ REACHED = Table(
     METADATA,
     Column("portfolio", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    _moment("at"),
+    moment("at", needed=True),
     PrimaryKeyConstraint("portfolio", "person"),
     Index("reached_at", "portfolio", "at"),
     comment="People written to outside a window, which Meta limits per 24 hours",
@@ -160,7 +152,7 @@ SUPPRESSIONS = Table(
     Column("phone", Text, comment="null when forgotten"),
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
-    _now("since"),
+    now("since"),
     PrimaryKeyConstraint("shop", "person", "category"),
     comment="Who must not be written to",
 )

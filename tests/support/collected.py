@@ -1,0 +1,39 @@
+"""What came to the test's own queues: taken as it comes and kept, as looking at a work queue again and again wears it out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from support.stage import Stage
+
+
+class Collected:
+    """Events that a test follows, by queue, with their routing `key`."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
+
+    def events(self, queue: str, type_: str = "") -> list[dict[str, Any]]:
+        """Take what came since it was looked at last, and return all events whose type begins so."""
+        with self._stage.mailbox(queue) as mailbox:
+            for letter in mailbox.take():
+                self._taken[queue].append({**orjson.loads(letter.message.body), "key": letter.routing_key})
+                mailbox.remove(letter)
+        return [event for event in self._taken[queue] if event["type"].startswith(type_)]
+
+    def data(self, queue: str, type_: str = "") -> list[dict[str, Any]]:
+        """Return the data of those events."""
+        return [event["data"] for event in self.events(queue, type_)]
+
+    def await_data(self, queue: str, type_: str, number: int = 1) -> list[dict[str, Any]]:
+        """Wait until there are so many, and return the data of all there are."""
+        return eventually(
+            lambda: found if len(found := self.data(queue, type_)) >= number else [], f"{number} {type_} in {queue}"
+        )
