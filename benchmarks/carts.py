@@ -13,6 +13,7 @@ import time
 import psycopg
 from whatsapp import resident, started
 
+from wch_carts.identity import cart_uuid
 from wch_carts.topology import TOPOLOGY
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -29,7 +30,7 @@ SELECT gen_random_uuid(), '', 'c' || n, 1, 'active', '+1555' || lpad(n::text, 7,
        now() - CASE WHEN n > %(carts)s - %(idle)s THEN interval '5 hours' ELSE interval '50 hours' END
 FROM generate_series(1, %(carts)s) AS n
 """
-# One that expires within the run is updated again and again beside it, as customers do.
+# Customers change carts beside it, also such as are being deleted.
 BESIDE = "UPDATE carts SET customer_name = 'Eve' WHERE cart_id = %s"
 
 
@@ -49,6 +50,8 @@ def main() -> None:
         ):
             connection.execute(FILL, {"carts": carts, "expired": expired, "idle": IDLE})
             connection.execute("CREATE INDEX bench_names ON carts (cart_id)")
+            names = [(cart_uuid("", f"c{n}"), f"c{n}") for n in range(carts - IDLE + 1, carts + 1)]
+            connection.cursor().executemany("UPDATE carts SET id = %s WHERE cart_id = %s", names)
             connection.execute("VACUUM ANALYZE carts")
             idle, cpu = resident(service.pid)
             client.publish(CleanupRequested())
