@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from support.carts_stage import SHORT_TOPOLOGY, CartsStage, cart
+from support.carts_stage import SHORT_TOPOLOGY, CartsStage, cart, ordered
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import SHORT_TOPOLOGY as WHATSAPP
 from support.whatsapp_stage import WhatsAppStage, phone
-from wch_common.events.carts import ReminderScanRequested
+from wch_common.events.carts import CleanupRequested, ReminderScanRequested
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
-CARTS, KILLS = (10_000, 12) if FULL else (600, 4)
+CARTS, KILLS = (10_000, 12) if FULL else (1_200, 4)
 SECONDS = 900 if FULL else 120
 NO_QUIET = {"WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00", "WCH_CARTS_DELAY_HOURS": "0"}
 
@@ -37,9 +37,10 @@ class Both:
         self._log = folder / "log"
         self._open = ExitStack()
 
-    def start(self, module: str) -> Program:
+    def start(self, module: str, **changes: str) -> Program:
         """Start one replica."""
-        return self._open.enter_context(Program(module, log=self._log, **self.wa.environment(**NO_QUIET)))
+        environment = self.wa.environment(**(NO_QUIET | changes))
+        return self._open.enter_context(Program(module, log=self._log, **environment))
 
     @property
     def reminded(self) -> Counter[str]:
@@ -69,13 +70,20 @@ def test_two_replicas_that_scan_the_same_carts_and_are_killed_remind_everybody_o
         both.ct.publish(*(cart(number) for number in range(start, min(start + 500, CARTS))))
     known = "SELECT count(*) FROM carts"
     eventually(lambda: both.ct.query(known) == [(CARTS,)], "all carts are known", seconds=SECONDS)
-    both.ct.publish(ReminderScanRequested(), ReminderScanRequested())
+    claims = "SELECT count(*) FROM reminders"
     for kill in range(KILLS):
-        wanted = CARTS * (kill + chance.random()) / (KILLS + 1)
-        eventually(lambda wanted=wanted: len(both.wa.sent) >= wanted, f"{wanted} reminded", seconds=SECONDS)  # type: ignore[misc]
+        both.ct.publish(ReminderScanRequested(), ReminderScanRequested())
+        if kill < KILLS / 2:  # in the middle of a scan
+            wanted = CARTS * kill / KILLS + 1
+            eventually(
+                lambda wanted=wanted: both.ct.query(claims)[0][0] >= wanted, f"{wanted} claimed", seconds=SECONDS
+            )  # type: ignore[misc]
+        else:
+            wanted = CARTS * (kill + chance.random()) / (KILLS + 1)
+            eventually(lambda wanted=wanted: len(both.wa.sent) >= wanted, f"{wanted} reminded", seconds=SECONDS)  # type: ignore[misc]
         running[kill % 2].kill()
         running[kill % 2] = both.start("wch_carts")
-        both.ct.publish(ReminderScanRequested(), ReminderScanRequested())
+    both.ct.publish(ReminderScanRequested())
     eventually(lambda: len(both.wa.sent) >= CARTS, "everybody is reminded", seconds=SECONDS)
     sent = "SELECT count(*) FROM reminders WHERE state = 'sent'"
     eventually(lambda: both.ct.query(sent) == [(CARTS,)], "and it is known", seconds=SECONDS)
@@ -87,3 +95,44 @@ def test_two_replicas_that_scan_the_same_carts_and_are_killed_remind_everybody_o
     assert set(told) == {f"c{number}" for number in range(CARTS)}
     unset = "SELECT count(*) FROM carts WHERE reminder_sent_at IS NULL OR remindable"
     assert both.ct.query(unset) == [(0,)]
+
+
+@pytest.mark.timeout(180)
+def test_a_cleanup_goes_on_after_its_process_was_killed(both: Both) -> None:
+    first = both.start("wch_carts")
+    eventually(lambda: both.ct.query("SELECT count(*) FROM carts") == [(0,)], "the tables are there", seconds=SECONDS)
+    expired = 100_000
+    both.ct.query(
+        "INSERT INTO carts (id, shop, cart_id, version, status, expires_at) SELECT gen_random_uuid(), '', 'x' || n, 1, 'active', "
+        "now() - interval '1 hour' FROM generate_series(1, %s) AS n", expired + 10
+    )  # fmt: skip
+    both.ct.query(
+        "UPDATE carts SET expires_at = now() + interval '1 hour' WHERE cart_id IN (SELECT 'x' || n FROM generate_series(1, 10) AS n)"
+    )
+    both.ct.publish(CleanupRequested())
+    eventually(lambda: both.ct.query("SELECT 1 FROM cleanups WHERE deleted > 0"), "it has begun", seconds=SECONDS)
+    first.kill()
+    ((deleted,),) = both.ct.query("SELECT deleted FROM cleanups WHERE ended_at IS NULL") or ((0,),)
+    assert 0 < deleted < expired, "it was in the middle"
+    assert both.ct.query("SELECT count(*) FROM carts") == [(expired + 10 - deleted,)], (
+        "what it deleted is what it counted"
+    )
+    both.start("wch_carts")
+    both.start("wch_carts")
+    eventually(lambda: both.ct.told("cleanup.completed"), "the others go on", seconds=SECONDS)
+    (told,) = both.ct.told("cleanup.completed")
+    assert (told["deleted"], told["kept"]) == (expired, 10)
+
+
+def test_an_order_takes_a_reminder_back_that_whatsapp_has_not_begun(both: Both) -> None:
+    both.start("wch_carts")
+    both.start("wch_whatsapp", WCH_WHATSAPP_RATE="0.01")
+    for number in (1, 2):
+        both.ct.fill(cart(number))
+        both.ct.publish(ReminderScanRequested())
+        state = {1: "accepted", 2: "queued"}[number]
+        eventually(lambda state=state: state in both.wa.states().values(), f"one is {state}", seconds=SECONDS)  # type: ignore[misc]
+    both.ct.publish(ordered(2))
+    eventually(lambda: both.ct.told("reminder.skipped"), "it is taken back", seconds=SECONDS)
+    assert [fact["reason"] for fact in both.ct.told("reminder.skipped")] == ["bought"]
+    assert set(both.reminded) == {phone(1)}

@@ -122,12 +122,17 @@ class CartsStage:
 
     def cart(self, cart_id: str = "c1") -> dict[str, Any]:
         """The row of a cart, or nothing."""
-        return next(iter(self._schema.dicts("SELECT * FROM carts WHERE cart_id = %s", cart_id)), {})
+        return self._row("SELECT * FROM carts WHERE cart_id = %s", cart_id)
 
     def reminder(self, cart_id: str = "c1") -> dict[str, Any]:
         """The row of a cart's last reminder, or nothing."""
-        rows = self._schema.dicts(
-            "SELECT r.* FROM reminders AS r JOIN carts AS c ON c.id = r.cart WHERE c.cart_id = %s ORDER BY period DESC",
-            cart_id,
+        last = (
+            "SELECT r.* FROM reminders AS r JOIN carts AS c ON c.id = r.cart WHERE c.cart_id = %s ORDER BY period DESC"
         )
-        return next(iter(rows), {})
+        return self._row(last, cart_id)
+
+    def _row(self, statement: str, *values: Any) -> dict[str, Any]:
+        try:
+            return next(iter(self._schema.dicts(statement, *values)), {})
+        except psycopg.errors.UndefinedTable:
+            return {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import permutations
 from pathlib import Path
@@ -17,7 +18,9 @@ from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_common.envelope import STRUCTURED
-from wch_common.events.shop import Address, CartDeleted, CartItem
+from wch_common.event import new_event
+from wch_common.events.carts import ReminderScanRequested
+from wch_common.events.shop import Address, CartCompleted, CartDeleted, CartItem, CartUpdated
 from wch_common.message import Message
 
 
@@ -63,7 +66,7 @@ def test_an_ordered_cart_never_becomes_active_through_a_late_change(ct: CartsSta
         ct.publish(facts[name])
         handled(ct, number)
     row = ct.cart()
-    assert (row["status"], row["version"], row["order_id"], row["total"]) == ("completed", 3, 101, 25)
+    assert (row["status"], row["version"], row["order_id"], row["order_total"]) == ("completed", 3, 101, 25)
     assert not row["remindable"]
 
 
@@ -76,40 +79,73 @@ def test_an_order_of_the_very_version_holds_over_it(ct: CartsStage) -> None:
     assert ct.cart()["status"] == "completed"
 
 
-def test_the_emptying_after_an_order_does_not_make_a_cart_active_but_new_shopping_does(ct: CartsStage) -> None:
+def filled(version: int) -> CartUpdated:
+    return cart(1, version)
+
+
+def emptied(version: int) -> CartUpdated:
+    return cart(1, version, items=(), total="0")
+
+
+def deleted(version: int) -> CartDeleted:
+    return CartDeleted(cart_id="c1", version=version)
+
+
+def bought(version: int) -> CartCompleted:
+    return ordered(1, version)
+
+
+@pytest.mark.parametrize(
+    ("facts", "status", "items"),
+    [
+        ((filled(1), bought(2), emptied(3)), "completed", None),
+        ((filled(1), bought(2), deleted(3)), "completed", None),
+        ((filled(1), bought(2), filled(4)), "active", 1),
+        ((filled(4), bought(5), bought(2)), "completed", None),
+        ((bought(2), filled(4), deleted(5)), "deleted", 0),
+        ((bought(2), filled(4), emptied(6)), "active", 0),
+        ((filled(1), deleted(2), filled(3)), "active", 1),
+        ((filled(1), deleted(2)), "deleted", 0),
+    ],
+    ids=lambda value: "-".join(f"{type(one).__name__[4:].lower()}{one.version}" for one in value) if isinstance(value, tuple) else str(value),
+)  # fmt: skip
+def test_whatever_order_facts_come_in_a_cart_ends_alike(
+    ct: CartsStage, facts: tuple[Any, ...], status: str, items: int | None
+) -> None:
     ct.start()
-    ct.fill(cart(1))
-    ct.publish(ordered(1, 2))
+    number = 0
+    for place, order in enumerate(permutations(facts)):
+        for fact in order:
+            number += 1
+            ct.publish(fact.model_copy(update={"cart_id": f"p{place}"}))
+            handled(ct, number)
+        row = ct.cart(f"p{place}")
+        assert row["status"] == status, order
+        assert items in (None, row["item_count"]), order
+        assert row["version"] == max(fact.version for fact in facts)
+        assert row["remindable"] == (status == "active" and bool(items)), order
+        assert (row["ended_at"] is None) == (status == "active"), order
+
+
+def test_a_deleted_cart_holds_nothing_of_its_owner(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, coupon="X", link="https://shop.example/c", shipping_address=Address(city="Köln")))
+    ct.publish(deleted(2))
     handled(ct, 2)
-    ct.publish(cart(1, 3, items=(), total="0"))
-    handled(ct, 3)
-    assert ct.cart()["status"] == "completed"
-    ct.fill(cart(1, 4))
     row = ct.cart()
-    assert (row["status"], row["order_id"], row["ended_at"], row["remindable"]) == ("active", None, None, True)
-
-
-@pytest.mark.parametrize("first", ["deleted", "updated"])
-def test_a_deleted_cart_holds_nothing_and_is_not_brought_back_by_a_late_change(ct: CartsStage, first: str) -> None:
-    ct.start()
-    facts = [CartDeleted(cart_id="c1", version=2), cart(1, 1, coupon="X")]
-    for number, fact in enumerate(facts if first == "deleted" else reversed(facts), 1):
-        ct.publish(fact)
-        handled(ct, number)
-    row = ct.cart()
-    assert (row["status"], row["version"]) == ("deleted", 2)
-    assert (row["phone"], row["person"], row["customer_name"], row["items"], row["coupon"]) == (None, None, "", [], "")
+    names = ("phone", "person", "customer_name", "items", "coupon", "link", "address")
+    assert [row[name] for name in names] == [None, None, "", [], "", "", None]
 
 
 def test_a_change_counts_anew_from_itself(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1))
     ct.query(
-        "UPDATE carts SET updated_at = now() - interval '9 hours', expires_at = now(), reminder_sent_at = now(), remindable = false"
+        "UPDATE carts SET updated_at = now() - interval '9 hours', idle_since = now() - interval '9 hours', expires_at = now(), reminder_sent_at = now(), remindable = false"
     )
     ct.fill(cart(1, 2))
     ((fresh,),) = ct.query(
-        "SELECT now() - updated_at < interval '1 minute' AND expires_at > now() + interval '71 hours' FROM carts"
+        "SELECT now() - updated_at < interval '1 minute' AND now() - idle_since < interval '1 minute' AND expires_at > now() + interval '71 hours' FROM carts"
     )
     assert fresh
     assert ct.cart()["reminder_sent_at"] is None
@@ -125,6 +161,34 @@ def test_a_cart_of_which_nobody_can_be_reminded_is_kept(ct: CartsStage, changes:
     ct.fill(cart(1, **changes))
     assert ct.cart()["flaw"].partition(":")[0] == flaw
     assert not ct.cart()["remindable"]
+
+
+def test_of_a_cart_without_a_number_nothing_is_kept_that_names_its_owner(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, phone="who knows", shipping_address=Address(city="Köln"), link="https://shop.example/c"))
+    row = ct.cart()
+    assert (row["customer_name"], row["address"], row["link"]) == ("", None, "")
+
+
+@pytest.mark.parametrize(("hours", "idle"), [(-72, 72), (5, 0)], ids=["behind, or late", "ahead"])
+def test_clocks_apart_and_late_facts_make_no_old_cart_young_and_delete_none(
+    ct: CartsStage, hours: float, idle: float
+) -> None:
+    ct.start()
+    told = new_event(cart(1), "/shop")
+    ct.publish(replace(told, time=datetime.now(UTC) + timedelta(hours=hours)))
+    handled(ct, 1)
+    ((seconds, left),) = ct.query(
+        "SELECT extract(epoch FROM now() - idle_since)::float8, extract(epoch FROM expires_at - now())::float8 FROM carts"
+    )
+    assert abs(seconds - idle * 3600) < 60
+    assert left > 71 * 3600, "by the database's clock"
+    ct.publish(ReminderScanRequested())
+    if idle:
+        eventually(lambda: ct.query("SELECT 1 FROM inbox WHERE queue = 'carts.reminder_scan'"))
+        assert ct.query("SELECT 1 FROM reminders") == []
+    else:
+        ct.await_asked()
 
 
 def test_numbers_are_read_in_the_shops_country(ct: CartsStage) -> None:

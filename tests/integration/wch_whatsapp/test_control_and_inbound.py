@@ -31,6 +31,7 @@ from wch_common.events.whatsapp import (
     MessageCancelRequested,
     RetryRequested,
     SuppressionRemoveRequested,
+    Template,
 )
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
@@ -114,6 +115,29 @@ def test_what_is_tried_again_expires_when_its_request_says(wa: WhatsAppStage) ->
     assert wa.states() == {"key-1": "failed"}
     assert wa.sent == []
     assert [fact["attempt"] for fact in wa.facts("message.failed")] == [1, 2], "the later attempt's fact holds"
+
+
+def test_what_was_taken_back_after_it_failed_is_not_tried_again(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(message(1), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.graph.message_errors.clear()
+    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"), asker="carts")
+    eventually(lambda: wa.row("key-1")["cancelled"] == "bought")
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: len(wa.facts("message.failed")) == 2, "it is answered with what became of it")
+    assert (wa.states(), wa.sent) == ({"key-1": "failed"}, [])
+
+
+def test_a_message_that_was_mended_is_sent_as_it_says_now(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (132001, "no such template")
+    wa.publish(message(1), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    wa.graph.message_errors.clear()
+    mended = Template(name="mended", language="en_US")
+    wa.publish(RetryRequested(send_keys=("key-1",), message=mended), asker="carts")
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    assert [body["template"]["name"] for body in wa.sent] == ["mended"]
 
 
 def test_nothing_of_a_batch_that_was_taken_back_is_tried_again(wa: WhatsAppStage) -> None:

@@ -8,7 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from wch_common.shops import Graph
-from wch_whatsapp.cloud import Accepted, CloudApi, Connections, Reply, Unsent
+from wch_whatsapp.cloud import Accepted, CloudApi, Reply, Unsent
+from wch_whatsapp.transport import Transport
 
 ANSWER = b'{"messages": [{"id": "wamid.1"}]}'
 
@@ -28,8 +29,8 @@ async def _sent(asked: list[bytes]) -> Reply:
         patched.setenv("http_proxy", f"http://127.0.0.1:{port}")
         address = "http://graph.invalid"
         graph = Graph.model_validate({"token": SecretStr("t"), "url": address})
-        async with server, Connections(address) as connections:
-            return await CloudApi(connections, graph, "2002", seconds=5).send({"to": "you"})
+        async with server, Transport(address) as transport:
+            return await CloudApi(transport, graph, "2002", seconds=5).send({"to": "you"})
 
 
 def test_the_environments_proxy_is_used() -> None:

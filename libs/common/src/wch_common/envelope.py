@@ -29,6 +29,7 @@ STRUCTURED = "application/cloudevents+json"
 _PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
 _REQUIRED_TEXT = ("id", "source", "type")
 _LONGEST_TEXT = 255
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTIONAL_TEXT = ("subject", "shop", "asker", "correlationid", "causationid", "traceparent")
 _PLAIN_ENCODINGS = frozenset({"", "utf-8", "utf8", "binary", "identity"})
@@ -125,6 +126,11 @@ def read_attributes(message: Message) -> tuple[dict[str, Any], Any]:
 
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
+    if b"\\u0000" in body and _NUL.search(body):
+        raise Undecodable(
+            "the body holds the character U+0000, which no database keeps as text",
+            [FieldError("body", "must not hold \\u0000")],
+        )
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -7,6 +7,8 @@ import re
 from pydantic import ValidationError
 
 _RULES = (
+    # what a database says of the row it refused
+    (re.compile(r"(?m)^(DETAIL|CONTEXT):.*$"), r"\1: <hidden>"),
     # user:password@ in addresses
     (re.compile(r"(?<=://)[^\s@]*:[^\s]*@"), "<hidden>@"),
     # keys in queries, forms and headers: access_token=…, "consumer_secret": "…", Authorization: Bearer …

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHUNK = 1000
-_LEASE_SECONDS = 30.0
+_LEASE_SECONDS = 10.0
 _RUNS = 4
 _ADD = """
 INSERT INTO cleanups (id, shop, older_than_hours, dry_run, asker, correlationid, causationid, due_at)
@@ -54,9 +54,9 @@ _NOTE = """
 UPDATE cleanups SET deleted = deleted + %(deleted)s, due_at = clock_timestamp() + %(lease)s * interval '1 second' WHERE id = %(id)s
 """
 _END = """
-UPDATE cleanups SET ended_at = clock_timestamp(), due_at = NULL, kept = (
+UPDATE cleanups SET ended_at = clock_timestamp(), due_at = NULL, kept = greatest(0, (
   SELECT count(*) FROM carts WHERE shop = %(shop)s AND status IN ('active', 'completed', 'abandoned')
-) - CASE WHEN dry_run THEN deleted ELSE 0 END
+) - CASE WHEN dry_run THEN deleted ELSE 0 END)
 WHERE id = %(id)s RETURNING *, extract(epoch FROM ended_at - asked_at)::float8 AS seconds
 """
 

@@ -66,7 +66,7 @@ def show(
     shop: Shop = None,
     json: AsJson = False,
 ) -> None:
-    """Show a cart and what came of its reminders; of its owner only what `export` does not need to show."""
+    """Show a cart and what came of its reminders, without its owner's number, name and address, which `export` shows."""
     with _database(database_url) as connection:
         rows = connection.execute(CART, {"cart": cart, "shop": shop}).fetchall()
         for row in rows:

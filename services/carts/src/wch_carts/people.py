@@ -6,15 +6,16 @@ from typing import Any
 
 from wch_common.phone import one_form
 
-# That there was a cart, and what it was worth, stays for the statistics; nothing of it leads to its owner.
+# That there was a cart under the shop's name for it, and what it was worth, stays for the statistics.
 _FORGET = """
 UPDATE carts SET phone = NULL, person = NULL, flaw = 'forgotten', customer_name = '', items = '[]', item_count = 0, coupon = '',
-       link = '', address = NULL, remindable = false
+       order_id = NULL, link = '', address = NULL, remindable = false
 WHERE person = %(person)s RETURNING 1
 """
 _EXPORT = """
-SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, order_id,
-       reminder_sent_at, created_at, updated_at, expires_at, ended_at
+SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, order_id, order_total,
+       (SELECT coalesce(json_agg(json_build_object('state', r.state, 'reason', r.reason, 'at', r.changed_at)), '[]')
+        FROM reminders AS r WHERE r.cart = carts.id) AS reminders, reminder_sent_at, created_at, updated_at, expires_at, ended_at
 FROM carts WHERE person = %(person)s ORDER BY created_at
 """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 CART = """
-SELECT id, shop, cart_id, version, status, phone, flaw, items, total, currency, coupon, order_id, remindable, remind_after,
-       reminder_sent_at, created_at, updated_at, expires_at, ended_at
+SELECT id, shop, cart_id, version, status, phone, flaw, items, total, currency, coupon, order_id, order_total, remindable, remind_after,
+       reminder_sent_at, created_at, updated_at, idle_since, expires_at, ended_at
 FROM carts WHERE cart_id = %(cart)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY shop
 """
 REMINDERS = "SELECT period, state, reason, tries, sent_at, recovered_at, changed_at FROM reminders WHERE cart = %(id)s ORDER BY period"
@@ -19,10 +20,12 @@ SELECT count(*) AS carts FROM carts WHERE status = 'active' AND remindable AND (
 AND (%(carts)s::text[] IS NULL OR cart_id = ANY(%(carts)s))
 """
 _CARTS = """
-SELECT shop, count(*) FILTER (WHERE status = 'active' AND expires_at >= now()) AS active,
-       count(*) FILTER (WHERE status = 'active' AND expires_at < now()) AS expired,
-       count(*) FILTER (WHERE status = 'abandoned') AS abandoned, count(*) FILTER (WHERE status = 'completed') AS completed
-FROM carts WHERE %(shop)s::text IS NULL OR shop = %(shop)s GROUP BY shop ORDER BY shop
+SELECT shop, status, count(*) AS carts FROM carts
+WHERE status <> 'deleted' AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1, 2 ORDER BY 1
+"""
+_EXPIRED = """
+SELECT shop, count(*) AS carts FROM carts
+WHERE status = 'active' AND expires_at < now() AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1
 """
 _REMINDED = """
 SELECT shop, count(*) FILTER (WHERE state = 'sent') AS reminded, count(recovered_at) AS recovered FROM reminders
@@ -46,18 +49,21 @@ ORDER BY shop, ended_at DESC
 def statistics(connection: Any, shop: str | None) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - psycopg's
     """Return counts by shop with the value of recovered carts, why others were not reminded, and the last cleanups."""
     names = {"shop": shop}
-    shops: dict[str, dict[str, Any]] = {row["shop"]: row for row in connection.execute(_CARTS, names).fetchall()}
-    nothing = {"active": 0, "expired": 0, "abandoned": 0, "completed": 0}
+    shops: dict[str, dict[str, Any]] = defaultdict(
+        lambda: (
+            dict.fromkeys(("active", "expired", "abandoned", "completed", "reminded", "recovered"), 0) | {"value": []}
+        )
+    )
+    for row in connection.execute(_CARTS, names).fetchall():
+        shops[row["shop"]][row["status"]] = row["carts"]
+    for row in connection.execute(_EXPIRED, names).fetchall():
+        shops[row["shop"]] |= {"expired": row["carts"], "active": shops[row["shop"]]["active"] - row["carts"]}
     for row in connection.execute(_REMINDED, names).fetchall():
-        shops.setdefault(row["shop"], row | nothing).update(row)
-    for row in shops.values():
-        row.setdefault("reminded", 0)
-        row.setdefault("recovered", 0)
-        row["value"] = []
+        shops[row["shop"]] |= {"reminded": row["reminded"], "recovered": row["recovered"]}
     for row in connection.execute(_VALUES, names).fetchall():
         shops[row["shop"]]["value"].append(f"{row['value']:.2f} {row['currency']}")
     return {
-        "shops": list(shops.values()),
+        "shops": [{"shop": name} | counts for name, counts in sorted(shops.items())],
         "not_reminded": connection.execute(_NOT_REMINDED, names).fetchall(),
         "cleanups": connection.execute(_CLEANUPS, names).fetchall(),
     }

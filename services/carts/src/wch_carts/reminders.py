@@ -45,10 +45,10 @@ _NOW = "SELECT now() AS now"
 CLAIM = """
 UPDATE carts SET remindable = false WHERE id = ANY(ARRAY(
   SELECT id FROM carts WHERE shop = %(shop)s AND status = 'active' AND remindable
-  AND updated_at <= now() - %(delay)s * interval '1 hour' AND updated_at > now() - %(oldest)s * interval '1 hour'
-  AND (remind_after IS NULL OR remind_after <= now())
-  ORDER BY updated_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)) RETURNING id, cart_id, version
+  AND idle_since <= now() - %(delay)s * interval '1 hour' AND idle_since > now() - %(oldest)s * interval '1 hour'
+  AND expires_at >= now() AND (remind_after IS NULL OR remind_after <= now())
+  ORDER BY idle_since LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)) RETURNING id, cart_id, filled_version AS period
 """
 _NOTE_CLAIMS = """
 INSERT INTO reminders AS r (cart, period, shop, state)
@@ -57,7 +57,11 @@ ON CONFLICT (cart, period) DO UPDATE SET state = 'claimed', tries = r.tries + 1,
 WHERE r.state IN ('claimed', 'skipped', 'failed')
 """
 _CART = "SELECT *, now() AS now FROM carts WHERE id = %(id)s FOR UPDATE"
-_REMINDER = "SELECT state, in_ledger FROM reminders WHERE cart = %(id)s AND period = %(period)s"
+# One that has no answer for so long may be asked for again: its request or its answer was lost, and the send key holds.
+_REMINDER = """
+SELECT state, in_ledger, state = 'sent' OR (state = 'asked' AND changed_at > now() - interval '6 hours') AS is_under_way
+FROM reminders WHERE cart = %(id)s AND period = %(period)s
+"""
 _NOTE = """
 INSERT INTO reminders AS r (cart, period, shop, state, reason, asker)
 VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(asker)s)
@@ -65,7 +69,7 @@ ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = exclud
   changed_at = now()
 """
 _TAKE_UP = "UPDATE carts SET remindable = false WHERE id = %(id)s"
-_GIVE_BACK = "UPDATE carts SET remindable = true WHERE id = %(id)s AND version = %(period)s"
+_GIVE_BACK = "UPDATE carts SET remindable = true WHERE id = %(id)s AND filled_version = %(period)s"
 # A fact of an earlier attempt, or one that comes before another of the same, is old news.
 _OUTCOME = """
 WITH before AS (SELECT state FROM reminders WHERE cart = %(id)s AND period = %(period)s)
@@ -76,19 +80,18 @@ FROM before
 WHERE r.cart = %(id)s AND r.period = %(period)s AND (r.attempt, r.rank) < (%(attempt)s, %(rank)s)
 RETURNING r.asker, r.tries, before.state AS was
 """
-_SENT = (
-    "UPDATE carts SET reminder_sent_at = coalesce(reminder_sent_at, now()) WHERE id = %(id)s AND version = %(period)s"
-)
+_SENT = "UPDATE carts SET reminder_sent_at = coalesce(reminder_sent_at, now()) WHERE id = %(id)s AND filled_version = %(period)s"
 _NOT_SENT = """
-UPDATE carts SET reminder_sent_at = NULL, remindable = %(again)s AND status = 'active',
+UPDATE carts SET reminder_sent_at = NULL, remindable = %(passes)s AND status = 'active' AND item_count > 0 AND phone IS NOT NULL,
        remind_after = now() + %(wait)s * interval '1 second'
-WHERE id = %(id)s AND version = %(period)s
+WHERE id = %(id)s AND filled_version = %(period)s RETURNING remindable
 """
 # Failures that pass, or are mended; all others are the recipient's own, or may have been sent.
 PASSING: Final = frozenset({
     "meta_failed", "meta_unavailable", "meta_unreachable", "number_in_maintenance", "template_syncing", "media_host_failed",
     "flow_throttled", "expired", "template_missing", "template_paused", "template_rejected", "template_disabled",
-    "template_not_eligible", "not_a_marketing_template", "marketing_switched_off", "flow_blocked", "refused",
+    "template_not_eligible", "template_values_wrong", "not_a_marketing_template", "marketing_switched_off", "flow_blocked",
+    "request_refused", "refused",
 })  # fmt: skip
 _FIRST_WAIT, _LONGEST_WAIT = 900.0, 6 * 3600.0
 
@@ -137,11 +140,11 @@ class Reminders:
         found = await tx.rows(CLAIM, {"shop": shop, "limit": CHUNK} | span)
         if not found:
             return
-        ids, periods = [row["id"] for row in found], [row["version"] for row in found]
+        ids, periods = [row["id"] for row in found], [row["period"] for row in found]
         await tx.rows(_NOTE_CLAIMS, {"shop": shop, "ids": ids, "periods": periods})
         for row in found:
-            request = ReminderRequested(cart_id=row["cart_id"], version=row["version"])
-            tx.emit(event.derive(request, SOURCE, key=send_key(row["id"], row["version"])))
+            request = ReminderRequested(cart_id=row["cart_id"], version=row["period"])
+            tx.emit(event.derive(request, SOURCE, key=send_key(row["id"], row["period"])))
         if len(found) == CHUNK:
             tx.emit(event.derive(ReminderScanRequested(), SOURCE))
 
@@ -151,10 +154,10 @@ class Reminders:
         shop = self._shops.key(event.shop)
         id_ = cart_uuid(shop, data.cart_id)
         cart = next(iter(await tx.rows(_CART, {"id": id_})), None)
-        period = data.version if data.version is not None else cart["version"] if cart else 0
+        period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
         names = {"id": id_, "period": period, "shop": shop, "asker": event.asker or ""}
         known = next(iter(await tx.rows(_REMINDER, names)), None)
-        if data.version is not None and _is_asked(known):
+        if data.version is not None and known is not None and known["is_under_way"]:
             return  # the scan's request came twice, or somebody else asked for it in between
         reason = "no_such_cart" if cart is None else _why_not(cart, period, known, reminding)
         if cart is not None and reason is None:
@@ -169,20 +172,21 @@ class Reminders:
     async def _ask(
         self, event: Event[ReminderRequested], tx: Transaction, cart: Row, names: dict[str, Any], *, again: bool
     ) -> None:
-        """Ask whatsapp for the reminder; where its ledger has it as failed, to try it again under the same key."""
+        """Ask whatsapp for the reminder; where its ledger has it as failed, to try it again under the same key, as it says now."""
         reminding = self._shops.named(event.shop).carts
         key, expires_at = send_key(names["id"], names["period"]), _until(cart, reminding)
+        message = reminding.wording.filled(cart)
         await tx.rows(_NOTE, names | {"state": "asked", "reason": ""})
         await tx.rows(_TAKE_UP, names)
         request: MessageRequested | RetryRequested
         if again:
-            request = RetryRequested(send_keys=(key,), expires_at=expires_at)
+            request = RetryRequested(send_keys=(key,), expires_at=expires_at, message=message)
         else:
             request = MessageRequested(
                 to=cart["phone"],
                 send_key=key,
                 category="marketing",
-                message=reminding.wording.filled(cart),
+                message=message,
                 expires_at=expires_at,
             )
         tx.emit(event.derive(request, SOURCE, key=key, asker=ASKER))
@@ -203,17 +207,15 @@ class Reminders:
         )
         if not changed:
             return
-        again = what.state == "failed" and what.reason in PASSING
+        again = False
         if what.state == "sent":
             await tx.rows(_SENT, names)
         else:
-            await tx.rows(_NOT_SENT, names | {"again": again, "wait": _wait(changed[0]["tries"])})
+            passes = what.state == "failed" and what.reason in PASSING
+            given_back = await tx.rows(_NOT_SENT, names | {"passes": passes, "wait": _wait(changed[0]["tries"])})
+            again = any(row["remindable"] for row in given_back)
         if cart is not None and changed[0]["was"] != what.state:
             _tell(event, tx, cart["cart_id"], names["period"], what, changed[0]["asker"], again=again)
-
-
-def _is_asked(known: Row | None) -> bool:
-    return known is not None and known["state"] in ("asked", "sent")
 
 
 def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) -> str | None:
@@ -221,11 +223,12 @@ def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) ->
     reasons = (
         ("deleted", cart["status"] == "deleted"),
         ("bought", cart["status"] == "completed"),
-        ("changed" if cart["item_count"] else "emptied", cart["version"] != period),
-        ("already_reminded", _is_asked(known)),
-        ("empty", cart["item_count"] == 0),
+        ("emptied", cart["item_count"] == 0),
+        ("changed", cart["filled_version"] != period),
+        ("already_reminded", known is not None and known["is_under_way"]),
         (cart["flaw"].partition(":")[0], cart["phone"] is None),
-        ("too_old", cart["updated_at"] + timedelta(hours=reminding.oldest_hours) <= cart["now"]),
+        ("expired", cart["expires_at"] < cart["now"]),
+        ("too_old", cart["idle_since"] + timedelta(hours=reminding.oldest_hours) <= cart["now"]),
         ("quiet_hours", reminding.quiet.are_on(cart["now"])),
     )
     return next((reason for reason, applies in reasons if applies), None)
@@ -233,7 +236,7 @@ def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) ->
 
 def _until(cart: Row, reminding: Reminding) -> datetime:
     """Return until when a reminder is worth sending: while the cart is not too old, and before it is quiet again."""
-    oldest: datetime = cart["updated_at"] + timedelta(hours=reminding.oldest_hours)
+    oldest: datetime = cart["idle_since"] + timedelta(hours=reminding.oldest_hours)
     quiet = reminding.quiet.next_begin(cart["now"])
     return min(oldest, quiet) if quiet else oldest
 

@@ -30,7 +30,11 @@ CARTS = Table(
     Column("id", Uuid, primary_key=True, comment="derived from shop and cart_id"),
     Column("shop", Text, nullable=False),
     Column("cart_id", Text, nullable=False, comment="the shop's name for it"),
-    Column("version", BigInteger, nullable=False, comment="the shop's; since it the cart is idle"),
+    Column("version", BigInteger, nullable=False, comment="the shop's, of the newest fact"),
+    Column("updated_version", BigInteger, comment="of the newest change"),
+    Column("filled_version", BigInteger, comment="of the newest that left something in it: since it the cart is idle"),
+    Column("ordered_version", BigInteger),
+    Column("deleted_version", BigInteger),
     Column(
         "status",
         Text,
@@ -43,12 +47,14 @@ CARTS = Table(
     words("customer_name"),
     Column("items", JSONB, nullable=False, server_default=text("'[]'")),
     count("item_count"),
-    Column("total", Numeric(18, 4), nullable=False, server_default=text("0"), comment="of the cart, then of its order"),
+    Column("total", Numeric(18, 4), nullable=False, server_default=text("0")),
     words("currency"),
     words("coupon"),
     words("link"),
     Column("address", JSONB),
     Column("order_id", BigInteger),
+    Column("order_total", Numeric(18, 4)),
+    Column("order_currency", Text),
     Column(
         "remindable",
         Boolean,
@@ -62,7 +68,8 @@ CARTS = Table(
     moment("ended_at", "when it was ordered, abandoned or deleted"),
     now("created_at"),
     now("updated_at", "when it changed last, by this database's clock"),
-    Index("carts_idle", "shop", "updated_at", postgresql_where=text("status = 'active' AND remindable")),
+    now("idle_since", "when it changed last, by the fact, should that have come late"),
+    Index("carts_idle", "shop", "idle_since", postgresql_where=text("status = 'active' AND remindable")),
     Index("carts_expiring", "shop", "expires_at", postgresql_where=text("status = 'active'")),
     Index(
         "carts_unanswered",
@@ -72,6 +79,7 @@ CARTS = Table(
     Index("carts_ended", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     Index("carts_person", "person", postgresql_where=text("person IS NOT NULL")),
     Index("carts_counted", "shop", "status"),
+    Index("carts_named", "cart_id"),
     comment="Carts",
 )
 

@@ -21,18 +21,29 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _ROUND_SECONDS = 15.0
+_COUNT_SECONDS = 60.0
 _RETENTION_SECONDS = 3600.0
 _CHUNK = 1000
+# Rows that somebody is at are not waited for: they are looked at again in the next round.
 _ABANDON = """
-UPDATE carts SET status = 'abandoned', remindable = false, ended_at = now() WHERE id IN (
+UPDATE carts SET status = 'abandoned', remindable = false, ended_at = now() WHERE id = ANY(ARRAY(
   SELECT id FROM carts WHERE status = 'active' AND reminder_sent_at <= now() - %(hours)s * interval '1 hour'
-  LIMIT %(chunk)s FOR UPDATE SKIP LOCKED) RETURNING 1
+  LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
 """
-# A request for a reminder that ended as a dead letter, or waits for long; should it come after all, the send key holds.
+# A reminder whose request ended as a dead letter, or whose answer was lost; should it come after all, the send key holds.
 _FREE = """
-UPDATE carts AS c SET remindable = true FROM reminders AS r
-WHERE r.state = 'claimed' AND r.changed_at < now() - interval '1 hour' AND c.id = r.cart AND c.version = r.period
-AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL
+UPDATE carts SET remindable = true WHERE id = ANY(ARRAY(
+  SELECT c.id FROM reminders AS r JOIN carts AS c ON c.id = r.cart AND c.filled_version = r.period
+  WHERE ((r.state = 'claimed' AND r.changed_at < now() - interval '1 hour')
+      OR (r.state = 'asked' AND r.changed_at < now() - interval '6 hours'))
+  AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL AND c.expires_at >= now()
+  LIMIT %(chunk)s FOR UPDATE OF c SKIP LOCKED)) RETURNING 1
+"""
+# One whose cart is another by now is over, should its request not have come to say so.
+_OVER = """
+UPDATE reminders AS r SET state = 'skipped', reason = 'changed', changed_at = now() WHERE r.state = 'claimed'
+AND r.changed_at < now() - interval '1 day'
+AND NOT EXISTS (SELECT 1 FROM carts AS c WHERE c.id = r.cart AND c.filled_version = r.period AND c.status = 'active')
 """
 _CARTS = "SELECT status, count(*) AS carts FROM carts GROUP BY status"
 _EXPIRED = "SELECT count(*) AS carts FROM carts WHERE status = 'active' AND expires_at < now()"
@@ -43,17 +54,19 @@ _RETAIN = (
     """
     DELETE FROM carts WHERE ctid = ANY(ARRAY(SELECT ctid FROM carts WHERE
       (status IN ('completed', 'deleted') AND ended_at < now() - %(completed)s * interval '1 day')
-      OR (status = 'abandoned' AND ended_at < now() - %(abandoned)s * interval '1 day') LIMIT %(chunk)s)) RETURNING 1
+      OR (status = 'abandoned' AND ended_at < now() - %(abandoned)s * interval '1 day')
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     """
     DELETE FROM reminders WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
-      WHERE changed_at < now() - %(abandoned)s * interval '1 day' LIMIT %(chunk)s)) RETURNING 1
+      WHERE changed_at < now() - %(abandoned)s * interval '1 day' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     """
     DELETE FROM cleanups WHERE ctid = ANY(ARRAY(SELECT c.ctid FROM cleanups AS c
       WHERE c.ended_at < now() - %(completed)s * interval '1 day'
-      AND EXISTS (SELECT 1 FROM cleanups AS later WHERE later.shop = c.shop AND later.ended_at > c.ended_at)
-      LIMIT %(chunk)s)) RETURNING 1
+      AND (c.dry_run OR EXISTS (
+        SELECT 1 FROM cleanups AS later WHERE later.shop = c.shop AND NOT later.dry_run AND later.ended_at > c.ended_at))
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
 )
 
@@ -74,20 +87,28 @@ class Upkeep:
     @property
     def background(self) -> list[Callable[[], Awaitable[None]]]:
         """The loops to be run."""
-        return [self._round, self._retain]
+        return [self._round, self._count, self._retain]
 
     async def _round(self) -> None:
         while True:
             try:
-                while len(await self._database.rows(_ABANDON, self._abandoned)) == _CHUNK:
-                    await asyncio.sleep(0.1)  # between chunks, so that others get at the table
-                await self._database.rows(_FREE)
-                await self._count()
+                for statement in (_ABANDON, _FREE):
+                    while len(await self._database.rows(statement, self._abandoned)) == _CHUNK:
+                        await asyncio.sleep(0.1)  # between chunks, so that others get at the table
+                await self._database.rows(_OVER)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("upkeep_waits", error=error_text(error))
             await asyncio.sleep(_ROUND_SECONDS)
 
     async def _count(self) -> None:
+        while True:
+            try:
+                await self._counted()
+            except (Interrupted, psycopg.Error) as error:
+                log.warning("carts_not_counted", error=error_text(error))
+            await asyncio.sleep(_COUNT_SECONDS)
+
+    async def _counted(self) -> None:
         carts = {row["status"]: row["carts"] for row in await self._database.rows(_CARTS)}
         (expired,) = await self._database.rows(_EXPIRED)
         reminders = {row["state"]: row["reminders"] for row in await self._database.rows(_REMINDERS)}

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import httpx
 import orjson
 
 from wch_common.graph import GraphError, graph_error
+from wch_whatsapp.transport import WRITTEN
 from wch_whatsapp.verdict import TABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from wch_common.shops import Graph
 
-_WRITTEN = "http11.send_request_body.complete"
 # With these the request was turned away; any other answer without Graph's own error may come from something on the way that
 # has passed it on (408, 499, 502, 504, 520 to 530).
 _TURNED_AWAY = frozenset({400, 401, 403, 404, 405, 411, 413, 414, 415, 429, 431, 500, 503})
@@ -71,48 +66,12 @@ class InDoubt:
 Reply: TypeAlias = Accepted | Refused | Unsent | InDoubt
 
 
-class Connections:
-    """Connections to Meta, lent one by one and kept open; made when all are lent.
-
-    Below httpx's client, whose cookies, redirects and authentication cost a third of a call and have no use here; and one
-    connection each, as a pool looks through all of its connections for every call. The environment's proxy is used, as httpx does.
-    """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._proxy = None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
-        self._context = httpx.create_ssl_context()
-        self._idle: list[httpx.AsyncHTTPTransport] = []
-        self._all: list[httpx.AsyncHTTPTransport] = []
-
-    @contextmanager
-    def lent(self) -> Iterator[httpx.AsyncHTTPTransport]:
-        """Lend the connection that was given back last, which is the likeliest to be open still."""
-        connection = self._idle.pop() if self._idle else self._made()
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
-
-    def _made(self) -> httpx.AsyncHTTPTransport:
-        one = httpx.Limits(max_connections=1, max_keepalive_connections=1)
-        connection = httpx.AsyncHTTPTransport(verify=self._context, limits=one, proxy=self._proxy)
-        self._all.append(connection)
-        return connection
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        for connection in self._all:
-            await connection.aclose()
-
-
 class CloudApi:
     """Sends from one number."""
 
-    def __init__(self, connections: Connections, graph: Graph, sender: str, *, seconds: float) -> None:
-        self._connections = connections
+    def __init__(self, transport: httpx.AsyncBaseTransport, graph: Graph, sender: str, *, seconds: float) -> None:
+        # Below httpx's client, whose cookies, redirects and authentication cost a third of a call and have no use here.
+        self._transport = transport
         self._url = httpx.URL(f"{str(graph.url).rstrip('/')}/{graph.version}/{sender}/messages")
         self._headers = {
             "Authorization": f"Bearer {graph.token.get_secret_value()}",
@@ -123,23 +82,15 @@ class CloudApi:
 
     async def send(self, body: dict[str, Any]) -> Reply:
         """Make one call, no longer than the time set; whatever happens is a reply."""
-        written = False
-
-        async def trace(event: str, _info: object) -> None:
-            nonlocal written
-            written = written or event == _WRITTEN
-
-        request = httpx.Request(
-            "POST", self._url, headers=self._headers, content=orjson.dumps(body), extensions={"trace": trace}
-        )
+        request = httpx.Request("POST", self._url, headers=self._headers, content=orjson.dumps(body))
         try:
-            with self._connections.lent() as connection:
-                async with asyncio.timeout(self._seconds):
-                    response = await connection.handle_async_request(request)
-                    await response.aread()
+            async with asyncio.timeout(self._seconds):
+                response = await self._transport.handle_async_request(request)
         except (httpx.HTTPError, TimeoutError) as error:
             detail = type(error).__name__
-            return InDoubt(f"{detail} after the call was written") if written else Unsent(f"{detail} before it")
+            if WRITTEN in request.extensions:
+                return InDoubt(f"{detail} after the call was written")
+            return Unsent(f"{detail} before it")
         return _reply(response)
 
 

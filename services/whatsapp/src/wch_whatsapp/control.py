@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from psycopg.types.json import Jsonb
+
 from wch_common.outcome import Reject
 from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import people
+from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find, tell_batches_again
 
@@ -38,20 +41,21 @@ INSERT INTO batches (id, shop, asker, batch_id, open, asked, cancelled)
 VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, false, %(reason)s)
 ON CONFLICT (id) DO UPDATE SET cancelled = coalesce(batches.cancelled, excluded.cancelled) RETURNING *
 """
-# Also where a call is under way: should the message come back from it, it is not sent again.
+# Also where a call is under way, or has failed: should the message come back from it, or be tried again, it is not sent.
 _CANCEL = """
-UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN ('queued', 'sending', 'in_doubt')
+UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN ('queued', 'sending', 'in_doubt', 'failed')
 """
 _OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state = 'queued' ORDER BY id FOR UPDATE"
-# A person's marketing limit is not tried again within a day: tries themselves are punished. Nothing of a batch that was
-# taken back is, also where the taking back was faster than this.
+# A person's marketing limit is not tried again within a day: tries themselves are punished. What was taken back never is, also
+# where the taking back was faster than this.
 _RETRY = """
-UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, cancelled = NULL, reason = '', code = NULL, detail = '', as_fallback = false,
+UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, reason = '', code = NULL, detail = '', as_fallback = false,
+  content = coalesce(%(content)s::jsonb, content),
   expires_at = coalesce(%(expires_at)s::timestamptz, greatest(expires_at, now() + %(expiry)s * interval '1 second')),
   due_at = CASE WHEN reason = 'marketing_limit' THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
   updated_at = now()
 WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND content IS NOT NULL
-AND NOT EXISTS (SELECT 1 FROM batches AS b WHERE b.id = messages.batch AND b.cancelled IS NOT NULL) RETURNING id, sender
+AND cancelled IS NULL RETURNING id, sender
 """
 
 
@@ -90,8 +94,9 @@ class Control:
         """Try failed messages again; all others are answered with what became of them."""
         shop, asker = self._shops.key(event.shop), event.data.of or event.asker or ""
         ids = [message_id(shop, asker, key) for key in event.data.send_keys]
-        expires_at = event.data.expires_at
-        rows = await tx.rows(_RETRY, {"ids": ids, "expiry": self._expiry_seconds, "expires_at": expires_at})
+        names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
+        content = content_of(event.data.message) if event.data.message else None
+        rows = await tx.rows(_RETRY, names | {"content": Jsonb(content) if content else None})
         again = {row["id"] for row in rows}
         others = [row for id_, row in (await find(tx, ids)).items() if id_ not in again and row["state"] in TOLD]
         await tell_batches_again(tx, others)

@@ -21,7 +21,7 @@ from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_whatsapp.accept import Acceptance, batch_given_up, given_up
 from wch_whatsapp.claims import Limits
-from wch_whatsapp.cloud import CloudApi, Connections
+from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.control import Control
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.identity import People
@@ -31,6 +31,7 @@ from wch_whatsapp.sender import NumberSender, ShopState
 from wch_whatsapp.settings import WhatsAppSettings
 from wch_whatsapp.tables import METADATA
 from wch_whatsapp.topology import BATCHES, CONTROL, INBOUND, MESSAGES, STATUSES
+from wch_whatsapp.transport import Transport
 from wch_whatsapp.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
         numbers = shop.whatsapp
         states[name].senders = list(numbers.phone_number_ids)
         for sender in numbers.phone_number_ids:
-            connections = await platform.resources.enter_async_context(Connections(str(shop.graph.url)))
+            transport = await platform.resources.enter_async_context(Transport(str(shop.graph.url)))
             limits = Limits(
                 sender=sender,
                 senders=numbers.phone_number_ids,
@@ -137,7 +138,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
             )
             senders[sender] = NumberSender(
                 store,
-                CloudApi(connections, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
+                CloudApi(transport, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
                 limits,
                 states[name],
                 measures,

@@ -268,6 +268,7 @@ class RetryRequested(Request):
     send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
     of: Annotated[str | None, Field(description="Whose keys they are; the asker's own if left out.")] = None
     expires_at: Annotated[datetime | None, Field(description="After it, they are not worth sending.")] = None
+    message: Annotated[Content | None, Field(description="Sent instead of what failed, where that was mended.")] = None
 
 
 class _Suppression(Request):

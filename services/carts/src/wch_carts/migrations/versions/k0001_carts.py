@@ -15,7 +15,16 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop and cart_id"),
         sa.Column("shop", sa.Text(), nullable=False),
         sa.Column("cart_id", sa.Text(), nullable=False, comment="the shop's name for it"),
-        sa.Column("version", sa.BigInteger(), nullable=False, comment="the shop's; since it the cart is idle"),
+        sa.Column("version", sa.BigInteger(), nullable=False, comment="the shop's, of the newest fact"),
+        sa.Column("updated_version", sa.BigInteger(), nullable=True, comment="of the newest change"),
+        sa.Column(
+            "filled_version",
+            sa.BigInteger(),
+            nullable=True,
+            comment="of the newest that left something in it: since it the cart is idle",
+        ),
+        sa.Column("ordered_version", sa.BigInteger(), nullable=True),
+        sa.Column("deleted_version", sa.BigInteger(), nullable=True),
         sa.Column(
             "status",
             sa.Text(),
@@ -28,18 +37,14 @@ def upgrade() -> None:
         sa.Column("customer_name", sa.Text(), server_default="", nullable=False),
         sa.Column("items", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("item_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column(
-            "total",
-            sa.Numeric(precision=18, scale=4),
-            server_default=sa.text("0"),
-            nullable=False,
-            comment="of the cart, then of its order",
-        ),
+        sa.Column("total", sa.Numeric(precision=18, scale=4), server_default=sa.text("0"), nullable=False),
         sa.Column("currency", sa.Text(), server_default="", nullable=False),
         sa.Column("coupon", sa.Text(), server_default="", nullable=False),
         sa.Column("link", sa.Text(), server_default="", nullable=False),
         sa.Column("address", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column("order_id", sa.BigInteger(), nullable=True),
+        sa.Column("order_total", sa.Numeric(precision=18, scale=4), nullable=True),
+        sa.Column("order_currency", sa.Text(), nullable=True),
         sa.Column(
             "remindable",
             sa.Boolean(),
@@ -66,6 +71,13 @@ def upgrade() -> None:
             nullable=False,
             comment="when it changed last, by this database's clock",
         ),
+        sa.Column(
+            "idle_since",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it changed last, by the fact, should that have come late",
+        ),
         sa.PrimaryKeyConstraint("id"),
         comment="Carts",
     )
@@ -79,10 +91,11 @@ def upgrade() -> None:
     op.create_index(
         "carts_idle",
         "carts",
-        ["shop", "updated_at"],
+        ["shop", "idle_since"],
         unique=False,
         postgresql_where=sa.text("status = 'active' AND remindable"),
     )
+    op.create_index("carts_named", "carts", ["cart_id"], unique=False)
     op.create_index("carts_person", "carts", ["person"], unique=False, postgresql_where=sa.text("person IS NOT NULL"))
     op.create_index(
         "carts_unanswered",
