@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,17 +71,21 @@ def test_two_replicas_that_scan_the_same_carts_and_are_killed_remind_everybody_o
         both.ct.publish(*(cart(number) for number in range(start, min(start + 500, CARTS))))
     known = "SELECT count(*) FROM carts"
     eventually(lambda: both.ct.query(known) == [(CARTS,)], "all carts are known", seconds=SECONDS)
-    claims = "SELECT count(*) FROM reminders"
+
+    def claimed(wanted: float) -> bool:
+        return bool(both.ct.query("SELECT count(*) FROM reminders")[0][0] >= wanted)
+
+    def reminded(wanted: float) -> bool:
+        return len(both.wa.sent) >= wanted
+
     for kill in range(KILLS):
         both.ct.publish(ReminderScanRequested(), ReminderScanRequested())
         if kill < KILLS / 2:  # in the middle of a scan
             wanted = CARTS * kill / KILLS + 1
-            eventually(
-                lambda wanted=wanted: both.ct.query(claims)[0][0] >= wanted, f"{wanted} claimed", seconds=SECONDS
-            )  # type: ignore[misc]
+            eventually(partial(claimed, wanted), f"{wanted} claimed", seconds=SECONDS)
         else:
             wanted = CARTS * (kill + chance.random()) / (KILLS + 1)
-            eventually(lambda wanted=wanted: len(both.wa.sent) >= wanted, f"{wanted} reminded", seconds=SECONDS)  # type: ignore[misc]
+            eventually(partial(reminded, wanted), f"{wanted} reminded", seconds=SECONDS)
         running[kill % 2].kill()
         running[kill % 2] = both.start("wch_carts")
     both.ct.publish(ReminderScanRequested())

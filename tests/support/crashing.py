@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
@@ -41,7 +42,7 @@ def die(*_: object, **__: object) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dying_after(owner: type, name: str) -> None:
+def dying_after(owner: type | ModuleType, name: str) -> None:
     """Let a coroutine method finish and then die."""
     original: Callable[..., Any] = getattr(owner, name)
 

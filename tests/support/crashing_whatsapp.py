@@ -6,9 +6,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from support.crashing import die, dying_after
-from wch_whatsapp import sender
+from wch_whatsapp import claims, sender
 from wch_whatsapp.accept import Acceptance
-from wch_whatsapp.claims import claim
 from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.main import main
 from wch_whatsapp.sender import NumberSender
@@ -17,9 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-async def _claim_and_die(*args: Any, **kwargs: Any) -> object:
-    taken = await claim(*args, **kwargs)
-    return die() if taken.sends else taken
+def _die_where(name: str, condition: Callable[[Any], bool]) -> None:
+    """Die before a step of the sender whose first argument meets a condition."""
+    step = getattr(NumberSender, name)
+
+    def perhaps(self: NumberSender, given: Any, *rest: Any) -> object:
+        return die() if condition(given) else step(self, given, *rest)
+
+    setattr(NumberSender, name, perhaps)
 
 
 STEPS: dict[str, Callable[[], None]] = {
@@ -27,11 +31,12 @@ STEPS: dict[str, Callable[[], None]] = {
     "before the row is written": lambda: setattr(Acceptance, "message", die),
     "after the row is written": lambda: dying_after(Acceptance, "message"),
     "before the claim": lambda: setattr(sender, "claim", die),
-    "after the intent is committed": lambda: setattr(sender, "claim", _claim_and_die),
+    "before the intent is committed": lambda: dying_after(claims, "_begin"),
+    "after the intent is committed": lambda: _die_where("_begin", lambda taken: bool(taken.sends)),
     "before the call": lambda: setattr(CloudApi, "send", die),
     "after the call": lambda: dying_after(CloudApi, "send"),
-    "before the outcome is committed": lambda: setattr(NumberSender, "_write", die),
-    "after the outcome is committed": lambda: dying_after(NumberSender, "_write"),
+    "before the outcome is committed": lambda: setattr(sender, "write", die),
+    "after the outcome is committed": lambda: _die_where("_end", bool),
 }
 
 if __name__ == "__main__":

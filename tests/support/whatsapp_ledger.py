@@ -12,9 +12,10 @@ import psycopg
 from support.waiting import eventually
 from support.whatsapp_stage import NUMBER
 from wch_common.message import Publication
+from wch_common.store.lease import Lease
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
-from wch_whatsapp.claims import Claim, Limits, add_number
+from wch_whatsapp.claims import Claim, Limits, add_number, claim
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.main import MIGRATIONS
 
@@ -72,6 +73,12 @@ async def meeting(database_url: str, held: str, *claims: Coroutine[Any, Any, Cla
         connection.execute(held.encode())
         await asyncio.to_thread(eventually, met, "all wait, or are done")
     return await asyncio.gather(*tasks)
+
+
+async def claimed(store: Store, limits: Limits, lease: Lease, wanted: int) -> Claim:
+    """Take messages up, in a transaction of its own."""
+    async with store.transaction() as tx:
+        return await claim(tx, limits, lease, wanted)
 
 
 def fill(database_url: str, count: int, asker: str = "carts", state: str = "queued") -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from support.whatsapp_ledger import LIMITS, fill, meeting, run
+from support.whatsapp_ledger import LIMITS, claimed, fill, meeting, run
 from support.whatsapp_stage import NUMBER
 from wch_common.errors import LeaseLost
 from wch_common.store.lease import Lease
 from wch_common.store.store import Store
-from wch_whatsapp.claims import _DUE, claim
+from wch_whatsapp.claims import _DUE
 from wch_whatsapp.ledger import Change, apply
 from wch_whatsapp.outcomes import put_back
 from wch_whatsapp.upkeep import _RETAIN, LEDGER_DAYS
@@ -29,12 +29,12 @@ def test_who_lost_the_lease_claims_nothing(database_url: str) -> None:
             assert lease is not None
             stale = Lease(lease.name, "nobody", lease.token - 1, 60, float("inf"))
             with pytest.raises(LeaseLost):
-                await claim(store, LIMITS, stale, 10)
+                await claimed(store, LIMITS, stale, 10)
             await store.database.rows("UPDATE leases SET until = now()")
             with pytest.raises(LeaseLost):
-                await claim(store, LIMITS, lease, 10)
+                await claimed(store, LIMITS, lease, 10)
             await store.database.rows("UPDATE leases SET until = now() + interval '1 minute'")
-            assert len((await claim(store, LIMITS, lease, 10)).sends) == 1
+            assert len((await claimed(store, LIMITS, lease, 10)).sends) == 1
 
     run(database_url, test)
 
@@ -44,10 +44,10 @@ def test_the_outcome_of_an_earlier_attempt_is_not_written_over_a_later_one(datab
         fill(database_url, 1)
         async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
             assert lease is not None
-            ((row, _),) = (await claim(store, LIMITS, lease, 10)).sends
+            ((row, _),) = (await claimed(store, LIMITS, lease, 10)).sends
             async with store.transaction() as tx:
                 await apply(tx, [Change(row["id"], "queued", 0.0, 1)], before=("sending",))
-            await claim(store, LIMITS, lease, 10)
+            await claimed(store, LIMITS, lease, 10)
             async with store.transaction() as tx:
                 late = await apply(tx, [Change(row["id"], "accepted", attempt=1, wamid="old")], before=("sending",))
                 assert late == []
@@ -64,10 +64,10 @@ def test_lanes_take_turns_also_where_only_one_may_go_at_a_time(database_url: str
             assert lease is not None
             lanes: list[str] = []
             for _ in range(9):
-                ((row, _send),) = (await claim(store, LIMITS, lease, 1)).sends
+                ((row, _send),) = (await claimed(store, LIMITS, lease, 1)).sends
                 lanes.append(row["lane"])
             assert Counter(lanes) == {"\nbroadcast": 3, "\ncarts": 3, "\nsync": 3}
-            more = [row["lane"] for row, _ in (await claim(store, LIMITS, lease, 6)).sends]
+            more = [row["lane"] for row, _ in (await claimed(store, LIMITS, lease, 6)).sends]
             assert Counter(more) == {"\nbroadcast": 2, "\ncarts": 2, "\nsync": 2}
 
     run(database_url, test)
@@ -101,7 +101,7 @@ def test_two_senders_at_once_never_take_one_message_twice(database_url: str) -> 
             taken: list[uuid.UUID] = []
 
             async def take() -> None:
-                while sends := (await claim(store, LIMITS, lease, 7)).sends:
+                while sends := (await claimed(store, LIMITS, lease, 7)).sends:
                     taken.extend(row["id"] for row, _ in sends)
 
             await asyncio.gather(*(take() for _ in range(4)))
@@ -117,7 +117,7 @@ def test_slots_that_another_took_meanwhile_are_taken(database_url: str) -> None:
         async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
             assert lease is not None
             taking = "UPDATE numbers SET slots_from = now()"
-            (taken,) = await meeting(database_url, taking, claim(store, replace(LIMITS, rate=0.1), lease, 1))
+            (taken,) = await meeting(database_url, taking, claimed(store, replace(LIMITS, rate=0.1), lease, 1))
         assert taken.sends == []
 
     run(database_url, test)
@@ -129,7 +129,7 @@ def test_what_is_being_cancelled_is_not_taken_up(database_url: str) -> None:
         async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
             assert lease is not None
             cancelling = "UPDATE messages SET state = 'cancelled', due_at = NULL"
-            (taken,) = await meeting(database_url, cancelling, claim(store, LIMITS, lease, 1))
+            (taken,) = await meeting(database_url, cancelling, claimed(store, LIMITS, lease, 1))
         assert taken.sends == []
         assert await store.database.rows("SELECT state FROM messages") == [{"state": "cancelled"}]
 
@@ -142,7 +142,7 @@ def test_what_is_put_back_before_its_call_is_due_again_and_reached_nobody(databa
         limits = replace(LIMITS, people_a_day=1)
         async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
             assert lease is not None
-            ((row, send),) = (await claim(store, limits, lease, 10)).sends
+            ((row, send),) = (await claimed(store, limits, lease, 10)).sends
             async with store.transaction() as tx:
                 await put_back(tx, row, 1, send, limits)
             assert await store.database.rows("SELECT person FROM reached") == []

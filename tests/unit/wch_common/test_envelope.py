@@ -186,3 +186,12 @@ def test_a_type_that_breaks_the_naming_rule_is_refused(model: type[Fact]) -> Non
 def test_a_type_registered_twice_is_refused() -> None:
     with pytest.raises(DuplicateRegistration):
         Registry((ThingDone, ThingDone))
+
+
+def test_a_character_that_no_database_keeps_is_refused_and_its_name_in_a_text_is_not() -> None:
+    wrong = structured(data={"number": 7, "note": "Ada\x00"})
+    with pytest.raises(Undecodable, match="U\\+0000"):
+        decode(wrong, REGISTRY)
+    read = decode(structured(data={"number": 7, "note": "Ada\\u0000"}), REGISTRY)
+    assert isinstance(read.data, ThingRequested)
+    assert read.data.note == "Ada\\u0000"

@@ -79,6 +79,11 @@ def test_a_bearer_token_is_known_without_a_name() -> None:
     assert "abcdef123456" not in redact("it sent Bearer abcdef123456 to us")
 
 
+def test_what_a_database_says_of_a_row_is_not_told() -> None:
+    told = 'duplicate key value\nDETAIL:  Key (customer_name)=(Ada Lovelace) exists.\nCONTEXT:  JSON data, line 1: {"name": "Ada'
+    assert redact(told) == "duplicate key value\nDETAIL: <hidden>\nCONTEXT: <hidden>"
+
+
 def test_a_long_text_is_cut_before_it_is_searched() -> None:
     text = CountedText("x" * 50_000)
     assert len(redact(text, 100)) == 100

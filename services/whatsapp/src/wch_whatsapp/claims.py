@@ -147,34 +147,33 @@ async def add_number(store: Store, sender: str) -> None:
     await store.database.rows(_ADD_NUMBER, {"sender": sender})
 
 
-async def claim(store: Store, limits: Limits, lease: Lease, wanted: int) -> Claim:
+async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> Claim:
     """Take up to `wanted` messages up for their calls, and end or put off those that must not go; raises LeaseLost."""
-    async with store.transaction() as tx:
-        parameters = {"sender": limits.sender, "lease": lease.name, "token": lease.token}
-        rows = await tx.rows(_NUMBER, parameters)
-        if not rows:
-            raise LeaseLost(f"the lease {lease.name} is somebody else's")
-        (number,) = rows
-        now, paused_until = number["now"], number["paused_until"]
-        if paused_until is not None and paused_until > now:
-            return await _while_paused(tx, limits, number)
-        free, start, seconds = limits.slots(number["slots_from"], now, wanted)
-        probe = number["cause"] is not None
-        free = min(free, 1) if probe else free
-        if not free or (probe and number["cause"] in OF_THE_SHOP and not await _may_probe(tx, limits)):
-            return Claim(again_seconds=(start - now).total_seconds() + seconds)
-        due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_lane": number["last_lane"]}
-        found = await tx.rows(_DUE, due)
-        taken = Claim(probe=probe, looked=len(found))
-        if found:
-            known = await _known(tx, limits, now)
-            await _decide(tx, known, found, taken)
-            if probe and taken.sends and number["cause"] in OF_THE_SHOP:
-                names = {"senders": list(limits.senders), "sender": limits.sender, "cause": number["cause"]}
-                await tx.rows(_OTHERS_WAIT, names | {"seconds": PROBE_SECONDS})
-            slots_from = start + timedelta(seconds=seconds * len(taken.sends))
-            await _begin(tx, limits, known, taken, {"slots_from": slots_from, "last_lane": found[-1]["lane"]})
-        return taken
+    parameters = {"sender": limits.sender, "lease": lease.name, "token": lease.token}
+    rows = await tx.rows(_NUMBER, parameters)
+    if not rows:
+        raise LeaseLost(f"the lease {lease.name} is somebody else's")
+    (number,) = rows
+    now, paused_until = number["now"], number["paused_until"]
+    if paused_until is not None and paused_until > now:
+        return await _while_paused(tx, limits, number)
+    free, start, seconds = limits.slots(number["slots_from"], now, wanted)
+    probe = number["cause"] is not None
+    free = min(free, 1) if probe else free
+    if not free or (probe and number["cause"] in OF_THE_SHOP and not await _may_probe(tx, limits)):
+        return Claim(again_seconds=(start - now).total_seconds() + seconds)
+    due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_lane": number["last_lane"]}
+    found = await tx.rows(_DUE, due)
+    taken = Claim(probe=probe, looked=len(found))
+    if found:
+        known = await _known(tx, limits, now)
+        await _decide(tx, known, found, taken)
+        if probe and taken.sends and number["cause"] in OF_THE_SHOP:
+            names = {"senders": list(limits.senders), "sender": limits.sender, "cause": number["cause"]}
+            await tx.rows(_OTHERS_WAIT, names | {"seconds": PROBE_SECONDS})
+        slots_from = start + timedelta(seconds=seconds * len(taken.sends))
+        await _begin(tx, limits, known, taken, {"slots_from": slots_from, "last_lane": found[-1]["lane"]})
+    return taken
 
 
 async def _may_probe(tx: Transaction, limits: Limits) -> bool:

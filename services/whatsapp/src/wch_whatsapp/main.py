@@ -58,7 +58,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         resend_utility=settings.whatsapp_unknown_utility == "resend",
     )
     for sender in senders.values():
-        platform.background += [sender.run, sender.write_outcomes]
+        platform.background.append(sender.run)
         platform.finishing.append(sender.finish)
     platform.background += upkeep.background
 

@@ -12,7 +12,7 @@ import psycopg
 import structlog
 
 from wch_common.engine.connection import backoff_seconds
-from wch_common.errors import Interrupted
+from wch_common.errors import Contended, Interrupted
 from wch_common.redact import error_text
 from wch_whatsapp.bodies import call
 from wch_whatsapp.claims import Claim, add_number, claim
@@ -66,10 +66,10 @@ class ShopState:
 
 @dataclass(frozen=True)
 class Over:
-    """A call that is over, and the future that is done when its outcome is written."""
+    """A call that is over, and whose place is taken until its outcome is written."""
 
     outcome: Outcome
-    written: asyncio.Future[None]
+    call: asyncio.Task[Outcome | None]
 
 
 class NumberSender:
@@ -97,8 +97,8 @@ class NumberSender:
         self._lease_seconds = lease_seconds
         self._rest = Rest()
         self._nudged = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
-        self._done: asyncio.Queue[Over] = asyncio.Queue()
+        self._running: set[asyncio.Task[Outcome | None]] = set()
+        self._over: list[Over] = []
         self._failures = self._throttles = 0
 
     def nudge(self) -> None:
@@ -126,16 +126,7 @@ class NumberSender:
                 failures += 1
                 log.warning("sender_interrupted", reason=error_text(interruption))
                 await asyncio.sleep(backoff_seconds(failures))
-
-    async def write_outcomes(self) -> None:
-        """Write the outcomes of calls, many at once, until cancelled; a call's place is free when its outcome is written."""
-        while True:
-            calls = [await self._done.get()]
-            while not self._done.empty():
-                calls.append(self._done.get_nowait())
-            await self._write([one.outcome for one in calls])
-            for one in calls:
-                one.written.set_result(None)
+            await self._write_alone()
 
     async def finish(self, grace_seconds: float) -> None:
         """Begin nothing more and let what is under way come to its outcome."""
@@ -161,17 +152,43 @@ class NumberSender:
         log.info("sending", number=self._limits.sender)
         while True:
             lease.check()
-            if (free := self._calls - len(self._running)) <= 0:
+            if not self._over and len(self._running) >= self._calls:
                 await self._until_nudged(_LONGEST_PAUSE)
                 continue
             resting = self._is_resting
-            # Also where nothing may go: batches are told what they wait for.
-            taken = await claim(self._store, self._limits, lease, 0 if resting else min(free, _MOST_CLAIMED))
+            try:
+                taken = await self._turn(lease, resting=resting)
+            except Contended:
+                await self._write_alone()
+                continue
             self._begin(taken)
             if resting or taken.probe:
-                await asyncio.sleep(_LONGEST_PAUSE)
+                await self._until_nudged(_LONGEST_PAUSE)
             elif not taken.looked:
                 await self._until_nudged(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, taken.again_seconds)))
+
+    async def _turn(self, lease: Lease, *, resting: bool) -> Claim:
+        """End the calls that are over and take up as many messages as there are places, in one transaction."""
+        over, self._over = self._over, []
+        free = 0 if resting else min(self._calls - len(self._running) + len(over), _MOST_CLAIMED)
+        rows: Sequence[Row] = ()
+        try:
+            async with self._store.transaction() as tx:
+                if over:
+                    rows = await write(tx, [one.outcome for one in over], self._limits, self._shop.senders)
+                # Also where nothing may go: batches are told what they wait for.
+                taken = await claim(tx, self._limits, lease, free)
+        except BaseException:
+            self._over = over + self._over
+            raise
+        self._end(over, rows)
+        return taken
+
+    def _end(self, over: Sequence[Over], rows: Sequence[Row]) -> None:
+        """A call's place is free when its outcome is written."""
+        self._measures.ended(rows)
+        for one in over:
+            self._running.discard(one.call)
 
     async def _until_nudged(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -188,30 +205,33 @@ class NumberSender:
         for row, send in taken.sends:
             task = asyncio.create_task(self._one(row, send, probe=taken.probe))
             self._running.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(self._called)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _called(self, task: asyncio.Task[Outcome | None]) -> None:
+        """Let the outcome of a call be written; one without leaves its intent in the ledger, and is settled from there."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("send_failed", error=error_text(error))
+        if task.cancelled() or error is not None or (outcome := task.result()) is None:
+            self._running.discard(task)
+        else:
+            self._over.append(Over(outcome, task))
         self._nudged.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("send_failed", error=error_text(error))  # its intent is in the ledger, and is settled from there
 
     # -- one message, from its intent to its outcome
 
-    async def _one(self, row: Row, send: Send, *, probe: bool) -> None:
-        """The whole path of one message whose intent is committed: call, judge, and wait until the outcome is written."""
+    async def _one(self, row: Row, send: Send, *, probe: bool) -> Outcome | None:
+        """The whole path of one message whose intent is committed: call, and judge; its outcome is written with the next turn."""
         attempt = row["attempt"] + 1
         if self._is_resting:
             await self._put_back(row, attempt, send)
-            return
+            return None
         started = time.monotonic()
         reply = await self._api.send(call(row["phone"], str(Tag(row["id"], attempt)), send.content))
         outcome = judged(row, attempt, send, probe=probe, reply=reply, settle_seconds=self._settle_seconds)
         outcome = self._paced(outcome)
         self._measures.called(outcome, time.monotonic() - started)
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._done.put_nowait(Over(outcome, written))
-        await written
+        return outcome
 
     async def _put_back(self, row: Row, attempt: int, send: Send) -> None:
         """Give a message back whose number came to rest between its intent and its call."""
@@ -243,23 +263,31 @@ class NumberSender:
             log.error("number_rests", number=self._limits.sender, cause=pause.cause, seconds=pause.seconds)
         place.take(pause.seconds)
 
-    async def _write(self, outcomes: Sequence[Outcome]) -> None:
-        """Write outcomes until the database has them; a process that dies before leaves them in doubt."""
+    async def _write_alone(self) -> None:
+        """Write outcomes where that could not be done while taking up; a process that dies before leaves them in doubt."""
         failures = 0
-        while True:
+        while self._over:
+            over, self._over = self._over, []
             try:
-                async with self._store.transaction() as tx:
-                    rows = await write(tx, outcomes, self._limits, self._shop.senders)
+                await self._write(over)
             except Interrupted as interruption:
+                self._over = over + self._over
                 failures += 1
-                log.warning("outcomes_not_written", calls=len(outcomes), error=error_text(interruption))
+                log.warning("outcomes_not_written", calls=len(over), error=error_text(interruption))
                 await asyncio.sleep(backoff_seconds(failures))
-            except Exception as error:  # noqa: BLE001 - one outcome the database refuses must not hold up the others
-                log.error("outcomes_refused", calls=len(outcomes), error=error_text(error))
-                if len(outcomes) > 1:
-                    for one in outcomes:
-                        await self._write([one])
-                return
+
+    async def _write(self, over: Sequence[Over]) -> None:
+        try:
+            async with self._store.transaction() as tx:
+                rows = await write(tx, [one.outcome for one in over], self._limits, self._shop.senders)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - one outcome the database refuses must not hold up the others
+            log.error("outcomes_refused", calls=len(over), error=error_text(error))
+            if len(over) > 1:
+                for one in over:
+                    await self._write([one])
             else:
-                self._measures.ended(rows)
-                return
+                self._end(over, ())
+        else:
+            self._end(over, rows)
