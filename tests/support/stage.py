@@ -290,7 +290,7 @@ class RunningService:
     def is_ready(self) -> bool:
         """Whether /readyz would say yes."""
         service = self._service
-        return service is not None and bool(service._consumers) and not service.not_ready()
+        return service is not None and bool(service._tasks) and not service.not_ready()
 
     def in_loop(self, action: Callable[[], object]) -> None:
         """Run something in the service's own loop."""

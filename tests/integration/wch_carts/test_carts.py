@@ -106,6 +106,7 @@ def bought(version: int) -> CartCompleted:
         ((bought(2), filled(4), emptied(6)), "active", 0),
         ((filled(1), deleted(2), filled(3)), "active", 1),
         ((filled(1), deleted(2)), "deleted", 0),
+        ((filled(1), deleted(2), emptied(3)), "active", 0),
     ],
     ids=lambda value: "-".join(f"{type(one).__name__[4:].lower()}{one.version}" for one in value) if isinstance(value, tuple) else str(value),
 )  # fmt: skip

@@ -175,11 +175,14 @@ def test_what_has_ended_is_deleted_when_it_was_kept_long_enough(
     change = "INSERT INTO cleanups (id, shop, dry_run, ended_at) VALUES (gen_random_uuid(), 'other', %s, now() - %s * interval '1 day')"
     ct.query(change, False, 99)
     ct.query(change, True, 98)
+    ct.query(change, True, 20)
     service.stop()
     ct.start()
     eventually(lambda: left(ct) == {"c1", "c3", "c7"})
     eventually(lambda: ct.query("SELECT count(*) FROM reminders") == [(1,)])
-    eventually(lambda: ct.query("SELECT count(*) FROM cleanups") == [(2,)], "each shop's last result is kept")
+    eventually(lambda: ct.query("SELECT count(*) FROM cleanups") == [(3,)])
+    kept = "SELECT shop, dry_run FROM cleanups ORDER BY shop, dry_run"
+    assert ct.query(kept) == [("", False), ("other", False), ("other", True)], "each shop's last result is kept"
 
 
 # -- wch carts

@@ -16,21 +16,33 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from psycopg.rows import dict_row
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from wch_broadcast.queries import summary
 from wch_common.client import Client
-from wch_common.edge.letters import NoSuchQueue, open_mailbox
+from wch_common.edge.letters import open_mailbox
 from wch_common.errors import WchError
-from wch_common.events.carts import ReminderScanRequested
+from wch_local import looks
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
-from wch_local.story import CAMPAIGN, CART, CUSTOMER, GOOD, OPTED_OUT, SHOPPER, campaign, fill, order, publish, to_one
+from wch_local.story import (
+    CAMPAIGN,
+    CART,
+    CATALOG,
+    CUSTOMER,
+    GOOD,
+    OPTED_OUT,
+    SHOPPER,
+    campaign,
+    fill,
+    order,
+    publish,
+    schedules,
+    to_one,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,8 +50,9 @@ if TYPE_CHECKING:
 FOLDER = Path(".wch").resolve()
 STATE = FOLDER / "demo.json"
 VHOST = "wch-demo"
-CATALOG = "demo-catalog"
+
 DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
+SCHEDULES = FOLDER / "schedules.yaml"
 RUNGS = "2,4,8"
 NUMBER, HASH_KEY = "2002", "the demo's own key"
 _STORY_SECONDS = 90
@@ -203,7 +216,9 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         },
         "broadcast": {},
         "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
+        "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES)},
     }
+    SCHEDULES.write_text(schedules())
     started = []
     for name, settings in own.items():
         port, log = free_port(), FOLDER / "logs" / f"{name}.log"
@@ -217,78 +232,37 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         say(f"{program.name} service: running{rungs}; http://127.0.0.1:{port}/metrics")
 
 
-def _depth(amqp_url: str, queue: str) -> int:
-    try:
-        with open_mailbox(amqp_url, queue) as mailbox:
-            return mailbox.count()
-    except NoSuchQueue:
-        return 0
-
-
-def _items(graph_url: str) -> dict[str, Any]:
-    return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
-
-
-def _messages(database_url: str) -> dict[str, str]:
-    """Return the state of every message by its send key."""
-    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        alone = "SELECT send_key, state FROM messages WHERE batch IS NULL AND asker <> 'carts'"
-        return dict(connection.execute(alone).fetchall())
-
-
-def _cart(database_url: str) -> str:
-    """Return how far the story of the cart is."""
-    far = """
-    SELECT CASE WHEN r.recovered_at IS NOT NULL THEN 'recovered' WHEN r.state IS NOT NULL THEN r.state ELSE c.status END
-    FROM carts AS c LEFT JOIN reminders AS r ON r.cart = c.id
-    """
-    with psycopg.connect(database_url, options="-c search_path=carts") as connection:
-        return str(next(iter(connection.execute(far).fetchall()), ("",))[0])
-
-
-def _campaign(database_url: str) -> tuple[str, str]:
-    """Return the campaign's state, and how far it is in a line."""
-    with psycopg.connect(database_url, options="-c search_path=broadcast", row_factory=dict_row) as connection:
-        found = summary(connection, CAMPAIGN, None)
-    if not found:
-        return "", "–"
-    told = found[0]["totals"]
-    done = round(told["percentage"] / 5)
-    bar = f"[green]{'━' * done}[/][dim]{'━' * (20 - done)}[/] {told['percentage']:.0f} %"
-    return found[0]["state"], f"{bar}, {told['sent']} sent, {told['skipped']} skipped"
-
-
-def _suppressed(database_url: str) -> int:
-    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        return len(connection.execute("SELECT person FROM suppressions").fetchall())
-
-
 def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
     """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unrouted."""
     began, offered, cart = time.monotonic(), False, ""
     rungs = [f"sync.product.retry.{seconds}s" for seconds in RUNGS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
-            items = _items(graph_url)
-            waiting = {rung: _depth(amqp_url, rung) for rung in rungs}
-            dead, unrouted, messages = _depth(amqp_url, DLQ), _depth(amqp_url, UNROUTED), _messages(database_url)
-            if not offered and _suppressed(database_url):
+            items = looks.items(graph_url)
+            waiting = {rung: looks.depth(amqp_url, rung) for rung in rungs}
+            dead, unrouted, messages = (
+                looks.depth(amqp_url, DLQ),
+                looks.depth(amqp_url, UNROUTED),
+                looks.messages(database_url),
+            )
+            if not offered and looks.suppressed(database_url):
                 with Client(amqp_url, "/demo") as client:
                     client.publish_many([to_one(OPTED_OUT, "offer/1", "marketing"), campaign()])
                 offered = True
-            before, cart = cart, _cart(database_url)
-            if cart != before and cart in ("active", "sent"):
+            before, cart = cart, looks.cart(database_url)
+            if cart != before and cart == "sent":
                 with Client(amqp_url, "/demo") as client:
-                    client.publish(ReminderScanRequested() if cart == "active" else order())
+                    client.publish(order())
             progress = Table.grid(padding=(0, 2))
             progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
             for rung, count in waiting.items():
                 progress.add_row(rung, f"[yellow]{count}[/] waiting" if count else "–")
             for key, state in sorted(messages.items()):
                 progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
-            state, bar = _campaign(database_url)
+            state, bar = looks.campaign(database_url)
             progress.add_row(f"campaign {CAMPAIGN}", bar)
             progress.add_row(f"cart {CART}", cart or "–")
+            progress.add_row("schedule reminder-scan", f"{looks.ticks(database_url)} times")
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
             live.update(progress)
@@ -305,9 +279,8 @@ def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"
 
 
-def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
-    from wch_common.management import Management
-
+def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
+    """Return what happened, and how it ended."""
     letters: dict[str, str] = {}
     with open_mailbox(amqp_url, DLQ) as mailbox:
         for letter in mailbox.take():
@@ -315,7 +288,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
             fields = headers.get("wch-error-fields")
             told = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
             letters[str(headers.get("wch-error-kind"))] = "; ".join(told) or str(headers.get("wch-error-message"))
-    items = _items(graph_url)
+    items = looks.items(graph_url)
     table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
     good = sum(1 for item in items.values() if "item_group_id" not in item)
     table.add_row(f"{good} products asked for", "[green]in the catalog[/], sent together in one call", CATALOG)
@@ -329,16 +302,25 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     sent = [one for one in messages if one["to"] == CUSTOMER]
     table.add_row("a message asked for twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
     table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
-    _, line = _campaign(database_url)
+    _, line = looks.campaign(database_url)
     table.add_row("a campaign to 500, in batches of 50", line.partition("%, ")[2], "broadcast")
     reminders = sum(one["to"] == SHOPPER for one in messages)
-    recovered = "; ordered after it, [green]recovered[/]" if _cart(database_url) == "recovered" else ""
+    recovered = "; ordered after it, [green]recovered[/]" if looks.cart(database_url) == "recovered" else ""
+    table.add_row(
+        "a scan of carts every 3 s", f"[green]asked for[/] {_times(looks.ticks(database_url))} so far", "scheduler"
+    )
     table.add_row("a cart left behind", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")
     table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
     table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
     table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
+    return table
+
+
+def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
+    from wch_common.management import Management
+
     console.print()
-    console.print(table)
+    console.print(_results(amqp_url, database_url, graph_url))
     user, _, password = amqp_url.removeprefix("amqp://").rpartition("@")[0].partition(":")
     environment = FOLDER / "env"
     environment.touch(mode=0o600)
@@ -358,6 +340,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print(f"  wch dlq show {DLQ}")
     console.print(f"  wch campaigns status {CAMPAIGN}")
     console.print(f"  wch carts show {CART}")
+    console.print("  wch schedules list")
     console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
 
 

@@ -18,7 +18,7 @@ from wch_common.message import Message, Publication
 
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
-CAMPAIGN = "spring"
+CAMPAIGN, CATALOG = "spring", "demo-catalog"
 CART = "ada"
 # Numbers that nobody has.
 CUSTOMER, OPTED_OUT, SHOPPER = "+15550100001", "+15550100002", "+15550100003"
@@ -65,6 +65,11 @@ def cart() -> CartUpdated:
     return CartUpdated(
         cart_id=CART, version=1, phone=SHOPPER, customer_name="Ada", items=items, total="21.80", currency="EUR"
     )
+
+
+def schedules() -> str:
+    """Return the scheduler's file."""
+    return "schedules:\n  reminder-scan: {event: carts.reminder_scan.requested.v1, group: carts, every_seconds: 3}\n"
 
 
 def order() -> CartCompleted:

@@ -1,0 +1,1 @@
+"""Publishes events at their time, each exactly once."""

@@ -1,0 +1,49 @@
+"""Puts the scheduler together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from typing import TYPE_CHECKING
+
+from wch_common.errors import SettingsError
+from wch_common.registry import published_contract
+from wch_common.runtime.service import Platform, run_service
+from wch_common.store.migrate import MigrationSet
+from wch_scheduler.clock import Clock
+from wch_scheduler.file import WrongFile
+from wch_scheduler.measures import Measures
+from wch_scheduler.settings import SchedulerSettings
+from wch_scheduler.tables import METADATA
+from wch_scheduler.ticks import Ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from wch_common.runtime.job import Job
+
+MIGRATIONS = (MigrationSet("wch_scheduler:migrations", "scheduler_version", METADATA),)
+
+
+async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
+    """Read the file, and build the loops; there is no queue."""
+    settings = platform.settings
+    try:
+        file = settings.schedules()
+    except WrongFile as error:
+        raise SettingsError(f"WCH_SCHEDULES_FILE: {error}") from None
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    measures = Measures(platform.metrics.registry)
+    shops = tuple(name for name, _ in settings.shops())
+    ticks = Ticks(store, shops, measures, published_contract(), settings.scheduler_late_seconds)
+    clock = Clock(store, ticks, measures, settings, file)
+    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread there are no signals
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
+    platform.background += clock.background
+    return []
+
+
+def main() -> int:
+    """Run the service; returns its exit code."""
+    return run_service("scheduler", SchedulerSettings, compose)

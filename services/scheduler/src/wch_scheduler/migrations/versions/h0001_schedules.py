@@ -1,0 +1,83 @@
+"""Schedules, what was published and passed over, and files in use."""
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "h0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Create all tables."""
+    op.create_table(
+        "files",
+        sa.Column("hash", sa.Text(), nullable=False),
+        sa.Column("first_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("last_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "applied", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="the schedules are its"
+        ),
+        sa.PrimaryKeyConstraint("hash"),
+        comment="Files that replicas have; the newest in use decides",
+    )
+    op.create_table(
+        "gaps",
+        sa.Column("schedule", sa.Text(), nullable=False),
+        sa.Column("first", sa.DateTime(timezone=True), nullable=False, comment="planned time that was passed over"),
+        sa.Column("last", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ticks", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("why", sa.Text(), nullable=False, comment="the catch-up policy, or paused"),
+        sa.Column("noticed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("schedule", "first"),
+        comment="Times that were passed over",
+    )
+    op.create_index("gaps_noticed", "gaps", ["noticed_at"], unique=False)
+    op.create_table(
+        "schedules",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("definition", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column(
+            "timing",
+            sa.Text(),
+            nullable=False,
+            comment="what decides when it is due; where it stays, so does its next time",
+        ),
+        sa.Column(
+            "next_planned",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="named by it a tick is taken once; null before the first is known, and after the last",
+        ),
+        sa.Column("next_due", sa.DateTime(timezone=True), nullable=True, comment="the same with its jitter"),
+        sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("said_by", sa.Text(), server_default="", nullable=False, comment="who paused it"),
+        sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column("manual_at", sa.DateTime(timezone=True), nullable=True, comment="somebody asked for a run now"),
+        sa.Column("manual_by", sa.Text(), server_default="", nullable=False),
+        sa.Column("last_planned", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("last_fired_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("fired", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("missed", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+        comment="Schedules of the file in use",
+    )
+    op.create_index(
+        "schedules_due",
+        "schedules",
+        ["next_due"],
+        unique=False,
+        postgresql_where=sa.text("next_due IS NOT NULL AND paused_at IS NULL"),
+    )
+    op.create_table(
+        "ticks",
+        sa.Column("schedule", sa.Text(), nullable=False),
+        sa.Column("planned", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False, comment="scheduled, manual"),
+        sa.Column("by", sa.Text(), server_default="", nullable=False, comment="who asked for it by hand"),
+        sa.Column("fired_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("schedule", "planned", "kind"),
+        comment="Times at which events were published",
+    )
+    op.create_index("ticks_fired", "ticks", ["fired_at"], unique=False)

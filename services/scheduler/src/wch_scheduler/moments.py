@@ -1,0 +1,106 @@
+"""When a schedule is due: its planned times, as pure functions of its definition and of time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wch_scheduler.file import Schedule
+
+
+def planned_after(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
+    """Return the planned times later than a moment, in order, each once, in UTC; those of its start and end included.
+
+    By cron a time that does not exist when the clocks go forward is the next one that does, and one that exists twice is the
+    first; what runs hourly or more often runs every hour that passes.
+    """
+    if schedule.start_at is not None:
+        moment = max(moment, schedule.start_at - timedelta(microseconds=1))
+    times = _by_cron(schedule, moment) if schedule.cron is not None else _by_interval(schedule, moment)
+    for planned in times:
+        if schedule.end_at is not None and planned > schedule.end_at:
+            return
+        yield planned
+
+
+def _by_cron(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
+    before = moment
+    for local in CronSim(schedule.cron or "", moment.astimezone(ZoneInfo(schedule.time_zone))):
+        planned = local.astimezone(UTC)
+        if planned > before:
+            yield planned
+            before = planned
+
+
+def _by_interval(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
+    every = timedelta(seconds=schedule.every_seconds or 1)
+    number = (moment - schedule.anchor) // every
+    while True:
+        number += 1
+        yield (schedule.anchor + number * every).astimezone(UTC)
+
+
+def due(name: str, schedule: Schedule, planned: datetime) -> datetime:
+    """Return when a planned time is published: later by its own part of the jitter, whoever computes it."""
+    digest = hashlib.blake2b(f"{name}\n{planned.isoformat()}".encode(), digest_size=8).digest()
+    return planned + timedelta(seconds=schedule.jitter_seconds * int.from_bytes(digest) / 2**64)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done about the planned times that have come: which are published, how many are passed over, and the next."""
+
+    fire: tuple[datetime, ...]
+    missed: int
+    first_missed: datetime | None
+    last_missed: datetime | None
+    following: datetime | None
+
+
+# At most so many are looked at one by one, the newest; older ones are counted only.
+_MOST = 2000
+
+
+def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, late_seconds: float) -> Plan:
+    """Decide on the times from `first` on that are due by now; one that is late by no more than `late_seconds` is no outage."""
+    older, newest, following = _come(name, schedule, first, now.astimezone(UTC))
+    late = [planned for planned in newest if (now - due(name, schedule, planned)).total_seconds() > late_seconds]
+    on_time = newest[len(late) :]
+    window = now - timedelta(hours=schedule.catch_up_hours)
+    kept = [planned for planned in late if planned >= window]
+    if schedule.catch_up == "skip":
+        fire = on_time
+    elif schedule.catch_up == "one":
+        fire = on_time if not late else (on_time or kept)[-1:]
+    else:
+        fire = kept[-schedule.catch_up_most :] + on_time
+    passed = [planned for planned in newest if planned not in set(fire)]
+    first_missed = first if older else next(iter(passed), None)
+    return Plan(tuple(fire), older + len(passed), first_missed, passed[-1] if passed else None, following)
+
+
+def _come(
+    name: str, schedule: Schedule, first: datetime, until: datetime
+) -> tuple[int, list[datetime], datetime | None]:
+    """Return how many times have come before the newest, the newest in order, and the one after them."""
+    older = 0
+    if schedule.every_seconds is not None:  # as many as there are, without looking at each
+        every = timedelta(seconds=schedule.every_seconds)
+        older = max(0, (until - first) // every + 1 - _MOST)
+        first += older * every
+    newest: deque[datetime] = deque(maxlen=_MOST)
+    for planned in planned_after(schedule, first - timedelta(microseconds=1)):
+        if due(name, schedule, planned) > until:
+            return older, list(newest), planned
+        older += len(newest) == _MOST
+        newest.append(planned)
+    return older, list(newest), None

@@ -1,0 +1,71 @@
+"""What the scheduler keeps: schedules and when they are due, what was published, what was passed over, and files in use."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from wch_common.store.columns import count, moment, now, words
+
+METADATA = MetaData()
+
+SCHEDULES = Table(
+    "schedules",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("definition", JSONB, nullable=False),
+    Column(
+        "timing", Text, nullable=False, comment="what decides when it is due; where it stays, so does its next time"
+    ),
+    moment("next_planned", "named by it a tick is taken once; null before the first is known, and after the last"),
+    moment("next_due", "the same with its jitter"),
+    moment("paused_at"),
+    words("said_by", "who paused it"),
+    words("reason"),
+    moment("manual_at", "somebody asked for a run now"),
+    words("manual_by"),
+    moment("last_planned"),
+    moment("last_fired_at"),
+    count("fired"),
+    count("missed"),
+    now("created_at"),
+    Index("schedules_due", "next_due", postgresql_where=text("next_due IS NOT NULL AND paused_at IS NULL")),
+    comment="Schedules of the file in use",
+)
+
+TICKS = Table(
+    "ticks",
+    METADATA,
+    Column("schedule", Text, nullable=False),
+    moment("planned", needed=True),
+    Column("kind", Text, nullable=False, comment="scheduled, manual"),
+    words("by", "who asked for it by hand"),
+    now("fired_at"),
+    PrimaryKeyConstraint("schedule", "planned", "kind"),
+    Index("ticks_fired", "fired_at"),
+    comment="Times at which events were published",
+)
+
+GAPS = Table(
+    "gaps",
+    METADATA,
+    Column("schedule", Text, nullable=False),
+    moment("first", "planned time that was passed over", needed=True),
+    moment("last", needed=True),
+    count("ticks"),
+    Column("why", Text, nullable=False, comment="the catch-up policy, or paused"),
+    now("noticed_at"),
+    PrimaryKeyConstraint("schedule", "first"),
+    Index("gaps_noticed", "noticed_at"),
+    comment="Times that were passed over",
+)
+
+FILES = Table(
+    "files",
+    METADATA,
+    Column("hash", Text, primary_key=True),
+    now("first_seen"),
+    now("last_seen"),
+    Column("applied", Boolean, nullable=False, server_default=text("false"), comment="the schedules are its"),
+    comment="Files that replicas have; the newest in use decides",
+)

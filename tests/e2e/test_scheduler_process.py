@@ -1,0 +1,114 @@
+"""The scheduler as processes of its own, killed and paused at random: every time is published under one id, and none is missing."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from support.carts_stage import SHORT_TOPOLOGY
+from support.process import Program
+from support.scheduler_stage import SchedulerStage
+from support.stage import Stage
+from support.waiting import eventually
+from wch_local.rabbitmq import free_port
+
+FULL = os.environ.get("WCH_TEST_SCALE") == "full"
+TICKS, FAULTS = (10_000, 30) if FULL else (800, 8)
+SECONDS = 600 if FULL else 120
+SCHEDULES, EVERY = 20, 0.2
+
+
+class Replicas:
+    """The scheduler's stage, and its processes."""
+
+    def __init__(self, stage: Stage, database_url: str, folder: Path) -> None:
+        self.sc = SchedulerStage(stage, database_url, folder)
+        self._log = folder / "log"
+        self._open = ExitStack()
+
+    def start(self, module: str = "wch_scheduler") -> Program:
+        """Start one replica."""
+        environment = {
+            "WCH_AMQP_URL": self.sc.stage.url,
+            "WCH_DATABASE_URL": self.sc.database_url,
+            "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
+            "WCH_HEALTH_HOST": "127.0.0.1",
+            "WCH_HEALTH_PORT": str(free_port()),
+        }
+        own = {"WCH_SCHEDULES_FILE": str(self.sc.file)} if module == "wch_scheduler" else {}
+        return self._open.enter_context(Program(module, log=self._log, **environment, **own))
+
+    def close(self) -> None:
+        """End everything."""
+        self._open.close()
+        self.sc.stage.stop()
+
+
+@pytest.fixture
+def replicas(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Replicas]:
+    made = Replicas(stage, database_url, tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.scale
+@pytest.mark.timeout(SECONDS + 120)
+def test_three_replicas_that_are_killed_and_paused_publish_every_time_once(replicas: Replicas) -> None:
+    chance, sc = random.Random(5), replicas.sc
+    sc.stage.declare(SHORT_TOPOLOGY)
+    names = [f"s{number}" for number in range(SCHEDULES)]
+    sc.write(**{name: {"every_seconds": EVERY, "catch_up": "all", "catch_up_most": 1000} for name in names})
+    running = [replicas.start() for _ in range(3)]
+    carts = replicas.start("wch_carts")
+    taken = "SELECT count(*) FROM ticks"
+
+    def came(wanted: float) -> bool:
+        return bool(sc.query(taken)) and bool(sc.query(taken)[0][0] >= wanted)
+
+    for fault in range(FAULTS):
+        wanted = TICKS * (fault + chance.random()) / (FAULTS + 1)
+        eventually(partial(came, wanted), f"{wanted} ticks", seconds=SECONDS)
+        victim = fault % 3
+        if fault % 2:
+            running[victim].kill()
+            running[victim] = replicas.start()
+        else:  # in the middle of whatever it does, until the others have gone on
+            os.kill(running[victim].pid, signal.SIGSTOP)
+            eventually(partial(came, sc.query(taken)[0][0] + SCHEDULES), "the others go on", seconds=SECONDS)
+            os.kill(running[victim].pid, signal.SIGCONT)
+    eventually(partial(came, TICKS), f"{TICKS} ticks", seconds=SECONDS)
+    # One that was started a moment ago may be told to stop before it knows how to.
+    assert {one.terminate() for one in running} <= {0, -signal.SIGTERM}
+    last = replicas.start()  # publishes what those that were killed left
+    sc.query("UPDATE schedules SET next_due = NULL, next_planned = NULL")
+    expected = {id_ for name in names for id_ in sc.expected(name)}
+    eventually(lambda: set(sc.ids) >= expected, "all are published", seconds=SECONDS)
+    last.kill()
+    assert set(sc.ids) == {id_ for name in names for id_ in sc.expected(name)}
+    for name in names:
+        assert {later - one for one, later in pairwise(sc.ticks(name))} == {timedelta(seconds=EVERY)}, "none is missing"
+    done = "SELECT count(*), count(DISTINCT causationid) FROM carts.cleanups"
+    ticks = sc.query(taken)[0][0]
+    eventually(lambda: sc.query(done) == [(ticks, ticks)], "its effect once", seconds=SECONDS)
+    carts.kill()
+
+
+def test_a_hup_takes_a_changed_file_up(replicas: Replicas) -> None:
+    sc = replicas.sc
+    sc.write(a={"cron": "0 * * * *"})
+    running = replicas.start()
+    sc.await_row("a")
+    sc.write(b={"cron": "0 * * * *"})
+    os.kill(running.pid, signal.SIGHUP)
+    sc.await_row("b")
+    assert sc.row("a") == {}
+    assert running.terminate() == 0

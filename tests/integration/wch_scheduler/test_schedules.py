@@ -1,0 +1,326 @@
+"""Schedules between a real broker and a real database: each time is published once, whoever takes it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from support.command import wch
+from support.scheduler_stage import SchedulerStage
+from support.stage import Stage
+from support.waiting import eventually
+from wch_common.message import Publication
+from wch_common.registry import published_contract
+from wch_common.store.store import Store
+from wch_scheduler import standing
+from wch_scheduler.measures import Measures
+from wch_scheduler.ticks import _BOUND, Ticks, event_id
+
+
+@pytest.fixture
+def sc(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[SchedulerStage]:
+    yield SchedulerStage(stage, database_url, tmp_path)
+    stage.stop()
+
+
+def run(sc: SchedulerStage, *words: str, code: int = 0) -> str:
+    return wch(sc.stage, "schedules", *words, code=code, WCH_DATABASE_URL=sc.database_url)
+
+
+HOURLY = {"cron": "0 * * * *"}
+OFTEN = {"every_seconds": 0.2}
+
+
+def set_back(sc: SchedulerStage, name: str, **ago: float) -> datetime:
+    """Let a schedule's next time be so long ago, on the grid of its interval."""
+    moment = (datetime.now(UTC) - timedelta(**ago)).replace(minute=0, second=0, microsecond=0)
+    sc.query("UPDATE schedules SET next_planned = %s, next_due = %s WHERE name = %s", moment, moment, name)
+    return moment
+
+
+# -- the main path
+
+
+def test_a_schedule_asks_at_its_times_under_ids_that_anybody_can_name(sc: SchedulerStage) -> None:
+    sc.write(often={"every_seconds": 0.5, "data": {"dry_run": True}})
+    sc.start()
+    eventually(lambda: len(sc.asked()) >= 4)
+    first = sc.asked()[0]
+    assert (first["type"], first["source"], first["asker"]) == (
+        "carts.cleanup.requested.v1",
+        "/wch/scheduler",
+        "scheduler",
+    )
+    assert first["data"] == {"older_than_hours": None, "dry_run": True}
+    assert first["correlationid"] == first["id"]
+    sc.stage.stop()
+    assert Counter(sc.ids) == Counter(sc.expected("often"))
+    times = sc.ticks("often")
+    assert {later - one for one, later in itertools.pairwise(times)} == {timedelta(seconds=0.5)}
+
+
+def test_each_shop_is_asked_for(sc: SchedulerStage, tmp_path: Path) -> None:
+    shops = tmp_path / "shops.json"
+    shops.write_text(json.dumps({"north": {}, "south": {}}))
+    sc.write(everywhere=HOURLY | {"shops": "all"}, one=HOURLY | {"shops": ["south"]})
+    sc.start(shops_file=shops)
+    for name in ("everywhere", "one"):
+        sc.await_row(name)
+        moment = set_back(sc, name, minutes=0)
+    eventually(lambda: len(sc.asked()) >= 3)
+    assert sorted((event["shop"], event["id"]) for event in sc.asked()) == sorted(
+        [(shop, event_id("everywhere", moment, shop)) for shop in ("north", "south")]
+        + [("south", event_id("one", moment, "south"))]
+    )
+
+
+def test_what_is_not_enabled_is_not_asked_for(sc: SchedulerStage) -> None:
+    sc.write(off=OFTEN | {"enabled": False}, on=OFTEN)
+    sc.start()
+    eventually(lambda: len(sc.ticks("on")) >= 3)
+    assert (sc.ticks("off"), sc.row("off")["next_due"]) == ([], None)
+
+
+def test_three_replicas_publish_each_time_once(sc: SchedulerStage) -> None:
+    names = [f"s{number}" for number in range(10)]
+    sc.write(**{name: OFTEN | {"catch_up": "all", "catch_up_most": 1000} for name in names})
+    for _ in range(3):
+        sc.start()
+    eventually(lambda: len(sc.query("SELECT 1 FROM ticks")) >= 200)
+    sc.stage.stop()
+    assert Counter(sc.ids) == Counter(id_ for name in names for id_ in sc.expected(name))
+    for name in names:
+        times = sc.ticks(name)
+        assert {later - one for one, later in itertools.pairwise(times)} == {timedelta(seconds=0.2)}, "none is missing"
+
+
+class Published:
+    """What would have been published."""
+
+    def __init__(self) -> None:
+        self.ids: list[str | None] = []
+
+    async def publish(self, publication: Publication) -> None:
+        self.ids.append(publication.message.message_id)
+
+
+def test_whoever_wakes_late_takes_nothing_that_was_taken(sc: SchedulerStage) -> None:
+    sc.write(hourly=HOURLY)
+    service = sc.start()
+    sc.await_row("hourly")
+    service.stop()
+    moment = set_back(sc, "hourly", minutes=0)
+    published = Published()
+
+    async def wake() -> None:
+        store = Store(sc.database_url, "scheduler", published)
+        await store.open()
+        ticks = Ticks(store, ("",), Measures(CollectorRegistry()), published_contract(), 3600)
+        (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
+        for _ in range(3):
+            await ticks._due(seen)
+        await store.close()
+
+    asyncio.run(wake())
+    assert published.ids == [event_id("hourly", moment, "")]
+    assert sc.row("hourly")["fired"] == 1
+
+
+def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: SchedulerStage) -> None:
+    sc.write(hourly=HOURLY)
+    sc.start()
+    sc.await_row("hourly")
+    with psycopg.connect(sc.database_url, options="-c search_path=scheduler") as sleeper:
+        sleeper.execute(_BOUND)
+        sleeper.execute("UPDATE schedules SET fired = fired + 1000")
+        moment = (datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
+        with psycopg.connect(sc.database_url, options="-c search_path=scheduler", autocommit=True) as other:
+            other.execute("UPDATE schedules SET next_planned = %s, next_due = %s", (moment, moment))
+        eventually(lambda: sc.ticks("hourly") == [moment])
+        with pytest.raises(psycopg.Error):
+            sleeper.execute("SELECT 1")
+    assert sc.row("hourly")["fired"] == 1
+
+
+def test_one_that_cannot_be_published_holds_up_no_other(sc: SchedulerStage) -> None:
+    sc.write(good=OFTEN, wrong=OFTEN)
+    sc.start()
+    eventually(lambda: len(sc.ticks("wrong")) >= 2)
+    sc.query(
+        """UPDATE schedules SET definition = jsonb_set(definition, '{event}', '"a.b.requested.v1"') WHERE name = 'wrong'"""
+    )
+    taken = len(sc.ticks("good"))
+    eventually(lambda: len(sc.ticks("good")) >= taken + 10)
+
+
+# -- outages
+
+
+@pytest.mark.parametrize(
+    ("policy", "fired", "missed"),
+    [({"catch_up": "skip"}, 0, 3), ({"catch_up": "one"}, 1, 2), ({"catch_up": "all"}, 3, 0)],
+    ids=["skip", "one", "all"],
+)
+def test_after_an_outage_over_three_times_the_policy_decides(
+    sc: SchedulerStage, policy: dict[str, str], fired: int, missed: int
+) -> None:
+    sc.write(hourly=HOURLY | policy)
+    service = sc.start()
+    sc.await_row("hourly")
+    service.stop()
+    first = set_back(sc, "hourly", hours=2)
+    grid = [first, first + timedelta(hours=1), first + timedelta(hours=2)]
+    # The last of them is a whole hour's beginning, which may be now.
+    sc.start(scheduler_late_seconds=0.001)
+    eventually(lambda: sc.row("hourly")["next_planned"] > grid[-1])
+    eventually(lambda: len(sc.asked()) == fired)
+    assert sc.ticks("hourly") == grid[3 - fired :]
+    gaps = sc.query("SELECT ticks, why FROM gaps")
+    assert gaps == ([(missed, policy["catch_up"])] if missed else [])
+    assert (sc.row("hourly")["fired"], sc.row("hourly")["missed"]) == (fired, missed)
+    told = run(sc, "missed")
+    assert (policy["catch_up"] in told) == bool(missed)
+
+
+def test_what_the_broker_did_not_take_is_published_when_it_is_back(sc: SchedulerStage) -> None:
+    sc.write(often=OFTEN)
+    sc.start()
+    eventually(lambda: len(sc.asked()) >= 2)
+    sc.stage.cut_connection("wch-scheduler publishing")
+    taken = len(sc.ticks("often"))
+    eventually(lambda: len(sc.ticks("often")) >= taken + 5)
+    sc.stage.stop()
+    eventually(lambda: set(sc.ids) == set(sc.expected("often")) or not sc.query("SELECT 1 FROM outbox"))
+    assert set(sc.expected("often")) >= set(sc.ids)
+
+
+# -- the file
+
+
+def test_a_changed_file_is_taken_up_and_a_broken_one_keeps_the_old_schedules(sc: SchedulerStage) -> None:
+    sc.write(a=OFTEN, b=HOURLY)
+    service = sc.start()
+    eventually(lambda: len(sc.ticks("a")) >= 2)
+    before = sc.await_row("b")
+    registry = service.service._metrics.registry
+    sc.file.write_text("schedules:\n  a: {every_seconds: soon}\n")
+    eventually(lambda: registry.get_sample_value("wch_scheduler_file_broken") == 1)
+    taken = len(sc.ticks("a"))
+    eventually(lambda: len(sc.ticks("a")) >= taken + 3, "the old ones go on")
+    sc.write(b=HOURLY | {"data": {"dry_run": True}}, c=OFTEN)
+    eventually(lambda: len(sc.ticks("c")) >= 2)
+    assert registry.get_sample_value("wch_scheduler_file_broken") == 0
+    assert sc.row("a") == {}
+    after = sc.row("b")
+    assert (after["next_planned"], after["definition"]["data"]) == (before["next_planned"], {"dry_run": True})
+    sc.write(b={"cron": "30 * * * *"})
+    eventually(lambda: sc.row("b")["next_planned"].minute == 30)
+
+
+def test_a_broken_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage) -> None:
+    sc.file.write_text("schedules:\n  a:\n    cron: every day\n    event: x\n")
+    service = sc.start()
+    assert service.stop() == 2
+
+
+def test_in_a_rollout_the_newer_file_decides_and_in_a_roll_back_the_one_that_is_in_use(
+    sc: SchedulerStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing, "_OUT_OF_USE_SECONDS", 5)
+    for name in ("_SEEN", "_DECIDES"):
+        monkeypatch.setattr(standing, name, getattr(standing, name).replace("30 seconds", "5 seconds"))
+    sc.write(old=OFTEN)
+    old = sc.start()
+    eventually(lambda: len(sc.ticks("old")) >= 2)
+    newer = sc.write(tmp_path / "newer.yaml", new=OFTEN)
+    new = sc.start(schedules_file=newer)
+    eventually(lambda: len(sc.ticks("new")) >= 2)
+    registry = old.service._metrics.registry
+    eventually(lambda: registry.get_sample_value("wch_scheduler_stands_by") == 1)
+    again = sc.start()  # one with the older file that was started again
+    taken = len(sc.ticks("new"))
+    eventually(lambda: len(sc.ticks("new")) >= taken + 3)
+    assert again.service._metrics.registry.get_sample_value("wch_scheduler_stands_by") == 1
+    assert sc.row("old") == {}
+    new.stop()
+    taken = len(sc.ticks("old"))
+    eventually(lambda: len(sc.ticks("old")) >= taken + 2, "the older one is the only one in use")
+
+
+# -- wch schedules
+
+
+def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
+    assert "no schedules" in run(sc, "list", code=1)
+    sc.write(nightly={"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "group": "carts"})
+    sc.start()
+    sc.await_row("nightly")
+    told = run(sc, "list")
+    assert "30 2 * * * Europe/Berlin" in told
+    run(sc, "run", "nightly", "--dry-run")
+    assert "run nightly" in run(sc, "run", "nightly")
+    eventually(lambda: len(sc.asked()) == 1)
+    assert "manual by" in eventually(lambda: found if "manual" in (found := run(sc, "show", "nightly")) else "")
+    assert sc.ticks("nightly") == [], "its plan stays as it is"
+    run(sc, "pause", "nightly", "--reason", "stock-taking")
+    assert "stock-taking" in run(sc, "list")
+    assert "is paused already" in run(sc, "pause", "nightly", code=1)
+    set_back(sc, "nightly", hours=3)
+    run(sc, "run", "nightly")
+    eventually(lambda: len(sc.asked()) == 2, "also while it is paused")
+    run(sc, "resume", "nightly")
+    assert "is not paused" in run(sc, "resume", "nightly", code=1)
+    eventually(lambda: (sc.row("nightly")["next_planned"] or datetime.min.replace(tzinfo=UTC)) > datetime.now(UTC))
+    assert (sc.ticks("nightly"), sc.row("nightly")["missed"]) == ([], 0), "what passed meanwhile is not caught up"
+    lines = run(sc, "preview", "nightly", "--count", "3").splitlines()
+    assert len(lines) == 4
+    assert all("02:30:00 CE" in line for line in lines[1:])
+    assert len(json.loads(run(sc, "preview", "nightly", "--json"))) == 10
+    assert "nothing was passed over" in run(sc, "missed")
+    assert "there is no schedule nothing" in run(sc, "show", "nothing", code=1)
+
+
+def test_what_was_kept_long_enough_is_deleted(sc: SchedulerStage) -> None:
+    sc.write(hourly=HOURLY)
+    service = sc.start()
+    sc.await_row("hourly")
+    service.stop()
+    for days in (31, 29):
+        sc.query(
+            "INSERT INTO ticks (schedule, planned, kind, fired_at) VALUES ('hourly', now() - %s * interval '1 day', 'scheduled', now() - %s * interval '1 day')",
+            days,
+            days,
+        )
+        sc.query(
+            "INSERT INTO gaps (schedule, first, last, why, noticed_at) VALUES ('hourly', now() - %s * interval '1 day', now(), 'one', now() - %s * interval '1 day')",
+            days,
+            days,
+        )
+    sc.start()
+    eventually(lambda: sc.query("SELECT count(*) FROM ticks") == sc.query("SELECT count(*) FROM gaps") == [(1,)])
+
+
+def test_a_schedule_that_is_late_is_told(sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    sc.write(hourly=HOURLY)
+    service = sc.start()
+    sc.await_row("hourly")
+    service.stop()
+    set_back(sc, "hourly", hours=1)
+
+    async def asleep(_self: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(Ticks, "fire_due", asleep)
+    registry = sc.start().service._metrics.registry
+    eventually(lambda: registry.get_sample_value("wch_scheduler_schedules_late") == 1)
+    assert (registry.get_sample_value("wch_scheduler_oldest_due_seconds") or 0) >= 3600

@@ -1,0 +1,84 @@
+"""The scheduler with a file of the test's own; what it asks for lies in a queue of the test's own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import yaml
+from pydantic import SecretStr
+
+from support.collected import Collected
+from support.stage import RunningService, Stage
+from support.waiting import eventually
+from wch_scheduler.main import compose
+from wch_scheduler.settings import SchedulerSettings
+from wch_scheduler.ticks import event_id
+from wch_scheduler.topology import TOPOLOGY
+
+CLEANUP = "carts.cleanup.requested.v1"
+
+
+class SchedulerStage:
+    """Everything the scheduler needs, on loopback."""
+
+    def __init__(self, stage: Stage, database_url: str, folder: Path) -> None:
+        self.stage = stage
+        self.database_url = database_url
+        self.file = folder / "schedules.yaml"
+        self._schema = stage.schema(database_url, "scheduler")
+        self._collected = Collected(stage)
+        stage.declare(TOPOLOGY)
+        stage.follow("asked", "carts.#", exchange="wch.requests")
+
+    def write(self, file: Path | None = None, /, **schedules: dict[str, Any]) -> Path:
+        """Write the file of schedules, each a cleanup unless it says otherwise."""
+        entries = {name.replace("_", "-"): {"event": CLEANUP} | entry for name, entry in schedules.items()}
+        target = file or self.file
+        target.write_text(yaml.safe_dump({"schedules": entries}))
+        return target
+
+    def start(self, **changes: Any) -> RunningService:
+        """Start the service in this process."""
+        values = {"database_url": SecretStr(self.database_url), "schedules_file": self.file} | changes
+        service = RunningService(self.stage.url, compose, values, name="scheduler", settings_type=SchedulerSettings)
+        self.stage.services.append(service)
+        return service.start()
+
+    def asked(self) -> list[dict[str, Any]]:
+        """The events published so far, whole."""
+        return self._collected.events("asked")
+
+    @property
+    def ids(self) -> list[str]:
+        """Their ids."""
+        return [event["id"] for event in self.asked()]
+
+    def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the service's schema; nothing is there before the service was."""
+        try:
+            return self._schema.rows(statement, *values)
+        except psycopg.errors.UndefinedTable:
+            return []
+
+    def row(self, name: str) -> dict[str, Any]:
+        """The row of a schedule, or nothing."""
+        try:
+            return next(iter(self._schema.dicts("SELECT * FROM schedules WHERE name = %s", name)), {})
+        except psycopg.errors.UndefinedTable:
+            return {}
+
+    def await_row(self, name: str) -> dict[str, Any]:
+        """Wait until a schedule is known."""
+        return eventually(lambda: self.row(name), f"{name} is known")
+
+    def ticks(self, name: str) -> list[datetime]:
+        """The planned times at which a schedule was published."""
+        rows = self.query("SELECT planned FROM ticks WHERE schedule = %s AND kind = 'scheduled' ORDER BY planned", name)
+        return [row[0] for row in rows]
+
+    def expected(self, name: str, shop: str = "") -> list[str]:
+        """The ids of the events of those times."""
+        return [event_id(name, planned.astimezone(UTC), shop) for planned in self.ticks(name)]
