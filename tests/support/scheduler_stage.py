@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import yaml
@@ -13,12 +15,18 @@ from pydantic import SecretStr
 from support.collected import Collected
 from support.stage import RunningService, Stage
 from support.waiting import eventually
+from wch_common.settings import QueueSettings, changed_policy
+from wch_common.topology import Topology
 from wch_scheduler.main import compose
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.ticks import event_id
 from wch_scheduler.topology import TOPOLOGY
 
 CLEANUP = "carts.cleanup.requested.v1"
+SHORT = {work.name.upper().replace(".", "_"): QueueSettings(rungs=(1,)) for work in TOPOLOGY.work_queues}
+SHORT_TOPOLOGY = Topology(
+    tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
+)
 
 
 class SchedulerStage:
@@ -30,8 +38,9 @@ class SchedulerStage:
         self.file = folder / "schedules.yaml"
         self._schema = stage.schema(database_url, "scheduler")
         self._collected = Collected(stage)
-        stage.declare(TOPOLOGY)
+        stage.declare(SHORT_TOPOLOGY)
         stage.follow("asked", "carts.#", exchange="wch.requests")
+        stage.follow("told", "scheduler.#")
 
     def write(self, file: Path | None = None, /, **schedules: dict[str, Any]) -> Path:
         """Write the file of schedules, each a cleanup unless it says otherwise."""
@@ -42,10 +51,24 @@ class SchedulerStage:
 
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""
-        values = {"database_url": SecretStr(self.database_url), "schedules_file": self.file} | changes
+        own = {"database_url": SecretStr(self.database_url), "schedules_file": self.file, "queues": SHORT}
+        values = own | {"scheduler_askers": {self.user: ["carts.*"]}} | changes
         service = RunningService(self.stage.url, compose, values, name="scheduler", settings_type=SchedulerSettings)
         self.stage.services.append(service)
         return service.start()
+
+    @property
+    def user(self) -> str:
+        """The AMQP user of the tests."""
+        return urlsplit(self.stage.url).username or ""
+
+    def told(self, kind: str = "") -> list[dict[str, Any]]:
+        """The facts told so far, whole, by the beginning of their type."""
+        return self._collected.events("told", f"scheduler.timer.{kind}")
+
+    def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Wait for a fact, the last of so many, and return its data."""
+        return self._collected.await_data("told", f"scheduler.timer.{kind}", number)[number - 1]
 
     def asked(self) -> list[dict[str, Any]]:
         """The events published so far, whole."""

@@ -358,7 +358,7 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
                 declare(service, Topology((WorkQueue("other.queue"),)))
             foreign = Message(b"{}", STRUCTURED, None, "1")
             publisher = ConfirmedPublisher(service, "test")
-            for exchange, key in (("wch.dead", "carts.cleanup"), ("wch.facts", "carts.cart.recovered.v1"), ("", "x")):
+            for exchange, key in (("wch.dead", "stock.count"), ("wch.facts", "stock.count.recovered.v1"), ("", "x")):
                 (error,) = publisher.publish([Publication(exchange, key, foreign, mandatory=False)])
                 assert isinstance(error, Refused), (exchange, key, error)
             publisher.close()

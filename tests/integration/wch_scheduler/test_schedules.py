@@ -24,7 +24,7 @@ from wch_common.registry import published_contract
 from wch_common.store.store import Store
 from wch_scheduler import standing
 from wch_scheduler.measures import Measures
-from wch_scheduler.ticks import _BOUND, Ticks, event_id
+from wch_scheduler.ticks import BOUND, Ticks, event_id
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: S
     sc.start()
     sc.await_row("hourly")
     with psycopg.connect(sc.database_url, options="-c search_path=scheduler") as sleeper:
-        sleeper.execute(_BOUND)
+        sleeper.execute(BOUND)
         sleeper.execute("UPDATE schedules SET fired = fired + 1000")
         moment = (datetime.now(UTC)).replace(minute=0, second=0, microsecond=0)
         with psycopg.connect(sc.database_url, options="-c search_path=scheduler", autocommit=True) as other:

@@ -6,12 +6,14 @@ client.publish(ProductRequested(product_id=17))
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
 from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.envelope import ASKER_PATTERN, encode, envelope_problems
 from wch_common.errors import FieldError, PublishError, WchError
 from wch_common.event import Event, EventData, new_event
+from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,6 +83,31 @@ class Client:
         if failures:
             raise PublishFailed(failures, len(made))
         return [event.id for event in made]
+
+    def schedule(
+        self,
+        event: EventData,
+        *,
+        key: str,
+        at: datetime | None = None,
+        after: timedelta | None = None,
+        group: str = "",
+        shop: str | None = None,
+    ) -> str:
+        """Have a request published at a time, or after a time by this machine's clock, once; the same key replaces it.
+
+        The AMQP user must be allowed to (WCH_SCHEDULER_ASKERS). Returns the id of the request for the timer, and raises as
+        `publish` does; the answer is a fact (`scheduler.timer.accepted.v1.<user>`).
+        """
+        if (at is None) == (after is None):
+            raise ValueError("give either at or after")
+        due = at if at is not None else datetime.now(UTC) + (after or timedelta())
+        timed = TimedEvent(type=event.TYPE, data=event.model_dump(mode="json"), shop=shop or self._shop)
+        return self.publish(TimerRequested(key=key, due=due, event=timed, group=group))
+
+    def cancel(self, *, key: str | None = None, group: str | None = None) -> str:
+        """Take back what `schedule` asked for under a key, or in a group, where it was not published; raises as `publish` does."""
+        return self.publish(TimerCancelRequested(key=key, group=group))
 
     def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
         """Return the event as it would be published; raises InvalidAttributes where its envelope would be refused."""

@@ -48,7 +48,13 @@ def encode(event: Event[EventData]) -> Publication:
     attributes["datacontenttype"] = "application/json"
     attributes["data"] = orjson.Fragment(event.data.__pydantic_serializer__.to_json(event.data))
     message = Message(orjson.dumps(attributes), STRUCTURED, None, event.id)
-    return Publication(event.exchange, event.routing_key, message, mandatory=event.exchange == REQUESTS_EXCHANGE)
+    return Publication(
+        event.exchange,
+        event.routing_key,
+        message,
+        mandatory=event.exchange == REQUESTS_EXCHANGE,
+        signed=event.data.SIGNED,
+    )
 
 
 def decode(
@@ -91,6 +97,7 @@ def decode(
         attempt=attempt,
         replay=replay,
         canonical=canonical,
+        user=message.user,
     )
 
 

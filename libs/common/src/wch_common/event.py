@@ -14,8 +14,8 @@ REQUESTS_EXCHANGE = "wch.requests"
 FACTS_EXCHANGE = "wch.facts"
 
 TYPE_PATTERN = re.compile(r"^(?P<name>[a-z][a-z0-9]*(?:\.[a-z][a-z0-9_]*){2})\.v(?P<version>[1-9][0-9]*)$")
-# Past participles that do not end in -ed, and `unknown`, the honest outcome of a send whose answer was lost.
-_IRREGULAR_FACTS = frozenset({"sent", "read", "unknown", "found", "lost", "begun", "withdrawn"})
+# Past participles that do not end in -ed; `unknown`, the honest outcome of a send whose answer was lost; `too_late`.
+_IRREGULAR_FACTS = frozenset({"sent", "read", "unknown", "found", "lost", "begun", "withdrawn", "late"})
 _DERIVED_IDS = uuid.UUID("5f0c86e1-8f0c-5e55-9d5c-6b6f0b1c7a10")
 
 
@@ -30,6 +30,8 @@ class EventData(Part):
 
     TYPE: ClassVar[str]
     EXCHANGE: ClassVar[str]
+    SIGNED: ClassVar[bool] = False
+    """Whether it is published under the name of the AMQP user, whom the broker checks."""
 
     def subject(self) -> str | None:
         """What the event is about (`product/123`); never holds a phone number."""
@@ -56,8 +58,9 @@ D_co = TypeVar("D_co", bound=EventData, covariant=True)
 class Event(Generic[D_co]):
     """One CloudEvents 1.0 event: the envelope's attributes and its typed data.
 
-    The last four describe this delivery and are not sent: its `queue`, its `attempt` (from 1), how often a person
-    replayed it, and its data as canonical JSON (sorted keys, unknown fields kept), which the inbox hashes.
+    The last five describe this delivery and are not sent: its `queue`, its `attempt` (from 1), how often a person
+    replayed it, its data as canonical JSON (sorted keys, unknown fields kept), which the inbox hashes, and the AMQP `user`
+    who published it, where they signed it and the broker has checked that.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Event(Generic[D_co]):
     attempt: int = 1
     replay: int = 0
     canonical: bytes = field(default=b"", repr=False, compare=False)
+    user: str | None = None
 
     @property
     def exchange(self) -> str:

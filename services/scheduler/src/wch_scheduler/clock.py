@@ -38,7 +38,7 @@ _COUNTS = """
 SELECT count(*) FILTER (WHERE next_due < now() - %(late)s * interval '1 second' AND paused_at IS NULL) AS late,
        extract(epoch FROM max(now() - next_due) FILTER (WHERE next_due < now() AND paused_at IS NULL))::float8 AS oldest,
        count(*) FILTER (WHERE next_due < now() + interval '1 hour' AND paused_at IS NULL) AS soon,
-       count(*) FILTER (WHERE paused_at IS NOT NULL) AS paused
+       count(*) FILTER (WHERE paused_at IS NOT NULL) AS paused, (SELECT count(*) FROM timers WHERE state = 'waiting') AS timers
 FROM schedules
 """
 _RETAIN = (
@@ -48,6 +48,10 @@ _RETAIN = (
     """,
     """
     DELETE FROM gaps WHERE ctid = ANY(ARRAY(SELECT ctid FROM gaps WHERE noticed_at < now() - %(days)s * interval '1 day'
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+    """
+    DELETE FROM timers WHERE ctid = ANY(ARRAY(SELECT ctid FROM timers WHERE ended_at < now() - %(days)s * interval '1 day'
       LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     "DELETE FROM files WHERE NOT applied AND last_seen < now() - %(days)s * interval '1 day' AND %(chunk)s > 0 RETURNING 1",

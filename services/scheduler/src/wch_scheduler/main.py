@@ -8,7 +8,9 @@ import signal
 from typing import TYPE_CHECKING
 
 from wch_common.errors import SettingsError
+from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
 from wch_common.registry import published_contract
+from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_scheduler.clock import Clock
@@ -17,31 +19,47 @@ from wch_scheduler.measures import Measures
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
 from wch_scheduler.ticks import Ticks
+from wch_scheduler.timers import Timers, given_up
+from wch_scheduler.topology import TIMERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from wch_common.runtime.job import Job
 
 MIGRATIONS = (MigrationSet("wch_scheduler:migrations", "scheduler_version", METADATA),)
 
 
 async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
-    """Read the file, and build the loops; there is no queue."""
+    """Read the file, build the loops, and return the job of timers."""
     settings = platform.settings
     try:
         file = settings.schedules()
     except WrongFile as error:
         raise SettingsError(f"WCH_SCHEDULES_FILE: {error}") from None
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    registry = published_contract()
     measures = Measures(platform.metrics.registry)
     shops = tuple(name for name, _ in settings.shops())
-    ticks = Ticks(store, shops, measures, published_contract(), settings.scheduler_late_seconds)
+    ticks = Ticks(store, shops, measures, registry, settings.scheduler_late_seconds)
     clock = Clock(store, ticks, measures, settings, file)
     with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread there are no signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
-    platform.background += clock.background
-    return []
+    timers = Timers(
+        store,
+        settings.shops(),
+        registry,
+        measures,
+        allowed=settings.scheduler_askers,
+        rate=settings.scheduler_timers_per_second,
+    )
+    platform.background += [*clock.background, timers.run]
+    return [
+        Job.in_transaction(
+            platform.queue(TIMERS),
+            {TimerRequested: timers.requested, TimerCancelRequested: timers.cancelled},
+            store,
+            given_up=given_up,
+        )
+    ]
 
 
 def main() -> int:

@@ -34,6 +34,14 @@ class Measures:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._timers = Counter("wch_scheduler_timers_total", "Timers that were published", registry=registry)
+        self._timer_lateness = Histogram(
+            "wch_scheduler_timer_lateness_seconds",
+            "From a timer's time to publishing",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._waiting = Gauge("wch_scheduler_timers_waiting", "Timers that wait for their time", registry=registry)
         self._late = Gauge(
             "wch_scheduler_schedules_late", "Schedules that are due for too long: alert on it", registry=registry
         )
@@ -64,6 +72,12 @@ class Measures:
         self._looked.set(time.time())
         self._stands_by.set(stands_by)
 
+    def released(self, seconds_late: Sequence[float]) -> None:
+        """Count timers that were published, and how late they were."""
+        self._timers.inc(len(seconds_late))
+        for seconds in seconds_late:
+            self._timer_lateness.observe(max(0.0, seconds))
+
     def file(self, *, broken: bool) -> None:
         """Note whether the file can be used."""
         self._broken.set(broken)
@@ -74,3 +88,4 @@ class Measures:
         self._oldest.set(row["oldest"] or 0)
         self._soon.set(row["soon"])
         self._paused.set(row["paused"])
+        self._waiting.set(row["timers"])

@@ -25,6 +25,14 @@ class SchedulerSettings(ShopSettings):
     scheduler_late_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="How late an event may be before that is an alert, and its schedule's catch_up decides"
     )
+    scheduler_askers: dict[str, tuple[str, ...]] = Field(
+        {},
+        description="JSON of what each AMQP user may have published by timers: "
+        '{"shop": ["sync.product.requested.v1", "carts.*"]}; nobody else may',
+    )
+    scheduler_timers_per_second: Annotated[float, Field(gt=0)] = Field(
+        500.0, description="How many timers are published a second at most, by all replicas together"
+    )
     scheduler_keep_days: Annotated[float, Field(gt=0)] = Field(
         30.0, description="How long it is kept what was published, and what was passed over"
     )

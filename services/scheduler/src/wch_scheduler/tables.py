@@ -1,8 +1,8 @@
-"""What the scheduler keeps: schedules and when they are due, what was published, what was passed over, and files in use."""
+"""What the scheduler keeps: schedules and when they are due, what was published and passed over, files in use, and timers."""
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, Index, MetaData, PrimaryKeyConstraint, Table, Text, text
+from sqlalchemy import Boolean, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from wch_common.store.columns import count, moment, now, words
@@ -58,6 +58,37 @@ GAPS = Table(
     PrimaryKeyConstraint("schedule", "first"),
     Index("gaps_noticed", "noticed_at"),
     comment="Times that were passed over",
+)
+
+TIMERS = Table(
+    "timers",
+    METADATA,
+    Column("id", Uuid, primary_key=True, comment="derived from asker and key"),
+    Column("asker", Text, nullable=False, comment="the AMQP user"),
+    Column("key", Text, nullable=False),
+    words("group_name"),
+    moment("due_at", needed=True),
+    Column("event", JSONB, nullable=False),
+    Column("state", Text, nullable=False, comment="waiting, fired, cancelled"),
+    count("version", "how often it was replaced"),
+    moment("asked_at", "by the asker's clock: what was overtaken changes nothing", needed=True),
+    moment("ended_at"),
+    Column("correlationid", Text),
+    Column("causationid", Text),
+    now("created_at"),
+    Index("timers_due", "asker", "due_at", postgresql_where=text("state = 'waiting'")),
+    Index("timers_next", "due_at", postgresql_where=text("state = 'waiting'")),
+    Index("timers_grouped", "asker", "group_name", postgresql_where=text("state = 'waiting'")),
+    Index("timers_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    comment="Timers of other programs",
+)
+
+PACE = Table(
+    "pace",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    moment("released_until", "the rate's slots before it are taken", needed=True),
+    comment="One row: how far timers were released",
 )
 
 FILES = Table(

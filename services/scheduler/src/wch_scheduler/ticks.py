@@ -36,7 +36,7 @@ SELECT *, now() AS now FROM schedules
 WHERE (paused_at IS NULL AND next_due <= now()) OR manual_at IS NOT NULL ORDER BY next_due LIMIT %(limit)s
 """
 # Whoever sleeps in the middle of it must not hold a schedule up: the database ends the transaction.
-_BOUND = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+BOUND = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
 # Compare and set: of all who saw the same time one takes it, however late another wakes.
 _TAKE = """
 UPDATE schedules SET next_planned = %(following)s, next_due = %(due)s, last_planned = coalesce(%(last)s, last_planned),
@@ -94,7 +94,7 @@ class Ticks:
         else:
             decided = plan(name, schedule, row["next_planned"], row["now"], late_seconds=self.late_seconds)
         async with self.store.transaction() as tx:
-            await tx.rows(_BOUND)
+            await tx.rows(BOUND)
             if not await self._taken(tx, name, schedule, row["next_planned"], decided):
                 return
             await self._emit(tx, name, schedule, decided.fire, "")

@@ -1,5 +1,13 @@
-"""The scheduler publishes requests that are other families'; it has no queue of its own."""
+"""The queue of timers; what the schedules' file asks for comes from nobody's queue."""
 
-from wch_common.topology import Topology
+from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
+from wch_common.policy import QueuePolicy
+from wch_common.topology import Topology, WorkQueue
 
-TOPOLOGY = Topology(())
+TIMERS = WorkQueue(
+    "scheduler.timer",
+    requests=(TimerRequested, TimerCancelRequested),
+    policy=QueuePolicy(rungs=(1, 5, 30), tries=3, concurrency=5, time_limit_seconds=30),
+)
+
+TOPOLOGY = Topology((TIMERS,))

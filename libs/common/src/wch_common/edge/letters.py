@@ -12,7 +12,8 @@ import kombu
 
 from wch_common.edge.connection import open_connection
 from wch_common.errors import WchError
-from wch_common.message import Message
+from wch_common.headers import QUEUE
+from wch_common.message import USER, Message
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -114,6 +115,9 @@ def _with_channel(url: str, action: Callable[[Any], Any]) -> Any:  # noqa: ANN40
 def _message(got: Any) -> Message:  # noqa: ANN401 - py-amqp ships no types
     properties = got.properties
     body = got.body
+    headers = properties.get("application_headers") or {}
+    # What we put into a dead-letter queue says who published it; what the broker moved there has the property still.
+    user = headers.get(USER) if QUEUE in headers else properties.get("user_id")
     return Message(
         body
         if isinstance(body, bytes)
@@ -123,5 +127,6 @@ def _message(got: Any) -> Message:  # noqa: ANN401 - py-amqp ships no types
         properties.get("content_type"),
         properties.get("content_encoding"),
         properties.get("message_id"),
-        properties.get("application_headers") or {},
+        headers,
+        user,
     )

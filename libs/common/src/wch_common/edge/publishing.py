@@ -169,7 +169,11 @@ class _Window:
             content_type=publication.message.content_type,
             content_encoding=publication.message.content_encoding,
             headers=publication.message.headers,
-            properties={"delivery_mode": 2, **({"message_id": id_} if id_ else {})},
+            properties={
+                "delivery_mode": 2,
+                **({"message_id": id_} if id_ else {}),
+                **({"user_id": self._connection.userid} if publication.signed else {}),
+            },
         )
         self._tag += 1
         self._outstanding[self._tag] = (place, id_)

@@ -10,8 +10,9 @@ import pika.exceptions
 import structlog
 
 from wch_common.engine.acks import AckWindow
-from wch_common.message import Message
+from wch_common.message import USER, Message
 from wch_common.redact import error_text
+from wch_common.topology import RETRY_EXCHANGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,8 +172,11 @@ class Subscription:
             raise ConnectionError(f"{self._queue}: {reason}")
 
     def _on_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:  # noqa: ANN401
+        headers = properties.headers or {}
+        # By the retry exchange only our own programs publish; anybody may set a header on a request.
+        user = headers.get(USER) if method.exchange == RETRY_EXCHANGE else properties.user_id
         message = Message(
-            body, properties.content_type, properties.content_encoding, properties.message_id, properties.headers or {}
+            body, properties.content_type, properties.content_encoding, properties.message_id, headers, user
         )
         delivery = Delivery(self, method, message)
         if self.prefetch != self._policy.prefetch and self._widening is None and not self._cancelling:

@@ -1,4 +1,4 @@
-"""Schedules, what was published and passed over, and files in use."""
+"""Schedules, what was published and passed over, files in use, and timers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -33,6 +33,15 @@ def upgrade() -> None:
         comment="Times that were passed over",
     )
     op.create_index("gaps_noticed", "gaps", ["noticed_at"], unique=False)
+    op.create_table(
+        "pace",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column(
+            "released_until", sa.DateTime(timezone=True), nullable=False, comment="the rate's slots before it are taken"
+        ),
+        sa.PrimaryKeyConstraint("id"),
+        comment="One row: how far timers were released",
+    )
     op.create_table(
         "schedules",
         sa.Column("name", sa.Text(), nullable=False),
@@ -81,3 +90,39 @@ def upgrade() -> None:
         comment="Times at which events were published",
     )
     op.create_index("ticks_fired", "ticks", ["fired_at"], unique=False)
+    op.create_table(
+        "timers",
+        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from asker and key"),
+        sa.Column("asker", sa.Text(), nullable=False, comment="the AMQP user"),
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("group_name", sa.Text(), server_default="", nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("event", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False, comment="waiting, fired, cancelled"),
+        sa.Column(
+            "version", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="how often it was replaced"
+        ),
+        sa.Column(
+            "asked_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="by the asker's clock: what was overtaken changes nothing",
+        ),
+        sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("correlationid", sa.Text(), nullable=True),
+        sa.Column("causationid", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+        comment="Timers of other programs",
+    )
+    op.create_index(
+        "timers_due", "timers", ["asker", "due_at"], unique=False, postgresql_where=sa.text("state = 'waiting'")
+    )
+    op.create_index(
+        "timers_ended", "timers", ["ended_at"], unique=False, postgresql_where=sa.text("ended_at IS NOT NULL")
+    )
+    op.create_index(
+        "timers_grouped", "timers", ["asker", "group_name"], unique=False, postgresql_where=sa.text("state = 'waiting'")
+    )
+    op.create_index("timers_next", "timers", ["due_at"], unique=False, postgresql_where=sa.text("state = 'waiting'"))
+    op.execute("INSERT INTO pace (id, released_until) VALUES (1, now())")

@@ -1,0 +1,117 @@
+"""Events of the scheduler: timers of other programs, and what became of asking for them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, Field, model_validator
+
+from wch_common.event import Fact, Part, Request
+
+TimerKey = Annotated[
+    str,
+    Field(min_length=1, max_length=200, description="The asker's name for the timer; never holds a telephone number."),
+]
+TimerGroup = Annotated[str, Field(max_length=200, description="Timers that can be taken back together.")]
+
+
+class TimedEvent(Part):
+    """A request that is published at its time."""
+
+    type: Annotated[
+        str, Field(description="Like carts.reminder.requested.v1; which ones an asker may name is a setting.")
+    ]
+    data: dict[str, Any] = Field(default_factory=dict)
+    shop: str | None = None
+
+
+class TimerRequested(Request):
+    """Publish a request at a time, once; asking again under a key replaces what was asked for, unless it was published."""
+
+    TYPE = "scheduler.timer.requested.v1"
+    SIGNED = True
+
+    key: TimerKey
+    due: Annotated[AwareDatetime, Field(description="In the past: at once. At most ten years ahead.")]
+    event: TimedEvent
+    group: TimerGroup = ""
+
+    def subject(self) -> str:
+        """Name the timer."""
+        return f"timer/{self.key}"
+
+
+class TimerCancelRequested(Request):
+    """Do not publish what was asked for under a key, or in a group; also where that request arrives after this one."""
+
+    TYPE = "scheduler.timer.cancel_requested.v1"
+    SIGNED = True
+
+    key: TimerKey | None = None
+    group: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if (self.key is None) == (self.group is None):
+            raise ValueError("give either key or group")
+        return self
+
+    def subject(self) -> str:
+        """Name the timer or the group."""
+        return f"timer/{self.key}" if self.key else f"group/{self.group}"
+
+
+class _TimerFact(Fact):
+    key: TimerKey
+
+    def subject(self) -> str:
+        """Name the timer."""
+        return f"timer/{self.key}"
+
+
+class TimerAccepted(_TimerFact):
+    """The event will be published at its time."""
+
+    TYPE = "scheduler.timer.accepted.v1"
+
+    due: datetime
+
+
+class TimerReplaced(_TimerFact):
+    """The event will be published at its new time, and what was asked for before will not."""
+
+    TYPE = "scheduler.timer.replaced.v1"
+
+    due: datetime
+
+
+class TimerCancelled(_TimerFact):
+    """The event will not be published."""
+
+    TYPE = "scheduler.timer.cancelled.v1"
+
+
+class TimerTooLate(_TimerFact):
+    """The event was published before it could be replaced or taken back."""
+
+    TYPE = "scheduler.timer.too_late.v1"
+
+
+class TimerRefused(_TimerFact):
+    """The timer was not taken on."""
+
+    TYPE = "scheduler.timer.refused.v1"
+
+    reason: Annotated[str, Field(max_length=500)]
+
+
+EVENTS = (
+    TimerRequested,
+    TimerCancelRequested,
+    TimerAccepted,
+    TimerReplaced,
+    TimerCancelled,
+    TimerTooLate,
+    TimerRefused,
+)

@@ -1,0 +1,259 @@
+"""Timers of other programs: taken on, replaced and taken back by their asker, and published at their time, fairly."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import psycopg
+import structlog
+from psycopg.types.json import Jsonb
+from pydantic import ValidationError
+
+from wch_common.envelope import ASKER_PATTERN, data_errors
+from wch_common.errors import Interrupted, UnknownType, UnknownVersion
+from wch_common.event import Event, EventData, Request, new_event
+from wch_common.events.scheduler import (
+    TimerAccepted,
+    TimerCancelled,
+    TimerCancelRequested,
+    TimerRefused,
+    TimerReplaced,
+    TimerRequested,
+    TimerTooLate,
+)
+from wch_common.outcome import Reject
+from wch_common.redact import error_text
+from wch_scheduler.ticks import BOUND, SOURCE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from wch_common.registry import Registry
+    from wch_common.shops import ShopEntry, Shops
+    from wch_common.store.database import Row
+    from wch_common.store.store import Store, Transaction
+    from wch_scheduler.measures import Measures
+
+log = structlog.get_logger(__name__)
+
+LONGEST: Final = timedelta(days=3653)
+_NAMES = uuid.UUID("7c1b1d5e-90f4-5c0b-8d43-52f3a7c6e018")
+# A request that was overtaken by a later one changes nothing: the askers' own clock orders what they ask for.
+_ASK = """
+INSERT INTO timers AS t (id, asker, key, group_name, due_at, event, state, asked_at, correlationid, causationid)
+VALUES (%(id)s, %(asker)s, %(key)s, %(group)s, %(due)s, %(event)s, 'waiting', %(time)s, %(correlationid)s, %(causationid)s)
+ON CONFLICT (id) DO UPDATE SET group_name = excluded.group_name, due_at = excluded.due_at, event = excluded.event, state = 'waiting',
+  version = t.version + 1, asked_at = excluded.asked_at, correlationid = excluded.correlationid, causationid = excluded.causationid,
+  ended_at = NULL
+WHERE t.asked_at <= excluded.asked_at AND t.state <> 'fired'
+RETURNING (SELECT before.state FROM timers AS before WHERE before.id = t.id) AS was
+"""
+_STATE = "SELECT state, due_at FROM timers WHERE id = %(id)s"
+_CANCEL = """
+INSERT INTO timers AS t (id, asker, key, due_at, event, state, asked_at, ended_at)
+VALUES (%(id)s, %(asker)s, %(key)s, now(), '{}', 'cancelled', %(time)s, now())
+ON CONFLICT (id) DO UPDATE SET state = 'cancelled', asked_at = excluded.asked_at, ended_at = now()
+WHERE t.asked_at <= excluded.asked_at AND t.state <> 'fired'
+RETURNING key
+"""
+_CANCEL_GROUP = """
+UPDATE timers SET state = 'cancelled', asked_at = %(time)s, ended_at = now()
+WHERE asker = %(asker)s AND group_name = %(group)s AND state = 'waiting' AND asked_at <= %(time)s RETURNING key
+"""
+# One replica at a time releases, so that the rate is that of all of them together; one that sleeps in it holds up for seconds.
+_PACE = "SELECT released_until, clock_timestamp() AS now FROM pace FOR UPDATE SKIP LOCKED"
+_PACED = "UPDATE pace SET released_until = %(until)s"
+# One of each asker before the second of any; of one asker in the order of time.
+_RELEASE = """
+WITH RECURSIVE askers AS (
+  (SELECT asker FROM timers WHERE state = 'waiting' ORDER BY asker LIMIT 1)
+  UNION ALL
+  SELECT next.asker FROM askers CROSS JOIN LATERAL (
+    SELECT asker FROM timers WHERE state = 'waiting' AND asker > askers.asker ORDER BY asker LIMIT 1) AS next
+), due AS (
+  SELECT timer.id, timer.due_at, row_number() OVER (PARTITION BY askers.asker ORDER BY timer.due_at) AS turn
+  FROM askers CROSS JOIN LATERAL (
+    SELECT id, due_at FROM timers WHERE state = 'waiting' AND asker = askers.asker AND due_at <= now()
+    ORDER BY due_at LIMIT %(limit)s) AS timer
+), chosen AS (
+  SELECT t.id FROM timers AS t WHERE t.id = ANY(ARRAY(SELECT id FROM due ORDER BY turn, due_at LIMIT %(limit)s)) AND t.state = 'waiting'
+  FOR UPDATE SKIP LOCKED
+)
+UPDATE timers SET state = 'fired', ended_at = now() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
+RETURNING id, asker, key, version, event, due_at, correlationid, causationid, now() AS now
+"""
+_NEXT = "SELECT extract(epoch FROM min(due_at) - now())::float8 AS seconds FROM timers WHERE state = 'waiting'"
+_LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.02
+_MOST_AT_ONCE = 500
+# So much of a second's releases may go at once where some were not made.
+_BURST_SECONDS = 0.2
+
+
+def timer_id(asker: str, key: str) -> uuid.UUID:
+    """Return the key of a timer: one per asker and key."""
+    return uuid.uuid5(_NAMES, f"{asker}\n{key}")
+
+
+class Timers:
+    """The handlers of what askers want, and the release of what is due."""
+
+    def __init__(
+        self,
+        store: Store,
+        shops: Shops[ShopEntry],
+        registry: Registry,
+        measures: Measures,
+        *,
+        allowed: Mapping[str, Sequence[str]],
+        rate: float,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._shops = shops
+        self._registry = registry
+        self._measures = measures
+        self._nudged = asyncio.Event()
+        self._allowed = allowed
+        self._rate = rate
+
+    async def requested(self, event: Event[TimerRequested], tx: Transaction) -> None:
+        """Take a timer on, or replace the one of its key; one that was published is told to be too late."""
+        data, asker = event.data, self._asker(event)
+        self._check(asker, event)
+        names: dict[str, Any] = {
+            "id": timer_id(asker, data.key),
+            "asker": asker,
+            "key": data.key,
+            "group": data.group,
+            "due": data.due,
+            "event": Jsonb(data.event.model_dump(mode="json")),
+            "time": event.time or datetime.now(UTC),
+            "correlationid": event.correlationid or event.id,
+            "causationid": event.id,
+        }
+        taken = await tx.rows(_ASK, names)
+        told: EventData
+        if taken:
+            told = (TimerReplaced if taken[0]["was"] == "waiting" else TimerAccepted)(key=data.key, due=data.due)
+        else:
+            (known,) = await tx.rows(_STATE, names)
+            told = _standing(data.key, known)
+        tx.emit(event.derive(told, SOURCE, asker=asker))
+        tx.then(self._nudged.set)
+
+    async def cancelled(self, event: Event[TimerCancelRequested], tx: Transaction) -> None:
+        """Take a timer back, or all that wait of a group."""
+        data, asker = event.data, self._asker(event)
+        names = {"asker": asker, "time": event.time or datetime.now(UTC)}
+        if data.group is not None:
+            for row in await tx.rows(_CANCEL_GROUP, names | {"group": data.group}):
+                tx.emit(event.derive(TimerCancelled(key=row["key"]), SOURCE, key=row["key"], asker=asker))
+            return
+        key = data.key or ""
+        names |= {"id": timer_id(asker, key), "key": key}
+        told: EventData = TimerCancelled(key=key)
+        if not await tx.rows(_CANCEL, names):
+            (known,) = await tx.rows(_STATE, names)
+            told = _standing(key, known)
+        tx.emit(event.derive(told, SOURCE, asker=asker))
+
+    async def run(self) -> None:
+        """Release timers as they become due, until cancelled; an outage is waited for."""
+        while True:
+            pause = _LONGEST_PAUSE
+            try:
+                if await self.release():
+                    pause = _SHORTEST_PAUSE
+                else:
+                    seconds = (await self._store.database.rows(_NEXT))[0]["seconds"]
+                    pause = pause if seconds is None else min(pause, max(_SHORTEST_PAUSE, seconds))
+            except (Interrupted, psycopg.Error) as error:
+                log.warning("timers_wait", error=error_text(error))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._nudged.wait(), pause)
+            self._nudged.clear()
+
+    async def release(self) -> int:
+        """Publish timers that are due, as many as the rate allows now; returns how many."""
+        async with self._store.transaction() as tx:
+            await tx.rows(BOUND)
+            for pace in await tx.rows(_PACE):
+                now, since = pace["now"], pace["released_until"]
+                earliest = now - timedelta(seconds=max(_BURST_SECONDS, 1 / self._rate))
+                # Also where the clock was set back, after which it would be in the future for long.
+                since = since if earliest <= since <= now else earliest
+                free = min(_MOST_AT_ONCE, int((now - since).total_seconds() * self._rate))
+                if free <= 0:
+                    return 0
+                rows = sorted(await tx.rows(_RELEASE, {"limit": free}), key=lambda row: row["due_at"])
+                for row in rows:
+                    tx.emit(self._timed(row))
+                if rows:
+                    await tx.rows(_PACED, {"until": since + timedelta(seconds=len(rows) / self._rate)})
+                self._measures.released([(row["now"] - row["due_at"]).total_seconds() for row in rows])
+                return len(rows)
+        return 0
+
+    def _timed(self, row: Row) -> Event[EventData]:
+        wanted = row["event"]
+        data = _validated(self._registry.model(wanted["type"]), wanted["data"])
+        id_ = str(uuid.uuid5(row["id"], f"fired\n{row['version']}"))
+        made = new_event(
+            data, SOURCE, id=id_, shop=wanted["shop"], asker=row["asker"], correlationid=row["correlationid"]
+        )
+        return replace(made, causationid=row["causationid"])
+
+    def _asker(self, event: Event[Any]) -> str:
+        """Return the AMQP user who asks; raises Reject."""
+        if event.user is None:
+            raise Reject("nobody signed the request: publish it with the property user_id, as wch_common's client does")
+        if not ASKER_PATTERN.match(event.user):
+            raise Reject(
+                "the AMQP user's name must be lower-case letters, digits, - and _, as answers are routed by it"
+            )
+        return event.user
+
+    def _check(self, asker: str, event: Event[TimerRequested]) -> None:
+        """Refuse what an asker may not have published, or nobody could; raises Reject."""
+        wanted, now = event.data.event, datetime.now(UTC)
+        if not any(fnmatchcase(wanted.type, pattern) for pattern in self._allowed.get(asker, ())):
+            raise Reject(
+                f"data.event.type: {asker} may not schedule {wanted.type}; WCH_SCHEDULER_ASKERS lists what may be"
+            )
+        if event.data.due > now + LONGEST:
+            raise Reject("data.due: more than ten years ahead")
+        try:
+            model = self._registry.model(wanted.type)
+        except (UnknownType, UnknownVersion) as error:
+            raise Reject(f"data.event.type: {error}") from None
+        if not issubclass(model, Request):
+            raise Reject(f"data.event.type: {wanted.type} is a fact, which tells what happened; a timer asks for work")
+        try:
+            _validated(model, wanted.data)
+        except ValidationError as error:
+            raise Reject("; ".join(f"data.event.{problem}" for problem in data_errors(error))) from None
+        self._shops.key(wanted.shop)
+
+
+def _validated(model: type[EventData], data: dict[str, Any]) -> EventData:
+    validated: EventData = model.__pydantic_validator__.validate_json(orjson.dumps(data), strict=True)
+    return validated
+
+
+def _standing(key: str, known: Row) -> EventData:
+    """Return what became of a timer that is no more to be changed by this request."""
+    if known["state"] == "fired":
+        return TimerTooLate(key=key)
+    return TimerCancelled(key=key) if known["state"] == "cancelled" else TimerAccepted(key=key, due=known["due_at"])
+
+
+def given_up(event: Event[Any], reason: str) -> TimerRefused | None:
+    """Tell that a request for a timer was refused."""
+    key = getattr(event.data, "key", None)
+    return TimerRefused(key=key, reason=reason[:500]) if key else None

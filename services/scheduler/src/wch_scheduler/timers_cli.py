@@ -1,0 +1,128 @@
+"""`wch timers`: what other programs have asked to be published at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from wch_common.cli.output import AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, say, whoami
+from wch_common.cli.schema import service_schema
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from datetime import datetime
+
+app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", no_args_is_help=True)
+
+Key = Annotated[str | None, typer.Option(help="Only this key's.")]
+Group = Annotated[str | None, typer.Option(help="Only this group's.")]
+Asker = Annotated[str | None, typer.Option(help="Only this AMQP user's.")]
+State = Annotated[Literal["waiting", "fired", "cancelled"] | None, typer.Option(help="Only those in this state.")]
+_WHERE = """
+WHERE (%(key)s::text IS NULL OR key = %(key)s) AND (%(group)s::text IS NULL OR group_name = %(group)s)
+AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(state)s::text IS NULL OR state = %(state)s)
+"""
+_LIST = f"""
+SELECT asker, key, group_name AS group, event->>'type' AS type, state, due_at, ended_at, version FROM timers {_WHERE}
+ORDER BY due_at LIMIT %(limit)s
+"""  # noqa: S608 - words of this module
+_SHOW = f"SELECT * FROM timers {_WHERE} ORDER BY due_at"  # noqa: S608 - words of this module
+_COUNT = f"SELECT count(*) AS timers FROM timers {_WHERE}"  # noqa: S608 - words of this module
+_CANCEL = f"""
+UPDATE timers SET state = 'cancelled', asked_at = greatest(asked_at, now()), ended_at = now() {_WHERE} RETURNING 1
+"""  # noqa: S608 - words of this module
+_STATS = """
+SELECT asker, group_name AS group, state, count(*) AS timers, min(due_at) AS first, max(due_at) AS last FROM timers
+GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+"""
+
+
+@app.command(name="list")
+def list_(
+    database_url: DatabaseUrl = None,
+    key: Key = None,
+    group: Group = None,
+    asker: Asker = None,
+    state: State = None,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, the next first.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """List timers, the next first."""
+    wanted = {"key": key, "group": group, "asker": asker, "state": state, "limit": limit}
+    with _database(database_url) as connection:
+        rows = connection.execute(_LIST, wanted).fetchall()
+    if json:
+        print_json(rows)
+        return
+    columns = ("DUE", "ASKER", "KEY", "GROUP", "EVENT", "STATE")
+    cells = [
+        (_moment(row["due_at"]), row["asker"], row["key"], row["group"], row["type"], row["state"]) for row in rows
+    ]
+    print_table(columns, cells, empty="no such timer")
+
+
+@app.command()
+def show(
+    key: Annotated[str, typer.Argument(help="The timer's key.")],
+    database_url: DatabaseUrl = None,
+    asker: Asker = None,
+    json: AsJson = False,
+) -> None:
+    """Show all that is known of a timer, the event's data left out, which may be personal."""
+    with _database(database_url) as connection:
+        found = connection.execute(_SHOW, {"key": key, "group": None, "asker": asker, "state": None}).fetchall()
+    if not found:
+        raise Wrong(f"there is no timer {key}")
+    for row in found:
+        row["event"] = {name: value for name, value in row["event"].items() if name != "data"}
+    if json:
+        print_json(found)
+        return
+    for row in found:
+        print_table(("", ""), [(name, value) for name, value in row.items() if value not in (None, "")], empty="")
+
+
+@app.command()
+def cancel(
+    database_url: DatabaseUrl = None,
+    key: Key = None,
+    group: Group = None,
+    asker: Asker = None,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Take waiting timers back; their askers are not told."""
+    if not (key or group or asker):
+        raise Wrong("say which timers: --key, --group, or --asker")
+    wanted = {"key": key, "group": group, "asker": asker, "state": "waiting"}
+    with _database(database_url) as connection:
+        if dry_run:
+            number = connection.execute(_COUNT, wanted).fetchone()["timers"]
+        else:
+            number = len(connection.execute(_CANCEL, wanted).fetchall())
+    if json:
+        print_json({"action": "cancel", "timers": number, "dry_run": dry_run, "by": whoami()})
+    else:
+        say(f"{'would cancel' if dry_run else 'cancelled'} {number} timers")
+
+
+@app.command()
+def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
+    """Count timers by asker, group and state."""
+    with _database(database_url) as connection:
+        rows = connection.execute(_STATS).fetchall()
+    if json:
+        print_json(rows)
+        return
+    columns = ("ASKER", "GROUP", "STATE", "TIMERS", "FIRST DUE", "LAST DUE")
+    cells = [(*list(row.values())[:4], _moment(row["first"]), _moment(row["last"])) for row in rows]
+    print_table(columns, cells, empty="no timer")
+
+
+def _database(database_url: str | None) -> AbstractContextManager[Any]:
+    return service_schema(database_url, "scheduler", "timers")
+
+
+def _moment(value: datetime | None) -> str:
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""
