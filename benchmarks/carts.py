@@ -22,9 +22,9 @@ from wch_common.events.carts import CleanupRequested, ReminderScanRequested
 HEALTH_PORT = 18084
 IDLE = 10_000
 FILL = """
-INSERT INTO carts (id, shop, cart_id, version, status, phone, person, customer_name, items, item_count, total, currency,
-                   remindable, expires_at, updated_at)
-SELECT gen_random_uuid(), '', 'c' || n, 1, 'active', '+1555' || lpad(n::text, 7, '0'), '+1555' || lpad(n::text, 7, '0'), 'Ada',
+INSERT INTO carts (id, shop, cart_id, version, updated_version, filled_version, status, phone, person, customer_name, items,
+                   item_count, total, currency, remindable, expires_at, idle_since)
+SELECT gen_random_uuid(), '', 'c' || n, 1, 1, 1, 'active', '+1555' || lpad(n::text, 7, '0'), '+1555' || lpad(n::text, 7, '0'), 'Ada',
        '[{"name": "Tee", "price": "9.95", "quantity": 2, "product_id": 1}]', 1, 19.90, 'EUR', n > %(carts)s - %(idle)s,
        CASE WHEN n <= %(expired)s THEN now() - interval '1 hour' ELSE now() + interval '60 hours' END,
        now() - CASE WHEN n > %(carts)s - %(idle)s THEN interval '5 hours' ELSE interval '50 hours' END
@@ -49,7 +49,6 @@ def main() -> None:
             psycopg.connect(database_url, autocommit=True, options=options) as connection,
         ):
             connection.execute(FILL, {"carts": carts, "expired": expired, "idle": IDLE})
-            connection.execute("CREATE INDEX bench_names ON carts (cart_id)")
             names = [(cart_uuid("", f"c{n}"), f"c{n}") for n in range(carts - IDLE + 1, carts + 1)]
             connection.cursor().executemany("UPDATE carts SET id = %s WHERE cart_id = %s", names)
             connection.execute("VACUUM ANALYZE carts")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from wch_common.registry import published_contract
 from wch_scheduler.file import SHIPPED, Schedule, WrongFile, read
@@ -165,6 +167,16 @@ def test_what_is_shipped_is_good_with_one_shop_and_with_several() -> None:
     for shops in ([""], ["north", "south"]):
         found = read(SHIPPED.read_text(), REGISTRY, shops)
         assert set(found.schedules) == {"cart-cleanup", "cart-reminder-scan"}
+
+
+def test_the_manifest_holds_what_is_shipped() -> None:
+    manifest = Path(__file__).parents[3] / "deploy/kubernetes/base/scheduler/configmap.yaml"
+    (held,) = [
+        one["data"]["schedules.yaml"]
+        for one in yaml.safe_load_all(manifest.read_text())
+        if one["metadata"]["name"] == "wch-schedules"
+    ]
+    assert read(held, REGISTRY, [""]).schedules == read(SHIPPED.read_text(), REGISTRY, [""]).schedules
 
 
 WRONG = """schedules:

@@ -102,8 +102,9 @@ class NumberSender:
         self._failures = self._throttles = 0
 
     def nudge(self) -> None:
-        """Look for messages now."""
-        self._nudged.set()
+        """Look for messages now; while the number rests there is nothing to look for."""
+        if not self._is_resting:
+            self._nudged.set()
 
     @property
     def in_flight(self) -> int:
