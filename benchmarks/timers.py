@@ -23,7 +23,7 @@ SINGLE = 200
 DELAY = timedelta(seconds=1)
 FILL = """
 INSERT INTO timers (id, asker, key, due_at, event, state, asked_at)
-SELECT gen_random_uuid(), 'bench' || n % 10, 'k' || n,
+SELECT gen_random_uuid(), 'bench' || n %% 10, 'k' || n,
        CASE WHEN n <= %(now)s THEN now() + interval '5 seconds' ELSE now() + interval '1 day' + n * interval '1 second' END,
        '{"type": "carts.cleanup.requested.v1", "data": {}, "shop": null}', 'waiting', now() FROM generate_series(1, %(timers)s) AS n
 """
