@@ -121,7 +121,7 @@ def test_memory_is_flat_while_batches_are_sent(wa: WhatsAppStage, tmp_path: Path
         eventually(lambda: "sending" in (tmp_path / "log").read_text())
         before = resident(program)
         for start_ in range(0, recipients, 1_000):
-            wa.publish(batch(f"b-{start_}", range(start_, start_ + 1_000)))
+            wa.publish(batch(f"b-{start_ // 1_000}", range(start_, start_ + 1_000)))
         eventually(lambda: len(wa.graph.sent) == recipients, seconds=600)
         grown = resident(program) - before
         assert grown < 80, f"{grown} MB more than idle"
