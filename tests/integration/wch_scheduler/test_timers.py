@@ -220,6 +220,17 @@ def test_many_at_once_are_released_at_the_rate_in_order_and_fairly(sc: Scheduler
         assert rows == sorted(rows), "in the order of their times"
 
 
+def test_one_that_is_no_event_any_more_is_told_and_holds_up_no_other(sc: SchedulerStage, client: Client) -> None:
+    sc.start()
+    client.schedule(cart(1), key="wrong", after=FAR)
+    sc.await_told("accepted")
+    sc.query("""UPDATE timers SET event = jsonb_set(event, '{type}', '"carts.gone.requested.v1"'), due_at = now()""")
+    client.schedule(cart(2), key="good", after=timedelta(0))
+    assert sc.await_told("refused")["key"] == "wrong"
+    eventually(lambda: [event["data"]["cart_id"] for event in sc.asked()] == ["c2"])
+    assert (state(sc, "wrong"), state(sc, "good")) == ("refused", "fired")
+
+
 def test_a_slow_rate_and_a_clock_that_was_set_back_stop_nothing(sc: SchedulerStage, client: Client) -> None:
     sc.start(scheduler_timers_per_second=2)
     sc.query("UPDATE pace SET released_until = now() + interval '1 hour'")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
+import threading
 from typing import TYPE_CHECKING
 
 from wch_common.errors import SettingsError
@@ -41,7 +41,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
     shops = tuple(name for name, _ in settings.shops())
     ticks = Ticks(store, shops, measures, registry, settings.scheduler_late_seconds)
     clock = Clock(store, ticks, measures, settings, file)
-    with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread there are no signals
+    if threading.current_thread() is threading.main_thread():  # in no other are there signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
     timers = Timers(
         store,

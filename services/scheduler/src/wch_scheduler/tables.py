@@ -69,7 +69,7 @@ TIMERS = Table(
     words("group_name"),
     moment("due_at", needed=True),
     Column("event", JSONB, nullable=False),
-    Column("state", Text, nullable=False, comment="waiting, fired, cancelled"),
+    Column("state", Text, nullable=False, comment="waiting, fired, cancelled, refused"),
     count("version", "how often it was replaced"),
     moment("asked_at", "by the asker's clock: what was overtaken changes nothing", needed=True),
     moment("ended_at"),

@@ -89,6 +89,7 @@ WITH RECURSIVE askers AS (
 UPDATE timers SET state = 'fired', ended_at = now() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
 RETURNING id, asker, key, version, event, due_at, correlationid, causationid, now() AS now
 """
+_REFUSE = "UPDATE timers SET state = 'refused' WHERE id = %(id)s"
 _NEXT = "SELECT extract(epoch FROM min(due_at) - now())::float8 AS seconds FROM timers WHERE state = 'waiting'"
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.02
 _MOST_AT_ONCE = 500
@@ -193,12 +194,23 @@ class Timers:
                     return 0
                 rows = sorted(await tx.rows(_RELEASE, {"limit": free}), key=lambda row: row["due_at"])
                 for row in rows:
-                    tx.emit(self._timed(row))
+                    await self._publish(tx, row)
                 if rows:
                     await tx.rows(_PACED, {"until": since + timedelta(seconds=len(rows) / self._rate)})
                 self._measures.released([(row["now"] - row["due_at"]).total_seconds() for row in rows])
                 return len(rows)
         return 0
+
+    async def _publish(self, tx: Transaction, row: Row) -> None:
+        """Publish a timer's event; one that is none any more (a type that went) is told, and holds up no other."""
+        try:
+            tx.emit(self._timed(row))
+        except (UnknownType, UnknownVersion, ValidationError) as error:
+            reason = error_text(error, 500)
+            log.error("timer_not_published", timer=str(row["id"]), error=reason)
+            await tx.rows(_REFUSE, row)
+            told = new_event(TimerRefused(key=row["key"], reason=reason), SOURCE, asker=row["asker"])
+            tx.emit(replace(told, correlationid=row["correlationid"], causationid=row["causationid"]))
 
     def _timed(self, row: Row) -> Event[EventData]:
         wanted = row["event"]

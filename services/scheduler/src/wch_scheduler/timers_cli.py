@@ -18,7 +18,9 @@ app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", n
 Key = Annotated[str | None, typer.Option(help="Only this key's.")]
 Group = Annotated[str | None, typer.Option(help="Only this group's.")]
 Asker = Annotated[str | None, typer.Option(help="Only this AMQP user's.")]
-State = Annotated[Literal["waiting", "fired", "cancelled"] | None, typer.Option(help="Only those in this state.")]
+State = Annotated[
+    Literal["waiting", "fired", "cancelled", "refused"] | None, typer.Option(help="Only those in this state.")
+]
 _WHERE = """
 WHERE (%(key)s::text IS NULL OR key = %(key)s) AND (%(group)s::text IS NULL OR group_name = %(group)s)
 AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(state)s::text IS NULL OR state = %(state)s)

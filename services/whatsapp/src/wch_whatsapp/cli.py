@@ -70,7 +70,7 @@ _LIST = f"""
 SELECT id, shop, asker, send_key, phone, category, state, reason, code, attempt, due_at, updated_at FROM messages {_WHERE}
 ORDER BY updated_at DESC LIMIT %(limit)s
 """  # noqa: S608 - words of this module
-_FAILED = f"SELECT shop, asker, send_key, phone, reason FROM messages {_WHERE} AND content IS NOT NULL ORDER BY shop, asker LIMIT %(limit)s"  # noqa: S608 - words of this module
+_FAILED = f"SELECT shop, asker, send_key, phone, reason FROM messages {_WHERE} AND content IS NOT NULL AND cancelled IS NULL ORDER BY shop, asker LIMIT %(limit)s"  # noqa: S608 - words of this module
 _SHOW = "SELECT * FROM messages WHERE send_key = %(key)s OR id::text = %(key)s"
 _STATS = """
 SELECT shop, asker, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages

@@ -98,7 +98,7 @@ def upgrade() -> None:
         sa.Column("group_name", sa.Text(), server_default="", nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("event", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False, comment="waiting, fired, cancelled"),
+        sa.Column("state", sa.Text(), nullable=False, comment="waiting, fired, cancelled, refused"),
         sa.Column(
             "version", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="how often it was replaced"
         ),
