@@ -22,18 +22,22 @@ if TYPE_CHECKING:
     from xdist.remote import Producer
 
 # Their fixtures are dear: a node of their own, packages built. One after another on one worker, and first.
-ON_ONE_WORKER = ("tests/faults/test_broker_faults.py", "tests/e2e/test_packages.py")
+ON_ONE_WORKER = {
+    "tests/faults/test_broker_faults.py": "a node of their own",
+    "tests/faults/test_scheduler_outages.py": "a node of their own",
+    "tests/e2e/test_packages.py": "packages",
+}
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Give each test to the next free worker, but whole modules where `ON_ONE_WORKER` says so.
+    """Give each test to the next free worker, but those together that `ON_ONE_WORKER` names.
 
     `--dist loadgroup` would do it by marks, but with pytest 9.2 its groups are ignored (pytest-xdist issue 1386).
     """
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return module if module in ON_ONE_WORKER else nodeid
+        return ON_ONE_WORKER.get(module, nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import threading
-import warnings
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.demo_family import ThingRequested, thing_queue
-from support.nodes import start_node
-from support.stage import Broker, Stage
+from support.stage import Stage
 from support.waiting import eventually
 from wch_common.edge.publishing import ConfirmedPublisher
 from wch_common.engine.connection import Link
@@ -24,39 +20,10 @@ from wch_common.message import Message, Publication
 from wch_common.outcome import Retry
 from wch_common.runtime.job import Job
 from wch_common.topology import Topology
-from wch_local.rabbitmq import LocalBrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
 
     from support.nodes import Node
-
-
-@pytest.fixture(scope="module")
-def node() -> Iterator[Node]:
-    try:
-        node = start_node()
-    except LocalBrokerError as error:
-        if "WCH_TEST_AMQP_URL" not in os.environ:
-            raise
-        pytest.skip(f"only an address is given, and this has to stop its broker: {error}")
-    yield node
-    node.kill()
-    node.remove()
-
-
-@pytest.fixture
-def fragile(node: Node) -> Iterator[Stage]:
-    broker = Broker(node.amqp_url)
-    url = broker.create_vhost()
-    stage = Stage(broker, url)
-    yield stage
-    stage.close()
-    broker.delete_vhost(url)
-    with warnings.catch_warnings():
-        # Sockets of connections that broke with the broker are found here, not in the middle of a later test.
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])

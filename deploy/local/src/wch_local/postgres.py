@@ -26,6 +26,7 @@ class EmbeddedServer:
         """Start it, or find it running, and return the address of its maintenance database."""
         self._folder.mkdir(parents=True, exist_ok=True)
         server = get_server(self._folder, cleanup_mode=None if self._keep else "stop")
+        server.ensure_postgres_running()  # `get_server` remembers it as running also after it was stopped
         return str(server.get_uri("postgres"))
 
     def stop(self) -> None:

@@ -62,13 +62,21 @@ class Clock:
     """One replica's view of time: none is special, and all do the same."""
 
     def __init__(
-        self, store: Store, ticks: Ticks, measures: Measures, settings: SchedulerSettings, file: ScheduleFile
+        self,
+        store: Store,
+        ticks: Ticks,
+        measures: Measures,
+        settings: SchedulerSettings,
+        file: ScheduleFile,
+        *,
+        can_publish: Callable[[], bool],
     ) -> None:
         self._store = store
         self._ticks = ticks
         self._measures = measures
         self._settings = settings
         self._file = file
+        self._can_publish = can_publish
         self._hurry = asyncio.Event()
 
     @property
@@ -88,10 +96,11 @@ class Clock:
                 if time.monotonic() >= again:
                     await seen(self._store, self._file)
                     again = time.monotonic() + _SEEN_SECONDS
-                deciding = await decides(self._store, self._file)
-                if deciding and await self._ticks.fire_due():
-                    pause = await self._until_due()
-                self._measures.looked(stands_by=not deciding)
+                if self._can_publish():  # without a broker nothing is taken: it would all come at once after an outage
+                    deciding = await decides(self._store, self._file)
+                    if deciding and await self._ticks.fire_due():
+                        pause = await self._until_due()
+                    self._measures.looked(stands_by=not deciding)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("schedules_wait", error=error_text(error))
             await asyncio.sleep(pause)

@@ -40,7 +40,11 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
     measures = Measures(platform.metrics.registry)
     shops = tuple(name for name, _ in settings.shops())
     ticks = Ticks(store, shops, measures, registry, settings.scheduler_late_seconds)
-    clock = Clock(store, ticks, measures, settings, file)
+
+    def can_publish() -> bool:
+        return platform.publisher.is_ready
+
+    clock = Clock(store, ticks, measures, settings, file, can_publish=can_publish)
     if threading.current_thread() is threading.main_thread():  # in no other are there signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
     timers = Timers(
@@ -50,6 +54,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         measures,
         allowed=settings.scheduler_askers,
         rate=settings.scheduler_timers_per_second,
+        can_publish=can_publish,
     )
     platform.background += [*clock.background, timers.run]
     return [

@@ -33,7 +33,7 @@ from wch_common.redact import error_text
 from wch_scheduler.ticks import BOUND, SOURCE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wch_common.registry import Registry
     from wch_common.shops import ShopEntry, Shops
@@ -114,7 +114,8 @@ class Timers:
         *,
         allowed: Mapping[str, Sequence[str]],
         rate: float,
-    ) -> None:  # fmt: skip
+        can_publish: Callable[[], bool],
+    ) -> None:
         self._store = store
         self._shops = shops
         self._registry = registry
@@ -122,6 +123,7 @@ class Timers:
         self._nudged = asyncio.Event()
         self._allowed = allowed
         self._rate = rate
+        self._can_publish = can_publish
 
     async def requested(self, event: Event[TimerRequested], tx: Transaction) -> None:
         """Take a timer on, or replace the one of its key; one that was published is told to be too late."""
@@ -169,16 +171,19 @@ class Timers:
         while True:
             pause = _LONGEST_PAUSE
             try:
-                if await self.release():
-                    pause = _SHORTEST_PAUSE
-                else:
-                    seconds = (await self._store.database.rows(_NEXT))[0]["seconds"]
-                    pause = pause if seconds is None else min(pause, max(_SHORTEST_PAUSE, seconds))
+                if (
+                    self._can_publish()
+                ):  # what is due meanwhile leaves at the rate, and in order, when the broker is back
+                    pause = _SHORTEST_PAUSE if await self.release() else await self._until_due()
             except (Interrupted, psycopg.Error) as error:
                 log.warning("timers_wait", error=error_text(error))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._nudged.wait(), pause)
             self._nudged.clear()
+
+    async def _until_due(self) -> float:
+        seconds = (await self._store.database.rows(_NEXT))[0]["seconds"]
+        return _LONGEST_PAUSE if seconds is None else min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, seconds))
 
     async def release(self) -> int:
         """Publish timers that are due, as many as the rate allows now; returns how many."""

@@ -1,0 +1,63 @@
+"""A database or a broker that is away over several planned times: the catch-up policy decides, and the count of missed is right."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.scheduler_stage import SchedulerStage
+from support.waiting import eventually
+from wch_local.postgres import EmbeddedServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.nodes import Node
+    from support.stage import Stage
+
+POLICIES = ("skip", "one", "all")
+EVERY = timedelta(seconds=1)
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="wch-postgres-", dir="/var/tmp")))
+    yield server
+    server.stop()
+    server.remove()
+
+
+@pytest.mark.parametrize("away", ["database", "broker"])
+def test_what_is_away_over_three_times_leaves_them_to_the_policy(
+    node: Node, fragile: Stage, server: EmbeddedServer, tmp_path: Path, away: str
+) -> None:
+    sc = SchedulerStage(fragile, server.start(), tmp_path)
+    sc.write(**{policy: {"every_seconds": 1, "catch_up": policy, "catch_up_most": 1000} for policy in POLICIES})
+    sc.start(scheduler_late_seconds=0.5)
+    eventually(lambda: all(len(sc.ticks(policy)) >= 2 for policy in POLICIES))
+    stop, start = (server.stop, server.start) if away == "database" else (node.stop, node.start)
+    last = max(sc.ticks("all"))
+    stop()
+    eventually(lambda: datetime.now(UTC) > last + 5 * EVERY, "three more times have come, and the next")
+    start()
+    for policy in POLICIES:
+        eventually(lambda policy=policy: sc.ticks(policy)[-1] > datetime.now(UTC) - EVERY, "on time again", seconds=60)
+    fragile.stop()
+    missed = {policy: _passed_over(sc.ticks(policy)) for policy in POLICIES}
+    assert missed["all"] == 0
+    assert missed["one"] >= 2
+    assert missed["skip"] >= 3
+    for policy in POLICIES:
+        assert sc.row(policy)["missed"] == missed[policy]
+        told = sc.query("SELECT coalesce(sum(ticks), 0) FROM gaps WHERE schedule = %s", policy)
+        assert told == [(missed[policy],)]
+    assert sorted(sc.ids) == sorted(id_ for policy in POLICIES for id_ in sc.expected(policy))
+
+
+def _passed_over(ticks: list[datetime]) -> int:
+    """How many times of the grid between the first and the last were not published."""
+    return (ticks[-1] - ticks[0]) // EVERY + 1 - len(ticks)
