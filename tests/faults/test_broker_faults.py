@@ -22,7 +22,6 @@ from wch_common.runtime.job import Job
 from wch_common.topology import Topology
 
 if TYPE_CHECKING:
-
     from support.nodes import Node
 
 

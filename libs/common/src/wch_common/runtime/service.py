@@ -150,6 +150,7 @@ class Service(Generic[SettingsT]):
         self._store: Store | None = None
         self._outbox_rows = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
         self._finishing: list[Callable[[float], Awaitable[None]]] = []
         self.stop_requested = asyncio.Event()
 
@@ -216,7 +217,8 @@ class Service(Generic[SettingsT]):
         for run in (self._consuming.run, self._publishing.run, self._publisher.run, lambda: self._tick(health)):
             self._tasks.append(asyncio.create_task(run()))
         store_loops = [*platform.store.background, self._count_rows] if platform.store is not None else []
-        self._tasks += [asyncio.create_task(_forever(run)) for run in (*store_loops, *platform.background)]
+        self._loops = [asyncio.create_task(_forever(run)) for run in (*store_loops, *platform.background)]
+        self._tasks += self._loops
         for consumer in self._consumers:
             self._tasks += consumer.start()
 
@@ -302,8 +304,9 @@ class Service(Generic[SettingsT]):
         for result in await asyncio.gather(*ends, return_exceptions=True):
             if isinstance(result, BaseException):
                 log.error("not_stopped_in_order", error=error_text(result))
+        await ended(self._loops)
         if self._store is not None:
-            # While there is still a connection to publish on.
+            # When nothing more is committed, and while there is still a connection to publish on.
             await self._store.outbox.finish()
         for task in self._tasks:
             task.cancel()
