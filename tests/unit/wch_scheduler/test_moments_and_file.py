@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -51,6 +53,30 @@ def test_a_time_that_does_not_exist_or_exists_twice_comes_once(zone: str, after:
     assert times(schedule(cron="30 2 * * *", time_zone=zone), after, 2) == expected
 
 
+@pytest.mark.parametrize(
+    ("cron", "forward", "back"),
+    [
+        ("*/30 2 * * *", ["03-29 01:00", "03-30 00:00"], ["10-25 00:00", "10-25 00:30", "10-26 01:00"]),
+        ("0 */2 * * *", ["03-28 23:00", "03-29 01:00", "03-29 02:00"], ["10-24 22:00", "10-25 00:00", "10-25 03:00"]),
+        ("0 2-4 * * *", ["03-29 01:00", "03-29 02:00"], ["10-25 00:00", "10-25 02:00", "10-25 03:00"]),
+        ("*/30 * * * *", ["03-28 22:30", "03-28 23:00"], ["10-24 21:30", "10-24 22:00"]),
+    ],
+)
+def test_steps_and_ranges_come_once_as_well(cron: str, forward: list[str], back: list[str]) -> None:
+    entry = schedule(cron=cron, time_zone="Europe/Berlin")
+    assert times(entry, utc(2026, 3, 28, 22), len(forward)) == forward
+    assert times(entry, utc(2026, 10, 24, 21), len(back)) == back
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca"])
+def test_a_year_of_times_by_the_wall_clock_is_one_a_day_whatever_the_clocks_do(zone: str) -> None:
+    found = list(islice(planned_after(schedule(cron="*/20 2 * * *", time_zone=zone), utc(2026, 1, 1)), 3 * 365))
+    assert found == sorted(set(found))
+    days = Counter(one.astimezone(ZoneInfo(zone)).date() for one in found)
+    assert set(days.values()) <= {1, 2, 3}
+    assert sum(1 for many in days.values() if many < 3) <= 3, "fewer only where some did not exist"
+
+
 @pytest.mark.parametrize(("zone", "day"), [("Europe/Berlin", utc(2026, 10, 25)), ("Europe/Berlin", utc(2026, 3, 29)),
                                            ("America/New_York", utc(2026, 11, 1)), ("Africa/Casablanca", utc(2026, 2, 15))])  # fmt: skip
 def test_what_runs_hourly_runs_every_hour_that_passes(zone: str, day: datetime) -> None:
@@ -73,7 +99,7 @@ def test_start_and_end_are_included() -> None:
 
 
 def planned(name: str, entry: Schedule, first: datetime, now: datetime) -> tuple[list[str], int, str]:
-    done = plan(name, entry, first, now, late_seconds=30)
+    done = plan(name, entry, first, now, outage_seconds=30)
     return (
         [f"{one:%d %H:%M:%S}" for one in done.fire],
         done.missed,
@@ -110,7 +136,7 @@ def test_what_is_a_little_late_is_no_outage(policy: str) -> None:
 def test_after_two_weeks_of_five_seconds_there_is_no_flood_and_the_count_is_right(policy: str, most: int) -> None:
     entry = schedule(every_seconds=5, catch_up=policy, catch_up_most=10)
     first, now = utc(2026, 1, 1), utc(2026, 1, 15)
-    done = plan("s", entry, first, now, late_seconds=30)
+    done = plan("s", entry, first, now, outage_seconds=30)
     assert len(done.fire) == most
     assert done.missed + len(done.fire) == 14 * 24 * 3600 / 5 + 1
     assert done.first_missed == first
@@ -119,7 +145,7 @@ def test_after_two_weeks_of_five_seconds_there_is_no_flood_and_the_count_is_righ
 
 
 def test_two_weeks_of_minutes_by_cron_are_counted_as_well() -> None:
-    done = plan("s", schedule(cron="* * * * *"), utc(2026, 1, 1), utc(2026, 1, 15), late_seconds=30)
+    done = plan("s", schedule(cron="* * * * *"), utc(2026, 1, 1), utc(2026, 1, 15), outage_seconds=30)
     assert done.missed + len(done.fire) == 14 * 24 * 60 + 1
     assert done.first_missed == utc(2026, 1, 1)
 
@@ -128,6 +154,17 @@ def test_a_clock_that_was_set_back_repeats_nothing() -> None:
     entry = schedule(cron="0 * * * *")
     found = planned("s", entry, utc(2026, 1, 1, 13), utc(2026, 1, 1, 11, 58, 30))
     assert found == ([], 0, "01 13:00:00")
+
+
+def test_a_first_time_that_the_schedule_would_not_have_any_more_is_one_all_the_same() -> None:
+    entry = schedule(cron="30 * * * *")
+    assert planned("s", entry, utc(2026, 1, 1, 13), utc(2026, 1, 1, 13, 0, 10)) == (["01 13:00:00"], 0, "01 13:30:00")
+
+
+def test_what_ended_during_an_outage_is_counted_to_its_end() -> None:
+    entry = schedule(every_seconds=1, end_at="2026-01-02T00:00:00Z", catch_up="skip")
+    done = plan("s", entry, utc(2026, 1, 1), utc(2026, 1, 15), outage_seconds=30)
+    assert (done.missed, done.fire, done.following) == (24 * 3600 + 1, (), None)
 
 
 def test_the_end_is_the_end() -> None:
@@ -144,8 +181,8 @@ def test_jitter_is_a_times_own_and_makes_it_no_later_than_it_says() -> None:
     assert late == [(due("s", entry, one) - one).total_seconds() for one in moments], "whoever computes it"
     first = moments[0]
     before, after = due("s", entry, first) - timedelta(seconds=1), due("s", entry, first) + timedelta(seconds=20)
-    assert plan("s", entry, first, before, late_seconds=30).fire == ()
-    assert plan("s", entry, first, after, late_seconds=30).fire == (first,), "its jitter does not make it late"
+    assert plan("s", entry, first, before, outage_seconds=30).fire == ()
+    assert plan("s", entry, first, after, outage_seconds=30).fire == (first,), "its jitter does not make it late"
 
 
 def test_a_tick_is_named_by_schedule_time_and_shop_and_nothing_else() -> None:
@@ -177,6 +214,43 @@ def test_the_manifest_holds_what_is_shipped() -> None:
         if one["metadata"]["name"] == "wch-schedules"
     ]
     assert read(held, REGISTRY, [""]).schedules == read(SHIPPED.read_text(), REGISTRY, [""]).schedules
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT}\n  a: {every_seconds: 900, event: EVENT}", "line 3: a: is there twice"),
+        ("schedules:\n  a:\n    every_seconds: 900\n    every_seconds: 90\n    event: EVENT", "line 4: a.every_seconds: is there twice"),
+        ("schedules:\n  on: {every_seconds: 900, event: EVENT}", "line 2: on: is no text: put it in quotes"),
+        ("schedules:\n  a b: {every_seconds: 900, event: EVENT}", "line 2: 'a b': a name is letters"),
+        ("schedules:\n  a:\n    every_seconds: 900\n    event: EVENT\n    shops: []", "line 5: a: shops: write `shops: all`"),
+        ("schedules:\n  a:\n    every_seconds: 900\n    event: EVENT\n    shops: north", "line 5: a: shops: write `shops: all`"),
+        ("schedules:\n  a: {cron: '0 30 2 * * *', event: EVENT}", "line 2: a: cron: seconds are not known here: write five fields"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT,\n start_at: 2026-02-30T00:00:00Z}", "line 3: a: start_at: "),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT, start_at: 9999-12-31T00:00:00Z}", "start_at: must be between 1970 and 2200"),
+        ("schedules:\n  a: {every_seconds: .inf, event: EVENT}", "line 2: a: every_seconds: "),
+        ("schedules:\n  a: {every_seconds: 3.0e+11, event: EVENT}", "line 2: a: every_seconds: "),
+        ("schedules:\n  a: {every_seconds: 900, catch_up_hours: .inf, event: EVENT}", "line 2: a: catch_up_hours: "),
+        ("schedules:\n  a: {every_seconds: 60, jitter_seconds: 60, event: EVENT}", "line 2: a: jitter_seconds is not less than"),
+        ("schedules:\n  a: {cron: '*/15 * * * *', jitter_seconds: 3600, event: EVENT}", "line 2: a: jitter_seconds is not less than"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {1: 2}}", "line 2: a.data.1: is no text: put it in quotes"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {x: !!binary aGk=}}", "line 2: a: data: is not JSON"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {x: 99999999999999999999999}}", "line 2: a: data: is not JSON"),
+        ('schedules:\n  a: {every_seconds: 900, event: EVENT,\n group: "\\0"}', "line 3: a.group: holds the character U+0000"),
+        ("schedules:\n  a: \x07", "line 2: this is not YAML"),
+        ("schedules:\n  a: !!timestamp 2026-02-30", "line 1: this cannot be read"),
+        ("schedules: &a\n  a: *a", "line 1: this cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_yaml_lets_through_and_no_schedule_can_be_is_refused_with_its_line(text: str, told: str) -> None:
+    with pytest.raises(WrongFile) as refused:
+        read(text.replace("EVENT", EVENT), REGISTRY, ["north", "south"])
+    assert told in str(refused.value)
+
+
+def test_the_same_text_for_other_shops_is_another_file() -> None:
+    text = SHIPPED.read_text()
+    assert read(text, REGISTRY, ["north"]).hash != read(text, REGISTRY, ["north", "south"]).hash
 
 
 WRONG = """schedules:

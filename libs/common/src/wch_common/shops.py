@@ -208,7 +208,7 @@ class Shops(Generic[E]):
         if name is None and len(self._shops) == 1:
             return next(iter(self._shops))
         if name is None:
-            raise Reject("the event names no shop, and there are several: set its attribute `shop`")
+            raise Reject("no shop is named, and there are several: set the event's `shop`")
         if name not in self._shops or not name:
             # One shop's products must not be looked up in another, where the same ids are other things.
             known = ", ".join(sorted(filter(None, self._shops))) or "the only shop has no name (WCH_SHOP_NAME)"

@@ -32,7 +32,11 @@ _GAPS = """
 SELECT schedule, first, last, ticks, why, noticed_at FROM gaps
 WHERE %(name)s::text IS NULL OR schedule = %(name)s ORDER BY noticed_at DESC LIMIT %(limit)s
 """
-_RUN = "UPDATE schedules SET manual_at = clock_timestamp(), manual_by = %(by)s WHERE name = %(name)s AND manual_at IS NULL RETURNING name"
+# One that could not be published, as the log says, may be asked for again.
+_UNASKED = "(manual_at IS NULL OR manual_at < now() - interval '1 minute')"
+_RUN = f"""
+UPDATE schedules SET manual_at = clock_timestamp(), manual_by = %(by)s WHERE name = %(name)s AND {_UNASKED} RETURNING name
+"""  # noqa: S608 - words of this module
 _PAUSE = """
 UPDATE schedules SET paused_at = now(), said_by = %(by)s, reason = %(reason)s WHERE name = %(name)s AND paused_at IS NULL RETURNING name
 """
@@ -109,6 +113,8 @@ def preview(
     """Show a schedule's next times, in its time zone and in UTC, its jitter left out."""
     with _database(database_url) as connection:
         schedule = Schedule.model_validate(_found(connection, name)["definition"])
+    if not schedule.enabled:
+        raise Wrong(f"{name} is not enabled in the file, so it has no next time")
     times = list(islice(planned_after(schedule, datetime.now(UTC)), count))
     if json:
         print_json(times)
@@ -174,4 +180,4 @@ def _state(row: dict[str, Any]) -> str:
 
 
 def _moment(value: datetime | None) -> str:
-    return f"{value.astimezone(UTC):%m-%d %H:%M:%S}" if value else ""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if value else ""

@@ -12,7 +12,6 @@ import structlog
 
 from wch_common.errors import Interrupted
 from wch_common.redact import error_text
-from wch_scheduler.file import WrongFile
 from wch_scheduler.standing import decides, seen
 
 if TYPE_CHECKING:
@@ -38,7 +37,9 @@ _COUNTS = """
 SELECT count(*) FILTER (WHERE next_due < now() - %(late)s * interval '1 second' AND paused_at IS NULL) AS late,
        extract(epoch FROM max(now() - next_due) FILTER (WHERE next_due < now() AND paused_at IS NULL))::float8 AS oldest,
        count(*) FILTER (WHERE next_due < now() + interval '1 hour' AND paused_at IS NULL) AS soon,
-       count(*) FILTER (WHERE paused_at IS NOT NULL) AS paused, (SELECT count(*) FROM timers WHERE state = 'waiting') AS timers
+       count(*) FILTER (WHERE paused_at IS NOT NULL) AS paused, (SELECT count(*) FROM timers WHERE state = 'waiting') AS timers,
+       (SELECT extract(epoch FROM now() - min(due_at))::float8 FROM timers WHERE state = 'waiting' AND due_at < now()) AS timers_oldest,
+       (SELECT count(*) FROM timers WHERE state = 'waiting' AND due_at < now() + interval '1 hour') AS timers_soon
 FROM schedules
 """
 _RETAIN = (
@@ -52,6 +53,10 @@ _RETAIN = (
     """,
     """
     DELETE FROM timers WHERE ctid = ANY(ARRAY(SELECT ctid FROM timers WHERE ended_at < now() - %(days)s * interval '1 day'
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+    """
+    DELETE FROM groups WHERE ctid = ANY(ARRAY(SELECT ctid FROM groups WHERE cancelled_at < now() - %(days)s * interval '1 day'
       LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     "DELETE FROM files WHERE NOT applied AND last_seen < now() - %(days)s * interval '1 day' AND %(chunk)s > 0 RETURNING 1",
@@ -78,6 +83,7 @@ class Clock:
         self._file = file
         self._can_publish = can_publish
         self._hurry = asyncio.Event()
+        self._say_again = 0.0
 
     @property
     def background(self) -> list[Callable[[], Awaitable[None]]]:
@@ -89,13 +95,12 @@ class Clock:
         self._hurry.set()
 
     async def _run(self) -> None:
-        again = 0.0
         while True:
             pause = _LONGEST_PAUSE
             try:
-                if time.monotonic() >= again:
+                if time.monotonic() >= self._say_again:
+                    self._say_again = time.monotonic() + _SEEN_SECONDS
                     await seen(self._store, self._file)
-                    again = time.monotonic() + _SEEN_SECONDS
                 if self._can_publish():  # without a broker nothing is taken: it would all come at once after an outage
                     deciding = await decides(self._store, self._file)
                     if deciding and await self._ticks.fire_due():
@@ -111,24 +116,28 @@ class Clock:
 
     async def _reload(self) -> None:
         """Take a changed file up when it is good; a broken one keeps the old schedules, and is told once."""
-        told = ""
+        text, told = None, ""
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), _FILE_SECONDS)
             self._hurry.clear()
             try:
-                file = await asyncio.to_thread(self._settings.schedules)
-            except WrongFile as error:
+                found = await asyncio.to_thread(self._settings.schedules_text)
+                if found == text:
+                    continue
+                file = await asyncio.to_thread(self._ticks.read, found)
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the old schedules go on
                 self._measures.file(broken=True)
-                if str(error) != told:
-                    log.error("schedules_file_broken", problem=str(error))
-                told = str(error)
+                text, problem = None, error_text(error, 5000)
+                if problem != told:
+                    log.error("schedules_file_broken", problem=problem)
+                told = problem
                 continue
             self._measures.file(broken=False)
-            told = ""
+            text, told = found, ""
             if file.hash != self._file.hash:
                 log.info("schedules_file_changed", hash=file.hash, schedules=len(file.schedules))
-                self._file = file
+                self._file, self._say_again = file, 0.0
 
     async def _count(self) -> None:
         while True:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -12,11 +14,21 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import orjson
 import yaml
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from wch_common.envelope import data_errors
 from wch_common.errors import UnknownType, UnknownVersion, WchError
 from wch_common.event import EventData, Request
+from wch_scheduler.moments import planned_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,6 +37,11 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("schedules.yaml")
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_SECONDS_OF_A_YEAR = 366 * 86_400
+# Of so many times of a schedule the nearest two are to be further apart than its jitter.
+_TIMES_LOOKED_AT = 400
 
 
 class WrongFile(WchError):
@@ -44,7 +61,26 @@ def _is_cron(text: str) -> str:
         CronSim(text, EPOCH)
     except CronSimError as error:
         raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]}: write five fields, like 30 2 * * 1") from None
+    if len(text.split()) != 5:
+        raise ValueError("seconds are not known here: write five fields, like 30 2 * * 1, or every_seconds")
     return text
+
+
+def _are_shops(value: object) -> object:
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        return tuple(value)
+    if value is None or value == "all" or isinstance(value, tuple):
+        return value
+    raise ValueError("write `shops: all` or a list of their names, like [north, south]")
+
+
+def _is_in_calendar(value: datetime) -> datetime:
+    if not _FIRST <= value < _LAST:
+        raise ValueError(f"must be between {_FIRST.year} and {_LAST.year}")
+    return value
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_is_in_calendar)]
 
 
 class Schedule(BaseModel):
@@ -54,19 +90,19 @@ class Schedule(BaseModel):
 
     event: str
     data: dict[str, Any] = {}
-    shops: Literal["all"] | tuple[str, ...] | None = None
+    shops: Annotated[Literal["all"] | tuple[str, ...] | None, BeforeValidator(_are_shops)] = None
     group: Annotated[str, Field(max_length=100)] = ""
     cron: Annotated[str, AfterValidator(_is_cron)] | None = None
     time_zone: Annotated[str, AfterValidator(_is_zone)] = "UTC"
-    every_seconds: Annotated[float, Field(ge=0.1)] | None = None
-    anchor: AwareDatetime = EPOCH
+    every_seconds: Annotated[float, Field(ge=0.1, le=_SECONDS_OF_A_YEAR)] | None = None
+    anchor: Moment = EPOCH
     jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    start_at: AwareDatetime | None = None
-    end_at: AwareDatetime | None = None
+    start_at: Moment | None = None
+    end_at: Moment | None = None
     enabled: bool = True
     catch_up: Literal["skip", "one", "all"] = "one"
     catch_up_most: Annotated[int, Field(ge=1, le=1000)] = 10
-    catch_up_hours: Annotated[float, Field(gt=0)] = 24.0
+    catch_up_hours: Annotated[float, Field(gt=0, le=8784)] = 24.0
 
     @model_validator(mode="after")
     def _says_when(self) -> Self:
@@ -74,7 +110,13 @@ class Schedule(BaseModel):
             raise ValueError("give either cron or every_seconds")
         if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
             raise ValueError("end_at is not after start_at")
+        if self.jitter_seconds and self._nearest() <= timedelta(seconds=self.jitter_seconds):
+            raise ValueError("jitter_seconds is not less than the time from one to the next")
         return self
+
+    def _nearest(self) -> timedelta:
+        some = islice(planned_after(self, self.anchor), _TIMES_LOOKED_AT)
+        return min((later - one for one, later in pairwise(some)), default=timedelta.max)
 
     @property
     def timing(self) -> str:
@@ -93,20 +135,22 @@ class ScheduleFile:
 
 def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
     """Read a file; raises WrongFile with every mistake and its line."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise WrongFile(f"line {line}: this is not YAML: {error.problem}") from None
-    lines = dict(_lines(root))
+    content, places = _parsed(text)
     if not isinstance(content, dict) or not isinstance(content.get("schedules"), dict) or len(content) > 1:
         raise WrongFile("line 1: the file must hold `schedules:` and below it a schedule per name")
-    wrong: list[tuple[int, str]] = []
+    lines = {place.path: place.line for place in reversed(places)}
+    wrong = [(place.line, f"{'.'.join(map(str, place.path[1:]))}: {place.wrong}") for place in places if place.wrong]
     schedules = {}
     for name, entry in content["schedules"].items():
+        if not isinstance(name, str):
+            continue  # told already, with its line
+        if not _NAME.match(name):
+            wrong.append(
+                (_line(lines, ("schedules", name)), f"{name!r}: a name is letters, digits, . _ -, at most 100")
+            )
+            continue
         try:
-            schedules[str(name)] = schedule = Schedule.model_validate(entry)
+            schedules[name] = schedule = Schedule.model_validate(entry)
             wrong += [
                 (_line(lines, ("schedules", name, *place)), f"{name}: {problem}")
                 for place, problem in _problems(schedule, registry, shops)
@@ -119,7 +163,9 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
                 wrong.append((_line(lines, ("schedules", name, *item["loc"])), text_of))
     if wrong:
         raise WrongFile("; ".join(f"line {line}: {problem}" for line, problem in sorted(wrong)))
-    return ScheduleFile(hashlib.blake2b(text.encode(), digest_size=12).hexdigest(), schedules)
+    # The shops belong to it: replicas that would ask for others are not to take turns.
+    known = "\n".join((text, *shops)).encode()
+    return ScheduleFile(hashlib.blake2b(known, digest_size=12).hexdigest(), schedules)
 
 
 def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -134,6 +180,8 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
     elif model is not None:
         try:
             model.__pydantic_validator__.validate_json(orjson.dumps(schedule.data), strict=True)
+        except TypeError as error:
+            yield ("data",), f"data: is not JSON: {error}"
         except ValidationError as error:
             for problem in data_errors(error):
                 yield tuple(problem.field.split(".")), str(problem)
@@ -147,17 +195,56 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
             )
 
 
-def _lines(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], int]]:  # noqa: ANN401 - PyYAML's nodes
-    """Return the line of every place in the file."""
+class _Loader(yaml.SafeLoader):
+    """Leaves dates as they are written: pydantic reads them, and names what is wrong with one."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Something in the file, its line, and what is wrong with it as text."""
+
+    path: tuple[Any, ...]
+    line: int
+    wrong: str = ""
+
+
+def _parsed(text: str) -> tuple[Any, list[_Place]]:
+    """Return what the file holds, and every place in it; raises WrongFile."""
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        return (loader.construct_document(root), list(_places(root))) if root is not None else (None, [])
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise WrongFile(f"line {line}: this is not YAML: {error.problem}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise WrongFile(f"line {line}: this is not YAML: {error.reason} (#x{error.character:04x})") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # what a tag asks for cannot be made
+        raise WrongFile(f"line 1: this cannot be read: {error}") from None
+
+
+def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[_Place]:  # noqa: ANN401 - PyYAML's nodes
     if isinstance(node, yaml.MappingNode):
+        known: set[Any] = set()
         for key, value in node.value:
-            below = (*place, key.value)
-            yield below, key.start_mark.line + 1
-            yield from _lines(value, below)
+            below, line = (*path, key.value), key.start_mark.line + 1
+            # Such as on, which YAML takes for true.
+            unquoted = "" if key.tag.endswith((":str", ":merge")) else "is no text: put it in quotes"
+            yield _Place(below, line, "is there twice" if key.value in known else unquoted)
+            known.add(key.value)
+            yield from _places(value, below)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            yield (*place, number), value.start_mark.line + 1
-            yield from _lines(value, (*place, number))
+            yield _Place((*path, number), value.start_mark.line + 1)
+            yield from _places(value, (*path, number))
+    elif "\0" in node.value:
+        yield _Place(path, node.start_mark.line + 1, "holds the character U+0000, which cannot be stored")
 
 
 def _line(lines: dict[tuple[Any, ...], int], place: tuple[Any, ...]) -> int:

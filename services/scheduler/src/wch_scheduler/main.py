@@ -14,7 +14,7 @@ from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_scheduler.clock import Clock
-from wch_scheduler.file import WrongFile
+from wch_scheduler.file import WrongFile, read
 from wch_scheduler.measures import Measures
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
@@ -31,15 +31,15 @@ MIGRATIONS = (MigrationSet("wch_scheduler:migrations", "scheduler_version", META
 async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
     """Read the file, build the loops, and return the job of timers."""
     settings = platform.settings
+    registry, shops = published_contract(), settings.shops()
+    names = tuple(name for name, _ in shops)
     try:
-        file = settings.schedules()
+        file = read(settings.schedules_text(), registry, names)
     except WrongFile as error:
         raise SettingsError(f"WCH_SCHEDULES_FILE: {error}") from None
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
-    registry = published_contract()
     measures = Measures(platform.metrics.registry)
-    shops = tuple(name for name, _ in settings.shops())
-    ticks = Ticks(store, shops, measures, registry, settings.scheduler_late_seconds)
+    ticks = Ticks(store, names, measures, registry, settings.scheduler_outage_seconds)
 
     def can_publish() -> bool:
         return platform.publisher.is_ready
@@ -49,7 +49,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
     timers = Timers(
         store,
-        settings.shops(),
+        shops,
         registry,
         measures,
         allowed=settings.scheduler_askers,

@@ -42,6 +42,17 @@ class Measures:
             registry=registry,
         )
         self._waiting = Gauge("wch_scheduler_timers_waiting", "Timers that wait for their time", registry=registry)
+        self._timers_oldest = Gauge(
+            "wch_scheduler_timers_oldest_due_seconds",
+            "How long the oldest timer is due: alert on it",
+            registry=registry,
+        )
+        self._timers_soon = Gauge(
+            "wch_scheduler_timers_due_within_an_hour", "Timers due within an hour", registry=registry
+        )
+        self._timers_looked = Gauge(
+            "wch_scheduler_last_release_timestamp_seconds", "When timers were looked at last", registry=registry
+        )
         self._late = Gauge(
             "wch_scheduler_schedules_late", "Schedules that are due for too long: alert on it", registry=registry
         )
@@ -78,6 +89,10 @@ class Measures:
         for seconds in seconds_late:
             self._timer_lateness.observe(max(0.0, seconds))
 
+    def released_now(self) -> None:
+        """Note a successful look at what timers are due."""
+        self._timers_looked.set(time.time())
+
     def file(self, *, broken: bool) -> None:
         """Note whether the file can be used."""
         self._broken.set(broken)
@@ -89,3 +104,5 @@ class Measures:
         self._soon.set(row["soon"])
         self._paused.set(row["paused"])
         self._waiting.set(row["timers"])
+        self._timers_oldest.set(row["timers_oldest"] or 0)
+        self._timers_soon.set(row["timers_soon"])

@@ -6,6 +6,7 @@ import hashlib
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -21,7 +22,7 @@ def planned_after(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
     """Return the planned times later than a moment, in order, each once, in UTC; those of its start and end included.
 
     By cron a time that does not exist when the clocks go forward is the next one that does, and one that exists twice is the
-    first; what runs hourly or more often runs every hour that passes.
+    first; where every hour is meant (`*`) it runs in every hour that passes.
     """
     if schedule.start_at is not None:
         moment = max(moment, schedule.start_at - timedelta(microseconds=1))
@@ -33,12 +34,30 @@ def planned_after(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
 
 
 def _by_cron(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
+    cron, zone = schedule.cron or "", ZoneInfo(schedule.time_zone)
+    local = moment.astimezone(zone)
+    if cron.split()[1] == "*":
+        times = (one.astimezone(UTC) for one in CronSim(cron, local))
+    else:  # by the wall clock; CronSim's own handling of its changes leaves out what has a * before a step
+        times = (_existing(one, zone) for one in CronSim(cron, local.replace(tzinfo=None)))
     before = moment
-    for local in CronSim(schedule.cron or "", moment.astimezone(ZoneInfo(schedule.time_zone))):
-        planned = local.astimezone(UTC)
+    for planned in times:
         if planned > before:
             yield planned
             before = planned
+
+
+def _existing(wall: datetime, zone: ZoneInfo) -> datetime:
+    """Return when a clock on the wall shows a time first, or would have, were it not put forward over it."""
+    planned = wall.replace(tzinfo=zone).astimezone(UTC)
+    if planned.astimezone(zone).replace(tzinfo=None) == wall:
+        return planned
+    before, after = wall.replace(tzinfo=zone, fold=1).astimezone(UTC), planned
+    offset = after.astimezone(zone).utcoffset()
+    while after - before > timedelta(seconds=1):
+        middle = before + (after - before) // 2
+        before, after = (before, middle) if middle.astimezone(zone).utcoffset() == offset else (middle, after)
+    return after.replace(microsecond=0)
 
 
 def _by_interval(schedule: Schedule, moment: datetime) -> Iterator[datetime]:
@@ -66,15 +85,16 @@ class Plan:
     following: datetime | None
 
 
-# At most so many are looked at one by one, the newest; older ones are counted only.
-_MOST = 2000
+# At most so many are looked at one by one, the newest; older ones are counted only. More than can be on time and kept together.
+_MOST = 4000
 
 
-def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, late_seconds: float) -> Plan:
-    """Decide on the times from `first` on that are due by now; one that is late by no more than `late_seconds` is no outage."""
+def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, outage_seconds: float) -> Plan:
+    """Decide on the times from `first` on that are due by now; one that is late by no more than `outage_seconds` is no outage."""
     older, newest, following = _come(name, schedule, first, now.astimezone(UTC))
-    late = [planned for planned in newest if (now - due(name, schedule, planned)).total_seconds() > late_seconds]
-    on_time = newest[len(late) :]
+    old = now - timedelta(seconds=outage_seconds)
+    late = [planned for planned in newest if due(name, schedule, planned) < old]
+    on_time = [planned for planned in newest if due(name, schedule, planned) >= old]
     window = now - timedelta(hours=schedule.catch_up_hours)
     kept = [planned for planned in late if planned >= window]
     if schedule.catch_up == "skip":
@@ -91,14 +111,18 @@ def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, late_
 def _come(
     name: str, schedule: Schedule, first: datetime, until: datetime
 ) -> tuple[int, list[datetime], datetime | None]:
-    """Return how many times have come before the newest, the newest in order, and the one after them."""
-    older = 0
+    """Return how many times have come before the newest, the newest in order, and the one after them.
+
+    The first is a time also where the schedule has others by now.
+    """
+    older, times = 0, chain((first,), planned_after(schedule, first))
     if schedule.every_seconds is not None:  # as many as there are, without looking at each
-        every = timedelta(seconds=schedule.every_seconds)
-        older = max(0, (until - first) // every + 1 - _MOST)
-        first += older * every
+        every, last = timedelta(seconds=schedule.every_seconds), min(until, schedule.end_at or until)
+        older = max(0, (last - first) // every + 1 - _MOST)
+        if older:
+            times = chain(planned_after(schedule, first + older * every - timedelta(microseconds=1)))
     newest: deque[datetime] = deque(maxlen=_MOST)
-    for planned in planned_after(schedule, first - timedelta(microseconds=1)):
+    for planned in times:
         if due(name, schedule, planned) > until:
             return older, list(newest), planned
         older += len(newest) == _MOST

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from wch_common.event import Request
 from wch_common.registry import published_contract
 from wch_common.settings import DatabaseUrl
 from wch_common.shops import ShopEntry, Shops, ShopSettings
-from wch_scheduler.file import SHIPPED, ScheduleFile, WrongFile, read
+from wch_scheduler.file import SHIPPED, WrongFile
 
 
 class SchedulerSettings(ShopSettings):
@@ -23,7 +25,10 @@ class SchedulerSettings(ShopSettings):
         None, description="YAML file of what is published when; without it, the one that is shipped"
     )
     scheduler_late_seconds: Annotated[float, Field(gt=0)] = Field(
-        30.0, description="How late an event may be before that is an alert, and its schedule's catch_up decides"
+        30.0, description="How late an event may be before that is an alert"
+    )
+    scheduler_outage_seconds: Annotated[float, Field(gt=0, le=120)] = Field(
+        60.0, description="How late an event may be before that is an outage, and its schedule's catch_up decides"
     )
     scheduler_askers: dict[str, tuple[str, ...]] = Field(
         {},
@@ -47,15 +52,23 @@ class SchedulerSettings(ShopSettings):
                 raise ValueError(f"names a file that cannot be read: {error}") from None
         return value
 
+    @field_validator("scheduler_askers")
+    @classmethod
+    def _are_requests(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        known = [model.TYPE for model in published_contract() if issubclass(model, Request)]
+        for pattern in (pattern for patterns in value.values() for pattern in patterns):
+            if not any(fnmatchcase(type_, pattern) for type_ in known):
+                raise ValueError(f"{pattern} is the type of no request: `wch events schemas` lists them")
+        return value
+
     def shops(self) -> Shops[ShopEntry]:
         """Return the shops."""
         return self.read_shops(ShopEntry, {})
 
-    def schedules(self) -> ScheduleFile:
-        """Read the file as it is now; raises WrongFile."""
+    def schedules_text(self) -> str:
+        """Return what the file holds now; raises WrongFile."""
         file = self.schedules_file or SHIPPED
         try:
-            text = file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise WrongFile(f"the file {file} cannot be read: {error}") from None
-        return read(text, published_contract(), [name for name, _ in self.shops()])

@@ -1,4 +1,4 @@
-"""Which file decides: while a rollout replaces one by another, replicas with the older one stand by."""
+"""Which file decides: the one that is applied, until a newer one comes, or until no replica has it any more."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from wch_scheduler.moments import due, planned_after
+from wch_scheduler.ticks import BOUND
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
     from wch_scheduler.file import Schedule, ScheduleFile
 
 log = structlog.get_logger(__name__)
 
-# A file that no replica has had for so long is not in use any more, and another may take its place, as in a roll back.
-_OUT_OF_USE_SECONDS = 30
-_SEEN = f"""
+# A file that no replica has had for so long is not in use any more, and an older one that was there all the while may take
+# its place, as in a roll back.
+OUT_OF_USE_SECONDS = 30
+_SEEN = """
 INSERT INTO files AS f (hash) VALUES (%(hash)s)
-ON CONFLICT (hash) DO UPDATE SET
-  first_seen = CASE WHEN f.last_seen < now() - interval '{_OUT_OF_USE_SECONDS} seconds' THEN now() ELSE f.first_seen END,
-  applied = f.applied AND f.last_seen >= now() - interval '{_OUT_OF_USE_SECONDS} seconds', last_seen = now()
-"""  # noqa: S608 - a number of this module
-_DECIDES = f"""
-SELECT hash, applied FROM files WHERE last_seen >= now() - interval '{_OUT_OF_USE_SECONDS} seconds'
-ORDER BY first_seen DESC, hash LIMIT 1
-"""  # noqa: S608 - a number of this module
+ON CONFLICT (hash) DO UPDATE SET last_seen = now(),
+  here_since = CASE WHEN f.last_seen < now() - %(silent)s * interval '1 second' THEN now() ELSE f.here_since END
+"""
+_STANDING = """
+SELECT mine.applied, NOT EXISTS (
+  SELECT 1 FROM files AS other WHERE other.applied AND (other.first_seen, other.hash) > (mine.first_seen, mine.hash)
+  AND (other.last_seen >= now() - %(silent)s * interval '1 second' OR mine.here_since >= now() - %(silent)s * interval '1 second')
+) AS may_apply FROM files AS mine WHERE mine.hash = %(hash)s
+"""
 _ALONE = "SELECT pg_advisory_xact_lock(hashtext('schedules'))"
-_IS_APPLIED = "SELECT applied FROM files WHERE hash = %(hash)s"
 _APPLIED = "UPDATE files SET applied = (hash = %(hash)s)"
-_KNOWN = "SELECT name, timing FROM schedules FOR UPDATE"
+_KNOWN = "SELECT name, timing, next_planned, next_due FROM schedules FOR UPDATE"
 _NOW = "SELECT now() AS now"
 _ADD = """
 INSERT INTO schedules (name, definition, timing, next_planned, next_due)
@@ -47,44 +50,54 @@ _REMOVE = "DELETE FROM schedules WHERE NOT name = ANY(%(names)s)"
 
 async def seen(store: Store, file: ScheduleFile) -> None:
     """Say that this replica has a file."""
-    await store.database.rows(_SEEN, {"hash": file.hash})
+    await store.database.rows(_SEEN, _names(file))
 
 
 async def decides(store: Store, file: ScheduleFile) -> bool:
     """Return whether a file is the one that decides; if so the schedules are its."""
-    rows = await store.database.rows(_DECIDES)
-    if not rows or rows[0]["hash"] != file.hash:
-        return False
-    if not rows[0]["applied"]:
+    for standing in await store.database.rows(_STANDING, _names(file)):
+        if standing["applied"] or not standing["may_apply"]:
+            return bool(standing["applied"])
         async with store.transaction() as tx:
-            await _apply(tx, file)
-    return True
+            return await _apply(tx, file)
+    return False  # nobody said yet that there is this file
 
 
-async def _apply(tx: Transaction, file: ScheduleFile) -> None:
-    """Make the schedules those of a file; one whose timing stays goes on where it was."""
+async def _apply(tx: Transaction, file: ScheduleFile) -> bool:
+    """Make the schedules those of a file, unless another came first; one whose timing stays goes on where it was."""
+    await tx.rows(BOUND)
     await tx.rows(_ALONE)
-    if any(row["applied"] for row in await tx.rows(_IS_APPLIED, {"hash": file.hash})):
-        return
-    known = {row["name"]: row["timing"] for row in await tx.rows(_KNOWN)}
+    standing = (await tx.rows(_STANDING, _names(file)))[0]
+    if standing["applied"] or not standing["may_apply"]:
+        return bool(standing["applied"])
+    known = {row["name"]: row for row in await tx.rows(_KNOWN)}
     (row,) = await tx.rows(_NOW)
     await tx.rows(_REMOVE, {"names": list(file.schedules)})
     for name, schedule in file.schedules.items():
-        names = _values(name, schedule, row["now"])
+        names = _values(name, schedule, known.get(name), row["now"])
         if name not in known:
             await tx.rows(_ADD, names)
         else:
-            await tx.rows(_CHANGE if known[name] == schedule.timing else _CHANGE_TIMING, names)
-    await tx.rows(_APPLIED, {"hash": file.hash})
-    log.info("schedules_applied", schedules=len(file.schedules), hash=file.hash)
+            await tx.rows(_CHANGE if known[name]["timing"] == schedule.timing else _CHANGE_TIMING, names)
+    await tx.rows(_APPLIED, _names(file))
+    tx.then(lambda: log.info("schedules_applied", schedules=len(file.schedules), hash=file.hash))
+    return True
 
 
-def _values(name: str, schedule: Schedule, moment: datetime) -> dict[str, Any]:
+def _names(file: ScheduleFile) -> dict[str, Any]:
+    return {"hash": file.hash, "silent": OUT_OF_USE_SECONDS}
+
+
+def _values(name: str, schedule: Schedule, known: Row | None, moment: datetime) -> dict[str, Any]:
     planned = next(planned_after(schedule, moment), None) if schedule.enabled else None
+    moment_due = due(name, schedule, planned) if planned else None
+    if schedule.enabled and known and known["next_planned"] and known["next_planned"] <= moment:
+        # It has come, and waits for its jitter or was not caught up yet: a change of the plan does not lose it.
+        planned, moment_due = known["next_planned"], min(known["next_due"], moment)
     return {
         "name": name,
         "definition": Jsonb(schedule.model_dump(mode="json")),
         "timing": schedule.timing,
         "planned": planned,
-        "due": due(name, schedule, planned) if planned else None,
+        "due": moment_due,
     }

@@ -53,7 +53,7 @@ GAPS = Table(
     moment("first", "planned time that was passed over", needed=True),
     moment("last", needed=True),
     count("ticks"),
-    Column("why", Text, nullable=False, comment="the catch-up policy, or paused"),
+    Column("why", Text, nullable=False, comment="the catch-up policy"),
     now("noticed_at"),
     PrimaryKeyConstraint("schedule", "first"),
     Index("gaps_noticed", "noticed_at"),
@@ -83,6 +83,17 @@ TIMERS = Table(
     comment="Timers of other programs",
 )
 
+GROUPS = Table(
+    "groups",
+    METADATA,
+    Column("asker", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    moment("cancelled_at", "by the asker's clock: what was asked for before is not taken on", needed=True),
+    PrimaryKeyConstraint("asker", "name"),
+    Index("groups_cancelled", "cancelled_at"),
+    comment="Groups of timers that were taken back",
+)
+
 PACE = Table(
     "pace",
     METADATA,
@@ -97,6 +108,7 @@ FILES = Table(
     Column("hash", Text, primary_key=True),
     now("first_seen"),
     now("last_seen"),
+    now("here_since"),
     Column("applied", Boolean, nullable=False, server_default=text("false"), comment="the schedules are its"),
-    comment="Files that replicas have; the newest in use decides",
+    comment="Files that replicas have, and the one that decides",
 )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-import psycopg
 import structlog
 
 from wch_common.errors import Interrupted
 from wch_common.event import new_event
 from wch_common.redact import error_text
-from wch_scheduler.file import Schedule
+from wch_scheduler.file import Schedule, ScheduleFile, read
 from wch_scheduler.moments import Plan, due, plan, planned_after
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ _DUE = """
 SELECT *, now() AS now FROM schedules
 WHERE (paused_at IS NULL AND next_due <= now()) OR manual_at IS NOT NULL ORDER BY next_due LIMIT %(limit)s
 """
-# Whoever sleeps in the middle of it must not hold a schedule up: the database ends the transaction.
-BOUND = "SET LOCAL idle_in_transaction_session_timeout = '5s'"
+# Whoever sleeps in the middle of it must not hold the others up: the database ends the transaction, and their waiting for it.
+BOUND = "SELECT set_config('idle_in_transaction_session_timeout', '5s', true), set_config('lock_timeout', '10s', true)"
 # Compare and set: of all who saw the same time one takes it, however late another wakes.
 _TAKE = """
 UPDATE schedules SET next_planned = %(following)s, next_due = %(due)s, last_planned = coalesce(%(last)s, last_planned),
@@ -56,6 +57,8 @@ INSERT INTO gaps (schedule, first, last, ticks, why) VALUES (%(name)s, %(first)s
 ON CONFLICT (schedule, first) DO NOTHING
 """
 _LIMIT = 100
+# Over so long there may be a million times to count, which takes seconds.
+_LONG = timedelta(hours=1)
 
 
 def event_id(name: str, planned: datetime, shop: str, kind: str = "scheduled") -> str:
@@ -71,7 +74,11 @@ class Ticks:
     shops: tuple[str, ...]
     measures: Measures
     registry: Registry
-    late_seconds: float
+    outage_seconds: float
+
+    def read(self, text: str) -> ScheduleFile:
+        """Read a file for the shops this publishes for; raises WrongFile."""
+        return read(text, self.registry, self.shops)
 
     async def fire_due(self) -> bool:
         """Publish what is due now; returns whether all could be, as one that cannot must not hold up the others."""
@@ -79,7 +86,7 @@ class Ticks:
         for row in await self.store.database.rows(_DUE, {"limit": _LIMIT}):
             try:
                 await (self._manual(row) if row["manual_at"] is not None else self._due(row))
-            except (Interrupted, psycopg.Error):
+            except Interrupted:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one schedule
                 good = False
@@ -89,10 +96,7 @@ class Ticks:
     async def _due(self, row: Row) -> None:
         """Decide on the times that have come, and take them: ticks, events and the next time commit together."""
         name, schedule = row["name"], Schedule.model_validate(row["definition"])
-        if row["next_planned"] is None:  # it was resumed: what passed meanwhile is not caught up
-            decided = Plan((), 0, None, None, next(planned_after(schedule, row["now"]), None))
-        else:
-            decided = plan(name, schedule, row["next_planned"], row["now"], late_seconds=self.late_seconds)
+        decided = await self._decided(name, schedule, row)
         async with self.store.transaction() as tx:
             await tx.rows(BOUND)
             if not await self._taken(tx, name, schedule, row["next_planned"], decided):
@@ -107,6 +111,15 @@ class Ticks:
         if decided.missed:
             self.measures.missed(name, schedule.catch_up, decided.missed)
             log.warning("ticks_passed_over", schedule=name, ticks=decided.missed, policy=schedule.catch_up)
+
+    async def _decided(self, name: str, schedule: Schedule, row: Row) -> Plan:
+        # Where there is none it was resumed at the time it is due: what passed before is not caught up.
+        first = row["next_planned"] or next(planned_after(schedule, row["next_due"]), None)
+        if first is None or first > row["now"]:
+            return Plan((), 0, None, None, first)
+        if row["now"] - first < _LONG:
+            return plan(name, schedule, first, row["now"], outage_seconds=self.outage_seconds)
+        return await asyncio.to_thread(plan, name, schedule, first, row["now"], outage_seconds=self.outage_seconds)
 
     async def _taken(
         self, tx: Transaction, name: str, schedule: Schedule, seen: datetime | None, decided: Plan
@@ -127,6 +140,7 @@ class Ticks:
         """Publish once, now, because somebody asked for it."""
         name, schedule, planned = row["name"], Schedule.model_validate(row["definition"]), row["manual_at"]
         async with self.store.transaction() as tx:
+            await tx.rows(BOUND)
             if not await tx.rows(_TAKE_MANUAL, {"name": name, "seen": planned}):
                 return
             await self._emit(tx, name, schedule, (planned,), row["manual_by"])

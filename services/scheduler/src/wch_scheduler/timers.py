@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 LONGEST: Final = timedelta(days=3653)
+# What is due before is due at once as well, and PostgreSQL's calendar is not Python's everywhere.
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _NAMES = uuid.UUID("7c1b1d5e-90f4-5c0b-8d43-52f3a7c6e018")
 # A request that was overtaken by a later one changes nothing: the askers' own clock orders what they ask for.
 _ASK = """
@@ -64,14 +66,27 @@ WHERE t.asked_at <= excluded.asked_at AND t.state <> 'fired'
 RETURNING key
 """
 _CANCEL_GROUP = """
-UPDATE timers SET state = 'cancelled', asked_at = %(time)s, ended_at = now()
-WHERE asker = %(asker)s AND group_name = %(group)s AND state = 'waiting' AND asked_at <= %(time)s RETURNING key
+WITH cancelled AS (
+  UPDATE timers SET state = 'cancelled', asked_at = %(time)s, ended_at = now()
+  WHERE asker = %(asker)s AND group_name = %(group)s AND state = 'waiting' AND asked_at <= %(time)s RETURNING 1
+) SELECT count(*) AS timers FROM cancelled
 """
+# A group that is taken back, and a timer that is put into it, take turns: the one that was asked for later counts.
+_GROUP = "SELECT pg_advisory_xact_lock(hashtextextended(%(asker)s || chr(10) || %(group)s, 0))"
+_MARK_GROUP = """
+INSERT INTO groups AS g (asker, name, cancelled_at) VALUES (%(asker)s, %(group)s, %(time)s)
+ON CONFLICT (asker, name) DO UPDATE SET cancelled_at = greatest(g.cancelled_at, excluded.cancelled_at)
+"""
+_GROUP_CANCELLED = (
+    "SELECT cancelled_at FROM groups WHERE asker = %(asker)s AND name = %(group)s AND cancelled_at >= %(time)s"
+)
 # One replica at a time releases, so that the rate is that of all of them together; one that sleeps in it holds up for seconds.
 _PACE = "SELECT released_until, clock_timestamp() AS now FROM pace FOR UPDATE SKIP LOCKED"
 _PACED = "UPDATE pace SET released_until = %(until)s"
 # One of each asker before the second of any; of one asker in the order of time.
-_RELEASE = """
+# A type that this replica does not know may be known to a newer one; after an hour nobody seems to know it.
+_KNOWN = "(event->>'type' = ANY(%(types)s) OR due_at < now() - interval '1 hour')"
+_RELEASE = f"""
 WITH RECURSIVE askers AS (
   (SELECT asker FROM timers WHERE state = 'waiting' ORDER BY asker LIMIT 1)
   UNION ALL
@@ -80,17 +95,20 @@ WITH RECURSIVE askers AS (
 ), due AS (
   SELECT timer.id, timer.due_at, row_number() OVER (PARTITION BY askers.asker ORDER BY timer.due_at) AS turn
   FROM askers CROSS JOIN LATERAL (
-    SELECT id, due_at FROM timers WHERE state = 'waiting' AND asker = askers.asker AND due_at <= now()
+    SELECT id, due_at FROM timers WHERE state = 'waiting' AND asker = askers.asker AND due_at <= now() AND {_KNOWN}
     ORDER BY due_at LIMIT %(limit)s) AS timer
 ), chosen AS (
   SELECT t.id FROM timers AS t WHERE t.id = ANY(ARRAY(SELECT id FROM due ORDER BY turn, due_at LIMIT %(limit)s)) AND t.state = 'waiting'
+    AND t.due_at <= now()  -- looked at again where it was replaced a moment ago
   FOR UPDATE SKIP LOCKED
 )
-UPDATE timers SET state = 'fired', ended_at = now() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-RETURNING id, asker, key, version, event, due_at, correlationid, causationid, now() AS now
-"""
+UPDATE timers SET state = 'fired', ended_at = statement_timestamp() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
+RETURNING id, asker, key, event, due_at, correlationid, causationid, now() AS now
+"""  # noqa: S608 - words of this module
 _REFUSE = "UPDATE timers SET state = 'refused' WHERE id = %(id)s"
-_NEXT = "SELECT extract(epoch FROM min(due_at) - now())::float8 AS seconds FROM timers WHERE state = 'waiting'"
+_NEXT = f"""
+SELECT extract(epoch FROM min(due_at) - now())::float8 AS seconds FROM timers WHERE state = 'waiting' AND {_KNOWN}
+"""  # noqa: S608 - words of this module
 _LONGEST_PAUSE, _SHORTEST_PAUSE = 1.0, 0.02
 _MOST_AT_ONCE = 500
 # So much of a second's releases may go at once where some were not made.
@@ -124,26 +142,29 @@ class Timers:
         self._allowed = allowed
         self._rate = rate
         self._can_publish = can_publish
+        self._types = {"types": [model.TYPE for model in registry]}
 
     async def requested(self, event: Event[TimerRequested], tx: Transaction) -> None:
         """Take a timer on, or replace the one of its key; one that was published is told to be too late."""
         data, asker = event.data, self._asker(event)
         self._check(asker, event)
+        due = max(data.due, _LONG_AGO)
         names: dict[str, Any] = {
             "id": timer_id(asker, data.key),
             "asker": asker,
             "key": data.key,
             "group": data.group,
-            "due": data.due,
+            "due": due,
             "event": Jsonb(data.event.model_dump(mode="json")),
-            "time": event.time or datetime.now(UTC),
+            "time": _asked_at(event),
             "correlationid": event.correlationid or event.id,
             "causationid": event.id,
         }
-        taken = await tx.rows(_ASK, names)
         told: EventData
-        if taken:
-            told = (TimerReplaced if taken[0]["was"] == "waiting" else TimerAccepted)(key=data.key, due=data.due)
+        if await self._group_is_cancelled(tx, names):
+            told = await self._take_back(tx, names)
+        elif taken := await tx.rows(_ASK, names):
+            told = (TimerReplaced if taken[0]["was"] == "waiting" else TimerAccepted)(key=data.key, due=due)
         else:
             (known,) = await tx.rows(_STATE, names)
             told = _standing(data.key, known)
@@ -153,28 +174,40 @@ class Timers:
     async def cancelled(self, event: Event[TimerCancelRequested], tx: Transaction) -> None:
         """Take a timer back, or all that wait of a group."""
         data, asker = event.data, self._asker(event)
-        names = {"asker": asker, "time": event.time or datetime.now(UTC)}
+        names = {"asker": asker, "time": _asked_at(event)}
+        told: EventData
         if data.group is not None:
-            for row in await tx.rows(_CANCEL_GROUP, names | {"group": data.group}):
-                tx.emit(event.derive(TimerCancelled(key=row["key"]), SOURCE, key=row["key"], asker=asker))
-            return
-        key = data.key or ""
-        names |= {"id": timer_id(asker, key), "key": key}
-        told: EventData = TimerCancelled(key=key)
-        if not await tx.rows(_CANCEL, names):
-            (known,) = await tx.rows(_STATE, names)
-            told = _standing(key, known)
+            names |= {"group": data.group}
+            await tx.rows(_GROUP, names)
+            await tx.rows(_MARK_GROUP, names)
+            (row,) = await tx.rows(_CANCEL_GROUP, names)
+            told = TimerCancelled(group=data.group, timers=row["timers"])
+        else:
+            told = await self._take_back(tx, names | {"id": timer_id(asker, data.key or ""), "key": data.key})
         tx.emit(event.derive(told, SOURCE, asker=asker))
+
+    async def _take_back(self, tx: Transaction, names: dict[str, Any]) -> EventData:
+        if await tx.rows(_CANCEL, names):
+            return TimerCancelled(key=names["key"])
+        (known,) = await tx.rows(_STATE, names)
+        return _standing(names["key"], known)
+
+    async def _group_is_cancelled(self, tx: Transaction, names: dict[str, Any]) -> bool:
+        """Return whether the timer's group was taken back after it was asked for, on another way."""
+        if not names["group"]:
+            return False
+        await tx.rows(_GROUP, names)
+        return bool(await tx.rows(_GROUP_CANCELLED, names))
 
     async def run(self) -> None:
         """Release timers as they become due, until cancelled; an outage is waited for."""
         while True:
             pause = _LONGEST_PAUSE
             try:
-                if (
-                    self._can_publish()
-                ):  # what is due meanwhile leaves at the rate, and in order, when the broker is back
+                # What is due without a broker leaves at the rate, and in order, when it is back.
+                if self._can_publish():
                     pause = _SHORTEST_PAUSE if await self.release() else await self._until_due()
+                    self._measures.released_now()
             except (Interrupted, psycopg.Error) as error:
                 log.warning("timers_wait", error=error_text(error))
             with contextlib.suppress(TimeoutError):
@@ -182,7 +215,7 @@ class Timers:
             self._nudged.clear()
 
     async def _until_due(self) -> float:
-        seconds = (await self._store.database.rows(_NEXT))[0]["seconds"]
+        seconds = (await self._store.database.rows(_NEXT, self._types))[0]["seconds"]
         return _LONGEST_PAUSE if seconds is None else min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, seconds))
 
     async def release(self) -> int:
@@ -194,15 +227,17 @@ class Timers:
                 earliest = now - timedelta(seconds=max(_BURST_SECONDS, 1 / self._rate))
                 # Also where the clock was set back, after which it would be in the future for long.
                 since = since if earliest <= since <= now else earliest
-                free = min(_MOST_AT_ONCE, int((now - since).total_seconds() * self._rate))
+                # Rounded before it is cut off, as a third of a second three times is not quite one.
+                free = min(_MOST_AT_ONCE, int(round((now - since).total_seconds() * self._rate, 3)))
                 if free <= 0:
                     return 0
-                rows = sorted(await tx.rows(_RELEASE, {"limit": free}), key=lambda row: row["due_at"])
+                rows = sorted(await tx.rows(_RELEASE, self._types | {"limit": free}), key=lambda row: row["due_at"])
                 for row in rows:
                     await self._publish(tx, row)
                 if rows:
                     await tx.rows(_PACED, {"until": since + timedelta(seconds=len(rows) / self._rate)})
-                self._measures.released([(row["now"] - row["due_at"]).total_seconds() for row in rows])
+                late = [(row["now"] - row["due_at"]).total_seconds() for row in rows]
+                tx.then(lambda late=late: self._measures.released(late))  # type: ignore[misc]
                 return len(rows)
         return 0
 
@@ -220,7 +255,7 @@ class Timers:
     def _timed(self, row: Row) -> Event[EventData]:
         wanted = row["event"]
         data = _validated(self._registry.model(wanted["type"]), wanted["data"])
-        id_ = str(uuid.uuid5(row["id"], f"fired\n{row['version']}"))
+        id_ = str(uuid.uuid5(row["id"], f"fired\n{row['causationid']}"))
         made = new_event(
             data, SOURCE, id=id_, shop=wanted["shop"], asker=row["asker"], correlationid=row["correlationid"]
         )
@@ -234,12 +269,14 @@ class Timers:
             raise Reject(
                 "the AMQP user's name must be lower-case letters, digits, - and _, as answers are routed by it"
             )
+        if event.user not in self._allowed:
+            raise Reject(f"{event.user} may not use timers: WCH_SCHEDULER_ASKERS lists who may, and what for")
         return event.user
 
     def _check(self, asker: str, event: Event[TimerRequested]) -> None:
         """Refuse what an asker may not have published, or nobody could; raises Reject."""
         wanted, now = event.data.event, datetime.now(UTC)
-        if not any(fnmatchcase(wanted.type, pattern) for pattern in self._allowed.get(asker, ())):
+        if not any(fnmatchcase(wanted.type, pattern) for pattern in self._allowed[asker]):
             raise Reject(
                 f"data.event.type: {asker} may not schedule {wanted.type}; WCH_SCHEDULER_ASKERS lists what may be"
             )
@@ -255,7 +292,10 @@ class Timers:
             _validated(model, wanted.data)
         except ValidationError as error:
             raise Reject("; ".join(f"data.event.{problem}" for problem in data_errors(error))) from None
-        self._shops.key(wanted.shop)
+        try:
+            self._shops.key(wanted.shop)
+        except Reject as error:
+            raise Reject(f"data.event.shop: {error}") from None
 
 
 def _validated(model: type[EventData], data: dict[str, Any]) -> EventData:
@@ -270,7 +310,12 @@ def _standing(key: str, known: Row) -> EventData:
     return TimerCancelled(key=key) if known["state"] == "cancelled" else TimerAccepted(key=key, due=known["due_at"])
 
 
-def given_up(event: Event[Any], reason: str) -> TimerRefused | None:
+def _asked_at(event: Event[Any]) -> datetime:
+    """Return when it was asked for by the asker's clock; one that is ahead would lock its key for so long."""
+    now = datetime.now(UTC)
+    return min(event.time or now, now)
+
+
+def given_up(event: Event[Any], reason: str) -> TimerRefused:
     """Tell that a request for a timer was refused."""
-    key = getattr(event.data, "key", None)
-    return TimerRefused(key=key, reason=reason[:500]) if key else None
+    return TimerRefused(key=event.data.key, group=event.data.group or None, reason=reason[:500])

@@ -14,6 +14,7 @@ TimerKey = Annotated[
     Field(min_length=1, max_length=200, description="The asker's name for the timer; never holds a telephone number."),
 ]
 TimerGroup = Annotated[str, Field(max_length=200, description="Timers that can be taken back together.")]
+SomeGroup = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class TimedEvent(Part):
@@ -43,13 +44,13 @@ class TimerRequested(Request):
 
 
 class TimerCancelRequested(Request):
-    """Do not publish what was asked for under a key, or in a group; also where that request arrives after this one."""
+    """Do not publish what was asked for under a key, or in a group, before this: also where that request arrives later."""
 
     TYPE = "scheduler.timer.cancel_requested.v1"
     SIGNED = True
 
     key: TimerKey | None = None
-    group: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    group: SomeGroup | None = None
 
     @model_validator(mode="after")
     def _names_one(self) -> Self:
@@ -59,7 +60,11 @@ class TimerCancelRequested(Request):
 
     def subject(self) -> str:
         """Name the timer or the group."""
-        return f"timer/{self.key}" if self.key else f"group/{self.group}"
+        return _named(self.key, self.group)
+
+
+def _named(key: str | None, group: str | None) -> str:
+    return f"timer/{key}" if key else f"group/{group}"
 
 
 class _TimerFact(Fact):
@@ -86,10 +91,18 @@ class TimerReplaced(_TimerFact):
     due: datetime
 
 
-class TimerCancelled(_TimerFact):
-    """The event will not be published."""
+class TimerCancelled(Fact):
+    """The event will not be published; of a group, none that was not published before."""
 
     TYPE = "scheduler.timer.cancelled.v1"
+
+    key: TimerKey | None = None
+    group: SomeGroup | None = None
+    timers: Annotated[int, Field(ge=0, description="How many waited and were taken back.")] = 1
+
+    def subject(self) -> str:
+        """Name the timer or the group."""
+        return _named(self.key, self.group)
 
 
 class TimerTooLate(_TimerFact):
@@ -98,12 +111,18 @@ class TimerTooLate(_TimerFact):
     TYPE = "scheduler.timer.too_late.v1"
 
 
-class TimerRefused(_TimerFact):
-    """The timer was not taken on."""
+class TimerRefused(Fact):
+    """The timer was not taken on, or not taken back."""
 
     TYPE = "scheduler.timer.refused.v1"
 
+    key: TimerKey | None = None
+    group: SomeGroup | None = None
     reason: Annotated[str, Field(max_length=500)]
+
+    def subject(self) -> str:
+        """Name the timer or the group."""
+        return _named(self.key, self.group)
 
 
 EVENTS = (

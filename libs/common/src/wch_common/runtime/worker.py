@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wch_common import headers as wch
-from wch_common.envelope import decode
+from wch_common.envelope import ASKER_PATTERN, decode
 from wch_common.errors import DatabaseAway, Interrupted, ShuttingDown, WchError
 from wch_common.logs import bound
 from wch_common.outcome import Retry
@@ -255,7 +255,9 @@ class Worker:
         except Exception as failure:  # noqa: BLE001 - the dead letter matters more than the news of it
             log.error("given_up_fact_failed", queue=self._queue.name, error=error_text(failure))
             return None
-        return event.derive(data, self._job.source, key="given_up") if data is not None else None
+        return (
+            event.derive(data, self._job.source, key="given_up", asker=_who_asked(event)) if data is not None else None
+        )
 
     def _verdict(self, delivery: Delivery, event: Event[EventData] | None, error: Exception) -> Verdict:
         if isinstance(error, KilledProcess):
@@ -303,6 +305,13 @@ class Worker:
                     raise HandlerStuck(f"{self._queue.name}: a blocking handler runs for {now - slot.since:.0f} s")
                 else:
                     log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(now - slot.since))
+
+
+def _who_asked(event: Event[EventData]) -> str | None:
+    """Return whom a refusal is told to: of a signed request its AMQP user, whoever else the envelope names."""
+    if not event.data.SIGNED:
+        return None
+    return event.user if event.user is not None and ASKER_PATTERN.match(event.user) else ""
 
 
 def _outcome_name(verdict: Verdict) -> str:

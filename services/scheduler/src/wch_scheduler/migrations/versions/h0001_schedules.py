@@ -15,11 +15,12 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("first_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("last_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("here_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column(
             "applied", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="the schedules are its"
         ),
         sa.PrimaryKeyConstraint("hash"),
-        comment="Files that replicas have; the newest in use decides",
+        comment="Files that replicas have, and the one that decides",
     )
     op.create_table(
         "gaps",
@@ -27,12 +28,26 @@ def upgrade() -> None:
         sa.Column("first", sa.DateTime(timezone=True), nullable=False, comment="planned time that was passed over"),
         sa.Column("last", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ticks", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("why", sa.Text(), nullable=False, comment="the catch-up policy, or paused"),
+        sa.Column("why", sa.Text(), nullable=False, comment="the catch-up policy"),
         sa.Column("noticed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("schedule", "first"),
         comment="Times that were passed over",
     )
     op.create_index("gaps_noticed", "gaps", ["noticed_at"], unique=False)
+    op.create_table(
+        "groups",
+        sa.Column("asker", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column(
+            "cancelled_at",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="by the asker's clock: what was asked for before is not taken on",
+        ),
+        sa.PrimaryKeyConstraint("asker", "name"),
+        comment="Groups of timers that were taken back",
+    )
+    op.create_index("groups_cancelled", "groups", ["cancelled_at"], unique=False)
     op.create_table(
         "pace",
         sa.Column("id", sa.Integer(), nullable=False),
