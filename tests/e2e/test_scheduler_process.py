@@ -44,7 +44,7 @@ class Replicas:
             "WCH_HEALTH_HOST": "127.0.0.1",
             "WCH_HEALTH_PORT": str(free_port()),
         }
-        own = {"WCH_SCHEDULES_FILE": str(self.sc.file)} if module == "wch_scheduler" else {}
+        own = {} if module == "wch_carts" else {"WCH_SCHEDULES_FILE": str(self.sc.file)}
         return self._open.enter_context(Program(module, log=self._log, **environment, **own))
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def test_three_replicas_that_are_killed_and_paused_publish_every_time_once(repli
 def test_a_hup_takes_a_changed_file_up(replicas: Replicas) -> None:
     sc = replicas.sc
     sc.write(a={"cron": "0 * * * *"})
-    running = replicas.start()
+    running = replicas.start("support.scheduler_on_hup")
     sc.await_row("a")
     sc.write(b={"cron": "0 * * * *"})
     os.kill(running.pid, signal.SIGHUP)

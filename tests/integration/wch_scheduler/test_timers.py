@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -16,15 +16,20 @@ import psycopg
 import pytest
 
 from support.command import wch
+from support.demo_family import ThingRequested, thing_queue
 from support.scheduler_stage import SchedulerStage
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.client import Client
 from wch_common.envelope import STRUCTURED
-from wch_common.event import new_event
+from wch_common.event import Event, new_event
 from wch_common.events.carts import ReminderRequested
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
 from wch_common.message import Message
+from wch_common.runtime.job import Job
+from wch_common.runtime.service import Platform
+from wch_common.settings import ServiceSettings
+from wch_common.store.store import Transaction
 from wch_scheduler import timers
 from wch_scheduler.timers import LONGEST, timer_id
 
@@ -265,6 +270,30 @@ def test_what_an_asker_may_not_have_or_nobody_can_is_refused_with_the_reason(
     assert told in sc.await_told("refused")["reason"]
     assert sc.told("refused")[0]["key"] == f"scheduler.timer.refused.v1.{sc.user}"
     assert sc.query("SELECT 1 FROM timers") == []
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["after the commit", "by the sweep"])
+def test_a_service_asks_through_its_outbox(sc: SchedulerStage, at_once: bool) -> None:
+    sc.start()
+    request = TimerRequested(
+        key="k",
+        due=datetime.now(UTC),
+        event=TimedEvent(type="carts.reminder.requested.v1", data={"cart_id": "c1"}),
+    )
+
+    async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+        tx.emit(event.derive(request, "/wch/demo"), due=None if at_once else datetime.now(UTC))
+
+    async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
+        store = await platform.open_store(sc.database_url)
+        return [Job.in_transaction(thing_queue(), {ThingRequested: handle}, store)]
+
+    sc.stage.start(compose)
+    with sc.stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    sc.await_told("accepted")
+    assert sc.told("accepted")[0]["key"] == f"scheduler.timer.accepted.v1.{sc.user}"
+    eventually(lambda: len(sc.asked()) == 1)
 
 
 # -- release

@@ -122,7 +122,7 @@ class Publisher:
                 publication.exchange,
                 publication.routing_key,
                 publication.message.body,
-                _properties(publication.message),
+                _properties(publication.message, self._link.user if publication.signed else None),
                 mandatory=publication.mandatory,
             )
         except pika.exceptions.AMQPError as error:
@@ -230,11 +230,12 @@ class Publisher:
         self._fail_all(lambda: Unconfirmed(f"the channel closed before the confirm: {why}"))
 
 
-def _properties(message: Message) -> pika.BasicProperties:
+def _properties(message: Message, user: str | None) -> pika.BasicProperties:
     return pika.BasicProperties(
         content_type=message.content_type,
         content_encoding=message.content_encoding,
         message_id=message.message_id,
         headers=message.headers or None,
         delivery_mode=_PERSISTENT,
+        user_id=user,
     )

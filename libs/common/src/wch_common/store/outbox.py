@@ -10,6 +10,7 @@ import structlog
 from wch_common.envelope import STRUCTURED, encode
 from wch_common.errors import Interrupted, PublishError
 from wch_common.event import REQUESTS_EXCHANGE
+from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
 from wch_common.message import Message, Publication
 from wch_common.redact import error_text
 from wch_common.store.due import DueRows
@@ -37,6 +38,8 @@ UPDATE outbox SET due_at = now() + %(lease)s * interval '1 second'
 WHERE id IN (SELECT id FROM outbox WHERE due_at <= now() ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
 RETURNING id, exchange, routing_key, body
 """
+# What has to be signed, as `encode` says of the others.
+_SIGNED = {TimerRequested.TYPE, TimerCancelRequested.TYPE}
 _DELETE = "DELETE FROM outbox WHERE id = ANY(%(ids)s)"
 
 
@@ -122,6 +125,7 @@ class Outbox:
                 row["routing_key"],
                 Message(row["body"], STRUCTURED, None, row["id"]),
                 mandatory=row["exchange"] == REQUESTS_EXCHANGE,
+                signed=row["routing_key"] in _SIGNED,
             )
             for row in rows
         ]

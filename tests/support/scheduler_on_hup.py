@@ -1,0 +1,12 @@
+"""The scheduler, which looks at its file again only when it is told to."""
+
+from __future__ import annotations
+
+import sys
+
+from wch_scheduler import clock
+from wch_scheduler.main import main
+
+if __name__ == "__main__":
+    clock._FILE_SECONDS = 3600
+    sys.exit(main())
