@@ -118,7 +118,7 @@ class Link:
         self._connection: Connection | None = None
         self._changed = asyncio.Event()
         self._closing = False
-        self.user: str = pika.URLParameters(url).credentials.username
+        self.user: str = pika.URLParameters(url.partition(";")[0]).credentials.username
         """Who signs what is published on it: the broker knows nobody else here."""
         self.down_since: float | None = time.monotonic()
 
