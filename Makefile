@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 6
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
-.PHONY: help install develop demo down up check test scale contracts
+.PHONY: help install develop demo down up check test scale bench contracts
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,11 @@ test: develop ## Run every test, against a real broker and a real database
 scale: develop ## Run the tests marked for size, with full sizes
 	@$(BIN)/python -m wch_local.provide
 	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q -m scale --timeout 1800 $(ARGS)
+
+bench: develop ## Measure this project beside its peers (half an hour), into benchmarks/
+	@$(BIN)/python benchmarks/compare.py $(ARGS)
+	@test -x .bench/report/bin/python || { $(BIN)/python -m venv .bench/report && .bench/report/bin/pip install -q matplotlib==3.10.7; }
+	@.bench/report/bin/python benchmarks/report.py
 
 contracts: install ## Write contracts/ and docs/settings.md anew from the models
 	@$(BIN)/wch events schemas --write contracts

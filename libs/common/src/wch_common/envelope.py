@@ -32,6 +32,7 @@ _LONGEST_TEXT = 255
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTIONAL_TEXT = ("subject", "shop", "asker", "correlationid", "causationid", "traceparent")
+_TEXT = (*_REQUIRED_TEXT, *_OPTIONAL_TEXT)
 _PLAIN_ENCODINGS = frozenset({"", "utf-8", "utf8", "binary", "identity"})
 ASKER_PATTERN = re.compile(r"^[a-z][a-z0-9_-]{0,62}$")
 
@@ -178,15 +179,8 @@ def _check(attributes: dict[str, Any]) -> None:
     wrong: list[FieldError] = []
     if attributes.get("specversion") != "1.0":
         wrong.append(FieldError("specversion", "must be 1.0"))
-    wrong += [
-        FieldError(name, "must have at most 255 characters, none of them a control character")
-        for name in (*_REQUIRED_TEXT, *_OPTIONAL_TEXT)
-        if _is_unfit(attributes.get(name))
-    ]
-    required = [name for name in _REQUIRED_TEXT if not _is_text(attributes.get(name))]
-    wrong += [FieldError(name, "must be a string that is not empty") for name in required]
-    optional = [name for name in _OPTIONAL_TEXT if not isinstance(attributes.get(name, ""), str | None)]
-    wrong += [FieldError(name, "must be a string") for name in optional]
+    if not all(map(attributes.get, _REQUIRED_TEXT)) or not all(map(_is_plain, map(attributes.get, _TEXT))):
+        _check_texts(attributes, wrong)
     if "asker" in attributes:
         _check_asker(attributes["asker"], wrong)
     for name in ("time", "expirytime"):
@@ -196,6 +190,25 @@ def _check(attributes: dict[str, Any]) -> None:
         _check_data_type(str(attributes["datacontenttype"]), wrong)
     if wrong:
         raise Undecodable("the CloudEvents envelope is wrong: " + "; ".join(map(str, wrong)), wrong)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether nothing is wrong with a text, seen at a glance: so nearly all are, and looking closer costs 5 µs an event."""
+    return value is None or (
+        type(value) is str and value.isascii() and value.isprintable() and len(value) <= _LONGEST_TEXT
+    )
+
+
+def _check_texts(attributes: dict[str, Any], wrong: list[FieldError]) -> None:
+    wrong += [
+        FieldError(name, "must have at most 255 characters, none of them a control character")
+        for name in _TEXT
+        if _is_unfit(attributes.get(name))
+    ]
+    required = [name for name in _REQUIRED_TEXT if not _is_text(attributes.get(name))]
+    wrong += [FieldError(name, "must be a string that is not empty") for name in required]
+    optional = [name for name in _OPTIONAL_TEXT if not isinstance(attributes.get(name, ""), str | None)]
+    wrong += [FieldError(name, "must be a string") for name in optional]
 
 
 def _is_text(value: object) -> bool:

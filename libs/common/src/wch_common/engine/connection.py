@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_CONTENT = frozenset({pika.spec.FRAME_HEADER, pika.spec.FRAME_BODY})
 _CLOSE_SECONDS = 5.0
 _FIRST_BACKOFF_SECONDS = 0.2
 _LAST_BACKOFF_SECONDS = 5.0
@@ -30,6 +31,23 @@ def backoff_seconds(failures: int, draw: Callable[[], float] = random.random) ->
     """Return how long to wait after so many failures in a row: doubling up to 5 s, with a random quarter off."""
     longest = min(_FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 10), _LAST_BACKOFF_SECONDS)
     return longest * (0.75 + 0.25 * draw())
+
+
+class _PikaConnection(AsyncioConnection):  # type: ignore[misc] # pika ships no types
+    """pika's connection, which hands deliveries to their channel at once.
+
+    For every frame pika looks for callbacks on the connection, in two dictionaries by the names of things; deliveries, three
+    frames each, never have any: 12 % of the CPU of an event.
+    """
+
+    def _process_frame(self, frame_value: Any) -> None:  # noqa: ANN401 - pika's
+        if frame_value.frame_type in _CONTENT or (
+            frame_value.frame_type == pika.spec.FRAME_METHOD and type(frame_value.method) is pika.spec.Basic.Deliver
+        ):
+            self.frames_received += 1
+            self._deliver_frame_to_channel(frame_value)
+        else:
+            super()._process_frame(frame_value)
 
 
 class Connection:
@@ -59,7 +77,7 @@ class Connection:
                 opened.set_result(result)
 
         parameters = [_parameters(one, name) for one in url.split(";")]
-        AsyncioConnection.create_connection(parameters, on_done, custom_ioloop=asyncio.get_running_loop())
+        _PikaConnection.create_connection(parameters, on_done, custom_ioloop=asyncio.get_running_loop())
         return cls(await opened)
 
     @property

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 import psycopg
 import structlog
 import uvloop
-from sqlalchemy.exc import OperationalError
 
 from wch_common.edge.connection import BrokerUnreachable
 from wch_common.edge.declare import declare, look
@@ -34,7 +33,6 @@ from wch_common.runtime.gate import Gate
 from wch_common.runtime.settlement import Settlement
 from wch_common.runtime.worker import HandlerStuck
 from wch_common.settings import ServiceSettings, load_settings, masked, unknown_settings
-from wch_common.store.migrate import MigrationSet, migrate
 from wch_common.store.store import Store
 from wch_common.tasks import ended
 from wch_common.topology import Topology, WorkQueue
@@ -42,6 +40,7 @@ from wch_common.topology import Topology, WorkQueue
 if TYPE_CHECKING:
     from wch_common.event import Event, EventData
     from wch_common.runtime.job import Job
+    from wch_common.store.migrate import MigrationSet
 
 log = structlog.get_logger(__name__)
 
@@ -79,6 +78,9 @@ class Platform(Generic[SettingsT]):
 
     async def open_store(self, url: str, migrations: Sequence[MigrationSet] = ()) -> Store:
         """Migrate the service's schema, connect, and use it for parking; it is closed at the end."""
+        # Here, as a service without tables must not load SQLAlchemy and alembic, which take 22 MB.
+        from wch_common.store.migrate import migrate
+
         await self._until_database_answers(lambda: asyncio.to_thread(migrate, url, self.service, migrations))
         timeout = self.settings.confirm_timeout_seconds
         self.store = Store(url, self.service, self.publisher, confirm_timeout_seconds=timeout)
@@ -91,12 +93,11 @@ class Platform(Generic[SettingsT]):
         while True:
             try:
                 return await step()
-            except (OperationalError, DatabaseAway) as error:
+            except DatabaseAway as error:
                 failures += 1
                 if time.monotonic() - began > self.settings.recovery_limit_seconds:
                     raise RecoveryFailed(error_text(error)) from error
-                reason = " ".join(error_text(getattr(error, "orig", None) or error).split())
-                log.warning("database_unreachable", failures=failures, error=reason)
+                log.warning("database_unreachable", failures=failures, error=error_text(error))
                 await asyncio.sleep(backoff_seconds(failures))
 
     async def emit(self, event: Event[EventData]) -> None:

@@ -77,6 +77,8 @@ class Worker:
         self._settlement = settlement
         self._metrics = metrics
         self._gate = gate
+        # Bound once: finding the logger out for each event costs more than a line that is not wanted.
+        self._log = log.bind(queue=job.queue.name)
         self._arrived: deque[Delivery] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slots = [Slot() for _ in range(self.SLOTS or self._policy.concurrency)]
@@ -154,7 +156,7 @@ class Worker:
         event: Event[EventData] | None = None
         try:
             event = self._decode(delivery)
-            if not self._is_done(event):
+            if not (self._done_unacked and self._is_done(event)):
                 await self._handle(slot, event, delivery)
         except Interrupted as interruption:
             delivery.give_back()
@@ -209,7 +211,7 @@ class Worker:
 
     async def _within_limit(self, slot: Slot, work: Awaitable[None]) -> None:
         """Await the handler; a cancellation is the time limit's, the shutdown's, or the handler's own failure."""
-        task = asyncio.current_task()
+        task = slot.task
         try:
             await work
         except asyncio.CancelledError:
@@ -275,16 +277,16 @@ class Worker:
 
     def _is_done(self, event: Event[EventData]) -> bool:
         key = (event.source, event.id, event.attempt, event.replay)
-        return bool(self._done_unacked) and self._done_unacked.pop(key, True) is None
+        return self._done_unacked.pop(key, True) is None
 
     def _tell(self, event: Event[EventData] | None, outcome: str, seconds: float) -> None:
         type_ = event.type if event is not None else "undecodable"
         age = (datetime.now(UTC) - event.time).total_seconds() if event is not None and event.time else None
         self._metrics.tell(type_, outcome, seconds=seconds, age_seconds=age)
         if outcome == "done" and event is not None:
-            slow = seconds > _SLOW_SECONDS
+            tell = self._log.info if seconds > _SLOW_SECONDS else self._log.debug
             with bound(event):
-                (log.info if slow else log.debug)("event_done", queue=self._queue.name, seconds=round(seconds, 3))
+                tell("event_done", seconds=round(seconds, 3))
 
     # -- time
 

@@ -11,8 +11,11 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
+from wch_common.errors import DatabaseAway
+from wch_common.redact import error_text
 from wch_common.store.database import in_utf8
 from wch_common.store.tables import RUNTIME
 
@@ -37,8 +40,14 @@ RUNTIME_MIGRATIONS = MigrationSet("wch_common:store/migrations", "runtime_versio
 
 
 def migrate(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> None:
-    """Bring a service's schema to the newest version; safe to call from every replica at once."""
-    engine = _engine(database_url)
+    """Bring a service's schema to the newest version; safe to call from every replica at once; raises DatabaseAway."""
+    try:
+        _migrate(_engine(database_url), schema, sets)
+    except OperationalError as error:
+        raise DatabaseAway(" ".join(error_text(error.orig or error).split())) from error
+
+
+def _migrate(engine: Engine, schema: str, sets: Sequence[MigrationSet]) -> None:
     with engine.connect() as connection:
         connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _LOCK})
         connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema}"'))
