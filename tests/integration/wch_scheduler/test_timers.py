@@ -158,6 +158,19 @@ def test_a_timer_that_comes_after_its_group_was_taken_back_is_not_taken_on(sc: S
     eventually(lambda: len(sc.asked()) == 1)
 
 
+def test_a_group_is_an_askers_own_and_what_was_asked_for_later_stays(sc: SchedulerStage, client: Client) -> None:
+    sc.start()
+    client.schedule(cart(1), key="mine", after=FAR, group="g")
+    client.schedule(cart(2), key="anothers", after=FAR, group="g")
+    client.schedule(cart(3), key="later", after=FAR, group="g")
+    sc.await_told("accepted", 3)
+    sc.query("UPDATE timers SET asker = 'another' WHERE key = 'anothers'")
+    sc.query("UPDATE timers SET asked_at = now() + interval '1 hour' WHERE key = 'later'")
+    client.cancel(group="g")
+    assert sc.await_told("cancelled") == {"key": None, "group": "g", "timers": 1}
+    assert [state(sc, key) for key in ("mine", "anothers", "later")] == ["cancelled", "waiting", "waiting"]
+
+
 def test_a_large_group_is_taken_back_at_once_with_one_answer(sc: SchedulerStage, client: Client) -> None:
     sc.start().stop()
     sc.query(MANY, sc.user, "far", FAR, 20_000, timedelta(0))
