@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pika
 from contenders import QUEUE
+from running import Failed
 
 if TYPE_CHECKING:
     from running import Run
@@ -16,46 +18,38 @@ if TYPE_CHECKING:
 
 FAULTS = ("sigkill", "connection", "broker", "undecodable", "retry")
 _QUIET_SECONDS = 8.0
+_SPOILT_EVERY = 100
 
 
 def suffered(run: Run, node: PrivateNode, fault: str, count: int) -> dict[str, float]:
     """Let a worker handle so many jobs while something breaks in the middle, and count what came of them."""
-    run.preload(count)
-    spoilt = _spoil(run, count // 100 + 1) if fault == "undecodable" else 0
+    run.preload(count, spoilt_every=_SPOILT_EVERY if fault == "undecodable" else 0)
     run.start_worker()
-    run.until(lambda: run.done() >= count // 2, "half of them")
-    began = time.monotonic()
+    recovered = 0.0
+    with contextlib.suppress(Failed):  # one that stopped for good is counted as it is
+        run.until(lambda: run.done() >= count // 2, "half of them")
+        began, before = time.monotonic(), run.done()
+        _break(run, node, fault)
+        run.until(lambda: run.done() > before, "it goes on")
+        recovered = time.monotonic() - began
+        _until_quiet(run, count)
+    numbers = [number for number, *_ in run.read_marks()]
+    kept, told = _dead_letters(run, node)
+    return {
+        "lost": count - len(set(numbers)), "twice": len(numbers) - len(set(numbers)), "recovered_seconds": recovered,
+        "spoilt": -(-count // _SPOILT_EVERY) if fault == "undecodable" else 0, "dead_letters": kept, "with_reason": told,
+    }  # fmt: skip
+
+
+def _break(run: Run, node: PrivateNode, fault: str) -> None:
     if fault == "sigkill":
         run.stop()
-        run.processes.clear()
         run.start_worker()
     elif fault == "connection":
         _cut(run, node)
     elif fault == "broker":
         node.stop()
         node.start()
-    before = run.done()
-    run.until(lambda: run.done() > before or _settled(run, count), "it goes on")
-    recovered = time.monotonic() - began
-    _until_quiet(run, count)
-    numbers = [number for number, *_ in run.read_marks()]
-    kept, told = _dead_letters(run, node)
-    return {
-        "lost": count - len(set(numbers)), "twice": len(numbers) - len(set(numbers)), "recovered_seconds": recovered,
-        "spoilt": spoilt, "dead_letters": kept, "with_reason": told,
-    }  # fmt: skip
-
-
-def _spoil(run: Run, count: int) -> int:
-    """Put messages between the jobs that are none: no JSON, in the clothes of one."""
-    connection = pika.BlockingConnection(pika.URLParameters(run.url))
-    channel = connection.channel()
-    method, properties, _body = channel.basic_get(QUEUE)
-    for _ in range(count):
-        channel.basic_publish(method.exchange, method.routing_key, b"\xff{no JSON", properties)
-    channel.basic_nack(method.delivery_tag, requeue=True)
-    connection.close()
-    return count
 
 
 def _cut(run: Run, node: PrivateNode) -> None:
@@ -73,10 +67,6 @@ def _cut(run: Run, node: PrivateNode) -> None:
             api.delete(f"/connections/{name}")
 
 
-def _settled(run: Run, count: int) -> bool:
-    return run.done() >= count
-
-
 def _until_quiet(run: Run, count: int) -> None:
     """Wait until all are done, or nothing was for some seconds and the queue is empty."""
     last, since = -1, time.monotonic()
@@ -91,7 +81,6 @@ def _until_quiet(run: Run, count: int) -> None:
 def _dead_letters(run: Run, node: PrivateNode) -> tuple[int, int]:
     """Return how many messages lie in other queues than the work queue, and how many of them tell of an error."""
     run.stop()
-    run.processes.clear()
     kept = told = 0
     with _api(node) as api:
         names = [queue["name"] for queue in api.get(f"/queues/{_vhost(run)}").json()]

@@ -108,8 +108,11 @@ class Run:
                 connection.close()
         return method.message_count, method.consumer_count
 
-    def preload(self, count: int) -> None:
-        """Let the program publish one job, and fill its queue with copies that differ in their numbers and ids."""
+    def preload(self, count: int, spoilt_every: int = 0) -> None:
+        """Let the program publish one job, and fill its queue with copies that differ in their numbers and ids.
+
+        Before every so many of them goes a message that is none: no JSON, in the clothes of one.
+        """
         self.publish("one", FIRST, 1)
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
         channel = connection.channel()
@@ -118,16 +121,23 @@ class Run:
             method, properties, body = channel.basic_get(QUEUE)
         channel.basic_ack(method.delivery_tag)
         ids = sorted({*_UUID.findall(body), *_UUID.findall(repr(vars(properties)).encode())})
+        spoilt = 0
         for number in range(count):
+            if spoilt_every and number % spoilt_every == 0:
+                channel.basic_publish(method.exchange, method.routing_key, b"\xff{no JSON", properties)
+                spoilt += 1
             fresh = [(old, str(uuid.uuid4()).replace("-", "" if len(old) == 32 else "-").encode()) for old in ids]
             names = [(str(FIRST).encode(), str(FIRST + number).encode()), *fresh]
             channel.basic_publish(method.exchange, method.routing_key, _with(body, names), _copy(properties, names))
         connection.close()
-        self.until(lambda: self.queue()[0] == count, f"{count} jobs wait")
+        self.until(lambda: self.queue()[0] == count + spoilt, f"{count + spoilt} messages wait")
 
     def stop(self) -> None:
         """End what was started."""
-        for process in self.processes:
+        processes, self.processes = self.processes, []
+        for process in processes:
+            if process.poll() is not None:
+                continue
             tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
             for one in reversed(tree):
                 one.kill()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
 
 from celery import Celery
 from kombu import Exchange, Queue
-from marks import RETRY_SECONDS, TEXT, URL, FailsOnce, publish_main, work
+from marks import RETRY_SECONDS, TEXT, URL, FailsOnce, OneByOne, publish_main, work
 
 app = Celery("bench", broker=URL)
 # A topic exchange, as the documentation asks for where quorum queues and native delayed delivery are used.
@@ -37,20 +36,9 @@ def bench(number: int, sent: int, text: str) -> None:
     work(number, sent)
 
 
-class Publishing:
-    """Celery confirms one by one."""
-
-    async def one(self, number: int, sent: int) -> None:
-        bench.apply_async((number, sent, TEXT))
-
-    async def many(self, numbers: range) -> None:
-        for number in numbers:
-            await self.one(number, time.time_ns())
-
-
 @asynccontextmanager
 async def opened():
-    yield Publishing()
+    yield OneByOne(lambda number, sent: bench.apply_async((number, sent, TEXT)))
 
 
 if __name__ == "__main__":

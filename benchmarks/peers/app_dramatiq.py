@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import asynccontextmanager
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from marks import RETRY_SECONDS, TEXT, URL, publish_main, work
+from marks import RETRY_SECONDS, TEXT, URL, OneByOne, publish_main, work
 
 dramatiq.set_broker(RabbitmqBroker(url=URL, confirm_delivery=True))
 
@@ -17,20 +16,9 @@ def bench(number: int, sent: int, text: str) -> None:
     work(number, sent)
 
 
-class Publishing:
-    """Dramatiq confirms one by one."""
-
-    async def one(self, number: int, sent: int) -> None:
-        bench.send(number, sent, TEXT)
-
-    async def many(self, numbers: range) -> None:
-        for number in numbers:
-            await self.one(number, time.time_ns())
-
-
 @asynccontextmanager
 async def opened():
-    yield Publishing()
+    yield OneByOne(lambda number, sent: bench.send(number, sent, TEXT))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import time
 from contextlib import asynccontextmanager
 
 import pika
-from marks import MODE, TEXT, URL, WAIT_SECONDS, fails_now, mark, publish_main
+from marks import MODE, TEXT, URL, WAIT_SECONDS, OneByOne, fails_now, mark, publish_main
 
 QUEUE = "bench"
 ACK_BATCH = int(os.environ.get("BENCH_ACK_BATCH", "1"))
@@ -22,26 +22,17 @@ def declared():
     return channel
 
 
-class Publishing:
-    """One at a time is all a blocking channel offers."""
-
-    def __init__(self) -> None:
-        self._channel = declared()
-        self._channel.confirm_delivery()
-        self._properties = pika.BasicProperties(delivery_mode=2, content_type="application/json")
-
-    async def one(self, number: int, sent: int) -> None:
-        body = json.dumps({"number": number, "sent": sent, "text": TEXT}).encode()
-        self._channel.basic_publish("", QUEUE, body, self._properties, mandatory=True)
-
-    async def many(self, numbers: range) -> None:
-        for number in numbers:
-            await self.one(number, time.time_ns())
-
-
 @asynccontextmanager
 async def opened():
-    yield Publishing()
+    channel = declared()
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(delivery_mode=2, content_type="application/json")
+
+    def publish(number: int, sent: int) -> None:
+        body = json.dumps({"number": number, "sent": sent, "text": TEXT}).encode()
+        channel.basic_publish("", QUEUE, body, properties, mandatory=True)
+
+    yield OneByOne(publish)
 
 
 def worker() -> None:

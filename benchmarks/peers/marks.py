@@ -74,6 +74,20 @@ class Publishing(Protocol):
         """Publish many, as fast as the library can with a confirm for each."""
 
 
+class OneByOne:
+    """Publishing of a library that waits for each confirm before the next."""
+
+    def __init__(self, publish: Callable[[int, int], object]) -> None:
+        self._publish = publish
+
+    async def one(self, number: int, sent: int) -> None:
+        self._publish(number, sent)
+
+    async def many(self, numbers: range) -> None:
+        for number in numbers:
+            self._publish(number, time.time_ns())
+
+
 def publish_main(opened: Callable[[], AbstractAsyncContextManager[Publishing]]) -> None:
     """`one N`, `many N` or `pace RATE N`: publish jobs and print the seconds it took."""
     how, *numbers = sys.argv[1:]

@@ -212,7 +212,7 @@ def test_a_resumed_schedule_goes_on_from_when_it_was_resumed(sc: SchedulerStage)
     # Nobody looked for two hours since.
     sc.query("UPDATE schedules SET next_due = next_due - interval '2 hours'")
     sc.start()
-    eventually(lambda: len(sc.ticks("hourly")) == 2)
+    eventually(lambda: len(sc.ticks("hourly")) >= 2)
 
 
 def test_what_the_database_refuses_of_one_schedule_holds_up_no_other(sc: SchedulerStage) -> None:
@@ -307,7 +307,7 @@ def test_a_broken_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage)
 def test_in_a_rollout_the_newer_file_decides_and_in_a_roll_back_the_one_that_is_in_use(
     sc: SchedulerStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "OUT_OF_USE_SECONDS", 5)
+    monkeypatch.setattr(standing, "OUT_OF_USE_SECONDS", 10)
     sc.write(old=OFTEN)
     old = sc.start()
     eventually(lambda: len(sc.ticks("old")) >= 2)

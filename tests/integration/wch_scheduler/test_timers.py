@@ -144,6 +144,27 @@ def test_what_was_overtaken_changes_nothing(sc: SchedulerStage, client: Client) 
     assert state(sc, "k") == "waiting"
 
 
+def test_a_clock_that_is_a_little_ahead_keeps_the_order_and_one_far_ahead_locks_nothing(
+    sc: SchedulerStage, client: Client
+) -> None:
+    sc.start()
+    now = datetime.now(UTC)
+    wanted = TimedEvent(type="carts.reminder.requested.v1", data={"cart_id": "c1"})
+
+    def ask(key: str, days: int, ahead: timedelta) -> None:
+        request = TimerRequested(key=key, due=now + timedelta(days=days), event=wanted)
+        client.publish(replace(new_event(request, "/tests"), time=now + ahead))
+
+    ask("k", 2, timedelta(seconds=11))
+    sc.await_told("accepted")
+    ask("k", 1, timedelta(seconds=10))  # made before, and overtaken
+    assert sc.await_told("accepted", 2)["due"].startswith(f"{now + timedelta(days=2):%Y-%m-%d}")
+    ask("far", 1, timedelta(days=400))
+    sc.await_told("accepted", 3)
+    ((ahead,),) = sc.query("SELECT asked_at - now() < interval '1 minute' FROM timers WHERE key = 'far'")
+    assert ahead
+
+
 def test_a_timer_that_comes_after_its_group_was_taken_back_is_not_taken_on(sc: SchedulerStage, client: Client) -> None:
     sc.start()
     now = datetime.now(UTC)

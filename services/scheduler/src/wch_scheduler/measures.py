@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
+# By the column of the count.
+_COUNTED = {
+    "late": ("wch_scheduler_schedules_late", "Schedules that are due for too long: alert on it"),
+    "oldest": ("wch_scheduler_oldest_due_seconds", "How long the oldest is due"),
+    "soon": ("wch_scheduler_due_within_an_hour", "Schedules due within an hour"),
+    "paused": ("wch_scheduler_schedules_paused", "Schedules that somebody paused"),
+    "timers": ("wch_scheduler_timers_waiting", "Timers that wait for their time"),
+    "timers_oldest": ("wch_scheduler_timers_oldest_due_seconds", "How long the oldest timer is due: alert on it"),
+    "timers_soon": ("wch_scheduler_timers_due_within_an_hour", "Timers due within an hour"),
+}
 
 
 class Measures:
@@ -41,24 +51,10 @@ class Measures:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._waiting = Gauge("wch_scheduler_timers_waiting", "Timers that wait for their time", registry=registry)
-        self._timers_oldest = Gauge(
-            "wch_scheduler_timers_oldest_due_seconds",
-            "How long the oldest timer is due: alert on it",
-            registry=registry,
-        )
-        self._timers_soon = Gauge(
-            "wch_scheduler_timers_due_within_an_hour", "Timers due within an hour", registry=registry
-        )
         self._timers_looked = Gauge(
             "wch_scheduler_last_release_timestamp_seconds", "When timers were looked at last", registry=registry
         )
-        self._late = Gauge(
-            "wch_scheduler_schedules_late", "Schedules that are due for too long: alert on it", registry=registry
-        )
-        self._oldest = Gauge("wch_scheduler_oldest_due_seconds", "How long the oldest is due", registry=registry)
-        self._soon = Gauge("wch_scheduler_due_within_an_hour", "Schedules due within an hour", registry=registry)
-        self._paused = Gauge("wch_scheduler_schedules_paused", "Schedules that somebody paused", registry=registry)
+        self._counted = {column: Gauge(*names, registry=registry) for column, names in _COUNTED.items()}
         self._looked = Gauge("wch_scheduler_last_loop_timestamp_seconds", "When it was looked last", registry=registry)
         self._stands_by = Gauge(
             "wch_scheduler_stands_by", "1 while another file of schedules decides, as in a rollout", registry=registry
@@ -98,11 +94,6 @@ class Measures:
         self._broken.set(broken)
 
     def counted(self, row: Row) -> None:
-        """Set what was counted in the database."""
-        self._late.set(row["late"])
-        self._oldest.set(row["oldest"] or 0)
-        self._soon.set(row["soon"])
-        self._paused.set(row["paused"])
-        self._waiting.set(row["timers"])
-        self._timers_oldest.set(row["timers_oldest"] or 0)
-        self._timers_soon.set(row["timers_soon"])
+        """Set what was counted in the database; nothing that is due is 0 s old."""
+        for column, gauge in self._counted.items():
+            gauge.set(row[column] or 0)

@@ -8,6 +8,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -46,6 +47,8 @@ log = structlog.get_logger(__name__)
 LONGEST: Final = timedelta(days=3653)
 # What is due before is due at once as well, and PostgreSQL's calendar is not Python's everywhere.
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+# By so much an asker's clock may be ahead, and its requests still count in the order in which it made them.
+_MOST_AHEAD = timedelta(minutes=1)
 _NAMES = uuid.UUID("7c1b1d5e-90f4-5c0b-8d43-52f3a7c6e018")
 # A request that was overtaken by a later one changes nothing: the askers' own clock orders what they ask for.
 _ASK = """
@@ -83,9 +86,9 @@ _GROUP_CANCELLED = (
 # One replica at a time releases, so that the rate is that of all of them together; one that sleeps in it holds up for seconds.
 _PACE = "SELECT released_until, clock_timestamp() AS now FROM pace FOR UPDATE SKIP LOCKED"
 _PACED = "UPDATE pace SET released_until = %(until)s"
-# One of each asker before the second of any; of one asker in the order of time.
 # A type that this replica does not know may be known to a newer one; after an hour nobody seems to know it.
 _KNOWN = "(event->>'type' = ANY(%(types)s) OR due_at < now() - interval '1 hour')"
+# One of each asker before the second of any; of one asker in the order of time.
 _RELEASE = f"""
 WITH RECURSIVE askers AS (
   (SELECT asker FROM timers WHERE state = 'waiting' ORDER BY asker LIMIT 1)
@@ -237,7 +240,7 @@ class Timers:
                 if rows:
                     await tx.rows(_PACED, {"until": since + timedelta(seconds=len(rows) / self._rate)})
                 late = [(row["now"] - row["due_at"]).total_seconds() for row in rows]
-                tx.then(lambda late=late: self._measures.released(late))  # type: ignore[misc]
+                tx.then(partial(self._measures.released, late))
                 return len(rows)
         return 0
 
@@ -311,9 +314,9 @@ def _standing(key: str, known: Row) -> EventData:
 
 
 def _asked_at(event: Event[Any]) -> datetime:
-    """Return when it was asked for by the asker's clock; one that is ahead would lock its key for so long."""
+    """Return when it was asked for by the asker's clock; one that is far ahead would lock its key for so long."""
     now = datetime.now(UTC)
-    return min(event.time or now, now)
+    return min(event.time or now, now + _MOST_AHEAD)
 
 
 def given_up(event: Event[Any], reason: str) -> TimerRefused:
