@@ -209,9 +209,9 @@ class Stage:
         eventually(refused, f"{queue} is full")
 
     def empty(self, queue: str) -> None:
-        """Undo `fill`."""
-        self.unlimit()
+        """Undo `fill`: first the messages, as what is let in after the limit is the service's own."""
         purge(self.url, queue)
+        self.unlimit()
 
     def limit(self, queue: str, length: int) -> None:
         """Limit a queue's length by a policy, as a person could; it holds a moment later, so wait for a refusal."""
