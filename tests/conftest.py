@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -13,6 +11,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from support.nodes import start_node
+from support.scratch import new_folder
 from support.stage import Broker, Stage
 from wch_local.postgres import EmbeddedServer
 
@@ -72,7 +71,7 @@ def database_server() -> Iterator[str]:
     if given := os.environ.get("WCH_TEST_DATABASE_URL"):
         yield given
         return
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="wch-postgres-", dir="/var/tmp")))
+    server = EmbeddedServer(new_folder("postgres"))
     yield server.start()
     server.stop()
     server.remove()

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from support.carts_stage import SHORT_TOPOLOGY
+from support.ports import own_port
 from support.process import Program
 from support.scheduler_stage import SchedulerStage
 from support.stage import Stage
 from support.waiting import eventually
-from wch_local.rabbitmq import free_port
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 TICKS, FAULTS = (10_000, 30) if FULL else (800, 8)
@@ -42,7 +42,7 @@ class Replicas:
             "WCH_DATABASE_URL": self.sc.database_url,
             "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
             "WCH_HEALTH_HOST": "127.0.0.1",
-            "WCH_HEALTH_PORT": str(free_port()),
+            "WCH_HEALTH_PORT": str(own_port()),
         }
         own = {} if module == "wch_carts" else {"WCH_SCHEDULES_FILE": str(self.sc.file)}
         return self._open.enter_context(Program(module, log=self._log, **environment, **own))

@@ -11,11 +11,11 @@ import httpx
 import pytest
 
 from support.crashing_sync import STEPS
+from support.ports import own_port
 from support.process import Program
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
 from support.waiting import eventually
-from wch_local.rabbitmq import free_port
 from wch_simulators.shop import product
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
@@ -35,7 +35,7 @@ class Service:
     """`python -m wch_sync` with its settings in the environment."""
 
     def __init__(self, sync: SyncStage, log: Path, **changes: str) -> None:
-        self.port = free_port()
+        self.port = own_port()
         self._settings = {
             "WCH_AMQP_URL": sync.stage.url,
             "WCH_DATABASE_URL": sync.database_url,

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from support.crashing_whatsapp import STEPS
+from support.ports import own_port
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message
-from wch_local.rabbitmq import free_port
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 REQUESTS, KILLS = (10_000, 50) if FULL else (500, 4)
@@ -146,7 +146,7 @@ def test_a_process_that_is_told_to_stop_writes_the_outcomes_of_its_calls(wa: Wha
 
 
 def test_the_process_serves_health_and_metrics(wa: WhatsAppStage, tmp_path: Path) -> None:
-    port = free_port()
+    port = own_port()
     with start(wa, tmp_path / "log", WCH_HEALTH_PORT=str(port)):
 
         def answer(path: str) -> str:

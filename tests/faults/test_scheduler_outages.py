@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from support.scheduler_stage import SchedulerStage
+from support.scratch import new_folder
 from support.waiting import eventually
 from wch_local.postgres import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from support.nodes import Node
     from support.stage import Stage
@@ -25,7 +25,7 @@ EVERY = timedelta(seconds=1)
 
 @pytest.fixture
 def server() -> Iterator[EmbeddedServer]:
-    server = EmbeddedServer(Path(tempfile.mkdtemp(prefix="wch-postgres-", dir="/var/tmp")))
+    server = EmbeddedServer(new_folder("postgres"))
     yield server
     server.stop()
     server.remove()

@@ -10,9 +10,11 @@ from typing import Protocol
 import httpx
 from testcontainers.core.container import DockerContainer
 
+from support.ports import own_port
+from support.scratch import new_folder
 from support.waiting import eventually
 from wch_local.provide import IMAGE, docker_offers
-from wch_local.rabbitmq import PrivateNode, free_port
+from wch_local.rabbitmq import PrivateNode
 
 
 class Node(Protocol):
@@ -48,7 +50,7 @@ class ContainerNode:
     """A node in Docker, with fixed ports on loopback, so that it is found again after a restart."""
 
     def __init__(self) -> None:
-        self._port, self._password = free_port(), secrets.token_urlsafe(9)
+        self._port, self._password = own_port(), secrets.token_urlsafe(9)
         container = DockerContainer(IMAGE)
         container.with_envs(RABBITMQ_DEFAULT_USER="wch", RABBITMQ_DEFAULT_PASS=self._password)
         container.ports = {"5672": ("127.0.0.1", self._port), "15672": ("127.0.0.1", self._port + 10_000)}
@@ -112,7 +114,7 @@ def start_node() -> Node:
     if root == Path("/") and docker_offers(IMAGE, print):
         return ContainerNode()
     # Made by the node itself, below its root: a folder made here would stay behind on another root's run.
-    folder = Path("/var/tmp") / f"wch-node-{secrets.token_hex(4)}"  # noqa: S108 - a name nobody can guess
-    node = PrivateNode.new(folder, root)
+    folder = new_folder("node") if root == Path("/") else Path(f"/var/tmp/wch-node-{secrets.token_hex(4)}")  # noqa: S108 - a name nobody can guess
+    node = PrivateNode.new(folder, root, port=own_port)
     node.start()
     return node

@@ -11,6 +11,7 @@ import orjson
 import psycopg
 from pydantic import HttpUrl, SecretStr
 
+from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
 from wch_common.events.whatsapp import (
@@ -24,7 +25,6 @@ from wch_common.events.whatsapp import (
 )
 from wch_common.settings import QueueSettings, changed_policy
 from wch_common.topology import Topology
-from wch_local.rabbitmq import free_port
 from wch_simulators.faults import Fault
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
@@ -122,7 +122,7 @@ class WhatsAppStage:
             "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
             "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
             "WCH_HEALTH_HOST": "127.0.0.1",
-            "WCH_HEALTH_PORT": str(free_port()),
+            "WCH_HEALTH_PORT": str(own_port()),
             **changes,
         }
 

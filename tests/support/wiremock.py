@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from support.ports import own_port
 from support.waiting import eventually
-from wch_local.rabbitmq import free_port
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,7 +25,7 @@ class WireMock:
     """One server on loopback while the block runs."""
 
     def __init__(self, program: Path, folder: Path) -> None:
-        port = free_port()
+        port = own_port()
         self.url = f"http://127.0.0.1:{port}"
         self._log = (folder / "wiremock.log").open("wb")
         command = ["java", "-jar", str(program), "--port", str(port), "--bind-address", "127.0.0.1"]

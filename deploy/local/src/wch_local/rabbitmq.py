@@ -17,7 +17,7 @@ import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 _START_SECONDS = 90
 _STOP_SECONDS = 30
@@ -46,16 +46,22 @@ def server_program(root: Path) -> Path | None:
 def free_port() -> int:
     """Return a port nobody listens on at loopback at the moment, whose management port is free as well.
 
-    Both lie below the range from which outgoing connections take theirs (32768 and up on Linux).
+    Both lie below the range from which outgoing connections take theirs (32768 and up on Linux), and above the ports
+    that the tests share out among their processes (12000 to 17000).
     """
     for _ in range(200):
-        port = 12_000 + secrets.randbelow(10_000)
-        if all(_is_free(number) for number in (port, port + _MANAGEMENT_OFFSET)):
+        port = 17_000 + secrets.randbelow(5_000)
+        if is_free(port):
             return port
-    raise LocalBrokerError("no free port was found between 12000 and 22000")
+    raise LocalBrokerError("no free port was found between 17000 and 22000")
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody listens at a port of loopback, nor at the management port that belongs to it."""
+    return all(_can_be_had(number) for number in (port, port + _MANAGEMENT_OFFSET))
+
+
+def _can_be_had(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -80,11 +86,9 @@ class PrivateNode:
     epmd_pid: int = 0
 
     @classmethod
-    def new(cls, folder: Path, root: Path = Path("/")) -> PrivateNode:
+    def new(cls, folder: Path, root: Path = Path("/"), *, port: Callable[[], int] = free_port) -> PrivateNode:
         """Describe a node that keeps its data in a folder (in another root: in a folder of that root)."""
-        node = cls(str(root), str(folder))
-        node.port, node.dist_port, node.epmd_port = free_port(), free_port(), free_port()
-        return node
+        return cls(str(root), str(folder), port(), port(), port())
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for a state file."""

@@ -1,0 +1,18 @@
+"""Ports that are this test process's own, also while what listens there is started again."""
+
+from __future__ import annotations
+
+import os
+from itertools import cycle
+
+from wch_local.rabbitmq import is_free
+
+_FIRST, _ALL = 12_000, 5_000
+_EACH = _ALL // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_MINE = _FIRST + _EACH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_ROUND = cycle(range(_MINE, _MINE + _EACH))
+
+
+def own_port() -> int:
+    """Return a port nobody listens on, which no other test process is given and this one not again soon."""
+    return next(port for port in _ROUND if is_free(port))
