@@ -18,6 +18,8 @@ from wch_common.settings import ServiceSettings
 from wch_common.topology import Topology, WorkQueue
 
 BATCH = int(os.environ.get("BENCH_BATCH", "0"))
+TOGETHER = int(os.environ.get("BENCH_TOGETHER", "1"))
+HELD = int(os.environ.get("BENCH_PREFETCH", "0")) or None
 
 
 class BenchRequested(Request):
@@ -42,7 +44,11 @@ QUEUE = WorkQueue(
     "bench",
     (BenchRequested,),
     policy=QueuePolicy(
-        rungs=(RETRY_SECONDS,), tries=3, concurrency=SLOTS, batching=Batching(BATCH, 0.05) if BATCH else None
+        rungs=(RETRY_SECONDS,),
+        tries=3,
+        concurrency=SLOTS,
+        batching=Batching(BATCH, 0.05) if BATCH else None,
+        held=HELD,
     ),
 )
 
@@ -73,7 +79,7 @@ async def compose(platform: Platform[ServiceSettings]):
         return [Job.for_each(QUEUE, {BenchRequested: bench})]
     store = await platform.open_store(os.environ["BENCH_DATABASE_URL"])
     await store.database.rows("CREATE TABLE IF NOT EXISTS jobs (number bigint, text text)")
-    return [Job.in_transaction(QUEUE, {BenchRequested: in_transaction}, store)]
+    return [Job.in_transaction(QUEUE, {BenchRequested: in_transaction}, store, commit_together=TOGETHER)]
 
 
 class Publishing:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,78 +16,23 @@ import pytest
 from psycopg import errors as postgres
 
 from support.demo_family import ThingDone, ThingRequested, thing_queue
-from support.stage import RunningService, Stage
+from support.stage import Stage
+from support.store_scene import EFFECT, Scene, record
 from support.waiting import eventually
 from wch_common.envelope import STRUCTURED
 from wch_common.errors import LeaseLost
 from wch_common.event import Event, new_event
 from wch_common.message import Message, Publication
 from wch_common.outcome import Retry, Throttled
-from wch_common.runtime.job import Job
-from wch_common.runtime.service import Platform
-from wch_common.settings import ServiceSettings
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
 from wch_common.topology import Topology
-
-Handler = Callable[[Event[ThingRequested], Transaction], Awaitable[None]]
-EFFECT = "INSERT INTO effects (number) VALUES (%(number)s)"
-
-
-class Scene:
-    """A stage with a database and a service that works in transactions."""
-
-    def __init__(self, stage: Stage, database_url: str) -> None:
-        self.stage = stage
-        self.url = database_url
-        self._schema = stage.schema(database_url, "public")
-        self.query("CREATE SCHEMA demo; CREATE TABLE demo.effects (number int)")
-
-    def start(self, handler: Handler, *, confirm_timeout_seconds: float = 1.0, **policy: Any) -> RunningService:
-        async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
-            store = await platform.open_store(self.url)
-            return [Job.in_transaction(thing_queue(**policy), {ThingRequested: handler}, store)]
-
-        return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds)
-
-    def start_plain(self, handler: Callable[[Event[ThingRequested]], Awaitable[None]], **policy: Any) -> RunningService:
-        """Start a service that has a store, with a handler that works outside of its transactions."""
-
-        async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
-            await platform.open_store(self.url)
-            return [Job.for_each(thing_queue(**policy), {ThingRequested: handler})]
-
-        return self.stage.start(compose, confirm_timeout_seconds=1.0)
-
-    @contextmanager
-    def database_away(self) -> Iterator[None]:
-        """While the block runs, the database takes nobody in."""
-        name = psycopg.conninfo.conninfo_to_dict(self.url)["dbname"]
-        with psycopg.connect(psycopg.conninfo.make_conninfo(self.url, dbname="postgres"), autocommit=True) as admin:
-            admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
-            try:
-                yield
-            finally:
-                admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
-
-    def query(self, statement: str) -> list[tuple[Any, ...]]:
-        return self._schema.rows(statement)
-
-    def effects(self) -> list[int]:
-        return [row[0] for row in self.query("SELECT number FROM demo.effects ORDER BY number")]
 
 
 @pytest.fixture
 def scene(stage: Stage, database_url: str) -> Iterator[Scene]:
     yield Scene(stage, database_url)
     stage.stop()
-
-
-async def record(event: Event[ThingRequested], tx: Transaction) -> None:
-    """Do the domain change and tell it."""
-    await tx.rows(EFFECT, {"number": event.data.number})
-    tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
 
 
 def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(scene: Scene) -> None:

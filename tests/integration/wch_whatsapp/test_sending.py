@@ -137,7 +137,8 @@ def test_only_what_was_surely_not_accepted_is_tried_again(wa: WhatsAppStage, fau
         wa.query("UPDATE messages SET due_at = now()")
         eventually(lambda: wa.states() == {"key-1": "unknown"})
         assert len(wa.calls) == 1
-        assert wa.facts("message.unknown")[0]["send_key"] == "key-1"
+        (fact,) = eventually(lambda: wa.facts("message.unknown"))
+        assert fact["send_key"] == "key-1"
 
 
 def test_an_answer_too_late_is_in_doubt_until_a_status_settles_it(wa: WhatsAppStage) -> None:

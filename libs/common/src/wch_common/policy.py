@@ -37,17 +37,21 @@ class QueuePolicy:
     concurrency: int = 5
     time_limit_seconds: float = 300
     batching: Batching | None = None
+    held: int | None = None
+    """Deliveries handed out unacknowledged; None for twice the slots, at least 16, or one batch."""
 
     def __post_init__(self) -> None:
         if not self.rungs or list(self.rungs) != sorted(set(self.rungs)) or self.rungs[0] <= 0:
             raise ValueError("rungs are at least one wait in seconds, above 0, in rising order, like 60,300,900")
         if self.tries < 0 or self.concurrency < 1 or self.time_limit_seconds <= 0:
             raise ValueError("tries are 0 or more, concurrency is 1 or more, the time limit is above 0 seconds")
+        if self.held is not None and self.held < (self.batching.size if self.batching else self.concurrency):
+            raise ValueError("the prefetch is at least the slots, or one batch")
 
     @property
     def prefetch(self) -> int:
         """How many deliveries the broker may hand out unacknowledged."""
-        return self.batching.size if self.batching else max(2 * self.concurrency, 16)
+        return self.held or (self.batching.size if self.batching else max(2 * self.concurrency, 16))
 
     def careful_prefetch(self, delivery_count: int) -> int:
         """How many to take after a redelivery: alone, so that a message that kills its process takes no neighbour along.

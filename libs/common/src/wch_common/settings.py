@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PREFIX = "WCH_"
 _QUEUE_SETTING = re.compile(
-    r"^WCH_(?P<queue>[A-Z0-9_]+)_(?P<name>CONCURRENCY|RUNGS|TRIES|TIME_LIMIT|BATCH_SIZE|BATCH_WINDOW)$"
+    r"^WCH_(?P<queue>[A-Z0-9_]+)_(?P<name>CONCURRENCY|RUNGS|TRIES|TIME_LIMIT|BATCH_SIZE|BATCH_WINDOW|PREFETCH)$"
 )
 
 
@@ -59,6 +59,7 @@ class QueueSettings(BaseModel):
     time_limit: Annotated[float, Field(gt=0, le=1500)] | None = None
     batch_size: Annotated[int, Field(ge=1, le=5000)] | None = None
     batch_window: Annotated[float, Field(ge=0)] | None = None
+    prefetch: Annotated[int, Field(ge=1, le=5000)] | None = None
 
     @field_validator("rungs")
     @classmethod
@@ -125,6 +126,7 @@ def changed_policy(queue: str, default: QueuePolicy, queues: Mapping[str, QueueS
         "rungs": own.rungs,
         "tries": own.tries,
         "time_limit_seconds": own.time_limit,
+        "held": own.prefetch,
     }
     if default.batching is not None:
         size = own.batch_size or default.batching.size

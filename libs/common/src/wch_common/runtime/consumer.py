@@ -13,6 +13,7 @@ from wch_common.engine.connection import Link, backoff_seconds
 from wch_common.engine.consuming import Subscription
 from wch_common.redact import error_text
 from wch_common.runtime.batch_worker import BatchWorker
+from wch_common.runtime.joint_worker import JointWorker
 from wch_common.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Consumer:
         self.worker = (
             BatchWorker(job, settlement, metrics, gate, self._handed_out)
             if job.together
-            else Worker(job, settlement, metrics, gate)
+            else (JointWorker if job.joint else Worker)(job, settlement, metrics, gate)
         )
         self.down_since: float | None = time.monotonic()
 

@@ -22,6 +22,7 @@ Answer: TypeAlias = "Exception | None"
 Together: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Answer]]]
 GivenUp: TypeAlias = Callable[[Event[Any], str], EventData | None]
 HeldBack: TypeAlias = Callable[[], str | None]
+Joint: TypeAlias = Callable[[Sequence[Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Job:
     source: str = "/wch"
     held_back: HeldBack | None = None
     """Returns why no more events should be taken for now, or None; asked about once a second."""
+    joint: Joint | None = None
+    """Handles several events in one transaction: all, or none where it raises."""
+    most_joint: int = 1
 
     @classmethod
     def for_each(
@@ -65,13 +69,25 @@ class Job:
         *,
         given_up: GivenUp | None = None,
         held_back: HeldBack | None = None,
+        commit_together: int = 1,
     ) -> Job:
         """Handle events one by one inside a transaction: `handler(event, tx)`.
 
         Inbox row, domain change and outbox rows commit together, so the effect happens once; no outside call belongs in it.
+        With `commit_together` up to so many first tries that wait at the same moment share a transaction, one after the
+        other by subject; where one fails, each is handled by itself. For handlers that are quick and lock few rows.
         """
-        run = {model.TYPE: partial(store.handle, fn) for model, fn in handlers.items()}
-        return cls(_checked(queue, handlers), run, given_up=given_up, held_back=held_back)
+        by_type = {model.TYPE: fn for model, fn in handlers.items()}
+        run = {type_: partial(store.handle, fn) for type_, fn in by_type.items()}
+        joint = partial(store.handle_together, by_type) if commit_together > 1 else None
+        return cls(
+            _checked(queue, handlers),
+            run,
+            given_up=given_up,
+            held_back=held_back,
+            joint=joint,
+            most_joint=commit_together,
+        )
 
     @classmethod
     def for_batch(cls, queue: WorkQueue, handler: Together, *, given_up: GivenUp | None = None) -> Job:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import structlog
 
-from wch_common.errors import IdReused, Interrupted
+from wch_common.errors import IdReused, Interrupted, WchError
+from wch_common.logs import bound
 from wch_common.redact import error_text
 from wch_common.store import lease as leases
 from wch_common.store.database import Database, Row
@@ -19,7 +20,7 @@ from wch_common.store.outbox import Outbox
 from wch_common.store.parking import ParkingLot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -33,6 +34,7 @@ log = structlog.get_logger(__name__)
 INBOX_DAYS = 35
 _RETENTION_SECONDS = 3600.0
 _CHUNK = 5000
+_TOGETHER_SECONDS = 10.0
 _OWN_SOURCES = "/wch/"
 _SEEN = """
 SELECT queue, source, id, hash FROM inbox
@@ -70,6 +72,10 @@ def _keys(events: Sequence[Event[Any]]) -> dict[str, list[Any]]:
         "sources": [event.source for event in events],
         "ids": [event.id for event in events],
     }
+
+
+class AlreadySeen(WchError):
+    """The inbox knows an event of several that were to be handled together."""
 
 
 class Transaction:
@@ -185,6 +191,21 @@ class Store:
         async with self.transaction() as transaction:
             if await transaction.first_time(event):
                 await handler(event, transaction)
+
+    async def handle_together(
+        self, handlers: Mapping[str, Callable[..., Awaitable[None]]], events: Sequence[Event[Any]]
+    ) -> None:
+        """Run the handlers of several events inside one transaction with their inbox rows: all of them, or none.
+
+        Raises whatever one of them raises, AlreadySeen where the inbox knows one, TimeoutError after 10 seconds.
+        """
+        async with asyncio.timeout(_TOGETHER_SECONDS), self.transaction() as transaction:
+            if len(await transaction.first_times(events)) < len(events):
+                raise AlreadySeen("an event of these was handled before")
+            # By subject, so that two transactions lock the rows of theirs in one order.
+            for event in sorted(events, key=lambda event: event.subject or ""):
+                with bound(event):
+                    await handlers[event.type](event, transaction)
 
     async def seen(self, events: Iterable[Event[Any]]) -> Seen:
         """Return which events' effects are committed, and which carry an id that was used for other content."""
