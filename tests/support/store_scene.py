@@ -42,8 +42,8 @@ class Scene:
 
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             store = await platform.open_store(self.url)
-            handlers = {ThingRequested: handler}
-            return [Job.in_transaction(thing_queue(**policy), handlers, store, commit_together=commit_together)]
+            queue = thing_queue(**policy)
+            return [Job.in_transaction(queue, {ThingRequested: handler}, store, commit_together=commit_together)]
 
         return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds, grace_seconds=grace_seconds)
 

@@ -143,10 +143,15 @@ def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("WCH_SYNC_PRODUCT_TRIES", "7")
     clean.setenv("WCH_SYNC_PRODUCT_CONCURRENCY", "9")
     clean.setenv("WCH_SYNC_PRODUCT_TIME_LIMIT", "11")
+    clean.setenv("WCH_SYNC_PRODUCT_PREFETCH", "60")
     settings = load_settings(ServiceSettings)
     policy = settings.policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
-    assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5))
+    assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5), held=60)
+    assert policy.prefetch == 60
     assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
+    clean.setenv("WCH_SYNC_PRODUCT_PREFETCH", "40")
+    with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_… .*the prefetch is at least the slots, or one batch"):
+        load_settings(ServiceSettings).policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
     clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
     with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_RUNGS: .*rising order"):
         load_settings(ServiceSettings)

@@ -31,6 +31,7 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. Defaults ar
 | `…_TIME_LIMIT` | seconds a handler may take, at most 1500 |
 | `…_BATCH_SIZE` | events collected for a batch handler |
 | `…_BATCH_WINDOW` | seconds it waits for them after the first |
+| `…_PREFETCH` | events handed out unsettled: twice the handlers (at least 16), or one batch; more is faster for quick handlers, and so many are delivered again after a crash |
 """
 
 

@@ -39,6 +39,7 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
         in_transaction(
             platform.queue(CARTS),
             {CartUpdated: carts.updated, CartCompleted: carts.completed, CartDeleted: carts.deleted},
+            commit_together=16,
         ),
         in_transaction(platform.queue(CLEANUP), {CleanupRequested: cleanup.requested}),
         in_transaction(platform.queue(SCAN), {ReminderScanRequested: reminders.scan}),

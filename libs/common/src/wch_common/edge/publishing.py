@@ -16,6 +16,7 @@ import amqp.exceptions
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from wch_common.edge.connection import CONNECTION_ERRORS, connect_problem, new_connection
+from wch_common.edge.frames import publish_frames
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.redact import redact
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from wch_common.message import Publication
 
 _WINDOW = 1000
+# Written at once: as much as a socket takes without waiting, usually.
+_TOGETHER_BYTES = 64 * 1024
 
 
 class _Lost(Exception):
@@ -146,11 +149,13 @@ class _Window:
         # `confirm_publish` would make the channel wait for each confirm; here they are counted instead.
         connection.transport_options.pop("confirm_publish", None)
         self._channel: Any = connection.channel()
-        self._channel.basic_publish = self._channel._basic_publish  # noqa: SLF001 - the one that does not wait
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
         self._channel.events["basic_return"].add(self._on_return)
+        self._frame_max = self._channel.connection.frame_max
+        self._unsent: list[bytes] = []
+        self._unsent_bytes = 0
         self._tag = 0
         self._outstanding: dict[int, tuple[int, str]] = {}
         self._ids: set[str] = set()
@@ -163,25 +168,28 @@ class _Window:
         # A returned message carries no delivery tag, only its id: so one in flight per id.
         if id_ in self._ids:
             self.drain(0, answers)
-        self.drain(_WINDOW - 1, answers)
-        message = self._channel.prepare_message(
-            publication.message.body,
-            content_type=publication.message.content_type,
-            content_encoding=publication.message.content_encoding,
-            headers=publication.message.headers,
-            properties={
-                "delivery_mode": 2,
-                **({"message_id": id_} if id_ else {}),
-                **({"user_id": self._connection.userid} if publication.signed else {}),
-            },
-        )
+        if len(self._outstanding) >= _WINDOW:
+            self.drain(_WINDOW // 2, answers)
+        user = self._connection.userid if publication.signed else None
+        self._unsent.append(publish_frames(self._channel.channel_id, publication, user, self._frame_max))
+        self._unsent_bytes += len(self._unsent[-1])
         self._tag += 1
         self._outstanding[self._tag] = (place, id_)
         self._ids.add(id_)
-        self._channel.basic_publish(message, publication.exchange, publication.routing_key, publication.mandatory)
+        if self._unsent_bytes >= _TOGETHER_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        """Write what is collected; a broker that takes none of it in time is as good as gone."""
+        unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
+        if unsent:
+            transport = self._channel.connection.transport
+            with transport.having_timeout(self._timeout):
+                transport.write(b"".join(unsent))
 
     def drain(self, down_to: int, answers: dict[int, PublishError | None]) -> None:
         """Wait until no more than so many are outstanding; raises _Lost when the broker is silent for too long."""
+        self._write()
         deadline = time.monotonic() + self._timeout
         while len(self._outstanding) > down_to:
             left = deadline - time.monotonic()

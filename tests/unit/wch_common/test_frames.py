@@ -1,0 +1,61 @@
+"""The frames written here are those that py-amqp writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from amqp.basic_message import Message as PeerMessage
+from amqp.method_framing import frame_writer
+from amqp.serialization import dumps
+
+from wch_common.edge.frames import publish_frames
+from wch_common.message import Message, Publication
+
+FRAME_MAX = 4096
+MESSAGES = [
+    Message(b'{"a": 1}', "application/cloudevents+json", None, "7d0c"),
+    Message(b"", "text/plain", None, None),
+    Message(b"x" * 20_000, "text/plain", "gzip", "Grüße", {"wch-attempt": 2, "a": {"b": [1, "c"]}, "t": True}),
+    Message(b"x" * (FRAME_MAX - 8), None, None, "1"),
+]
+
+
+class Peer:
+    """What py-amqp's writer needs of a connection and a transport."""
+
+    frame_max = FRAME_MAX
+    bytes_sent = 0
+
+    def __init__(self) -> None:
+        self.written = b""
+
+    def write(self, data: Any) -> None:
+        """Keep a copy, as its buffer is used again."""
+        self.written += bytes(data)
+
+
+def by_py_amqp(message: Message, user: str | None, *, mandatory: bool) -> bytes:
+    peer = Peer()
+    given = {
+        "content_type": message.content_type, "content_encoding": message.content_encoding, "user_id": user,
+        "application_headers": message.headers or None, "message_id": message.message_id, "delivery_mode": 2,
+    }  # fmt: skip
+    content = PeerMessage(message.body, **{name: value for name, value in given.items() if value is not None})
+    arguments = dumps("Bssbb", (0, "wch.requests", "demo.thing.requested.v1", mandatory, False))
+    frame_writer(peer, peer)(1, 7, (60, 40), arguments, content)
+    return peer.written
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+@pytest.mark.parametrize("mandatory", [True, False])
+@pytest.mark.parametrize("user", ["shop", None])
+def test_every_frame_is_what_py_amqp_writes(message: Message, mandatory: bool, user: str | None) -> None:
+    publication = Publication("wch.requests", "demo.thing.requested.v1", message, mandatory=mandatory)
+    written = publish_frames(7, publication, user, FRAME_MAX)
+    assert written == by_py_amqp(message, user, mandatory=mandatory)
+
+
+def test_a_name_too_long_for_amqp_is_told() -> None:
+    with pytest.raises(ValueError, match="255 bytes"):
+        publish_frames(1, Publication("e", "k", Message(b"", None, None, "ü" * 200)), None, FRAME_MAX)
