@@ -45,6 +45,10 @@ class Program:
 PROGRAMS = (
     Program("wch", "app_wch", ("python", "app_wch.py", "worker")),
     Program(
+        "wch-200", "app_wch", ("python", "app_wch.py", "worker"), environment=(("BENCH_PREFETCH", "200"),),
+        remark="the same with WCH_<QUEUE>_PREFETCH=200; wch itself takes twice its slots, at least 16",
+    ),
+    Program(
         "pika", "app_pika", ("python", "app_pika.py", "worker"), remark="the floor: one thread, prefetch 16, acked one by one"
     ),
     Program(

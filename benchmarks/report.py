@@ -27,16 +27,26 @@ ROWS = (
     ("latency", "p99_ms", "… p99 ms", 1),
     ("idle", "start_seconds", "start to first job: s", 2),
     ("idle", "mb", "idle worker: MB", 0),
-    ("backlog", "most_mb", "… with 100,000 waiting, at most: MB", 0),
+    ("backlog", "most_mb", "… with very many waiting, at most: MB", 0),
 )
 FAULTS = (
     ("loss-retry", "each fails once"),
-    ("loss-sigkill", "kill -9 and restart"),
+    ("loss-sigkill", "kill -9 at full speed, and restart"),
     ("loss-connection", "connections cut"),
     ("loss-broker", "broker restarted"),
     ("loss-undecodable", "1 % is no JSON"),
 )
-ALONE = (("database-8", "inbox, domain row, outbox: transactions/s"), *((f"batch-{n}", f"batch handler, {n} at a time: events/s") for n in (1, 10, 100, 1000)))  # fmt: skip
+ALONE = (
+    ("database-8", "rate", "inbox, domain row, outbox, a transaction each: events/s"),
+    ("database-8", "cpu_us", "… CPU µs per event"),
+    ("database-shared", "rate", "… up to 16 that wait in one transaction, prefetch 64: events/s"),
+    ("database-shared", "cpu_us", "… CPU µs per event"),
+    ("inside-one", "rate", "confirmed publishing from inside a service, one at a time: events/s"),
+    ("inside-many", "rate", "… many at once"),
+    ("backlog-million", "before_mb", "with a million waiting, early: MB"),
+    ("backlog-million", "most_mb", "… at most"),
+    *((f"batch-{n}", "rate", f"batch handler, {n} at a time: events/s") for n in (1, 10, 100, 1000)),
+)
 PANELS = (
     ("noop-8", "cpu_us", "CPU per event, no-op handler (µs)"),
     ("noop-8", "rate", "events a second, one process"),
@@ -76,7 +86,7 @@ def _tables(about: dict[str, Any], programs: list[str], figures: Figures) -> lis
     lines = [
         (
             f"{about['date']}, {about['machine']}, Python {about['python']}, RabbitMQ {about['rabbitmq']}, PostgreSQL {about['postgresql']}; "
-            f"median of {about['rounds']} rounds in turn (least–most). {'; '.join(about['versions'].values())}."
+            f"median of {about['rounds']} rounds in turn (least–most){_of_size(about['size'])}. {'; '.join(about['versions'].values())}."
         ),
         "",
         "| | " + " | ".join(programs) + " |",
@@ -95,10 +105,14 @@ def _tables(about: dict[str, Any], programs: list[str], figures: Figures) -> lis
     ]
     lines += ["", "| wch alone | wch | bare psycopg |", "|---|---|---|"]
     lines += [
-        f"| {name} | {_cell(figures, 'wch', what, 'rate', 0)} | {_cell(figures, 'psycopg', what, 'rate', 0)} |"
-        for what, name in ALONE
+        f"| {name} | {_cell(figures, 'wch', what, key, 0)} | {_cell(figures, 'psycopg', what, key, 0)} |"
+        for what, key, name in ALONE
     ]
     return lines
+
+
+def _of_size(size: float) -> str:
+    return "" if size == 1 else f", {size:.0%} of the full numbers of jobs"
 
 
 def _loss(figures: Figures, program: str, what: str) -> str:

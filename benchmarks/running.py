@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIRST = 1_000_000_000_000
 _MARK = struct.Struct("<qqq")
 _UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_DEADLINE_SECONDS = 180
+_DEADLINE_SECONDS = 600
 
 
 class Failed(Exception):
@@ -84,7 +84,7 @@ class Run:
         return list(_MARK.iter_unpack(self.marks.read_bytes())) if self.marks.exists() else []
 
     def until(self, condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
-        """Wait, at most three minutes."""
+        """Wait, at most ten minutes."""
         deadline = time.monotonic() + _DEADLINE_SECONDS
         while not condition():
             ended = any(process.poll() is not None for process in self.processes)

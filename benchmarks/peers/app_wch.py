@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from contextlib import asynccontextmanager
 
-from marks import MODE, RETRY_SECONDS, SLOTS, TEXT, URL, mark, publish_main, work_async
+from marks import MODE, RETRY_SECONDS, SLOTS, TEXT, URL, each, mark, publish_main, work_async
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
-from wch_common.event import Event, Fact, Request
+from wch_common.engine.connection import Link
+from wch_common.engine.publishing import Publisher
+from wch_common.envelope import encode
+from wch_common.event import Event, Fact, Request, new_event
 from wch_common.policy import Batching, QueuePolicy
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
@@ -102,7 +106,34 @@ async def opened():
         yield Publishing(client)
 
 
+class Inside:
+    """As a service publishes, over its own connection in its event loop."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def one(self, number: int, sent: int) -> None:
+        data = BenchRequested(number=number, sent=sent, text=TEXT)
+        await self._publisher.publish(encode(new_event(data, "/wch/bench")))
+
+    async def many(self, numbers: range) -> None:
+        await each(self.one, numbers, 1000)
+
+
+@asynccontextmanager
+async def opened_inside():
+    declare(URL, Topology((QUEUE,)))
+    link = Link(URL, "bench")
+    publisher = Publisher(link)
+    tasks = [asyncio.create_task(link.run()), asyncio.create_task(publisher.run())]
+    yield Inside(publisher)
+    await link.close()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["worker"]:
         sys.exit(run_service("bench", ServiceSettings, compose))
-    publish_main(opened)
+    publish_main(opened_inside if os.environ.get("BENCH_INSIDE") else opened)
