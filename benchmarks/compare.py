@@ -213,15 +213,14 @@ def measures(bench: Bench) -> tuple[list[Measure], list[Measure]]:
     return everybody, alone
 
 
-def measure(bench: Bench, programs: Sequence[Program], rounds: int, wanted: Sequence[str]) -> None:
-    """Run what is wanted, each thing for all programs in turn."""
+def measure(bench: Bench, programs: Sequence[Program], turn: int, wanted: Sequence[str]) -> None:
+    """Run one round of what is wanted, each thing for all programs in turn."""
     everybody, alone = measures(bench)
-    for turn in range(rounds):
-        for part, contenders in ((everybody, programs), (alone, [one for one in programs if one.name == "wch"])):
-            for what, run in part:
-                for program in contenders:
-                    if (turn == 0 or what not in _ONCE) and any(fnmatchcase(what, pattern) for pattern in wanted):
-                        run(program)
+    for part, contenders in ((everybody, programs), (alone, [one for one in programs if one.name == "wch"])):
+        for what, run in part:
+            for program in contenders:
+                if (turn == 0 or what not in _ONCE) and any(fnmatchcase(what, pattern) for pattern in wanted):
+                    run(program)
 
 
 def about(bench: Bench) -> dict[str, Any]:
@@ -263,9 +262,11 @@ def main() -> None:
     bench = Bench(folder, options.size)
     try:
         measured_on = about(bench)
-        measure(bench, programs, options.rounds, options.what)
-        kept = {"about": measured_on | {"rounds": options.rounds, "size": options.size}, "results": bench.results}
-        options.out.write_text(json.dumps(kept, indent=1) + "\n")
+        for turn in range(options.rounds):
+            measure(bench, programs, turn, options.what)
+            # After each round, as they take long and one may be enough.
+            kept = {"about": measured_on | {"rounds": turn + 1, "size": options.size}, "results": bench.results}
+            options.out.write_text(json.dumps(kept, indent=1) + "\n")
     finally:
         bench.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -49,7 +49,7 @@ PROGRAMS = (
         remark="the same with WCH_<QUEUE>_PREFETCH=200; wch itself takes twice its slots, at least 16",
     ),
     Program(
-        "pika", "app_pika", ("python", "app_pika.py", "worker"), remark="the floor: one thread, prefetch 16, acked one by one"
+        "pika", "app_pika", ("python", "app_pika.py", "worker"), remark="the floor: one thread, prefetch 16, acked one by one; no retry path: a failure is given back at once"
     ),
     Program(
         "pika-50", "app_pika", ("python", "app_pika.py", "worker"), environment=(("BENCH_ACK_BATCH", "50"),),

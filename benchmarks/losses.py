@@ -30,7 +30,7 @@ def suffered(run: Run, node: PrivateNode, fault: str, count: int) -> dict[str, f
         run.until(lambda: run.done() >= count // 2, "half of them")
         began, before = time.monotonic(), run.done()
         _break(run, node, fault)
-        run.until(lambda: run.done() > before, "it goes on")
+        run.until(lambda: run.done() > before or run.done() >= count, "it goes on")
         recovered = time.monotonic() - began
         _until_quiet(run, count)
     numbers = [number for number, *_ in run.read_marks()]

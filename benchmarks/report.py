@@ -43,8 +43,9 @@ ALONE = (
     ("database-shared", "cpu_us", "… CPU µs per event"),
     ("inside-one", "rate", "confirmed publishing from inside a service, one at a time: events/s"),
     ("inside-many", "rate", "… many at once"),
-    ("backlog-million", "before_mb", "with a million waiting, early: MB"),
-    ("backlog-million", "most_mb", "… at most"),
+    ("backlog-million", "waiting", "a very long backlog: events"),
+    ("backlog-million", "before_mb", "… memory early: MB"),
+    ("backlog-million", "most_mb", "… at most, while a twentieth is handled: MB"),
     *((f"batch-{n}", "rate", f"batch handler, {n} at a time: events/s") for n in (1, 10, 100, 1000)),
 )
 PANELS = (
@@ -86,7 +87,7 @@ def _tables(about: dict[str, Any], programs: list[str], figures: Figures) -> lis
     lines = [
         (
             f"{about['date']}, {about['machine']}, Python {about['python']}, RabbitMQ {about['rabbitmq']}, PostgreSQL {about['postgresql']}; "
-            f"median of {about['rounds']} rounds in turn (least–most){_of_size(about['size'])}. {'; '.join(about['versions'].values())}."
+            f"{_of_rounds(about['rounds'])}{_of_size(about['size'])}. {'; '.join(about['versions'].values())}."
         ),
         "",
         "| | " + " | ".join(programs) + " |",
@@ -109,6 +110,10 @@ def _tables(about: dict[str, Any], programs: list[str], figures: Figures) -> lis
         for what, key, name in ALONE
     ]
     return lines
+
+
+def _of_rounds(rounds: int) -> str:
+    return "one round" if rounds == 1 else f"median of {rounds} rounds in turn (least–most)"
 
 
 def _of_size(size: float) -> str:
@@ -136,7 +141,7 @@ def _picture(programs: list[str], figures: Figures) -> None:
     plot, axes = plt.subplots(2, 2, figsize=(10, 6))
     for axis, (what, key, title) in zip(axes.flat, PANELS, strict=True):
         values = [median(figures.get((program, what, key), [0.0])) for program in programs]
-        colours = ["#0a7d55" if program == "wch" else "#b9c2c9" for program in programs]
+        colours = ["#0a7d55" if program.startswith("wch") else "#b9c2c9" for program in programs]
         bars = axis.barh(programs, values, color=colours)
         axis.bar_label(bars, fmt="{:,.0f}", padding=3)
         axis.invert_yaxis()

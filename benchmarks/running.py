@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIRST = 1_000_000_000_000
 _MARK = struct.Struct("<qqq")
 _UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_DEADLINE_SECONDS = 600
+_DEADLINE_SECONDS = 180.0
 
 
 class Failed(Exception):
@@ -83,9 +83,11 @@ class Run:
         """Number, time of publishing and of handling of each."""
         return list(_MARK.iter_unpack(self.marks.read_bytes())) if self.marks.exists() else []
 
-    def until(self, condition: Callable[[], bool], what: str, pause: float = 0.01) -> None:
-        """Wait, at most ten minutes."""
-        deadline = time.monotonic() + _DEADLINE_SECONDS
+    def until(
+        self, condition: Callable[[], bool], what: str, *, pause: float = 0.01, seconds: float = _DEADLINE_SECONDS
+    ) -> None:
+        """Wait, at most three minutes unless told otherwise."""
+        deadline = time.monotonic() + seconds
         while not condition():
             ended = any(process.poll() is not None for process in self.processes)
             if (ended and not condition()) or time.monotonic() > deadline:
@@ -130,7 +132,7 @@ class Run:
             names = [(str(FIRST).encode(), str(FIRST + number).encode()), *fresh]
             channel.basic_publish(method.exchange, method.routing_key, _with(body, names), _copy(properties, names))
         connection.close()
-        self.until(lambda: self.queue()[0] == count + spoilt, f"{count + spoilt} messages wait")
+        self.until(lambda: self.queue()[0] == count + spoilt, f"{count + spoilt} messages wait", seconds=900)
 
     def stop(self) -> None:
         """End what was started."""
