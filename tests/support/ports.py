@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from itertools import cycle
 
 from wch_local.rabbitmq import is_free
@@ -10,7 +11,9 @@ from wch_local.rabbitmq import is_free
 _FIRST, _ALL = 12_000, 5_000
 _EACH = _ALL // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _MINE = _FIRST + _EACH * int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_ROUND = cycle(range(_MINE, _MINE + _EACH))
+# From anywhere, as another run of the tests may go on beside this one.
+_START = secrets.randbelow(_EACH)
+_ROUND = cycle(_MINE + (_START + step) % _EACH for step in range(_EACH))
 
 
 def own_port() -> int:

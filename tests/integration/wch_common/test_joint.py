@@ -166,9 +166,10 @@ def test_a_database_that_goes_away_under_them_costs_none_a_try(queueing: Queuein
 
 
 def test_a_stop_gives_back_what_was_taken_together(queueing: Queueing) -> None:
-    never = asyncio.Event()
+    never, begun = asyncio.Event(), list[int]()
 
     async def hang(event: Event[ThingRequested], tx: Transaction) -> None:
+        begun.append(event.data.number)
         await record(event, tx)
         if event.data.number > 0:
             await never.wait()
@@ -176,8 +177,9 @@ def test_a_stop_gives_back_what_was_taken_together(queueing: Queueing) -> None:
     running = queueing.scene.start(hang, commit_together=16, concurrency=1, grace_seconds=0.2)
     with queueing.scene.stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(11))
-    eventually(lambda: running.service._consumers[0].worker.running)
+    eventually(lambda: len(begun) == 2)
     eventually(lambda: queueing.scene.stage.depth("demo.thing") == 0)
     running.stop()
     queueing.scene.stage.await_depth("demo.thing", 10)
     assert queueing.scene.effects() == [0]
+    assert len(begun) == len(set(begun)) == 2, "no other is begun"

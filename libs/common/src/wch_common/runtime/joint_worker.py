@@ -42,7 +42,7 @@ class JointWorker(Worker):
     async def _process_together(self, slot: Slot, deliveries: Sequence[Delivery]) -> bool:
         """Handle all in one transaction; False, with nothing done, where anything speaks against it."""
         handle = self._job.joint
-        if handle is None or len(deliveries) == 1 or self._done_unacked or not all(map(_is_fresh, deliveries)):
+        if handle is None or len(deliveries) == 1 or not all(map(_is_fresh, deliveries)):
             return False
         slot.since = started = time.monotonic()
         try:
@@ -60,5 +60,5 @@ class JointWorker(Worker):
 
 
 def _is_fresh(delivery: Delivery) -> bool:
-    """Whether nobody has tried it before: what failed once, or ended a process, takes no neighbour along."""
+    """Whether it was never handed out before: what failed once, or may have ended a process, takes no neighbour along."""
     return delivery.is_held and not delivery.redelivered and not wch.attempts_made(delivery.message)
