@@ -14,7 +14,7 @@ from support.ports import own_port
 from support.scratch import new_folder
 from support.waiting import eventually
 from wch_local.provide import IMAGE, docker_offers
-from wch_local.rabbitmq import PrivateNode
+from wch_local.rabbitmq import LocalBrokerError, PrivateNode
 
 
 class Node(Protocol):
@@ -116,5 +116,9 @@ def start_node() -> Node:
     # Made by the node itself, below its root: a folder made here would stay behind on another root's run.
     folder = new_folder("node") if root == Path("/") else Path(f"/var/tmp/wch-node-{secrets.token_hex(4)}")  # noqa: S108 - a name nobody can guess
     node = PrivateNode.new(folder, root, port=own_port)
-    node.start()
+    try:
+        node.start()
+    except LocalBrokerError:
+        node.remove()
+        raise
     return node

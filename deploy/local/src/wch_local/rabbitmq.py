@@ -213,6 +213,8 @@ class PrivateNode:
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": f"{self.folder}/db",
+            # Where a node that fails to start would leave it otherwise: in the folder of whoever started it.
+            "ERL_CRASH_DUMP": f"{self.folder}/erl_crash.dump",
             "RABBITMQ_LOG_BASE": f"{self.folder}/log",
             "RABBITMQ_CONFIG_FILE": f"{self.folder}/rabbitmq.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.folder}/plugins",
