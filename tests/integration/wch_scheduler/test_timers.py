@@ -358,6 +358,18 @@ def test_many_at_once_are_released_at_the_rate_in_order_and_fairly(sc: Scheduler
         assert rows == sorted(rows), "in the order of their times"
 
 
+def test_what_is_released_together_is_published_in_order_of_time(sc: SchedulerStage) -> None:
+    service = sc.start()
+    service.stop()
+    # The later they were asked for, the earlier they are due.
+    sc.query(MANY, "busy", "c", -timedelta(hours=1), 50, -timedelta(seconds=1))
+    sc.start()
+    eventually(lambda: len(sc.asked()) == 50)
+    ((releases,),) = sc.query("SELECT count(DISTINCT ended_at) FROM timers")
+    assert releases == 1
+    assert [event["data"]["cart_id"] for event in sc.asked()] == [f"c{n}" for n in range(50, 0, -1)]
+
+
 MANY = """
 WITH wanted AS (SELECT %s::text AS asker, %s::text AS name, %s::interval AS first, %s::int AS many, %s::interval AS step)
 INSERT INTO timers (id, asker, key, due_at, event, state, asked_at)
