@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from support.crashing import PARKING_STEPS, STEPS, STORE_STEPS, STUCK
+from support.crashing import MIDDLE, PARKING_STEPS, SHARED_STEPS, SHARING, STEPS, STORE_STEPS, STUCK
 from support.database import Schema
 from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
@@ -125,6 +125,35 @@ def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_
     assert len(set(told)) == 1
     assert len(told) == (2 if step in TOLD_TWICE else 1)
     assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
+
+
+@pytest.mark.parametrize("step", SHARED_STEPS)
+def test_of_those_that_share_a_transaction_each_has_its_effect_once_when_the_process_is_killed(
+    stage: Stage, database_url: str, tmp_path: Path, step: str
+) -> None:
+    database = Database(stage.schema(database_url, "demo"))
+    stage.declare(Topology((thing_queue(concurrency=1),)))
+    stage.follow("facts", "demo.thing.finished.v1.#")
+    numbers = range(SHARING + 1)
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=n, note={0: "hold", 4: MIDDLE}.get(n, "")) for n in numbers)
+    journal, log = tmp_path / "journal", tmp_path / "log"
+    with Program("support.crashing", stage.url, str(journal), step, database_url, log=log) as dying:
+        assert dying.wait() == SIGKILLED, log.read_text()
+    committed = "after" in step or "acks" in step
+    assert database.count("effects") == (len(numbers) if committed else 1)
+    assert len(lines(journal)) == (5 if step == MIDDLE else len(numbers))
+    database.query("UPDATE outbox SET due_at = now()")
+    with Program("support.crashing", stage.url, str(journal), "never", database_url, log=log) as survivor:
+        eventually(lambda: database.count("effects") >= len(numbers), "all effects happen")
+        eventually(lambda: stage.depth("facts") >= len(numbers), "all are told, the first perhaps twice")
+        eventually(lambda: database.count("outbox") == 0, "no row is left")
+        eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
+        assert survivor.terminate() == 0, log.read_text()
+    assert database.query("SELECT number FROM effects ORDER BY number") == [(n,) for n in numbers]
+    assert database.count("inbox") == len(numbers)
+    facts = [orjson.loads(letter.message.body) for letter in stage.letters("facts")]
+    assert len({fact["id"] for fact in facts}) == len(numbers)
 
 
 def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbour_along(

@@ -7,6 +7,7 @@ a transaction, has its effect there and tells a fact; a thing whose note is `par
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sys
@@ -55,7 +56,7 @@ def dying_after(owner: type | ModuleType, name: str) -> None:
 
 STEPS: dict[str, Callable[[], None]] = {
     "never": lambda: None,
-    "on delivery": lambda: setattr(Subscription, "_on_message", die),
+    "on delivery": lambda: setattr(Subscription, "_take", die),
     "before decoding": lambda: setattr(Worker, "_decode", die),
     "before the handler": lambda: setattr(Worker, "_handle", die),
     "after the handler": lambda: setattr(Worker, "_acknowledge", die),
@@ -89,6 +90,46 @@ PARKING_STEPS: dict[str, Callable[[], None]] = {
     "after its row is deleted": lambda: dying_after(ParkingLot, "_release_one"),
 }
 
+
+def dying_with_many(owner: type, name: str) -> None:
+    """Let a method finish, and die where it was given several events."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def wrapped(self: object, *args: Any) -> Any:
+        given = original(self, *args)
+        if len(args[-1]) > 1:
+            die()
+        return given
+
+    async def waited(self: object, *args: Any) -> Any:
+        given = await original(self, *args)
+        if len(args[-1]) > 1:
+            die()
+        return given
+
+    setattr(owner, name, waited if inspect.iscoroutinefunction(original) else wrapped)
+
+
+def dying_at_the_second(owner: type, name: str) -> None:
+    """Let a method be called once."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    def first(*args: object) -> Any:
+        setattr(owner, name, die)
+        return original(*args)
+
+    setattr(owner, name, first)
+
+
+# Eight wait behind the one that holds the only slot, and share a transaction; the fourth of them asks for the first step.
+MIDDLE = "in the middle of a shared transaction"
+SHARED_STEPS: dict[str, Callable[[], None]] = {
+    MIDDLE: lambda: None,
+    "before a shared commit": lambda: dying_with_many(Outbox, "add"),
+    "after a shared commit": lambda: dying_with_many(Outbox, "relay"),
+    "before the acks of a shared transaction": lambda: dying_at_the_second(Worker, "_acknowledge"),
+}
+SHARING = 8
 
 STUCK = "a blocking handler never ends"
 
@@ -124,6 +165,10 @@ def main() -> int:
 
     async def handle_in(event: Event[ThingRequested], tx: Transaction) -> None:
         await handle(event)
+        while first_life and event.data.note == "hold" and services[0]._consumers[0].worker.held < SHARING:
+            await asyncio.sleep(0.01)
+        if first_life and event.data.note == step:
+            die()
         if event.data.note == "park" and first_life:
             raise Throttled("the scope is asked too often", scope="phone/1", after=1.5)
         await tx.rows("INSERT INTO effects (number) VALUES (%(number)s)", {"number": event.data.number})
@@ -135,18 +180,24 @@ def main() -> int:
         if not database:
             return [Job.for_each(thing_queue(), {ThingRequested: handle}, given_up=given_up)]
         store = await platform.open_store(database[0])
+        if step in SHARED_STEPS:
+            one_slot = thing_queue(concurrency=1)
+            return [Job.in_transaction(one_slot, {ThingRequested: handle_in}, store, commit_together=2 * SHARING)]
         return [Job.in_transaction(thing_queue(), {ThingRequested: handle_in}, store)]
 
     settings = ServiceSettings(
         amqp_url=SecretStr(url), health_host="127.0.0.1", health_port=0, confirm_timeout_seconds=2.0
     )
 
+    services: list[Service[ServiceSettings]] = []
+
     async def run() -> int:
         service = Service("demo", settings, compose)
+        services.append(service)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.stop_requested.set)
         return await service.run()
 
-    (STEPS | STORE_STEPS | PARKING_STEPS | {STUCK: shorten_the_brokers_limit})[step]()
+    (STEPS | STORE_STEPS | PARKING_STEPS | SHARED_STEPS | {STUCK: shorten_the_brokers_limit})[step]()
     return asyncio.run(run())
 
 
