@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
 
 import psycopg
-from whatsapp import GRAPH_PORT, HEALTH_PORT, TEMPLATE, resident, started
+from measuring import Load, ended, started
+from whatsapp import GRAPH_PORT, HEALTH_PORT, TEMPLATE
 
 from wch_broadcast.topology import TOPOLOGY
 from wch_broadcast.uploads import uploaded
@@ -21,39 +21,21 @@ from wch_common.edge.declare import declare
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
 from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
-if TYPE_CHECKING:
-    import subprocess
-
 BROADCAST_PORT = 18084
 STATE = "SELECT state, ended_at - started_at, batches FROM campaigns"
 SENT = "SELECT coalesce(sum((counts->>'accepted/')::int), 0) FROM batches"
 
 
-class Peak:
-    """The most memory a process was seen to hold, in MB."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.idle, self._cpu = resident(process.pid)
-        self.most = self.idle
-
-    def look(self) -> float:
-        """Look now; returns CPU seconds since the beginning."""
-        memory, cpu = resident(self._process.pid)
-        self.most = max(self.most, memory)
-        return cpu - self._cpu
-
-
-def wait(connection: psycopg.Connection, statement: str, peak: Peak, said: str) -> tuple[object, ...]:
+def wait(connection: psycopg.Connection, statement: str, load: Load, said: str) -> tuple[object, ...]:
     """Wait until a statement returns a row, and say every ten seconds how far it is."""
     last = time.monotonic()
     while True:
-        peak.look()
+        load.look()
         if row := connection.execute(statement).fetchone():
             return row
         if time.monotonic() - last > 10:
             last = time.monotonic()
-            print(f"  {said}: {connection.execute(SENT).fetchone()} sent, {peak.most} MB", flush=True)
+            print(f"  {said}: {connection.execute(SENT).fetchone()} sent, {load.most} MB", flush=True)
         time.sleep(0.2)
 
 
@@ -88,19 +70,17 @@ def main() -> None:
     service = started(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
     running.append(service)
     try:
-        peak, began = Peak(service), time.monotonic()
+        began = time.monotonic()
         people = (CampaignRecipient(to=f"+1{2_010_000_000 + n}") for n in range(recipients))
         with (
             Client(amqp_url, "/bench") as client,
             psycopg.connect(database_url, autocommit=True, options="-c search_path=broadcast") as connection,
         ):
+            load = Load(service, connection)
             uploaded(people, "everybody", client.publish)
-            wait(connection, "SELECT 1 FROM lists WHERE complete_at IS NOT NULL", peak, "uploading")
-            seconds, cpu = time.monotonic() - began, peak.look()
-            print(
-                f"a list of {recipients}: {seconds:.1f} s, {1e6 * cpu / recipients:.0f} µs CPU each, "
-                f"{peak.idle} MB idle, {peak.most} MB at most"
-            )
+            wait(connection, "SELECT 1 FROM lists WHERE complete_at IS NOT NULL", load, "uploading")
+            print(f"a list of {recipients}: {time.monotonic() - began:.1f} s, {load.told(recipients)}")
+            load = Load(service, connection)
             client.publish(
                 CampaignRequested(
                     campaign_id="all",
@@ -113,19 +93,16 @@ def main() -> None:
             )
             began = time.monotonic()
             if pause == "none":
-                wait(connection, "SELECT 1 FROM batches", peak, "planning")
-                print(f"a campaign to them: {time.monotonic() - began:.2f} s to its first batches, {peak.most} MB")
+                wait(connection, "SELECT 1 FROM batches", load, "planning")
+                print(f"a campaign to them: {time.monotonic() - began:.2f} s to its first batches, {load.most} MB")
                 return
-            wait(connection, "SELECT 1 FROM campaigns WHERE ended_at IS NOT NULL", peak, "sending")
-            used = peak.look() - cpu
+            wait(connection, "SELECT 1 FROM campaigns WHERE ended_at IS NOT NULL", load, "sending")
             print(
-                f"a campaign to them: {connection.execute(STATE).fetchone()}, {1e6 * used / recipients:.0f} µs CPU each, "
-                f"{peak.most} MB at most; {connection.execute(SENT).fetchone()} sent"
+                f"a campaign to them: {connection.execute(STATE).fetchone()}, {connection.execute(SENT).fetchone()} sent; "
+                f"{load.told(recipients)}"
             )
     finally:
-        for process in running:
-            process.terminate()
-            process.wait(60)
+        ended(*reversed(running))
 
 
 if __name__ == "__main__":

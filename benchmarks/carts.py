@@ -11,7 +11,7 @@ import sys
 import time
 
 import psycopg
-from whatsapp import resident, started
+from measuring import Load, ended, started
 
 from wch_carts.identity import cart_uuid
 from wch_carts.topology import TOPOLOGY
@@ -52,15 +52,14 @@ def main() -> None:
             names = [(cart_uuid("", f"c{n}"), f"c{n}") for n in range(carts - IDLE + 1, carts + 1)]
             connection.cursor().executemany("UPDATE carts SET id = %s WHERE cart_id = %s", names)
             connection.execute("VACUUM ANALYZE carts")
-            idle, cpu = resident(service.pid)
+            load = Load(service, connection)
             client.publish(CleanupRequested())
-            seconds, most, waited = watch(connection, service.pid, carts)
-            used = resident(service.pid)[1] - cpu
+            seconds, waited = watch(connection, load, carts)
             print(
-                f"cleanup of {expired} of {carts}: {seconds:.1f} s, {1e6 * used / expired:.0f} µs CPU each, "
-                f"{idle} MB before, {most} MB at most; an update beside it waited {1000 * waited:.0f} ms at most"
+                f"cleanup of {expired} of {carts}: {seconds:.1f} s, an update beside it waited {1000 * waited:.0f} ms at most; "
+                f"{load.told(expired)}"
             )
-            began = time.monotonic()
+            load, began = Load(service, connection), time.monotonic()
             client.publish(ReminderScanRequested())
             while connection.execute("SELECT count(*) FROM reminders").fetchone() != (IDLE,):
                 time.sleep(0.05)
@@ -69,24 +68,24 @@ def main() -> None:
                 time.sleep(0.1)
             asked = time.monotonic() - began
             print(
-                f"scan of {carts - expired}: {IDLE} idle carts taken up in {claimed:.1f} s, whatsapp asked for all in {asked:.1f} s"
+                f"scan of {carts - expired}: {IDLE} idle carts taken up in {claimed:.1f} s, whatsapp asked for all in {asked:.1f} s; "
+                f"{load.told(IDLE)}"
             )
     finally:
-        service.terminate()
-        service.wait(60)
+        ended(service)
 
 
-def watch(connection: psycopg.Connection[tuple[object, ...]], pid: int, carts: int) -> tuple[float, int, float]:
-    """Return how long the cleanup took, the service's memory at most, and the longest an update beside it took."""
-    began, most, waited, number = time.monotonic(), 0, 0.0, 0
+def watch(connection: psycopg.Connection[tuple[object, ...]], load: Load, carts: int) -> tuple[float, float]:
+    """Return how long the cleanup took, and the longest an update beside it took."""
+    began, waited, number = time.monotonic(), 0.0, 0
     while connection.execute("SELECT 1 FROM cleanups WHERE ended_at IS NOT NULL").fetchone() is None:
         number += 1
         before = time.monotonic()
         connection.execute(BESIDE, (f"c{1 + number * 7919 % carts}",))
         waited = max(waited, time.monotonic() - before)
-        most = max(most, resident(pid)[0])
+        load.look()
         time.sleep(0.002)
-    return time.monotonic() - began, most, waited
+    return time.monotonic() - began, waited
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 
 import psycopg
-from whatsapp import resident, started
+from measuring import Load, ended, started
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -44,16 +44,15 @@ def main() -> None:
         with psycopg.connect(database_url, autocommit=True, options=options) as connection:
             connection.execute(FILL, {"timers": timers, "now": at_once})
             connection.execute("VACUUM ANALYZE timers")
-            idle, cpu, most = *resident(service.pid), 0
-            began = 0.0
+            load, began = Load(service, connection), 0.0
             while (fired := one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'")) < at_once:
                 began = began or (time.monotonic() if fired else 0.0)
-                most = max(most, resident(service.pid)[0])
+                load.look()
                 time.sleep(0.05)
-            seconds, used = time.monotonic() - began, resident(service.pid)[1] - cpu
+            seconds = time.monotonic() - began
             print(
                 f"{at_once} of {timers} timers due at once: released in {seconds:.1f} s, {at_once / seconds:.0f} a second, "
-                f"{1e6 * used / at_once:.0f} µs CPU each, {idle} MB before, {most} MB at most"
+                f"{load.told(at_once)}"
             )
             connection.execute("DELETE FROM timers WHERE state = 'fired'")
             with Client(amqp_url, "/bench") as client:
@@ -68,8 +67,7 @@ def main() -> None:
                 f"{1000 * late[int(len(late) * 0.99)]:.0f} ms (p99)"
             )
     finally:
-        service.terminate()
-        service.wait(60)
+        ended(service)
 
 
 def one(connection: psycopg.Connection[tuple[int]], statement: str) -> int:

@@ -6,15 +6,11 @@ host and an empty database of its own. Service and simulator are processes of th
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
-import httpx
 import psycopg
+from measuring import Load, ended, started
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -26,29 +22,6 @@ DEFAULTS = ("100000", "40", "20")
 GRAPH_PORT, HEALTH_PORT = 18082, 18083
 TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),))
 DONE = "SELECT count(*) FILTER (WHERE state = 'accepted'), count(*) FROM messages"
-
-
-def resident(pid: int) -> tuple[int, float]:
-    """Resident memory in MB and CPU seconds."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    rss = int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
-    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return rss, (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def started(command: list[str], url: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a program and wait until it answers."""
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the program
-    process = subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, stderr=log)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(url).is_success:
-                return process
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise RuntimeError(f"{command} did not start")
 
 
 def publish(amqp_url: str, recipients: int) -> None:
@@ -89,33 +62,29 @@ def main() -> None:
         WCH_LOG_LEVEL="ERROR",
     )
     try:
-        idle, cpu = resident(service.pid)
-        began, most, last = time.monotonic(), idle, 0.0
-        early = (0.0, 0)
-        publish(amqp_url, recipients)
         with psycopg.connect(database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
+            load, began, last = Load(service, connection), time.monotonic(), 0.0
+            early = (0.0, 0)
+            publish(amqp_url, recipients)
             while True:
                 accepted, known = connection.execute(DONE).fetchone() or (0, 0)
-                most = max(most, resident(service.pid)[0])
+                load.look()
                 if time.monotonic() - last > 10:
                     last = time.monotonic()
-                    print(f"{last - began:6.0f} s  {known} known  {accepted} sent  {most} MB", flush=True)
+                    print(f"{last - began:6.0f} s  {known} known  {accepted} sent  {load.most} MB", flush=True)
                 if not early[1] and accepted >= recipients / 10:
                     early = (time.monotonic(), accepted)
                 if accepted == recipients:
                     break
                 time.sleep(0.1)
-        seconds = time.monotonic() - began
-        used = resident(service.pid)[1] - cpu
-        print(
-            f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
-            f"{(recipients - early[1]) / (time.monotonic() - early[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
-            f"{1e6 * used / recipients:.0f} µs CPU each, {idle} MB idle, {most} MB at most"
-        )
+            seconds = time.monotonic() - began
+            print(
+                f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
+                f"{(recipients - early[1]) / (time.monotonic() - early[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
+                f"{load.told(recipients)}"
+            )
     finally:
-        for process in (service, simulator):
-            process.terminate()
-            process.wait(60)
+        ended(service, simulator)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from wch_simulators.running import run_program
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from wch_simulators.faults import Handler
 
@@ -208,14 +208,14 @@ class ShopSimulator:
         return base64.b64encode(hmac.new(f"{self.secret}&".encode(), base.encode(), digest).digest()).decode()
 
     async def _list_products(self, request: web.Request) -> web.Response:
-        return _page(request, _filtered(self.products.values(), request.query))
+        return _page(request, _filtered(self.products, request.query))
 
     async def _list_variations(self, request: web.Request) -> web.Response:
         parent = self._product(request)
-        return _page(request, _filtered((self.variations[id_] for id_ in parent["variations"]), request.query))
+        return _page(request, _filtered({id_: self.variations[id_] for id_ in parent["variations"]}, request.query))
 
     async def _list_orders(self, request: web.Request) -> web.Response:
-        return _page(request, _filtered(self.orders.values(), request.query))
+        return _page(request, _filtered(self.orders, request.query))
 
     async def _get_product(self, request: web.Request) -> web.Response:
         id_ = int(request.match_info["id"])
@@ -312,11 +312,9 @@ def _written(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _filtered(rows: Iterable[dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
-    found = list(rows)
+def _filtered(rows: Mapping[int, dict[str, Any]], query: Mapping[str, str]) -> list[dict[str, Any]]:
     include = {int(part) for part in query.get("include", "").split(",") if part}
-    if include:
-        found = [row for row in found if row["id"] in include]
+    found = [rows[id_] for id_ in include if id_ in rows] if include else list(rows.values())
     status = query.get("status", "any")
     if status == "any":
         found = [row for row in found if row.get("status") not in _HIDDEN_FROM_ANY]
