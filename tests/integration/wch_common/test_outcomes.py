@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
 
 import orjson
 import pytest
@@ -11,11 +15,14 @@ import pytest
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
+from wch_common import frames
 from wch_common.envelope import STRUCTURED
 from wch_common.event import Event, Request
 from wch_common.message import Message
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_common.runtime.job import Job
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_an_event_is_handled_once_and_acknowledged(stage: Stage) -> None:
@@ -304,6 +311,57 @@ def test_a_body_of_a_mebibyte_survives_retry_and_dead_lettering_byte_for_byte(st
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
     (letter,) = stage.await_letters("demo.thing.dlq")
     assert letter.message.body == body
+
+
+def test_headers_of_any_kind_go_with_an_event_through_its_tries(stage: Stage) -> None:
+    """pika reads a float as an integer, and writes none: it would be tried for ever."""
+    runs: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.attempt)
+        raise Retry("not yet")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
+    headers: Any = {
+        "price": 1.5, "many": [1, 2.5, "a", [True, None]], "deep": {"a": {"b": -3.25}},
+        "large": 2**40, "yes": True, "text": "Grüße", "raw": b"\xff", "share": Decimal("0.25"), "at": AT,
+    }  # fmt: skip
+    stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1", headers))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert runs == [1, 2, 3, 4]
+    read = headers | {"at": AT.replace(tzinfo=None)}  # by py-amqp, which leaves the zone away
+    assert {name: letter.message.headers[name] for name in headers} == read
+
+
+class Encoded(bytes):
+    """A header value as it goes over the wire."""
+
+    __slots__ = ()
+
+
+def test_tables_in_tables_without_end_do_not_stop_the_queue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read one call for each they are an error that ends the connection, at each redelivery again."""
+    seen: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        seen.append(event.data.number)
+        if event.data.number == 1:
+            raise Reject("never")
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
+    deep = b""
+    for _ in range(5000):
+        deep = b"\x01kF" + struct.pack(">I", len(deep)) + deep
+    monkeypatch.setitem(frames._KINDS, Encoded, bytes)
+    headers: Any = {"deep": Encoded(b"F" + struct.pack(">I", len(deep)) + deep), "tenant": "x"}
+    stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1", headers))
+    with stage.client() as client:
+        client.publish(ThingRequested(number=2))
+    (letter,) = stage.await_letters("demo.thing.dlq")
+    assert letter.message.headers["tenant"] == "x"
+    eventually(lambda: seen == [1, 2])
 
 
 def test_headers_that_leave_no_room_for_ours_do_not_lose_the_message(stage: Stage) -> None:

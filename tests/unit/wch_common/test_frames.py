@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from amqp.basic_message import Message as PeerMessage
 from amqp.method_framing import frame_writer
-from amqp.serialization import dumps
+from amqp.serialization import dumps, loads
+from pika.data import decode_table
 
-from wch_common.edge.frames import publish_frames
+import wch_common.engine.reading  # noqa: F401 - reads floats
+from wch_common.frames import _table, publish_frames
 from wch_common.message import Message, Publication
 
 FRAME_MAX = 4096
@@ -59,3 +63,34 @@ def test_every_frame_is_what_py_amqp_writes(message: Message, mandatory: bool, u
 def test_a_name_too_long_for_amqp_is_told() -> None:
     with pytest.raises(ValueError, match="255 bytes"):
         publish_frames(1, Publication("e", "k", Message(b"", None, None, "ü" * 200)), None, FRAME_MAX)
+
+
+HEADERS: list[tuple[Any, Any]] = [
+    ({"a": True, "b": 1, "c": -(2**31), "d": 2**31, "e": -(2**63)}, None),
+    ({"f": 1.5, "g": -0.0, "h": None, "i": "Grüße", "j": b"\xff"}, None),
+    ({"k": [1, [2.5, {"l": [None]}], "m"], "n": {}, "o": []}, None),
+    ({"p": Decimal("1.25"), "q": Decimal(7)}, None),
+    ({"s": 2**64}, {"s": str(2**64)}),
+    ({"t": (1, 2)}, {"t": [1, 2]}),
+]
+
+
+@pytest.mark.parametrize(("headers", "read"), HEADERS)
+def test_headers_are_read_by_both_libraries_as_they_were(headers: Any, read: Any) -> None:
+    encoded = _table(headers)
+    assert decode_table(encoded, 0) == (read or headers, len(encoded))
+    (by_py_amqp,), _ = loads("F", encoded, 0)
+    assert by_py_amqp == (read or headers)
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_a_time_without_a_zone_is_of_utc(zone: Any) -> None:
+    """So py-amqp reads it."""
+    encoded = _table({"at": datetime(2026, 1, 1, tzinfo=zone)})
+    assert decode_table(encoded, 0)[0] == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, [object()]])
+def test_a_header_amqp_cannot_carry_is_told_by_its_name(value: Any) -> None:
+    with pytest.raises(ValueError, match="'odd'"):
+        publish_frames(1, Publication("e", "k", Message(b"", headers={"odd": value})), None, FRAME_MAX)

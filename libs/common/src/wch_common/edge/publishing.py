@@ -16,8 +16,8 @@ import amqp.exceptions
 from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from wch_common.edge.connection import CONNECTION_ERRORS, connect_problem, new_connection
-from wch_common.edge.frames import publish_frames
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
+from wch_common.frames import publish_frames
 from wch_common.redact import redact
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import pika.exceptions
 import structlog
 
 from wch_common.engine.acks import AckWindow
+from wch_common.engine.reading import Arrival
 from wch_common.message import USER, Message
 from wch_common.redact import error_text
 from wch_common.topology import RETRY_EXCHANGE
@@ -32,13 +33,9 @@ class Delivery:
 
     __slots__ = ("_subscription", "_tag", "exchange", "message", "redelivered", "routing_key")
 
-    def __init__(self, subscription: Subscription, method: Any, message: Message) -> None:  # noqa: ANN401 - pika's
+    def __init__(self, subscription: Subscription, arrival: Arrival) -> None:
         self._subscription = subscription
-        self._tag: int = method.delivery_tag
-        self.exchange: str = method.exchange
-        self.routing_key: str = method.routing_key
-        self.redelivered: bool = method.redelivered
-        self.message = message
+        self._tag, self.redelivered, self.exchange, self.routing_key, self.message = arrival
 
     @property
     def delivery_count(self) -> int:
@@ -71,7 +68,15 @@ class Subscription:
     everything a dying process held counts as failed with it.
     """
 
-    def __init__(self, channel: Any, queue: str, policy: QueuePolicy, deliver: Callable[[Delivery], None]) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        connection: Connection,
+        channel: Any,  # noqa: ANN401 - pika's
+        queue: str,
+        policy: QueuePolicy,
+        deliver: Callable[[Delivery], None],
+    ) -> None:
+        self._connection = connection
         self._channel = channel
         self._queue = queue
         self._policy = policy
@@ -95,7 +100,7 @@ class Subscription:
         cls, connection: Connection, queue: str, policy: QueuePolicy, deliver: Callable[[Delivery], None]
     ) -> Subscription:
         """Start consuming; raises ConnectionError with the broker's reason where it refuses."""
-        subscription = cls(await connection.channel(), queue, policy, deliver)
+        subscription = cls(connection, await connection.channel(), queue, policy, deliver)
         await subscription._consume(1)
         return subscription
 
@@ -157,12 +162,13 @@ class Subscription:
         def consume(done: Callable[[object], None]) -> None:
             # Known before the broker's answer: the first delivery may come with it, and widening has to cancel this one.
             self._tag = channel.basic_consume(self._queue, self._on_message, callback=done)
+            self._connection.hand_deliveries(channel.channel_number, self._tag, self._take)
 
         await self._call(consume)
 
     async def _cancel(self) -> None:
         if (tag := self._tag) is not None and self._channel.is_open:
-            self._tag = None
+            self._leave()
             await self._call(lambda done: self._channel.basic_cancel(tag, callback=done))
 
     async def _call(self, send: Callable[[Callable[[object], None]], object]) -> None:
@@ -178,13 +184,22 @@ class Subscription:
             raise ConnectionError(f"{self._queue}: {reason}")
 
     def _on_message(self, _channel: object, method: Any, properties: Any, body: bytes) -> None:  # noqa: ANN401
-        headers = properties.headers or {}
-        # By the retry exchange only our own programs publish; anybody may set a header on a request.
-        user = headers.get(USER) if method.exchange == RETRY_EXCHANGE else properties.user_id
         message = Message(
-            body, properties.content_type, properties.content_encoding, properties.message_id, headers, user
+            body,
+            properties.content_type,
+            properties.content_encoding,
+            properties.message_id,
+            properties.headers or {},
+            properties.user_id,
         )
-        delivery = Delivery(self, method, message)
+        self._take(Arrival(method.delivery_tag, method.redelivered, method.exchange, method.routing_key, message))
+
+    def _take(self, arrival: Arrival) -> None:
+        if arrival.exchange == RETRY_EXCHANGE:
+            # By the retry exchange only our own programs publish; anybody may set a header on a request.
+            user = arrival.message.headers.get(USER)
+            arrival.message.user = user if isinstance(user, str) else None
+        delivery = Delivery(self, arrival)
         if self.prefetch != self._policy.prefetch and self._widening is None and not self._cancelling:
             self._choose_prefetch(delivery)
         self._deliver(delivery)
@@ -222,7 +237,13 @@ class Subscription:
     def _on_close(self, _channel: object, reason: BaseException) -> None:
         self._end(error_text(reason))
 
-    def _end(self, reason: str) -> None:
+    def _leave(self) -> None:
+        """Take no more from the wire: what comes for a cancelled consumer pika gives back."""
+        if self._tag is not None:
+            self._connection.hand_deliveries(self._channel.channel_number, self._tag, None)
         self._tag = None
+
+    def _end(self, reason: str) -> None:
+        self._leave()
         if not self.ended.done():
             self.ended.set_result(reason)

@@ -12,16 +12,17 @@ import structlog
 
 from wch_common.engine.connection import Link, backoff_seconds
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
+from wch_common.frames import publish_frames
 from wch_common.redact import error_text
 
 if TYPE_CHECKING:
-    from wch_common.message import Message, Publication
+    from wch_common.engine.connection import Connection
+    from wch_common.message import Publication
 
 log = structlog.get_logger(__name__)
 
 _NOT_FOUND = 404
 _ACCESS_REFUSED = 403
-_PERSISTENT = 2
 
 
 class _Pending:
@@ -41,7 +42,10 @@ class Publisher:
     def __init__(self, link: Link, *, confirm_timeout_seconds: float = 30.0) -> None:
         self._link = link
         self._timeout = confirm_timeout_seconds
+        self._connection: Connection | None = None
         self._channel: Any = None
+        self._frame_max = 0
+        self._unsent: list[bytes] = []
         self._opened = asyncio.Event()
         self._tag = 0
         self._pending: dict[int, _Pending] = {}
@@ -87,6 +91,7 @@ class Publisher:
             connection = await self._link.connected()
             try:
                 channel = await connection.channel()
+                self._connection, self._frame_max = connection, connection.frame_max
                 closed = await self._open(channel)
                 failures = 0
                 await self._watch(channel, closed)
@@ -117,21 +122,24 @@ class Publisher:
 
     def _send(self, publication: Publication) -> asyncio.Future[None]:
         confirmed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        user = self._link.user if publication.signed else None
         try:
-            self._channel.basic_publish(
-                publication.exchange,
-                publication.routing_key,
-                publication.message.body,
-                _properties(publication.message, self._link.user if publication.signed else None),
-                mandatory=publication.mandatory,
-            )
-        except pika.exceptions.AMQPError as error:
-            confirmed.set_exception(Unconfirmed(f"not sent: {error_text(error)}"))
+            frames = publish_frames(self._channel.channel_number, publication, user, self._frame_max)
+        except ValueError as error:
+            confirmed.set_exception(Unconfirmed(f"not sent: {error}"))
             return confirmed
-        # Counted only when it was sent: the broker numbers what it receives.
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._write)
+        self._unsent.append(frames)
         self._tag += 1
         self._pending[self._tag] = _Pending(publication, confirmed)
         return confirmed
+
+    def _write(self) -> None:
+        """Write what was published in this turn of the loop; on a channel that is gone it is answered as unconfirmed."""
+        unsent, self._unsent = self._unsent, []
+        if unsent and self._connection is not None and self._channel is not None and self._channel.is_open:
+            self._connection.write(b"".join(unsent))
 
     async def _open(self, channel: Any) -> asyncio.Future[BaseException]:  # noqa: ANN401 - pika ships no types
         """Switch the channel to confirms and use it; returns what will tell of its end."""
@@ -217,25 +225,19 @@ class Publisher:
                 elif code == _ACCESS_REFUSED:
                     error = Refused(text)
             self._settle(tag, error)
-        self._returned.clear()
+        self._nothing_more()
 
     def _fail_all(self, make: Any) -> None:  # noqa: ANN401 - a factory of errors
         for tag in list(self._pending):
             self._settle(tag, make())
+        self._nothing_more()
+
+    def _nothing_more(self) -> None:
+        """All that was published on the channel is answered; nothing of it goes out on the next."""
+        self._unsent.clear()
         self._returned.clear()
 
     def _forget_channel(self, why: str) -> None:
         self._channel = None
         self._opened.clear()
         self._fail_all(lambda: Unconfirmed(f"the channel closed before the confirm: {why}"))
-
-
-def _properties(message: Message, user: str | None) -> pika.BasicProperties:
-    return pika.BasicProperties(
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        message_id=message.message_id,
-        headers=message.headers or None,
-        delivery_mode=_PERSISTENT,
-        user_id=user,
-    )

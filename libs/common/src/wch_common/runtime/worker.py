@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict, deque
 from datetime import UTC, datetime
@@ -79,6 +80,7 @@ class Worker:
         self._gate = gate
         # Bound once: finding the logger out for each event costs more than a line that is not wanted.
         self._log = log.bind(queue=job.queue.name)
+        self._tells_each = self._log.is_enabled_for(logging.DEBUG)
         self._arrived: deque[Delivery] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slots = [Slot() for _ in range(self.SLOTS or self._policy.concurrency)]
@@ -283,7 +285,7 @@ class Worker:
         type_ = event.type if event is not None else "undecodable"
         age = (datetime.now(UTC) - event.time).total_seconds() if event is not None and event.time else None
         self._metrics.tell(type_, outcome, seconds=seconds, age_seconds=age)
-        if outcome == "done" and event is not None:
+        if outcome == "done" and event is not None and (self._tells_each or seconds > _SLOW_SECONDS):
             tell = self._log.info if seconds > _SLOW_SECONDS else self._log.debug
             with bound(event):
                 tell("event_done", seconds=round(seconds, 3))
