@@ -6,6 +6,7 @@ client.publish(ProductRequested(product_id=17))
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
@@ -14,6 +15,7 @@ from wch_common.envelope import ASKER_PATTERN, encode, envelope_problems
 from wch_common.errors import FieldError, PublishError, WchError
 from wch_common.event import Event, EventData, new_event
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
+from wch_common.message import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,7 +80,7 @@ class Client:
     def publish_many(self, events: Iterable[EventData | Event[Any]]) -> list[str]:
         """Publish many events, their confirms outstanding together, and return their ids; raises PublishFailed."""
         made = [self.event(event) for event in events]
-        answers = self._publisher.publish([encode(event) for event in made])
+        answers = self._publisher.publish(_Encoded(made))
         failures = [(event, error) for event, error in zip(made, answers, strict=True) if error is not None]
         if failures:
             raise PublishFailed(failures, len(made))
@@ -128,3 +130,16 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class _Encoded(Sequence[Publication]):
+    """Events, each encoded when it is sent: the broker works on those before it meanwhile."""
+
+    def __init__(self, events: Sequence[Event[Any]]) -> None:
+        self._events = events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def __getitem__(self, place: Any) -> Any:  # noqa: ANN401 - never sliced
+        return encode(self._events[place])

@@ -179,7 +179,8 @@ def _check(attributes: dict[str, Any]) -> None:
     wrong: list[FieldError] = []
     if attributes.get("specversion") != "1.0":
         wrong.append(FieldError("specversion", "must be 1.0"))
-    if not all(map(attributes.get, _REQUIRED_TEXT)) or not all(map(_is_plain, map(attributes.get, _TEXT))):
+    texts = [value for name in _TEXT if (value := attributes.get(name)) is not None]
+    if not all(map(attributes.get, _REQUIRED_TEXT)) or not _are_plain(texts):
         _check_texts(attributes, wrong)
     if "asker" in attributes:
         _check_asker(attributes["asker"], wrong)
@@ -192,11 +193,13 @@ def _check(attributes: dict[str, Any]) -> None:
         raise Undecodable("the CloudEvents envelope is wrong: " + "; ".join(map(str, wrong)), wrong)
 
 
-def _is_plain(value: object) -> bool:
-    """Whether nothing is wrong with a text, seen at a glance: so nearly all are, and looking closer costs 5 µs an event."""
-    return value is None or (
-        type(value) is str and value.isascii() and value.isprintable() and len(value) <= _LONGEST_TEXT
-    )
+def _are_plain(values: list[Any]) -> bool:
+    """Whether nothing is wrong with texts, seen at a glance: so nearly all are, and looking closer costs 5 µs an event."""
+    try:
+        together = "".join(values)
+    except TypeError:
+        return False
+    return len(together) <= _LONGEST_TEXT and together.isascii() and together.isprintable()
 
 
 def _check_texts(attributes: dict[str, Any], wrong: list[FieldError]) -> None:

@@ -14,7 +14,7 @@ import structlog
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.frame import decode_frame
 
-from wch_common.engine.reading import read_delivery
+from wch_common.engine.reading import frame_bytes, read_delivery
 from wch_common.redact import error_text
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class FastConnection(AsyncioConnection):  # type: ignore[misc] # pika ships no t
                 start = found[0]
                 take(found[3])
                 continue
-            length, frame = decode_frame(data[start:])
+            length, frame = decode_frame(frame_bytes(data, start))
             if frame is None:
                 break
             start += length

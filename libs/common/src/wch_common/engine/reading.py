@@ -17,6 +17,7 @@ from wch_common.message import Message
 _METHOD = struct.Struct(">BHIIB").unpack_from
 _HEADER = struct.Struct(">BBHIHHQH").unpack_from
 _BODY = struct.Struct(">BBHI").unpack_from
+_SIZE = struct.Struct(">I").unpack_from
 _NUMBER = struct.Struct(">Q").unpack_from
 _METHOD_FRAME, _HEADER_FRAME, _BODY_FRAME, _END = 1, 2, 3, 0xCE
 _DELIVER, _BASIC = 0x003C003C, 60
@@ -67,6 +68,11 @@ def read_delivery(data: bytes, start: int) -> tuple[int, int, bytes, Arrival] | 
     redelivered, exchange, routing_key = _route(data[consumer_ends + 8 : header])
     arrival = Arrival(tag, redelivered, exchange, routing_key, message)
     return end + 1, channel, data[start + 12 : consumer_ends], arrival
+
+
+def frame_bytes(data: bytes, start: int) -> bytes:
+    """Return the frame at `start`, or as much of it as there is; of many small ones no one takes a copy of all others."""
+    return data[start : start + 8 + _SIZE(data, start + 3)[0]] if start + 7 <= len(data) else data[start:]
 
 
 @lru_cache(maxsize=256)
