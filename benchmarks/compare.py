@@ -189,7 +189,7 @@ Measure = tuple[str, "Callable[[Program], None]"]
 def measures(bench: Bench) -> tuple[list[Measure], list[Measure]]:
     """Return what is measured of everybody, and of this project alone."""
     everybody: list[Measure] = [
-        ("noop-8", lambda program: bench.handled(program, "noop", 8, 10_000)),
+        ("noop-8", lambda program: bench.handled(program, "noop", 8, 30_000)),
         ("wait-8", lambda program: bench.handled(program, "wait", 8, 3_000)),
         ("wait-100", lambda program: bench.handled(program, "wait", 100, 10_000)),
         ("retry-8", lambda program: bench.handled(program, "retry", 8, 2_000)),
