@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import amqp
+import kombu
 import pytest
 
 from support.command import as_json, wch
@@ -398,6 +400,38 @@ def test_a_producers_typo_is_refused_and_not_lost(stage: Stage) -> None:
         finally:
             api.delete("/users/shop")
     assert stage.depth("sync.product") == 1
+
+
+def test_who_is_answered_may_read_its_own_answers_and_no_others(stage: Stage) -> None:
+    stage.declare(TOPOLOGY)
+    shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1"], answered=True)
+    with stage.broker.api as api:
+        api.put("/users/shop", json={"password": "shop", "tags": ""}).raise_for_status()
+        try:
+            for row in shown["permissions"]:
+                api.put(f"/permissions/{stage.vhost}/shop", json=row).raise_for_status()
+            for row in shown["topic_permissions"]:
+                api.put(f"/topic-permissions/{stage.vhost}/shop", json=row).raise_for_status()
+            connection = kombu.Connection("amqp://shop:shop@" + stage.url.partition("@")[2])
+
+            def may(exchange: str, key: str, queue: str = "shop.answers") -> bool:
+                channel = connection.channel()
+                try:
+                    channel.queue_declare(queue, durable=True, auto_delete=False)
+                    channel.queue_bind(queue, exchange, key)
+                except amqp.AccessRefused:
+                    return False
+                return True
+
+            assert may("wch.facts", "scheduler.timer.accepted.v1.shop")
+            assert may("wch.facts", "*.*.*.v1.shop")
+            assert not may("wch.facts", "#")
+            assert not may("wch.facts", "scheduler.timer.accepted.v1.carts")
+            assert not may("wch.requests", "sync.product.requested.v1")
+            assert not may("wch.facts", "scheduler.timer.accepted.v1.shop", "sync.product")
+            connection.release()
+        finally:
+            api.delete("/users/shop")
 
 
 HARM: dict[str, dict[str, Any]] = {

@@ -361,6 +361,7 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     assert all("02:30:00 CE" in line for line in lines[1:])
     assert len(json.loads(run(sc, "preview", "nightly", "--json"))) == 10
     assert "nothing was passed over" in run(sc, "missed")
+    assert "there is no schedule nobody's" in run(sc, "missed", "nobody's", code=1)
     assert "there is no schedule nothing" in run(sc, "show", "nothing", code=1)
 
 
@@ -400,3 +401,13 @@ def test_a_schedule_that_is_late_is_told(sc: SchedulerStage, monkeypatch: pytest
     registry = sc.start().service._metrics.registry
     eventually(lambda: registry.get_sample_value("wch_scheduler_schedules_late") == 1)
     assert (registry.get_sample_value("wch_scheduler_oldest_due_seconds") or 0) >= 3600
+
+
+def test_a_file_is_checked_before_it_is_rolled_out(sc: SchedulerStage, tmp_path: Path) -> None:
+    file = tmp_path / "new.yaml"
+    file.write_text("schedules:\n  a:\n    every_seconds: 900\n    event: carts.cleanup.requested.v1\n")
+    assert f"{file} is good: a" in run(sc, "check", str(file))
+    file.write_text(file.read_text() + "    evry: 3\n    shops: [north]\n")
+    told = run(sc, "check", str(file), code=1).splitlines()
+    assert [line.partition(":")[0] for line in told] == ["line 5", "line 6"]
+    assert "line 6" not in run(sc, "check", str(file), "--shop", "north", "--shop", "south", code=1)

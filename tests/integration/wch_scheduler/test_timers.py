@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ from support.stage import Stage
 from support.waiting import eventually
 from wch_common.client import Client
 from wch_common.envelope import STRUCTURED
+from wch_common.errors import InvalidData
 from wch_common.event import Event, new_event
 from wch_common.events.carts import ReminderRequested
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
@@ -444,6 +446,16 @@ def test_an_operator_lists_shows_counts_and_cancels(sc: SchedulerStage, client: 
     assert "would cancel 2 timers" in run(sc, "cancel", "--group", "a", "--dry-run")
     assert "cancelled 2 timers" in run(sc, "cancel", "--group", "a")
     assert "cancelled" in run(sc, "stats")
+    assert "no such timer waits" in run(sc, "cancel", "--group", "a", code=1)
+    client.cancel(key="never")
+    assert sc.await_told("cancelled") == {"key": "never", "group": None, "timers": 0}
+    client.schedule(cart(3), key="k3", after=FAR / 2)
+    client.schedule(cart(4), key="k4", after=-FAR)
+    sc.await_told("accepted", 5)
+    eventually(lambda: state(sc, "k4") == "fired")
+    listed = [row["key"] for row in json.loads(run(sc, "list", "--json"))]
+    assert listed[:3] == ["k3", "k0", "k4"], "those that wait, the next first, and then the latest"
+    assert sorted(listed) == [f"k{number}" for number in range(5)]
     assert [state(sc, f"k{number}") for number in range(3)] == ["waiting", "cancelled", "cancelled"]
 
 
@@ -455,5 +467,9 @@ def test_a_key_is_one_askers_own() -> None:
 def test_the_client_wants_a_time(client: Client) -> None:
     with pytest.raises(ValueError, match="either at or after"):
         client.schedule(cart(), key="k")
-    with pytest.raises(ValueError, match="key or group"):
+    with pytest.raises(InvalidData, match="key or group"):
         client.cancel()
+    with pytest.raises(InvalidData, match=r"data\.due"):
+        client.schedule(cart(), key="k", at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the mistake
+    with pytest.raises(InvalidData, match=r"data\.key"):
+        client.schedule(cart(), key="", after=FAR)

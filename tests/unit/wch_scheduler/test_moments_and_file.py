@@ -132,7 +132,7 @@ def test_what_is_a_little_late_is_no_outage(policy: str) -> None:
     assert found == (["01 12:00:00", "01 12:00:05", "01 12:00:10"], 0, "01 12:00:15")
 
 
-@pytest.mark.parametrize(("policy", "most"), [("skip", 7), ("one", 1), ("all", 17)])
+@pytest.mark.parametrize(("policy", "most"), [("skip", 1), ("one", 1), ("all", 10)])
 def test_after_two_weeks_of_five_seconds_there_is_no_flood_and_the_count_is_right(policy: str, most: int) -> None:
     entry = schedule(every_seconds=5, catch_up=policy, catch_up_most=10)
     first, now = utc(2026, 1, 1), utc(2026, 1, 15)
@@ -225,7 +225,7 @@ def test_the_manifest_holds_what_is_shipped() -> None:
         ("schedules:\n  a b: {every_seconds: 900, event: EVENT}", "line 2: 'a b': a name is letters"),
         ("schedules:\n  a:\n    every_seconds: 900\n    event: EVENT\n    shops: []", "line 5: a: shops: write `shops: all`"),
         ("schedules:\n  a:\n    every_seconds: 900\n    event: EVENT\n    shops: north", "line 5: a: shops: write `shops: all`"),
-        ("schedules:\n  a: {cron: '0 30 2 * * *', event: EVENT}", "line 2: a: cron: seconds are not known here: write five fields"),
+        ("schedules:\n  a: {cron: '0 30 2 * * *', event: EVENT}", "line 2: a: cron: seconds are not known here: write minute"),
         ("schedules:\n  a: {every_seconds: 900, event: EVENT,\n start_at: 2026-02-30T00:00:00Z}", "line 3: a: start_at: "),
         ("schedules:\n  a: {every_seconds: 900, event: EVENT, start_at: 9999-12-31T00:00:00Z}", "start_at: must be between 1970 and 2200"),
         ("schedules:\n  a: {every_seconds: .inf, event: EVENT}", "line 2: a: every_seconds: "),
@@ -236,6 +236,9 @@ def test_the_manifest_holds_what_is_shipped() -> None:
         ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {1: 2}}", "line 2: a.data.1: is no text: put it in quotes"),
         ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {x: !!binary aGk=}}", "line 2: a: data: is not JSON"),
         ("schedules:\n  a: {every_seconds: 900, event: EVENT, data: {x: 99999999999999999999999}}", "line 2: a: data: is not JSON"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT,\n data: {older_than_hour: 96}}",
+         "line 3: a: data.older_than_hour: the event has no such field; it has dry_run, older_than_hours"),
+        ("schedules:\n  a: {every_seconds: 900, event: EVENT,\n data: {older_than_hours: .nan}}", "line 3: a: data.older_than_hours: nan is no number"),
         ('schedules:\n  a: {every_seconds: 900, event: EVENT,\n group: "\\0"}', "line 3: a.group: holds the character U+0000"),
         ("schedules:\n  a: \x07", "line 2: this is not YAML"),
         ("schedules:\n  a: !!timestamp 2026-02-30", "line 1: this cannot be read"),
@@ -291,12 +294,12 @@ def test_every_mistake_of_a_file_is_named_by_its_line() -> None:
         read(WRONG, REGISTRY, ["north", "south"])
     told = str(refused.value).split("; ")
     for line, text in [
-        (3, "a: cron: bad minute: write five fields"),
+        (3, "a: cron: bad minute in '61 * * * *': write minute"),
         (5, "b: give either cron or every_seconds"),
         (11, "c: carts.cleanup.wanted.v1 is not a type this program knows"),
         (14, "d: time_zone: there is no time zone 'Europe/Bärlin'"),
-        (12, "d: event: Field required"),
-        (15, "d: evnet: Extra inputs are not permitted"),
+        (12, "d: event: is missing"),
+        (15, "d: evnet: there is no such field, only event, data"),
         (20, "e: data.older_than_hours: Input should be a valid number"),
         (23, "f: carts.cleanup.completed.v1 is a fact"),
         (27, "g: the shop 'west' is not configured here: north, south"),
@@ -308,8 +311,10 @@ def test_every_mistake_of_a_file_is_named_by_its_line() -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("", "line 1: the file must hold `schedules:`"), ("schedules: [a]", "line 1: the file must hold"),
-     ("schedules:\n  a: {cron: '\n", "this is not YAML"), ("a: 1\nschedules: {}", "line 1: the file must hold")],
+    [("", "line 1: the file must hold `schedules:`"), ("schedules: [a]", "line 1: below `schedules:` there is a schedule per name"),
+     ("schedules:\n  a: {cron: '\n", "this is not YAML"), ("\na: 1\nschedules: {}", "line 2: a: the file holds nothing beside"),
+     ("schedules:", "line 1: below `schedules:`"), ("schedules:\n  a: hello", "line 2: a: write its fields below it"),
+     ("schedules:\n  a:\n    cron: */5 * * * *", "put what begins with * in quotes")],
 )  # fmt: skip
 def test_a_file_of_another_shape_is_refused(text: str, told: str) -> None:
     with pytest.raises(WrongFile, match="line"):

@@ -195,12 +195,13 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
     common = {
         "WCH_AMQP_URL": amqp_url,
         "WCH_DATABASE_URL": database_url,
-        "WCH_GRAPH_URL": graph_url,
-        "WCH_GRAPH_TOKEN": "simulated-token",
         "WCH_HEALTH_HOST": "127.0.0.1",
     }
+    graph = {"WCH_GRAPH_URL": graph_url, "WCH_GRAPH_TOKEN": "simulated-token"}
+    user = amqp_url.removeprefix("amqp://").partition(":")[0]
     own = {
         "sync": {
+            **graph,
             "WCH_SHOP_URL": shop_url,
             "WCH_SHOP_CONSUMER_KEY": "ck_simulated",
             "WCH_SHOP_CONSUMER_SECRET": "cs_simulated",
@@ -210,15 +211,17 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
             "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
         },
         "whatsapp": {
+            **graph,
             "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
             "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
             "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
         },
         "broadcast": {},
         "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
-        "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES)},
+        "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES), "WCH_SCHEDULER_ASKERS": json.dumps({user: ["*"]})},
     }
-    SCHEDULES.write_text(schedules())
+    if not SCHEDULES.exists():  # else somebody may have tried changes
+        SCHEDULES.write_text(schedules())
     started = []
     for name, settings in own.items():
         port, log = free_port(), FOLDER / "logs" / f"{name}.log"
@@ -341,7 +344,15 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print(f"  wch campaigns status {CAMPAIGN}")
     console.print(f"  wch carts show {CART}")
     console.print("  wch schedules list")
+    console.print(
+        f"\nLogs: {_short(FOLDER / 'logs')}  Schedules, read again when they change: {_short(SCHEDULES)}",
+        soft_wrap=True,
+    )
     console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    return os.path.relpath(path)
 
 
 def _down() -> int:

@@ -6,13 +6,16 @@ client.publish(ProductRequested(product_id=17))
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Self
 
+from pydantic import ValidationError
+
 from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import ASKER_PATTERN, encode, envelope_problems
-from wch_common.errors import FieldError, PublishError, WchError
+from wch_common.envelope import ASKER_PATTERN, data_errors, encode, envelope_problems
+from wch_common.errors import FieldError, InvalidData, PublishError, WchError
 from wch_common.event import Event, EventData, new_event
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
 from wch_common.message import Publication
@@ -99,17 +102,21 @@ class Client:
         """Have a request published at a time, or after a time by this machine's clock, once; the same key replaces it.
 
         The AMQP user must be allowed to (WCH_SCHEDULER_ASKERS). Returns the id of the request for the timer, and raises as
-        `publish` does; the answer is a fact (`scheduler.timer.accepted.v1.<user>`).
+        `publish` does, and InvalidData for a time without a zone or an empty key; the answer is a fact (`scheduler.timer.accepted.v1.<user>`).
         """
         if (at is None) == (after is None):
             raise ValueError("give either at or after")
         due = at if at is not None else datetime.now(UTC) + (after or timedelta())
-        timed = TimedEvent(type=event.TYPE, data=event.model_dump(mode="json"), shop=shop or self._shop)
-        return self.publish(TimerRequested(key=key, due=due, event=timed, group=group))
+        with _named(TimerRequested):
+            timed = TimedEvent(type=event.TYPE, data=event.model_dump(mode="json"), shop=shop or self._shop)
+            wanted = TimerRequested(key=key, due=due, event=timed, group=group)
+        return self.publish(wanted)
 
     def cancel(self, *, key: str | None = None, group: str | None = None) -> str:
-        """Take back what `schedule` asked for under a key, or in a group, where it was not published; raises as `publish` does."""
-        return self.publish(TimerCancelRequested(key=key, group=group))
+        """Take back what `schedule` asked for under a key, or in a group, where it was not published; raises as `schedule` does."""
+        with _named(TimerCancelRequested):
+            wanted = TimerCancelRequested(key=key, group=group)
+        return self.publish(wanted)
 
     def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
         """Return the event as it would be published; raises InvalidAttributes where its envelope would be refused."""
@@ -130,6 +137,16 @@ class Client:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@contextmanager
+def _named(model: type[EventData]) -> Iterator[None]:
+    """Raise InvalidData, which names the fields, where a request cannot be made."""
+    try:
+        yield
+    except ValidationError as error:
+        wrong = data_errors(error)
+        raise InvalidData(f"no {model.TYPE} can be made: {'; '.join(map(str, wrong))}", wrong) from None
 
 
 class _Encoded(Sequence[Publication]):

@@ -78,8 +78,12 @@ def service_permissions(topology: Topology, user: str, vhost: str) -> dict[str, 
     }
 
 
-def producer_permissions(user: str, vhost: str, types: Sequence[str]) -> dict[str, Any]:
-    """Return another program's permissions: to publish exactly its own types, so that a typo is a 403, not a lost event."""
+def producer_permissions(user: str, vhost: str, types: Sequence[str], *, answered: bool = False) -> dict[str, Any]:
+    """Return another program's permissions: to publish exactly its own types, so that a typo is a 403, not a lost event.
+
+    With `answered` it may have queues of its own, named `<user>.…`, and bind them to the facts that answer it.
+    """
+    own = rf"{re.escape(user)}\..*"
     requests = [type_ for type_ in types if re.search(r"requested\.v\d+$", type_)]
     facts = [type_ for type_ in types if type_ not in requests]
     return {
@@ -87,14 +91,15 @@ def producer_permissions(user: str, vhost: str, types: Sequence[str]) -> dict[st
             {
                 "user": user,
                 "vhost": vhost,
-                "configure": "^$",
-                "write": f"^({re.escape(REQUESTS_EXCHANGE)}|{re.escape(FACTS_EXCHANGE)})$",
-                "read": "^$",
+                "configure": f"^{own}$" if answered else "^$",
+                "write": f"^({'|'.join((*map(re.escape, (REQUESTS_EXCHANGE, FACTS_EXCHANGE)), *([own] * answered)))})$",
+                "read": f"^({re.escape(FACTS_EXCHANGE)}|{own})$" if answered else "^$",
             }
         ],
         "topic_permissions": [
             _topic(user, vhost, REQUESTS_EXCHANGE, _exactly(requests)),
-            _topic(user, vhost, FACTS_EXCHANGE, _exactly(facts, suffix=r"(\.[a-z0-9_-]+)?")),
+            _topic(user, vhost, FACTS_EXCHANGE, _exactly(facts, suffix=r"(\.[a-z0-9_-]+)?"))
+            | ({"read": rf"^.+\.{re.escape(user)}$"} if answered else {}),
         ],
     }
 

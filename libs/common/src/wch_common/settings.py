@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableSetting
 
 from wch_common.address import amqp_problem
 from wch_common.errors import FieldError, SettingsError
@@ -148,6 +149,9 @@ def load_settings(model: type[S]) -> S:
         settings = model()
     except ValidationError as error:
         found = [str(problem) for problem in _problems(model, error) if f"{problem.field}_FILE" not in unreadable]
+    except UnreadableSetting as error:  # told before any other is looked at
+        name = str(error).partition('"')[2].partition('"')[0]
+        found = [f"{PREFIX}{name.upper()}: is not JSON. {model.model_fields[name].description or ''}"]
     else:
         found = []
     if not unreadable and not found:
@@ -262,9 +266,11 @@ def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldEr
     found = []
     for item in error.errors(include_url=False, include_input=False):
         place = [str(part) for part in item["loc"]]
-        variable = PREFIX + "_".join(part for part in place if part != "queues" and not part.isdigit()).upper()
+        named = [part for part in place if not part.isdigit()]
+        named = named[1:] if named[:1] == ["queues"] else named[:1]  # of any other it is what stands in its JSON
+        variable, within = PREFIX + "_".join(named).upper(), place[1:] if len(named) == 1 else []
         field = model.model_fields.get(place[0]) if place else None
-        problem = item["msg"].removeprefix("Value error, ")
+        problem = ": ".join((*within, item["msg"].removeprefix("Value error, ")))
         if item["type"] == "missing" and field is not None:
             problem = f"is missing. {field.description or ''}".strip()
         found.append(FieldError(variable, problem))

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
 
+import orjson
 import typer
 from rich.table import Table
 
 from wch_common.cli.output import AsJson, DatabaseUrl, DryRun, Wrong, console, print_json, print_table, say, whoami
 from wch_common.cli.schema import service_schema
-from wch_scheduler.file import Schedule
+from wch_common.registry import published_contract
+from wch_scheduler.file import Schedule, WrongFile, read
 from wch_scheduler.moments import planned_after
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-app = typer.Typer(help="Schedules: list, show, run, pause, resume, preview, missed.", no_args_is_help=True)
+app = typer.Typer(help="Schedules: list, show, run, pause, resume, preview, missed, check.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The schedule's name in the file.", metavar="SCHEDULE")]
 Why = Annotated[str, typer.Option("--reason", help="Why; it is kept.")]
 _ALL = """
-SELECT name, definition, next_planned, next_due, paused_at, said_by, reason, last_planned, last_fired_at, fired, missed
+SELECT name, definition, next_planned, next_due, manual_at, paused_at, said_by, reason, last_planned, last_fired_at, fired, missed
 FROM schedules ORDER BY name
 """
 _ONE = "SELECT * FROM schedules WHERE name = %(name)s"
@@ -76,7 +79,7 @@ def show(name: Name, database_url: DatabaseUrl = None, json: AsJson = False) -> 
     table = Table(box=None, show_header=False, pad_edge=False)
     for key, value in (row.pop("definition") | row).items():
         if value not in (None, "", {}, []) and key != "timing":
-            table.add_row(key, str(value))
+            table.add_row(key, _plain(value))
     for tick in ticks:
         by = f" by {tick['by']}" if tick["by"] else ""
         table.add_row("run", f"{_moment(tick['planned'])}, {tick['kind']}{by}, published {_moment(tick['fired_at'])}")
@@ -86,7 +89,17 @@ def show(name: Name, database_url: DatabaseUrl = None, json: AsJson = False) -> 
 @app.command()
 def run(name: Name, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False) -> None:
     """Publish a schedule's events now, once; the times of its plan stay as they are."""
-    _changed(database_url, name, _RUN, "run", "is asked for already", {}, dry_run=dry_run, json=json)
+    _changed(
+        database_url,
+        name,
+        _RUN,
+        "run",
+        "asked a running scheduler to publish",
+        "is asked for already",
+        {},
+        dry_run=dry_run,
+        json=json,
+    )
 
 
 @app.command()
@@ -94,13 +107,47 @@ def pause(
     name: Name, database_url: DatabaseUrl = None, reason: Why = "", dry_run: DryRun = False, json: AsJson = False
 ) -> None:
     """Publish nothing of a schedule until it is resumed; what passes meanwhile is not caught up."""
-    _changed(database_url, name, _PAUSE, "pause", "is paused already", {"reason": reason}, dry_run=dry_run, json=json)
+    _changed(
+        database_url,
+        name,
+        _PAUSE,
+        "pause",
+        "paused",
+        "is paused already",
+        {"reason": reason},
+        dry_run=dry_run,
+        json=json,
+    )
 
 
 @app.command()
 def resume(name: Name, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False) -> None:
     """Go on with a paused schedule, from its next time on."""
-    _changed(database_url, name, _RESUME, "resume", "is not paused", {}, dry_run=dry_run, json=json)
+    _changed(database_url, name, _RESUME, "resume", "resumed", "is not paused", {}, dry_run=dry_run, json=json)
+
+
+@app.command()
+def check(
+    file: Annotated[Path, typer.Argument(help="The file of schedules.", exists=True, dir_okay=False)],
+    shop: Annotated[
+        list[str] | None, typer.Option(help="A shop's name; once for each, where there are several.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Say what is wrong with a file before it is rolled out, every mistake by its line; fails where there is one."""
+    mistakes: tuple[str, ...] = ()
+    try:
+        found = read(file.read_text(encoding="utf-8"), published_contract(), tuple(shop or [""]))
+    except UnicodeDecodeError as error:
+        mistakes = (f"this is not UTF-8: {error}",)
+    except WrongFile as error:
+        mistakes = error.mistakes
+    if json:
+        print_json({"file": str(file), "mistakes": mistakes})
+    else:
+        say("\n".join(mistakes) or f"{file} is good: {', '.join(found.schedules) or 'no schedule'}")
+    if mistakes:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -133,6 +180,8 @@ def missed(
 ) -> None:
     """List times that were passed over after an outage, and the policy that says so."""
     with _database(database_url) as connection:
+        if name is not None:
+            _found(connection, name)
         rows = connection.execute(_GAPS, {"name": name, "limit": limit}).fetchall()
     if json:
         print_json(rows)
@@ -153,7 +202,7 @@ def _found(connection: Any, name: str) -> dict[str, Any]:  # noqa: ANN401 - psyc
 
 
 def _changed(
-    database_url: str | None, name: str, statement: str, verb: str, otherwise: str, names: dict[str, Any],
+    database_url: str | None, name: str, statement: str, verb: str, done: str, otherwise: str, names: dict[str, Any],
     *, dry_run: bool, json: bool,
 ) -> None:  # fmt: skip
     with _database(database_url) as connection:
@@ -163,7 +212,7 @@ def _changed(
     if json:
         print_json({"action": verb, "schedule": name, "dry_run": dry_run, "by": whoami()})
     else:
-        say(f"{'would ' if dry_run else ''}{verb} {name}")
+        say(f"{'would ' if dry_run else ''}{verb if dry_run else done} {name}")
 
 
 def _when(row: dict[str, Any]) -> str:
@@ -173,9 +222,17 @@ def _when(row: dict[str, Any]) -> str:
     return f"every {definition['every_seconds']:g} s"
 
 
+def _plain(value: object) -> str:
+    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else str(value)
+
+
 def _state(row: dict[str, Any]) -> str:
+    if row["manual_at"]:
+        return "asked for, not published yet"
     if row["paused_at"]:
         return f"paused by {row['said_by']}" + (f": {row['reason']}" if row["reason"] else "")
+    if not row["definition"]["enabled"]:
+        return "not enabled"
     return "" if row["next_due"] else "no next time"
 
 

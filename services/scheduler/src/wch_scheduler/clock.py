@@ -12,7 +12,7 @@ import structlog
 
 from wch_common.errors import Interrupted
 from wch_common.redact import error_text
-from wch_scheduler.standing import decides, seen
+from wch_scheduler.standing import STANDS_BY, decides, seen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -95,6 +95,7 @@ class Clock:
         self._hurry.set()
 
     async def _run(self) -> None:
+        was: bool | None = None
         while True:
             pause = _LONGEST_PAUSE
             try:
@@ -103,6 +104,9 @@ class Clock:
                     await seen(self._store, self._file)
                 if self._can_publish():  # without a broker nothing is taken: it would all come at once after an outage
                     deciding = await decides(self._store, self._file)
+                    if deciding is not was and not deciding:
+                        log.info("schedules_stand_by", hash=self._file.hash, reason=STANDS_BY)
+                    was = deciding
                     if deciding and await self._ticks.fire_due():
                         pause = await self._until_due()
                     self._measures.looked(stands_by=not deciding)
@@ -115,12 +119,16 @@ class Clock:
         return _LONGEST_PAUSE if seconds is None else min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, seconds))
 
     async def _reload(self) -> None:
-        """Take a changed file up when it is good; a broken one keeps the old schedules, and is told once."""
-        text, told = None, ""
+        """Take a changed file up when it is good; a broken one keeps the old schedules, and is told once, or when asked again."""
+        text: str | None = None
+        told: tuple[str, str] | None = None
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), _FILE_SECONDS)
-            self._hurry.clear()
+            if self._hurry.is_set():
+                self._hurry.clear()
+                told = None
+            found = ""
             try:
                 found = await asyncio.to_thread(self._settings.schedules_text)
                 if found == text:
@@ -129,12 +137,12 @@ class Clock:
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the old schedules go on
                 self._measures.file(broken=True)
                 text, problem = None, error_text(error, 5000)
-                if problem != told:
+                if (found, problem) != told:
                     log.error("schedules_file_broken", problem=problem)
-                told = problem
+                told = (found, problem)
                 continue
             self._measures.file(broken=False)
-            text, told = found, ""
+            text, told = found, None
             if file.hash != self._file.hash:
                 log.info("schedules_file_changed", hash=file.hash, schedules=len(file.schedules))
                 self._file, self._say_again = file, 0.0

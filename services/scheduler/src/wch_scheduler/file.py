@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -39,13 +40,18 @@ SHIPPED = Path(__file__).with_name("schedules.yaml")
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_FIVE_FIELDS = "write minute, hour, day, month and weekday, like 30 2 * * 1"
 _SECONDS_OF_A_YEAR = 366 * 86_400
 # Of so many times of a schedule the nearest two are to be further apart than its jitter.
 _TIMES_LOOKED_AT = 400
 
 
 class WrongFile(WchError):
-    """The file cannot be used; its message names every mistake with its line."""
+    """The file cannot be used; `mistakes` names each with its line, the message all of them."""
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
 
 
 def _is_zone(name: str) -> str:
@@ -60,9 +66,9 @@ def _is_cron(text: str) -> str:
     try:
         CronSim(text, EPOCH)
     except CronSimError as error:
-        raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]}: write five fields, like 30 2 * * 1") from None
+        raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]} in {text!r}: {_FIVE_FIELDS}") from None
     if len(text.split()) != 5:
-        raise ValueError("seconds are not known here: write five fields, like 30 2 * * 1, or every_seconds")
+        raise ValueError(f"seconds are not known here: {_FIVE_FIELDS}, or every_seconds")
     return text
 
 
@@ -125,6 +131,14 @@ class Schedule(BaseModel):
         return orjson.dumps(self.model_dump(mode="json", include=names), option=orjson.OPT_SORT_KEYS).decode()
 
 
+# What pydantic says in words of its own, by its name for it.
+_SAID = {
+    "extra_forbidden": f"there is no such field, only {', '.join(Schedule.model_fields)}",
+    "model_type": "write its fields below it: event, and cron or every_seconds",
+    "missing": "is missing",
+}
+
+
 @dataclass(frozen=True)
 class ScheduleFile:
     """A file that is good: its schedules by name, and the hash by which replicas know it."""
@@ -136,9 +150,14 @@ class ScheduleFile:
 def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
     """Read a file; raises WrongFile with every mistake and its line."""
     content, places = _parsed(text)
-    if not isinstance(content, dict) or not isinstance(content.get("schedules"), dict) or len(content) > 1:
-        raise WrongFile("line 1: the file must hold `schedules:` and below it a schedule per name")
     lines = {place.path: place.line for place in reversed(places)}
+    if not isinstance(content, dict) or "schedules" not in content:
+        raise WrongFile("line 1: the file must hold `schedules:` and below it a schedule per name")
+    for other in content.keys() - {"schedules"}:
+        raise WrongFile(f"line {_line(lines, (other,))}: {other}: the file holds nothing beside `schedules:`")
+    if not isinstance(content["schedules"], dict):
+        line = _line(lines, ("schedules",))
+        raise WrongFile(f"line {line}: below `schedules:` there is a schedule per name; write {{}} for none")
     wrong = [(place.line, f"{'.'.join(map(str, place.path[1:]))}: {place.wrong}") for place in places if place.wrong]
     schedules = {}
     for name, entry in content["schedules"].items():
@@ -158,11 +177,11 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
         except ValidationError as error:
             for item in error.errors(include_url=False, include_input=False):
                 place = ".".join(map(str, item["loc"]))
-                problem = item["msg"].removeprefix("Value error, ")
+                problem = _SAID.get(item["type"], item["msg"].removeprefix("Value error, "))
                 text_of = f"{name}: {place}: {problem}" if place else f"{name}: {problem}"
                 wrong.append((_line(lines, ("schedules", name, *item["loc"])), text_of))
     if wrong:
-        raise WrongFile("; ".join(f"line {line}: {problem}" for line, problem in sorted(wrong)))
+        raise WrongFile(*(f"line {line}: {problem}" for line, problem in sorted(wrong)))
     # The shops belong to it: replicas that would ask for others are not to take turns.
     known = "\n".join((text, *shops)).encode()
     return ScheduleFile(hashlib.blake2b(known, digest_size=12).hexdigest(), schedules)
@@ -179,7 +198,8 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
         yield ("event",), f"{schedule.event} is a fact, which tells what happened; a schedule asks for work"
     elif model is not None:
         try:
-            model.__pydantic_validator__.validate_json(orjson.dumps(schedule.data), strict=True)
+            data = model.__pydantic_validator__.validate_json(orjson.dumps(schedule.data), strict=True)
+            yield from _unread(schedule.data, data.model_dump(mode="json"), ("data",))
         except TypeError as error:
             yield ("data",), f"data: is not JSON: {error}"
         except ValidationError as error:
@@ -193,6 +213,22 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
                 ("shops",),
                 f"the shop {name!r} is not configured here: {', '.join(filter(None, shops)) or 'it has no name'}",
             )
+
+
+def _unread(given: Any, kept: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401 - JSON
+    """Return what the event would go without: misspelt fields, which readers ignore, and what JSON has no number for."""
+    if isinstance(given, float) and not math.isfinite(given):
+        yield place, f"{'.'.join(place)}: {given} is no number JSON has"
+    elif isinstance(given, dict) and isinstance(kept, dict):
+        for name, value in given.items():
+            if name in kept:
+                yield from _unread(value, kept[name], (*place, name))
+            else:
+                fields = ", ".join(sorted(kept)) or "none"
+                yield (*place, name), f"{'.'.join((*place, name))}: the event has no such field; it has {fields}"
+    elif isinstance(given, list) and isinstance(kept, list):
+        for number, (value, read_) in enumerate(zip(given, kept, strict=False)):
+            yield from _unread(value, read_, (*place, str(number)))
 
 
 class _Loader(yaml.SafeLoader):
@@ -221,7 +257,8 @@ def _parsed(text: str) -> tuple[Any, list[_Place]]:
         return (loader.construct_document(root), list(_places(root))) if root is not None else (None, [])
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise WrongFile(f"line {line}: this is not YAML: {error.problem}") from None
+        quoted = "; put what begins with * in quotes" if "alias" in str(error.context) else ""
+        raise WrongFile(f"line {line}: this is not YAML: {error.problem}{quoted}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise WrongFile(f"line {line}: this is not YAML: {error.reason} (#x{error.character:04x})") from None

@@ -90,19 +90,24 @@ _MOST = 4000
 
 
 def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, outage_seconds: float) -> Plan:
-    """Decide on the times from `first` on that are due by now; one that is late by no more than `outage_seconds` is no outage."""
+    """Decide on the times from `first` on that are due by now; what is late by no more than `outage_seconds` is no outage.
+
+    Where there was one, the times at its end are no flood either: of those that are not late, what the policy leaves of them.
+    """
     older, newest, following = _come(name, schedule, first, now.astimezone(UTC))
     old = now - timedelta(seconds=outage_seconds)
     late = [planned for planned in newest if due(name, schedule, planned) < old]
     on_time = [planned for planned in newest if due(name, schedule, planned) >= old]
     window = now - timedelta(hours=schedule.catch_up_hours)
     kept = [planned for planned in late if planned >= window]
-    if schedule.catch_up == "skip":
+    if not late:
         fire = on_time
+    elif schedule.catch_up == "skip":
+        fire = on_time[-1:]
     elif schedule.catch_up == "one":
-        fire = on_time if not late else (on_time or kept)[-1:]
+        fire = (on_time or kept)[-1:]
     else:
-        fire = kept[-schedule.catch_up_most :] + on_time
+        fire = (kept + on_time)[-schedule.catch_up_most :]
     passed = [planned for planned in newest if planned not in set(fire)]
     first_missed = first if older else next(iter(passed), None)
     return Plan(tuple(fire), older + len(passed), first_missed, passed[-1] if passed else None, following)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from wch_common.envelope import ASKER_PATTERN
 from wch_common.event import Request
 from wch_common.registry import published_contract
 from wch_common.settings import DatabaseUrl
@@ -55,6 +56,11 @@ class SchedulerSettings(ShopSettings):
     @field_validator("scheduler_askers")
     @classmethod
     def _are_requests(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        for name in value:
+            if not ASKER_PATTERN.match(name):
+                raise ValueError(
+                    f"{name}: the AMQP user's name must be lower-case letters, digits, - and _, as answers are routed by it"
+                )
         known = [model.TYPE for model in published_contract() if issubclass(model, Request)]
         for pattern in (pattern for patterns in value.values() for pattern in patterns):
             if not any(fnmatchcase(type_, pattern) for type_ in known):

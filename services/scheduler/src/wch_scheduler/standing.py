@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 # A file that no replica has had for so long is not in use any more, and an older one that was there all the while may take
 # its place, as in a roll back.
 OUT_OF_USE_SECONDS = 30
+STANDS_BY = f"another file decides; an earlier one counts again when no replica has had that for {OUT_OF_USE_SECONDS} s"
 _SEEN = """
 INSERT INTO files AS f (hash) VALUES (%(hash)s)
 ON CONFLICT (hash) DO UPDATE SET last_seen = now(),

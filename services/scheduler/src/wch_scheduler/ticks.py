@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -106,8 +107,6 @@ class Ticks:
                 gap = {"first": decided.first_missed, "last": decided.last_missed, "ticks": decided.missed}
                 await tx.rows(_GAP, gap | {"name": name, "why": schedule.catch_up})
         self.measures.fired(name, [(row["now"] - due(name, schedule, one)).total_seconds() for one in decided.fire])
-        for planned in decided.fire:
-            log.info("tick", schedule=name, planned=planned.isoformat())
         if decided.missed:
             self.measures.missed(name, schedule.catch_up, decided.missed)
             log.warning("ticks_passed_over", schedule=name, ticks=decided.missed, policy=schedule.catch_up)
@@ -145,7 +144,6 @@ class Ticks:
                 return
             await self._emit(tx, name, schedule, (planned,), row["manual_by"])
         self.measures.fired(name, [0.0])
-        log.info("manual_run", schedule=name, by=row["manual_by"])
 
     async def _emit(
         self, tx: Transaction, name: str, schedule: Schedule, times: Sequence[datetime], manual_by: str
@@ -156,7 +154,10 @@ class Ticks:
         await tx.rows(_TICK, {"name": name, "planned": list(times), "kind": kind, "by": manual_by})
         for planned in times:
             for shop in self._shops_of(schedule):
-                tx.emit(self._event(schedule, event_id(name, planned, shop, kind), shop))
+                id_ = event_id(name, planned, shop, kind)
+                tx.emit(self._event(schedule, id_, shop))
+                told = {"schedule": name, "planned": planned.isoformat(), "shop": shop, "event_id": id_}
+                tx.then(partial(log.info, "tick", **(told | ({"asked_for_by": manual_by} if manual_by else {}))))
 
     def _shops_of(self, schedule: Schedule) -> tuple[str, ...]:
         return schedule.shops if isinstance(schedule.shops, tuple) else self.shops

@@ -66,7 +66,7 @@ INSERT INTO timers AS t (id, asker, key, due_at, event, state, asked_at, ended_a
 VALUES (%(id)s, %(asker)s, %(key)s, now(), '{}', 'cancelled', %(time)s, now())
 ON CONFLICT (id) DO UPDATE SET state = 'cancelled', asked_at = excluded.asked_at, ended_at = now()
 WHERE t.asked_at <= excluded.asked_at AND t.state <> 'fired'
-RETURNING key
+RETURNING (SELECT before.state FROM timers AS before WHERE before.id = t.id) AS was
 """
 _CANCEL_GROUP = """
 WITH cancelled AS (
@@ -106,7 +106,7 @@ WITH RECURSIVE askers AS (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE timers SET state = 'fired', ended_at = statement_timestamp() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-RETURNING id, asker, key, event, due_at, correlationid, causationid, now() AS now
+RETURNING id, asker, key, event, due_at, correlationid, causationid, now() - greatest(due_at, asked_at) AS late
 """  # noqa: S608 - words of this module
 _REFUSE = "UPDATE timers SET state = 'refused' WHERE id = %(id)s"
 _NEXT = f"""
@@ -190,8 +190,8 @@ class Timers:
         tx.emit(event.derive(told, SOURCE, asker=asker))
 
     async def _take_back(self, tx: Transaction, names: dict[str, Any]) -> EventData:
-        if await tx.rows(_CANCEL, names):
-            return TimerCancelled(key=names["key"])
+        if taken := await tx.rows(_CANCEL, names):
+            return TimerCancelled(key=names["key"], timers=int(taken[0]["was"] == "waiting"))
         (known,) = await tx.rows(_STATE, names)
         return _standing(names["key"], known)
 
@@ -239,7 +239,8 @@ class Timers:
                     await self._publish(tx, row)
                 if rows:
                     await tx.rows(_PACED, {"until": since + timedelta(seconds=len(rows) / self._rate)})
-                late = [(row["now"] - row["due_at"]).total_seconds() for row in rows]
+                # One that was asked for in the past is due when it is asked for.
+                late = [row["late"].total_seconds() for row in rows]
                 tx.then(partial(self._measures.released, late))
                 return len(rows)
         return 0
@@ -247,7 +248,9 @@ class Timers:
     async def _publish(self, tx: Transaction, row: Row) -> None:
         """Publish a timer's event; one that is none any more (a type that went) is told, and holds up no other."""
         try:
-            tx.emit(self._timed(row))
+            timed = self._timed(row)
+            tx.emit(timed)
+            log.debug("timer_published", timer=str(row["id"]), asker=row["asker"], event_id=timed.id)
         except (UnknownType, UnknownVersion, ValidationError) as error:
             reason = error_text(error, 500)
             log.error("timer_not_published", timer=str(row["id"]), error=reason)
@@ -310,7 +313,9 @@ def _standing(key: str, known: Row) -> EventData:
     """Return what became of a timer that is no more to be changed by this request."""
     if known["state"] == "fired":
         return TimerTooLate(key=key)
-    return TimerCancelled(key=key) if known["state"] == "cancelled" else TimerAccepted(key=key, due=known["due_at"])
+    if known["state"] == "cancelled":
+        return TimerCancelled(key=key, timers=0)
+    return TimerAccepted(key=key, due=known["due_at"])
 
 
 def _asked_at(event: Event[Any]) -> datetime:

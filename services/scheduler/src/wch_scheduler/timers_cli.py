@@ -27,16 +27,20 @@ AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(state)s::text IS NULL 
 """
 _LIST = f"""
 SELECT asker, key, group_name AS group, event->>'type' AS type, state, due_at, ended_at, version FROM timers {_WHERE}
-ORDER BY due_at LIMIT %(limit)s
+AND event->>'type' IS NOT NULL  -- what was taken back before it was asked for is no timer
+ORDER BY state <> 'waiting', CASE WHEN state = 'waiting' THEN due_at END, ended_at DESC LIMIT %(limit)s
 """  # noqa: S608 - words of this module
-_SHOW = f"SELECT * FROM timers {_WHERE} ORDER BY due_at"  # noqa: S608 - words of this module
+_SHOW = f"""
+SELECT asker, key, group_name AS group, event->>'type' AS event, event->>'shop' AS shop, state, due_at, asked_at, ended_at,
+       version AS replaced, correlationid, causationid FROM timers {_WHERE} ORDER BY due_at
+"""  # noqa: S608 - words of this module
 _COUNT = f"SELECT count(*) AS timers FROM timers {_WHERE}"  # noqa: S608 - words of this module
 _CANCEL = f"""
 UPDATE timers SET state = 'cancelled', asked_at = greatest(asked_at, now()), ended_at = now() {_WHERE} RETURNING 1
 """  # noqa: S608 - words of this module
 _STATS = """
 SELECT asker, group_name AS group, state, count(*) AS timers, min(due_at) AS first, max(due_at) AS last FROM timers
-GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+WHERE event->>'type' IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
 
@@ -47,10 +51,10 @@ def list_(
     group: Group = None,
     asker: Asker = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the next first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     json: AsJson = False,
 ) -> None:
-    """List timers, the next first."""
+    """List timers: those that wait, the next first, and then the others, the latest first."""
     wanted = {"key": key, "group": group, "asker": asker, "state": state, "limit": limit}
     with _database(database_url) as connection:
         rows = connection.execute(_LIST, wanted).fetchall()
@@ -76,8 +80,6 @@ def show(
         found = connection.execute(_SHOW, {"key": key, "group": None, "asker": asker, "state": None}).fetchall()
     if not found:
         raise Wrong(f"there is no timer {key}")
-    for row in found:
-        row["event"] = {name: value for name, value in row["event"].items() if name != "data"}
     if json:
         print_json(found)
         return
@@ -94,7 +96,7 @@ def cancel(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Take waiting timers back; their askers are not told."""
+    """Take waiting timers back; their askers are not told. Fails where none waits."""
     if not (key or group or asker):
         raise Wrong("say which timers: --key, --group, or --asker")
     wanted = {"key": key, "group": group, "asker": asker, "state": "waiting"}
@@ -103,10 +105,12 @@ def cancel(
             number = connection.execute(_COUNT, wanted).fetchone()["timers"]
         else:
             number = len(connection.execute(_CANCEL, wanted).fetchall())
+    if not number:
+        raise Wrong("no such timer waits; see `wch timers list`")
     if json:
         print_json({"action": "cancel", "timers": number, "dry_run": dry_run, "by": whoami()})
     else:
-        say(f"{'would cancel' if dry_run else 'cancelled'} {number} timers")
+        say(f"{'would cancel' if dry_run else 'cancelled'} {number} timer{'' if number == 1 else 's'}")
 
 
 @app.command()

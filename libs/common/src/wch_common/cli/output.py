@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from wch_common.errors import WchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+_WIDEST = 1000
 console = Console(highlight=False, soft_wrap=False)
 
 AmqpUrl = Annotated[
@@ -33,7 +34,10 @@ ManagementUrl = Annotated[
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(
-        "--database-url", envvar="WCH_DATABASE_URL", help="PostgreSQL; not looked at if not given.", show_default=False
+        "--database-url",
+        envvar="WCH_DATABASE_URL",
+        help="PostgreSQL, like postgresql://user:password@host/wch.",
+        show_default=False,
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
@@ -56,13 +60,17 @@ def _plain(value: object) -> object:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print for people."""
-    table = Table(*columns, box=None, pad_edge=False, header_style="bold", row_styles=None)
+    first, *others = columns
+    # What names a row can be copied whole; the rest is folded rather than cut off.
+    heads = (Column(first, no_wrap=True), *(Column(other, overflow="fold") for other in others))
+    table = Table(*heads, box=None, pad_edge=False, header_style="bold", row_styles=None)
     filled = False
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
         filled = True
     if filled:
-        console.print(table)
+        # For another program every row is a line.
+        console.print(table, width=None if console.is_terminal or "COLUMNS" in os.environ else _WIDEST)
     else:
         console.print(empty)
 

@@ -48,6 +48,10 @@ def show(
     cluster: Annotated[str, typer.Option(help="RabbitmqCluster in the operator's manifests.")] = "rabbitmq",
     user: Annotated[str, typer.Option(help="Whose permissions.")] = "wch",
     produces: Annotated[list[str] | None, typer.Option(help="With --as permissions: types the user publishes.")] = None,
+    answered: Annotated[
+        bool,
+        typer.Option("--answered", help="With --produces: also queues of the user's own for the facts that answer it."),
+    ] = False,
 ) -> None:
     """Show the topology of every installed service."""
     topology = installed_topology()
@@ -58,7 +62,7 @@ def show(
     elif form is Form.PERMISSIONS and produces:
         if unknown := [name for name in produces if name not in published_contract()]:
             raise Wrong(f"no such type: {', '.join(unknown)}; `wch events schemas` lists them")
-        print_json(producer_permissions(user, vhost, produces))
+        print_json(producer_permissions(user, vhost, produces, answered=answered))
     elif form is Form.PERMISSIONS:
         print_json(service_permissions(topology, user, vhost))
     else:

@@ -1,0 +1,29 @@
+"""What is wrong with the scheduler's settings is told by the setting's name."""
+
+from __future__ import annotations
+
+import pytest
+
+from wch_common.errors import SettingsError
+from wch_common.settings import load_settings
+from wch_scheduler.settings import SchedulerSettings
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("shop", "WCH_SCHEDULER_ASKERS: is not JSON. JSON of what each AMQP user"),
+        ('{"shop": "carts.*"}', "WCH_SCHEDULER_ASKERS: shop: Input should be a valid tuple"),
+        ('{"Shop_2": ["carts.*"]}', "WCH_SCHEDULER_ASKERS: Shop_2: the AMQP user's name must be lower-case"),
+        ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_ASKERS: carts.cleen.* is the type of no request"),
+    ],
+)
+def test_who_may_use_timers_is_refused_with_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, value: str, told: str
+) -> None:
+    monkeypatch.setenv("WCH_AMQP_URL", "amqp://wch:secret@broker/wch")
+    monkeypatch.setenv("WCH_DATABASE_URL", "postgresql://wch:secret@database/wch")
+    monkeypatch.setenv("WCH_SCHEDULER_ASKERS", value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings(SchedulerSettings)
+    assert told in str(refused.value)
