@@ -220,7 +220,11 @@ def measure(bench: Bench, programs: Sequence[Program], turn: int, wanted: Sequen
         for what, run in part:
             for program in contenders:
                 if (turn == 0 or what not in _ONCE) and any(fnmatchcase(what, pattern) for pattern in wanted):
-                    run(program)
+                    try:
+                        run(program)
+                    except Failed as error:  # one that loses what it published, say, is no reason to measure no other
+                        bench.note(program, f"failed-{what}", failed=1)
+                        print(f"  {error}", flush=True)
 
 
 def about(bench: Bench) -> dict[str, Any]:

@@ -342,7 +342,7 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     told = run(sc, "list")
     assert "30 2 * * * Europe/Berlin" in told
     run(sc, "run", "nightly", "--dry-run")
-    assert "run nightly" in run(sc, "run", "nightly")
+    assert "asked a running scheduler to publish nightly" in run(sc, "run", "nightly")
     eventually(lambda: len(sc.asked()) == 1)
     assert "manual by" in eventually(lambda: found if "manual" in (found := run(sc, "show", "nightly")) else "")
     assert sc.ticks("nightly") == [], "its plan stays as it is"
@@ -407,7 +407,7 @@ def test_a_file_is_checked_before_it_is_rolled_out(sc: SchedulerStage, tmp_path:
     file = tmp_path / "new.yaml"
     file.write_text("schedules:\n  a:\n    every_seconds: 900\n    event: carts.cleanup.requested.v1\n")
     assert f"{file} is good: a" in run(sc, "check", str(file))
-    file.write_text(file.read_text() + "    evry: 3\n    shops: [north]\n")
+    file.write_text(file.read_text() + "    shops: [north]\n  b: {evry: 3}\n")
     told = run(sc, "check", str(file), code=1).splitlines()
-    assert [line.partition(":")[0] for line in told] == ["line 5", "line 6"]
-    assert "line 6" not in run(sc, "check", str(file), "--shop", "north", "--shop", "south", code=1)
+    assert [line.partition(":")[0] for line in told] == ["line 5", "line 6", "line 6"]
+    assert "line 5" not in run(sc, "check", str(file), "--shop", "north", "--shop", "south", code=1)

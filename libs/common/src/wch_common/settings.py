@@ -268,7 +268,8 @@ def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldEr
         place = [str(part) for part in item["loc"]]
         named = [part for part in place if not part.isdigit()]
         named = named[1:] if named[:1] == ["queues"] else named[:1]  # of any other it is what stands in its JSON
-        variable, within = PREFIX + "_".join(named).upper(), place[1:] if len(named) == 1 else []
+        variable = PREFIX + "_".join(named).upper()
+        within = [] if place[:1] == ["queues"] else [part for part in place[1:] if not part.isdigit()]
         field = model.model_fields.get(place[0]) if place else None
         problem = ": ".join((*within, item["msg"].removeprefix("Value error, ")))
         if item["type"] == "missing" and field is not None:

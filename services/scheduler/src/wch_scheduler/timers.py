@@ -165,7 +165,7 @@ class Timers:
         }
         told: EventData
         if await self._group_is_cancelled(tx, names):
-            told = await self._take_back(tx, names)
+            told = await self._take_back(tx, names, asked_for=True)
         elif taken := await tx.rows(_ASK, names):
             told = (TimerReplaced if taken[0]["was"] == "waiting" else TimerAccepted)(key=data.key, due=due)
         else:
@@ -189,9 +189,9 @@ class Timers:
             told = await self._take_back(tx, names | {"id": timer_id(asker, data.key or ""), "key": data.key})
         tx.emit(event.derive(told, SOURCE, asker=asker))
 
-    async def _take_back(self, tx: Transaction, names: dict[str, Any]) -> EventData:
+    async def _take_back(self, tx: Transaction, names: dict[str, Any], *, asked_for: bool = False) -> EventData:
         if taken := await tx.rows(_CANCEL, names):
-            return TimerCancelled(key=names["key"], timers=int(taken[0]["was"] == "waiting"))
+            return TimerCancelled(key=names["key"], timers=int(asked_for or taken[0]["was"] == "waiting"))
         (known,) = await tx.rows(_STATE, names)
         return _standing(names["key"], known)
 
