@@ -63,7 +63,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     first, *others = columns
     # What names a row can be copied whole; the rest is folded rather than cut off.
     heads = (Column(first, no_wrap=True), *(Column(other, overflow="fold") for other in others))
-    table = Table(*heads, box=None, pad_edge=False, header_style="bold", row_styles=None)
+    table = Table(*heads, box=None, pad_edge=False, show_header=any(columns), header_style="bold", row_styles=None)
     filled = False
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
