@@ -70,7 +70,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         filled = True
     if filled:
         # For another program every row is a line.
-        console.print(table, width=None if console.is_terminal or "COLUMNS" in os.environ else _WIDEST)
+        wide = not console.is_terminal and not os.environ.get("COLUMNS")
+        (Console(highlight=False, width=_WIDEST) if wide else console).print(table)
     else:
         console.print(empty)
 
