@@ -7,7 +7,8 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -328,110 +329,100 @@ def test_definitions_import_into_a_broker_that_then_passes_the_check(stage: Stag
     assert as_json(stage, "topology", "check") == []
 
 
+@contextmanager
+def permitted(stage: Stage, name: str, shown: dict[str, Any]) -> Iterator[str]:
+    """Give a user the permissions shown while the block runs; yields its address."""
+    with stage.broker.api as api:
+        api.put(f"/users/{name}", json={"password": name, "tags": ""}).raise_for_status()
+        try:
+            for kind in ("permissions", "topic_permissions"):
+                for row in shown[kind]:
+                    api.put(f"/{kind.replace('_', '-')}/{stage.vhost}/{name}", json=row).raise_for_status()
+            yield f"amqp://{name}:{name}@{stage.url.partition('@')[2]}"
+        finally:
+            api.delete(f"/users/{name}")
+
+
 def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_more(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = json.loads(
         wch(stage, "topology", "show", "--as", "permissions", "--user", "service", "--vhost", stage.vhost)
     )
-    with stage.broker.api as api:
-        api.put("/users/service", json={"password": "service", "tags": ""}).raise_for_status()
-        try:
-            for row in shown["permissions"]:
-                api.put(f"/permissions/{stage.vhost}/service", json=row).raise_for_status()
-            for row in shown["topic_permissions"]:
-                api.put(f"/topic-permissions/{stage.vhost}/service", json=row).raise_for_status()
-            everything, stage.url = stage.url, "amqp://service:service@" + stage.url.partition("@")[2]
+    with permitted(stage, "service", shown) as url:
+        everything, stage.url = stage.url, url
 
-            async def handle(event: Event[ProductRequested]) -> None:
-                raise (Reject("no") if event.data.product_id % 2 else Retry("again"))
+        async def handle(event: Event[ProductRequested]) -> None:
+            raise (Reject("no") if event.data.product_id % 2 else Retry("again"))
 
-            queue = WorkQueue("sync.product", (ProductRequested,))
-            stage.start_job(Job.for_each(queue, {ProductRequested: handle}), declare_topology=False)
-            stage.url = everything
-            with stage.client() as client:
-                client.publish_many(ProductRequested(product_id=number) for number in (1, 2))
-            stage.await_depth("sync.product.dlq", 1)
-            stage.await_depth("sync.product.retry.60s", 1)
-            stage.stop()
-            service = everything.replace(everything.partition("@")[0], "amqp://service:service")
-            with pytest.raises(NoSuchQueue, match="may not read"), open_mailbox(service, "sync.product.dlq") as box:
-                next(box.take())
-            with pytest.raises(TopologyMismatch, match=r"(?i)access"):
-                declare(service, Topology((WorkQueue("other.queue"),)))
-            foreign = Message(b"{}", STRUCTURED, None, "1")
-            publisher = ConfirmedPublisher(service, "test")
-            for exchange, key in (("wch.dead", "stock.count"), ("wch.facts", "stock.count.recovered.v1"), ("", "x")):
-                (error,) = publisher.publish([Publication(exchange, key, foreign, mandatory=False)])
-                assert isinstance(error, Refused), (exchange, key, error)
-            publisher.close()
-        finally:
-            api.delete("/users/service")
+        queue = WorkQueue("sync.product", (ProductRequested,))
+        stage.start_job(Job.for_each(queue, {ProductRequested: handle}), declare_topology=False)
+        stage.url = everything
+        with stage.client() as client:
+            client.publish_many(ProductRequested(product_id=number) for number in (1, 2))
+        stage.await_depth("sync.product.dlq", 1)
+        stage.await_depth("sync.product.retry.60s", 1)
+        stage.stop()
+        service = everything.replace(everything.partition("@")[0], "amqp://service:service")
+        with pytest.raises(NoSuchQueue, match="may not read"), open_mailbox(service, "sync.product.dlq") as box:
+            next(box.take())
+        with pytest.raises(TopologyMismatch, match=r"(?i)access"):
+            declare(service, Topology((WorkQueue("other.queue"),)))
+        foreign = Message(b"{}", STRUCTURED, None, "1")
+        publisher = ConfirmedPublisher(service, "test")
+        for exchange, key in (("wch.dead", "stock.count"), ("wch.facts", "stock.count.recovered.v1"), ("", "x")):
+            (error,) = publisher.publish([Publication(exchange, key, foreign, mandatory=False)])
+            assert isinstance(error, Refused), (exchange, key, error)
+        publisher.close()
 
 
 def test_a_producers_typo_is_refused_and_not_lost(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1", "shop.cart.updated.v1"])
-    with stage.broker.api as api:
-        api.put("/users/shop", json={"password": "shop", "tags": ""}).raise_for_status()
-        try:
-            for row in shown["permissions"]:
-                api.put(f"/permissions/{stage.vhost}/shop", json=row).raise_for_status()
-            for row in shown["topic_permissions"]:
-                api.put(f"/topic-permissions/{stage.vhost}/shop", json=row).raise_for_status()
-            publisher = ConfirmedPublisher("amqp://shop:shop@" + stage.url.partition("@")[2], "test")
+    with permitted(stage, "shop", shown) as url:
+        publisher = ConfirmedPublisher(url, "test")
 
-            def told(exchange: str, key: str) -> PublishError | None:
-                message = Message(b"{}", STRUCTURED, None, key)
-                return publisher.publish([Publication(exchange, key, message, mandatory=False)])[0]
+        def told(exchange: str, key: str) -> PublishError | None:
+            message = Message(b"{}", STRUCTURED, None, key)
+            return publisher.publish([Publication(exchange, key, message, mandatory=False)])[0]
 
-            assert told("wch.requests", "sync.product.requested.v1") is None
-            assert told("wch.facts", "shop.cart.updated.v1") is None
-            assert told("wch.facts", "shop.cart.updated.v1.carts") is None
-            for exchange, key in (
-                ("wch.requests", "sync.prodct.requested.v1"),
-                ("wch.requests", "sync.product.requested.v11"),
-                ("wch.facts", "shop.cart.deleted.v1"),
-                ("wch.facts", "shop.cart.updated.v1.a.b"),
-                ("wch.retry", "sync.product"),
-                ("wch.dead", "sync.product"),
-            ):
-                assert isinstance(told(exchange, key), Refused), (exchange, key)
-            publisher.close()
-        finally:
-            api.delete("/users/shop")
+        assert told("wch.requests", "sync.product.requested.v1") is None
+        assert told("wch.facts", "shop.cart.updated.v1") is None
+        assert told("wch.facts", "shop.cart.updated.v1.carts") is None
+        for exchange, key in (
+            ("wch.requests", "sync.prodct.requested.v1"),
+            ("wch.requests", "sync.product.requested.v11"),
+            ("wch.facts", "shop.cart.deleted.v1"),
+            ("wch.facts", "shop.cart.updated.v1.a.b"),
+            ("wch.retry", "sync.product"),
+            ("wch.dead", "sync.product"),
+        ):
+            assert isinstance(told(exchange, key), Refused), (exchange, key)
+        publisher.close()
     assert stage.depth("sync.product") == 1
 
 
 def test_who_is_answered_may_read_its_own_answers_and_no_others(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1"], answered=True)
-    with stage.broker.api as api:
-        api.put("/users/shop", json={"password": "shop", "tags": ""}).raise_for_status()
-        try:
-            for row in shown["permissions"]:
-                api.put(f"/permissions/{stage.vhost}/shop", json=row).raise_for_status()
-            for row in shown["topic_permissions"]:
-                api.put(f"/topic-permissions/{stage.vhost}/shop", json=row).raise_for_status()
-            connection = kombu.Connection("amqp://shop:shop@" + stage.url.partition("@")[2])
+    with permitted(stage, "shop", shown) as url:
+        connection = kombu.Connection(url)
 
-            def may(exchange: str, key: str, queue: str = "shop.answers") -> bool:
-                channel = connection.channel()
-                try:
-                    channel.queue_declare(queue, durable=True, auto_delete=False)
-                    channel.queue_bind(queue, exchange, key)
-                except amqp.AccessRefused:
-                    return False
-                return True
+        def may(exchange: str, key: str, queue: str = "shop.answers") -> bool:
+            channel = connection.channel()
+            try:
+                channel.queue_declare(queue, durable=True, auto_delete=False)
+                channel.queue_bind(queue, exchange, key)
+            except amqp.AccessRefused:
+                return False
+            return True
 
-            assert may("wch.facts", "scheduler.timer.accepted.v1.shop")
-            assert may("wch.facts", "*.*.*.v1.shop")
-            assert not may("wch.facts", "#")
-            assert not may("wch.facts", "scheduler.timer.accepted.v1.carts")
-            assert not may("wch.requests", "sync.product.requested.v1")
-            assert not may("wch.facts", "scheduler.timer.accepted.v1.shop", "sync.product")
-            connection.release()
-        finally:
-            api.delete("/users/shop")
+        assert may("wch.facts", "scheduler.timer.accepted.v1.shop")
+        assert may("wch.facts", "*.*.*.v1.shop")
+        assert not may("wch.facts", "#")
+        assert not may("wch.facts", "scheduler.timer.accepted.v1.carts")
+        assert not may("wch.requests", "sync.product.requested.v1")
+        assert not may("wch.facts", "scheduler.timer.accepted.v1.shop", "sync.product")
+        connection.release()
 
 
 HARM: dict[str, dict[str, Any]] = {
