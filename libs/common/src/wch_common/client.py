@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import ASKER_PATTERN, data_errors, encode, envelope_problems
+from wch_common.envelope import data_errors, encode, envelope_problems
 from wch_common.errors import FieldError, InvalidData, PublishError, WchError
-from wch_common.event import Event, EventData, new_event
+from wch_common.event import ASKER_PATTERN, Event, EventData, new_event
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
 from wch_common.message import Publication
 

@@ -8,8 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from wch_common.envelope import ASKER_PATTERN
-from wch_common.event import Request
+from wch_common.event import ASKER_PATTERN, Request
 from wch_common.registry import published_contract
 from wch_common.settings import DatabaseUrl
 from wch_common.shops import ShopEntry, Shops, ShopSettings

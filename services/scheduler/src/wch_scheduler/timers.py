@@ -17,9 +17,9 @@ import structlog
 from psycopg.types.json import Jsonb
 from pydantic import ValidationError
 
-from wch_common.envelope import ASKER_PATTERN, data_errors
+from wch_common.envelope import data_errors
 from wch_common.errors import Interrupted, UnknownType, UnknownVersion
-from wch_common.event import Event, EventData, Request, new_event
+from wch_common.event import ASKER_PATTERN, Event, EventData, Request, new_event
 from wch_common.events.scheduler import (
     TimerAccepted,
     TimerCancelled,

@@ -19,7 +19,7 @@ from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print
 from wch_common.cli.topology import installed_topology
 from wch_common.edge.letters import Letter, Mailbox, NoSuchQueue, open_mailbox
 from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import peek_attributes
+from wch_common.envelope import peek
 from wch_common.event import REQUESTS_EXCHANGE
 from wch_common.message import Message, Publication
 from wch_common.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTED_QUEUE
@@ -247,7 +247,7 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
     for (fingerprint, kind), members in sorted(groups.items(), key=lambda item: -len(item[1])):
         last = members[-1].message
         moments = sorted(str(member.message.headers.get(wch.LAST_FAILED, "")) for member in members)
-        attributes = peek_attributes(last)
+        event = peek(last)
         rows.append(
             {
                 "count": len(members),
@@ -256,7 +256,7 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
                 "error": _error_line(last) or members[-1].routing_key,
                 "first": moments[0][:19],
                 "last": moments[-1][:19],
-                "example": attributes.get("subject") or last.message_id or "",
+                "example": (event.subject if event else "") or last.message_id or "",
             }
         )
     return rows

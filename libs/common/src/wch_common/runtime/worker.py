@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wch_common import headers as wch
-from wch_common.envelope import ASKER_PATTERN, decode
+from wch_common.envelope import decode
 from wch_common.errors import DatabaseAway, Interrupted, ShuttingDown, WchError
+from wch_common.event import ASKER_PATTERN
 from wch_common.logs import bound
 from wch_common.outcome import Retry
 from wch_common.policy import KILLED_PROCESS_DELIVERIES, ToDeadLetters, ToParking, ToRung, Verdict, judge

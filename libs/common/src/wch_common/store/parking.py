@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from psycopg.types.json import Jsonb
 
-from wch_common.envelope import peek_attributes
+from wch_common.envelope import peek
 from wch_common.errors import PublishError
 from wch_common.message import Message, Publication
 from wch_common.redact import error_text
@@ -83,13 +83,13 @@ class ParkingLot:
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Return once the message is committed; parking one again moves its due time."""
-        attributes = peek_attributes(message)
+        event = peek(message)
         await self._database.rows(
             _PARK,
             {
                 "queue": queue,
-                "source": str(attributes.get("source") or ""),
-                "id": str(attributes.get("id") or message.message_id or ""),
+                "source": event.source if event else "",
+                "id": event.id if event else message.message_id or "",
                 "hash": hashlib.sha256(message.body).digest(),
                 "scope": scope,
                 "body": message.body,
