@@ -87,6 +87,11 @@ def test_unknown_fields_are_ignored_and_kept_in_the_canonical_form() -> None:
         ({"asker": "Carts!"}, ["asker"]),
         ({"asker": 7}, ["asker"]),
         ({"datacontenttype": "text/xml"}, ["datacontenttype"]),
+        ({"datacontenttype": []}, ["datacontenttype"]),
+        (
+            {"datacontenttype": {}, "specversion": {}, "id": [], "asker": {}},
+            ["specversion", "id", "asker", "datacontenttype"],
+        ),
         ({"data": None, "data_base64": "%%"}, ["data_base64"]),
     ],
 )
@@ -94,6 +99,13 @@ def test_every_wrong_attribute_is_named(changes: dict[str, object], fields: list
     with pytest.raises(Undecodable) as caught:
         decode(structured(**changes), REGISTRY)
     assert [error.field for error in caught.value.fields] == fields
+
+
+def test_an_extension_may_be_called_as_what_is_known_of_a_delivery() -> None:
+    extensions = {"queue": 7, "attempt": "x", "replay": [], "canonical": {}, "user": "somebody"}
+    event = decode(structured(**extensions), REGISTRY, queue="demo.thing", attempt=2)
+    assert (event.queue, event.attempt, event.replay, event.user) == ("demo.thing", 2, 0, None)
+    assert event.canonical == b'{"number":7}'
 
 
 @pytest.mark.parametrize("data", [None, 7, [], {}, {"number": "7"}, {"number": 7.5}, {"number": True}])

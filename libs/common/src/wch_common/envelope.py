@@ -52,7 +52,6 @@ _MUST = {
     "datacontenttype": "must be application/json",
 }
 _READER = TypeAdapter(Event[Any]).validator
-_PLAIN_TYPES = frozenset({None, "application/json"})
 _PLAIN_ENCODINGS = frozenset({"utf-8", "utf8", "binary", "identity"})
 
 
@@ -233,7 +232,7 @@ def _is_unfit(value: object) -> bool:
 
 
 def _is_json(media_type: object) -> bool:
-    if media_type in _PLAIN_TYPES:
+    if media_type is None or media_type == "application/json":
         return True
     subtype = str(media_type).partition(";")[0].strip().lower().rpartition("/")[2]
     return subtype == "json" or subtype.endswith("+json")

@@ -23,7 +23,8 @@ _DERIVED_IDS = uuid.UUID("5f0c86e1-8f0c-5e55-9d5c-6b6f0b1c7a10")
 class Part(BaseModel):
     """A piece of events' data: frozen, strict; unknown fields are ignored on read."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    # JSON has no number for infinity, and a library would write it as null.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class EventData(Part):
