@@ -23,11 +23,11 @@ HEALTH_PORT = 18084
 IDLE = 10_000
 FILL = """
 INSERT INTO carts (id, shop, cart_id, version, updated_version, filled_version, status, phone, person, customer_name, items,
-                   item_count, total, currency, remindable, expires_at, idle_since)
+                   item_count, total, currency, remindable, expires_at, idle_since, updated_at)
 SELECT gen_random_uuid(), '', 'c' || n, 1, 1, 1, 'active', '+1555' || lpad(n::text, 7, '0'), '+1555' || lpad(n::text, 7, '0'), 'Ada',
        '[{"name": "Tee", "price": "9.95", "quantity": 2, "product_id": 1}]', 1, 19.90, 'EUR', n > %(carts)s - %(idle)s,
        CASE WHEN n <= %(expired)s THEN now() - interval '1 hour' ELSE now() + interval '60 hours' END,
-       now() - CASE WHEN n > %(carts)s - %(idle)s THEN interval '5 hours' ELSE interval '50 hours' END
+       now() - CASE WHEN n > %(carts)s - %(idle)s THEN interval '5 hours' ELSE interval '50 hours' END, now() - interval '5 hours'
 FROM generate_series(1, %(carts)s) AS n
 """
 # Customers change carts beside it, also such as are being deleted.

@@ -171,6 +171,18 @@ def test_of_a_cart_without_a_number_nothing_is_kept_that_names_its_owner(ct: Car
     assert (row["customer_name"], row["address"], row["link"]) == ("", None, "")
 
 
+def test_a_clock_that_is_behind_reminds_nobody_who_was_there_a_moment_ago(ct: CartsStage) -> None:
+    ct.start(carts_delay_hours=4)
+    ct.publish(replace(new_event(cart(1), "/shop"), time=datetime.now(UTC) - timedelta(hours=5)))
+    handled(ct, 1)
+    ct.publish(ReminderScanRequested())
+    eventually(lambda: ct.query("SELECT 1 FROM inbox WHERE queue = 'carts.reminder_scan'"))
+    assert ct.query("SELECT 1 FROM reminders") == []
+    ct.query("UPDATE carts SET updated_at = now() - interval '241 minutes'")
+    ct.publish(ReminderScanRequested())
+    ct.await_asked()
+
+
 @pytest.mark.parametrize(("hours", "idle"), [(-72, 72), (5, 0)], ids=["behind, or late", "ahead"])
 def test_clocks_apart_and_late_facts_make_no_old_cart_young_and_delete_none(
     ct: CartsStage, hours: float, idle: float
@@ -212,6 +224,11 @@ def test_carts_at_the_edges_are_kept(ct: CartsStage) -> None:
     )
     assert {item["name"] for item in row["items"]} == set(names)
     assert ct.cart("c2")["total"] == 0
+    ct.publish(ReminderScanRequested())
+    texts = {one["to"]: [value["text"] for value in one["message"]["body"]] for one in ct.await_asked(2)}
+    assert texts[phone(1)][0] == "شيماء"
+    assert texts[phone(1)][2] == "XXQ 0.10"
+    assert texts[phone(2)][2] == "€0.00"
 
 
 def test_what_is_no_cart_is_a_dead_letter_that_names_the_field(ct: CartsStage) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import ValidationError
 
 from support.carts_stage import CartsStage, cart, ordered
 from support.command import wch
@@ -143,6 +144,22 @@ def test_a_cart_that_is_changed_during_a_cleanup_is_kept(ct: CartsStage, monkeyp
     assert left(ct) == {"c8"}
 
 
+def test_a_cleanup_that_cannot_be_done_holds_up_no_other(ct: CartsStage, caplog: pytest.LogCaptureFixture) -> None:
+    ct.start()
+    ct.fill(cart(1))
+    age(ct, 73, 1)
+    ct.query("""INSERT INTO cleanups (id, shop, older_than_hours, dry_run, due_at, correlationid)
+    SELECT gen_random_uuid(), '', hours, false, now() - days * interval '1 day', 'x' FROM (VALUES (1e300, 2), (NULL, 1)) AS run (hours, days)""")
+    assert ct.await_told("cleanup.completed")["deleted"] == 1
+    assert ct.query("SELECT older_than_hours FROM cleanups WHERE ended_at IS NULL") == [(1e300,)]
+
+
+@pytest.mark.parametrize("hours", [1_000_001, float("inf"), float("nan")])
+def test_hours_that_no_database_counts_are_refused(hours: float) -> None:
+    with pytest.raises(ValidationError, match="older_than_hours"):
+        CleanupRequested(older_than_hours=hours)
+
+
 def test_a_shops_cleanup_leaves_the_others_alone(ct: CartsStage, tmp_path: Any) -> None:
     file = tmp_path / "shops.json"
     file.write_text('{"north": {}, "south": {}}')
@@ -236,6 +253,12 @@ def test_an_operator_reminds_and_sees_a_cart_without_its_owners_number(ct: Carts
     assert phone(1) not in shown
     assert phone(1)[:3] in shown
     assert "there is no cart nothing" in run(ct, "show", "nothing", code=1)
+    assert "there is no cart nothing" in run(ct, "remind", "c1", "nothing", code=1)
+    ct.query("""INSERT INTO carts (id, shop, cart_id, version, status, expires_at)
+    SELECT gen_random_uuid(), shop, 'shared', 1, 'active', now() FROM unnest(ARRAY['south', 'north']) AS shop""")
+    assert "several shops have a cart shared: name one of north, south with --shop" in run(
+        ct, "remind", "shared", code=1
+    )
     assert "asked for the reminders of all idle carts" in run(ct, "remind")
 
 

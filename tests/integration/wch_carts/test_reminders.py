@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,11 @@ from support.carts_stage import CartsStage, cart, ordered
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
-from wch_carts import cleanup, reminders
+from wch_carts import cleanup, reminders, upkeep
+from wch_carts.carts import SOURCE
 from wch_carts.identity import cart_uuid, send_key
+from wch_carts.topology import ASKER
+from wch_common.event import new_event
 from wch_common.events.carts import ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartDeleted
 from wch_common.events.whatsapp import (
@@ -118,7 +122,9 @@ def test_an_order_without_a_reminder_or_before_it_is_not_recovered(ct: CartsStag
 def test_only_carts_idle_long_enough_and_not_too_long_are_found(ct: CartsStage, hours: float, found: bool) -> None:
     ct.start(carts_delay_hours=4, carts_oldest_hours=48)
     ct.fill(cart(1))
-    ct.query("UPDATE carts SET idle_since = now() - %s * interval '1 hour'", hours)
+    ct.query(
+        "UPDATE carts SET idle_since = now() - %s * interval '1 hour', updated_at = now() - interval '5 hours'", hours
+    )
     ct.publish(SCAN)
     handled(ct, "carts.reminder_scan", 1)
     handled(ct, "carts.reminder", int(found))
@@ -260,6 +266,17 @@ def test_what_failed_is_taken_back_too_as_somebody_may_have_it_tried_again(ct: C
     assert (cancel["send_key"], cancel["reason"]) == (key, "bought")
 
 
+def test_a_reminder_is_taken_back_once_however_often_its_cart_changes(ct: CartsStage) -> None:
+    ct.start()
+    key = reminded(ct)
+    ct.answer(MessageFailed, key, reason="undeliverable")
+    ct.await_told("reminder.failed")
+    for version in (2, 3, 4):
+        ct.fill(cart(1, version))
+    no_event_waits(ct)
+    assert [one["send_key"] for one in ct.asked("message.cancel_requested")] == [key]
+
+
 def test_what_was_sent_is_not_taken_back(ct: CartsStage) -> None:
     ct.start()
     key = reminded(ct)
@@ -316,10 +333,12 @@ def test_a_reminder_asked_for_by_hand_needs_no_idle_time_and_is_one_all_the_same
 def test_a_scans_request_that_comes_twice_under_two_ids_asks_once(ct: CartsStage) -> None:
     ct.start()
     reminded(ct)
-    ct.publish(ReminderRequested(cart_id="c1", version=1))
+    ct.publish(new_event(ReminderRequested(cart_id="c1", version=1), SOURCE))
     handled(ct, "carts.reminder", 2)
     assert len(ct.asked()) == 1
     assert ct.told("reminder") == []
+    ct.publish(ReminderRequested(cart_id="c1", version=1), asker="support")
+    assert ct.await_told("reminder.skipped")["reason"] == "already_reminded", "whoever else asks is answered"
 
 
 @pytest.mark.parametrize(
@@ -460,6 +479,26 @@ def test_what_came_of_a_cart_that_is_gone_or_of_nobodys_key_harms_nobody(ct: Car
     assert ct.told("reminder") == []
 
 
+@pytest.mark.parametrize(("seconds", "recovered"), [(-60, True), (60, False)], ids=["accepted before", "after"])
+def test_an_order_that_is_known_before_the_answer_is_recovered_where_that_came_first(
+    ct: CartsStage, seconds: float, recovered: bool
+) -> None:
+    ct.start()
+    key = reminded(ct)
+    now = datetime.now(UTC)
+    ct.publish(replace(new_event(ordered(1), "/shop"), time=now))
+    eventually(lambda: ct.cart()["status"] == "completed")
+    accepted = MessageAccepted(send_key=key, message_id="m1", attempt=1, wamid="w")
+    told = new_event(accepted, "/wch/whatsapp", asker=ASKER)
+    ct.publish(replace(told, time=now + timedelta(seconds=seconds)))
+    ct.await_told("reminder.sent")
+    no_event_waits(ct)
+    assert ct.told("cart.recovered") == (
+        [{"cart_id": "c1", "order_id": 101, "total": "19.9", "currency": "EUR"}] if recovered else []
+    )
+    assert "carts.cart.recovered.v1.carts" not in ct.keys
+
+
 # -- what time does
 
 
@@ -497,6 +536,18 @@ def test_one_whose_answer_was_lost_is_asked_for_again_under_its_key(ct: CartsSta
         assert ct.await_told("reminder.skipped")["reason"] == "already_reminded"
 
 
+def test_a_cart_that_was_emptied_after_its_reminder_is_never_abandoned_for_it(ct: CartsStage) -> None:
+    ct.start()
+    key = reminded(ct)
+    ct.answer(MessageAccepted, key, wamid="w")
+    ct.await_told("reminder.sent")
+    ct.fill(cart(1, 2, items=(), total="0"))
+    ct.answer(MessageRead, key)
+    handled(ct, "carts.answer", 2)
+    assert ct.reminder()["rank"] == 5
+    assert ct.cart()["reminder_sent_at"] is None
+
+
 def test_a_claim_whose_cart_is_another_by_now_is_over_after_a_day(ct: CartsStage) -> None:
     service = ct.start()
     ct.fill(cart(1))
@@ -523,14 +574,17 @@ def test_a_claim_whose_request_ended_as_a_dead_letter_is_free_after_an_hour(ct: 
 # -- how it is found
 
 
-def test_a_scan_and_a_cleanup_find_their_carts_by_an_index(ct: CartsStage) -> None:
+def test_what_is_looked_for_is_found_by_an_index(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1))
     ct.query("""INSERT INTO carts (id, shop, cart_id, version, status, remindable, expires_at, idle_since, phone, item_count)
     SELECT gen_random_uuid(), '', 'x' || n, 1, (ARRAY['active', 'completed', 'abandoned'])[1 + n % 3], n % 6 = 0,
            now() + n * interval '1 second' - interval '10 hours', now() - n * interval '1 second', '+1', 1
     FROM generate_series(1, 50000) AS n""")
-    ct.query("ANALYZE carts")
+    ct.query("""INSERT INTO reminders (cart, period, shop, state, changed_at)
+    SELECT id, 1, '', (ARRAY['sent', 'skipped', 'failed'])[1 + (row_number() OVER ())::int % 3], now() - interval '1 week' FROM carts""")
+    ct.query("""UPDATE reminders SET state = 'asked' WHERE cart IN (SELECT cart FROM reminders LIMIT 50)""")
+    ct.query("ANALYZE carts, reminders")
     values = {
         "shop": "''",
         "delay": "4",
@@ -539,8 +593,17 @@ def test_a_scan_and_a_cleanup_find_their_carts_by_an_index(ct: CartsStage) -> No
         "chunk": "1000",
         "asked_at": "now()",
         "older_than_hours": "NULL",
+        "hours": "24",
     }
-    for statement, index in ((reminders.CLAIM, "carts_idle"), (cleanup.DELETE, "carts_expiring")):
+    looked_for = (
+        (reminders.CLAIM, "carts_idle"),
+        (cleanup.DELETE, "carts_expiring"),
+        (upkeep.ABANDON, "carts_unanswered"),
+        (upkeep.FREE[0], "reminders_open"),
+        (upkeep.FREE[1], "reminders_asked"),
+        (upkeep.OVER, "reminders_open"),
+    )
+    for statement, index in looked_for:
         for name, value in values.items():
             statement = statement.replace(f"%({name})s", value)  # noqa: PLW2901 - its parameters one by one
         plan = "\n".join(str(row[0]) for row in ct.query(f"EXPLAIN {statement}"))

@@ -14,6 +14,8 @@ from wch_common.events.whatsapp import MessageCancelRequested
 from wch_common.phone import MalformedNumber, normalised, one_form
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from wch_carts.settings import CartsShop
     from wch_common.event import Event
     from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
@@ -44,21 +46,25 @@ UPDATE carts SET phone = %(phone)s, person = %(person)s, flaw = %(flaw)s, custom
   expires_at = now() + %(expiry)s * interval '1 hour'
 WHERE id = %(id)s
 """
-_ORDER = (
-    "UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currency = %(currency)s WHERE id = %(id)s"
-)
+_ORDER = """
+UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currency = %(currency)s,
+  ordered_at = least(now(), %(time)s::timestamptz) WHERE id = %(id)s RETURNING *
+"""
 # That the cart is gone stays for as long as an older fact may come.
 _EMPTY = """
 UPDATE carts SET phone = NULL, person = NULL, customer_name = '', items = '[]', item_count = 0, total = 0, coupon = '', link = '',
   address = NULL WHERE id = %(id)s
 """
-# Also those that failed: somebody may have them tried again.
-_OPEN = "SELECT period FROM reminders WHERE cart = %(id)s AND state IN ('asked', 'failed') AND period <> %(period)s ORDER BY period"
+# Also those that failed: somebody may have them tried again. Once is enough: whatsapp tries nothing again that was taken back.
+_TAKE_BACK = """
+UPDATE reminders SET taken_back = true
+WHERE cart = %(id)s AND state IN ('asked', 'failed') AND NOT taken_back AND period <> %(period)s RETURNING period
+"""
 # The reminder that was sent last, once: a customer comes back, changes the cart and orders it.
 _RECOVER = """
-UPDATE reminders SET recovered_at = now(), value = %(total)s, currency = %(currency)s
+UPDATE reminders SET recovered_at = now(), value = %(order_total)s, currency = %(order_currency)s
 WHERE cart = %(id)s AND state = 'sent' AND recovered_at IS NULL AND period = (
-  SELECT max(period) FROM reminders WHERE cart = %(id)s AND state = 'sent' AND period <= %(version)s)
+  SELECT max(period) FROM reminders WHERE cart = %(id)s AND state = 'sent' AND period <= %(ordered_version)s)
 RETURNING period
 """
 _NEVER = -1
@@ -123,14 +129,9 @@ class Carts:
         if data.version > before.ordered:
             after = replace(before, ordered=data.version)
             await _stand(tx, row, after, keeps_abandoned=True)
-            names = {"id": row["id"], "version": data.version, "total": data.total, "currency": data.currency}
-            await tx.rows(_ORDER, names | {"order_id": data.order_id})
+            (cart,) = await tx.rows(_ORDER, {"id": row["id"], "time": event.time} | data.model_dump())
             await _take_back(event, tx, row, after, "bought")
-            if await tx.rows(_RECOVER, names):
-                told = CartRecovered(
-                    cart_id=data.cart_id, order_id=data.order_id, total=data.total, currency=data.currency
-                )
-                tx.emit(event.derive(told, SOURCE))
+            await recover(event, tx, cart, data.total)
 
     async def deleted(self, event: Event[CartDeleted], tx: Transaction) -> None:
         """Forget what the cart held, and take back its reminder; a cart that was ordered stays."""
@@ -172,6 +173,24 @@ class Carts:
         }
 
 
+def is_before(moment: datetime | None, order: datetime | None) -> bool:
+    """Whether what was told at a moment came before the cart's order."""
+    return moment is not None and order is not None and moment <= order
+
+
+async def recover(event: Event[Any], tx: Transaction, cart: Row, total: str) -> None:
+    """Tell, once, that an ordered cart was recovered, where its owner had been reminded of it."""
+    # A person who was forgotten takes the order's number along.
+    if cart["order_id"] is not None and await tx.rows(_RECOVER, cart):
+        told = CartRecovered(
+            cart_id=cart["cart_id"],
+            order_id=cart["order_id"],
+            total=total,
+            currency=cart["order_currency"],
+        )
+        tx.emit(event.derive(told, SOURCE, asker=""))
+
+
 def _number(text: str | None, region: str | None) -> tuple[str | None, str]:
     """Return the number in E.164, or why there is none: the cart is kept all the same."""
     if not text:
@@ -193,6 +212,6 @@ async def _stand(tx: Transaction, row: Row, after: Versions, *, keeps_abandoned:
 async def _take_back(event: Event[Any], tx: Transaction, row: Row, after: Versions, reason: str) -> None:
     """Take reminders back whose cart is no more as it was when they were asked for; what was begun is sent."""
     still = after.filled if after.status == "active" and after.filled == after.updated else _NEVER
-    for reminder in await tx.rows(_OPEN, {"id": row["id"], "period": still}):
+    for reminder in await tx.rows(_TAKE_BACK, {"id": row["id"], "period": still}):
         key = send_key(row["id"], reminder["period"])
         tx.emit(event.derive(MessageCancelRequested(send_key=key, reason=reason), SOURCE, key=key, asker=ASKER))

@@ -6,11 +6,14 @@ import uuid
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 
 from wch_carts.carts import SOURCE
+from wch_common.errors import Interrupted
 from wch_common.event import new_event
 from wch_common.events.carts import CleanupCompleted
+from wch_common.redact import error_text
 from wch_common.store.due import DueRows
 
 if TYPE_CHECKING:
@@ -78,8 +81,13 @@ class Cleanup:
 
     async def _work(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            while await self._chunk(row["id"]):
-                pass
+            try:
+                while await self._chunk(row["id"]):
+                    pass
+            except Interrupted:
+                raise
+            except psycopg.Error as error:  # it is tried again after its lease, and holds up no other
+                log.error("cleanup_goes_on_later", run=str(row["id"]), error=error_text(error))
 
     async def _chunk(self, id_: uuid.UUID) -> bool:
         """Delete a chunk in a transaction of its own; returns whether there may be more."""

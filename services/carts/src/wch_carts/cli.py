@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from wch_carts import people
-from wch_carts.queries import CART, CLEANUP, REMINDERS, WOULD_BE_REMINDED, statistics
+from wch_carts.queries import CART, CLEANUP, REMINDERS, SHOPS, WOULD_BE_REMINDED, statistics
 from wch_common.cli.output import (
     AmqpUrl,
     AsJson,
@@ -24,6 +24,7 @@ from wch_common.cli.output import (
 )
 from wch_common.cli.schema import service_schema
 from wch_common.client import Client
+from wch_common.event import new_event
 from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
 from wch_common.phone import MalformedNumber, masked, normalised
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from wch_common.event import Request
+    from wch_common.event import Event, Request
 
 app = typer.Typer(help="Carts: stats, show, cleanup, remind; forget and export a person.", no_args_is_help=True)
 
@@ -86,7 +87,8 @@ def cleanup(
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     older_than: Annotated[
-        float | None, typer.Option(min=0, help="Only carts untouched for so many hours, of those that have expired.")
+        float | None,
+        typer.Option(min=0, max=1_000_000, help="Only carts untouched for so many hours, of those that have expired."),
     ] = None,
     shop: Shop = None,
     dry_run: DryRun = False,
@@ -117,14 +119,19 @@ def remind(
     json: AsJson = False,
 ) -> None:
     """Remind the owners of carts, each once since the cart last changed, and not in quiet hours."""
-    requests: list[Request] = [ReminderRequested(cart_id=cart) for cart in carts or ()]
     if dry_run:
         with _database(database_url) as connection:
             names = {"carts": carts or None, "shop": shop}
             found = connection.execute(WOULD_BE_REMINDED, names).fetchone()["carts"]
+    elif carts:
+        shops = _shops_of(carts, database_url, shop) if database_url else dict.fromkeys(carts, shop)
+        _publish(
+            amqp_url, [new_event(ReminderRequested(cart_id=cart), SOURCE, shop=of) for cart, of in shops.items()], None
+        )
+        found = len(shops)
     else:
-        _publish(amqp_url, requests or [ReminderScanRequested()], shop)
-        found = len(requests)
+        _publish(amqp_url, [ReminderScanRequested()], shop)
+        found = 0
     if json:
         print_json({"action": "remind", "carts": found, "dry_run": dry_run, "by": whoami()})
     elif dry_run:
@@ -157,7 +164,20 @@ def _database(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "carts", "carts")
 
 
-def _publish(amqp_url: str, requests: Sequence[Request], shop: str | None) -> list[str]:
+def _shops_of(carts: Sequence[str], database_url: str, shop: str | None) -> dict[str, str | None]:
+    """Return each cart with its shop; raises where one is not known, or in several shops."""
+    with _database(database_url) as connection:
+        rows = connection.execute(SHOPS, {"carts": list(carts), "shop": shop}).fetchall()
+    found = {row["cart_id"]: row["shops"] for row in rows}
+    for cart in carts:
+        if cart not in found:
+            raise Wrong(f"there is no cart {cart}" + (f" of the shop {shop}" if shop else ""))
+        if len(found[cart]) > 1:
+            raise Wrong(f"several shops have a cart {cart}: name one of {', '.join(found[cart])} with --shop")
+    return {cart: found[cart][0] or None for cart in carts}
+
+
+def _publish(amqp_url: str, requests: Sequence[Request | Event[Request]], shop: str | None) -> list[str]:
     with Client(amqp_url, SOURCE, shop=shop) as client:
         return client.publish_many(requests)
 

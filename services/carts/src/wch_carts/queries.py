@@ -15,6 +15,10 @@ CLEANUP = """
 SELECT shop, deleted, kept, dry_run, ended_at, extract(epoch FROM ended_at - asked_at)::float8 AS seconds FROM cleanups
 WHERE causationid = %(event)s
 """
+SHOPS = """
+SELECT cart_id, array_agg(shop ORDER BY shop) AS shops FROM carts
+WHERE cart_id = ANY(%(carts)s) AND status <> 'deleted' AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY cart_id
+"""
 WOULD_BE_REMINDED = """
 SELECT count(*) AS carts FROM carts WHERE status = 'active' AND remindable AND (%(shop)s::text IS NULL OR shop = %(shop)s)
 AND (%(carts)s::text[] IS NULL OR cart_id = ANY(%(carts)s))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from wch_carts.carts import SOURCE
+from wch_carts.carts import SOURCE, is_before, recover
 from wch_carts.identity import cart_uuid, parsed_key, send_key
 from wch_carts.topology import ASKER
 from wch_common.events.carts import (
@@ -41,12 +41,13 @@ log = structlog.get_logger(__name__)
 
 CHUNK = 500
 _NOW = "SELECT now() AS now"
-# By array, so that the carts found are updated by their key however many there are.
+# By array, so that the carts found are updated by their key however many there are. Idle by the fact's time, and known here
+# for as long: a shop whose clock is behind would have people reminded who are still at it.
 CLAIM = """
 UPDATE carts SET remindable = false WHERE id = ANY(ARRAY(
   SELECT id FROM carts WHERE shop = %(shop)s AND status = 'active' AND remindable
   AND idle_since <= now() - %(delay)s * interval '1 hour' AND idle_since > now() - %(oldest)s * interval '1 hour'
-  AND expires_at >= now() AND (remind_after IS NULL OR remind_after <= now())
+  AND updated_at <= now() - %(delay)s * interval '1 hour' AND expires_at >= now() AND (remind_after IS NULL OR remind_after <= now())
   ORDER BY idle_since LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )) RETURNING id, cart_id, filled_version AS period
 """
@@ -66,7 +67,7 @@ _NOTE = """
 INSERT INTO reminders AS r (cart, period, shop, state, reason, asker)
 VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(asker)s)
 ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason, asker = excluded.asker, rank = 0,
-  changed_at = now()
+  taken_back = false, changed_at = now()
 """
 _TAKE_UP = "UPDATE carts SET remindable = false WHERE id = %(id)s"
 _GIVE_BACK = "UPDATE carts SET remindable = true WHERE id = %(id)s AND filled_version = %(period)s"
@@ -80,7 +81,11 @@ FROM before
 WHERE r.cart = %(id)s AND r.period = %(period)s AND (r.attempt, r.rank) < (%(attempt)s, %(rank)s)
 RETURNING r.asker, r.tries, before.state AS was
 """
-_SENT = "UPDATE carts SET reminder_sent_at = coalesce(reminder_sent_at, now()) WHERE id = %(id)s AND filled_version = %(period)s"
+# What is known of it once the cart was emptied starts no clock: its owner has answered.
+_SENT = """
+UPDATE carts SET reminder_sent_at = coalesce(reminder_sent_at, now())
+WHERE id = %(id)s AND filled_version = %(period)s AND item_count > 0
+"""
 _NOT_SENT = """
 UPDATE carts SET reminder_sent_at = NULL, remindable = %(passes)s AND status = 'active' AND item_count > 0 AND phone IS NOT NULL,
        remind_after = now() + %(wait)s * interval '1 second'
@@ -157,7 +162,7 @@ class Reminders:
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
         names = {"id": id_, "period": period, "shop": shop, "asker": event.asker or ""}
         known = next(iter(await tx.rows(_REMINDER, names)), None)
-        if data.version is not None and known is not None and known["is_under_way"]:
+        if event.source == SOURCE and known is not None and known["is_under_way"]:
             return  # the scan's request came twice, or somebody else asked for it in between
         reason = "no_such_cart" if cart is None else _why_not(cart, period, known, reminding)
         if cart is not None and reason is None:
@@ -199,12 +204,15 @@ class Reminders:
             return
         names: dict[str, Any] = {"id": found[0], "period": found[1]}
         cart = next(iter(await tx.rows(_CART, names)), None)  # in this order everywhere: the cart, then its reminder
+        before_order = cart is not None and is_before(event.time, cart["ordered_at"])
         changed = await tx.rows(
             _OUTCOME,
             names
             | {"state": what.state, "reason": what.reason, "rank": what.rank, "attempt": event.data.attempt}
             | {"in_ledger": bool(event.data.message_id)},
         )
+        if cart is not None and before_order and what.state == "sent":
+            await recover(event, tx, cart, f"{cart['order_total'].normalize():f}")
         if not changed:
             return
         again = False
@@ -235,8 +243,8 @@ def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) ->
 
 
 def _until(cart: Row, reminding: Reminding) -> datetime:
-    """Return until when a reminder is worth sending: while the cart is not too old, and before it is quiet again."""
-    oldest: datetime = cart["idle_since"] + timedelta(hours=reminding.oldest_hours)
+    """Return until when a reminder is worth sending: while the cart is there and not too old, and before it is quiet again."""
+    oldest: datetime = min(cart["idle_since"] + timedelta(hours=reminding.oldest_hours), cart["expires_at"])
     quiet = reminding.quiet.next_begin(cart["now"])
     return min(oldest, quiet) if quiet else oldest
 
@@ -259,6 +267,9 @@ def _tell(
 
 
 def given_up(event: Event[ReminderRequested], reason: str) -> ReminderFailed:
-    """Tell that a request for a reminder was refused, or could not be done."""
+    """Tell that a request for a reminder was refused, or could not be done; only what a scan took up is taken up again."""
     del reason  # it is in the dead letter
-    return ReminderFailed(cart_id=event.data.cart_id, version=event.data.version or 0, reason="given_up", again=True)
+    data = event.data
+    return ReminderFailed(
+        cart_id=data.cart_id, version=data.version or 0, reason="given_up", again=event.source == SOURCE
+    )

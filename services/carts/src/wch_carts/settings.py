@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from datetime import time
 from typing import Annotated, ClassVar, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from wch_carts.quiet import QuietHours
 from wch_carts.wording import SmallText, Wording
@@ -26,6 +27,17 @@ def _is_zone(name: str) -> str:
     return name
 
 
+def _is_time_of_day(value: object) -> object:
+    """Refuse what would be read as a time of another kind: a number as seconds, an offset beside the shop's time zone."""
+    if isinstance(value, str) and _TIME_OF_DAY.match(value):
+        return value
+    if isinstance(value, time) and value.tzinfo is None:
+        return value
+    raise ValueError("a time of day is written like 21:00 (a text), in the shop's time zone")
+
+
+_TIME_OF_DAY = re.compile(r"^\d\d:\d\d(:\d\d)?$")
+TimeOfDay = Annotated[time, BeforeValidator(_is_time_of_day)]
 Zone = Annotated[str, AfterValidator(_is_zone)]
 TemplateName = Annotated[str, Field(pattern="^[a-z0-9_]{1,512}$")]
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}(_[A-Z]{2})?$")]
@@ -43,8 +55,8 @@ class Reminding(Section):
 
     delay_hours: Annotated[float, Field(ge=0)] = 4.0
     oldest_hours: Hours = 48.0
-    quiet_from: time = _QUIET_FROM
-    quiet_until: time = _QUIET_UNTIL
+    quiet_from: TimeOfDay = _QUIET_FROM
+    quiet_until: TimeOfDay = _QUIET_UNTIL
     time_zone: Zone = "UTC"
     template: TemplateName = "cart_reminder"
     language: Language = "en_US"
@@ -102,8 +114,10 @@ class CartsSettings(ShopSettings):
         4.0, "How long a cart is idle before its owner is reminded"
     )
     carts_oldest_hours: Hours = of_one_shop(48.0, "How long it is idle at most to be reminded of")
-    carts_quiet_from: time = of_one_shop(_QUIET_FROM, "From when on nobody is reminded; equal to the end for never")
-    carts_quiet_until: time = of_one_shop(_QUIET_UNTIL, "Until when nobody is reminded")
+    carts_quiet_from: TimeOfDay = of_one_shop(
+        _QUIET_FROM, "From when on nobody is reminded; equal to the end for never"
+    )
+    carts_quiet_until: TimeOfDay = of_one_shop(_QUIET_UNTIL, "Until when nobody is reminded")
     carts_time_zone: Zone = of_one_shop("UTC", "The shop's time zone, like Europe/Berlin")
     carts_template: TemplateName = of_one_shop("cart_reminder", "Name of the approved template of reminders")
     carts_language: Language = of_one_shop("en_US", "Its language; amounts are written as in it")

@@ -25,22 +25,25 @@ _COUNT_SECONDS = 60.0
 _RETENTION_SECONDS = 3600.0
 _CHUNK = 1000
 # Rows that somebody is at are not waited for: they are looked at again in the next round.
-_ABANDON = """
+ABANDON = """
 UPDATE carts SET status = 'abandoned', remindable = false, ended_at = now() WHERE id = ANY(ARRAY(
   SELECT id FROM carts WHERE status = 'active' AND reminder_sent_at <= now() - %(hours)s * interval '1 hour'
   LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
 """
 # A reminder whose request ended as a dead letter, or whose answer was lost; should it come after all, the send key holds.
-_FREE = """
-UPDATE carts SET remindable = true WHERE id = ANY(ARRAY(
-  SELECT c.id FROM reminders AS r JOIN carts AS c ON c.id = r.cart AND c.filled_version = r.period
-  WHERE ((r.state = 'claimed' AND r.changed_at < now() - interval '1 hour')
-      OR (r.state = 'asked' AND r.changed_at < now() - interval '6 hours'))
-  AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL AND c.expires_at >= now()
-  LIMIT %(chunk)s FOR UPDATE OF c SKIP LOCKED)) RETURNING 1
-"""
+# One statement for each state, as each has an index.
+FREE = tuple(
+    f"""
+    UPDATE carts SET remindable = true WHERE id = ANY(ARRAY(
+      SELECT c.id FROM reminders AS r JOIN carts AS c ON c.id = r.cart AND c.filled_version = r.period
+      WHERE r.state = '{state}' AND r.changed_at < now() - interval '{age}'
+      AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL AND c.expires_at >= now()
+      LIMIT %(chunk)s FOR UPDATE OF c SKIP LOCKED)) RETURNING 1
+    """  # noqa: S608 - words of this module
+    for state, age in (("claimed", "1 hour"), ("asked", "6 hours"))
+)
 # One whose cart is another by now is over, should its request not have come to say so.
-_OVER = """
+OVER = """
 UPDATE reminders AS r SET state = 'skipped', reason = 'changed', changed_at = now() WHERE r.state = 'claimed'
 AND r.changed_at < now() - interval '1 day'
 AND NOT EXISTS (SELECT 1 FROM carts AS c WHERE c.id = r.cart AND c.filled_version = r.period AND c.status = 'active')
@@ -92,10 +95,10 @@ class Upkeep:
     async def _round(self) -> None:
         while True:
             try:
-                for statement in (_ABANDON, _FREE):
+                for statement in (ABANDON, *FREE):
                     while len(await self._database.rows(statement, self._abandoned)) == _CHUNK:
                         await asyncio.sleep(0.1)  # between chunks, so that others get at the table
-                await self._database.rows(_OVER)
+                await self._database.rows(OVER)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("upkeep_waits", error=error_text(error))
             await asyncio.sleep(_ROUND_SECONDS)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import regex
 from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency
 from pydantic import AfterValidator
@@ -23,7 +23,7 @@ _NOTHING = "–"
 # Limits of the Cloud API for a value of the body, and of a button.
 _MOST_CHARACTERS, _MOST_OF_BUTTON = 1024, 256
 _MOST_OF_NAME = 100
-_JOINS = "\u200d\ufe0e\ufe0f"
+_LETTER = regex.compile(r"\X")
 
 
 def _known(text: str) -> str:
@@ -103,10 +103,10 @@ def _listed(items: Sequence[Mapping[str, Any]], most: int) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Shorten a text so that no letter loses its marks and no emoji is broken."""
+    """Shorten a text between two letters as people see them: none loses its marks, and no emoji its parts."""
     if len(text) <= most:
         return text
-    end = most - 1
-    while end and (unicodedata.combining(text[end]) or text[end] in _JOINS or text[end - 1] in _JOINS):
-        end -= 1
+    ends = [letter.end() for letter in _LETTER.finditer(text, endpos=most)]
+    # The last one may go on past what was looked at.
+    end = max((end for end in ends[:-1] if end < most), default=0)
     return text[:end].rstrip() + "…"

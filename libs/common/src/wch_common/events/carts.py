@@ -18,7 +18,8 @@ class CleanupRequested(Request):
     TYPE = "carts.cleanup.requested.v1"
 
     older_than_hours: Annotated[
-        float | None, Field(ge=0, description="Only those untouched for so long; those that have not expired stay.")
+        float | None,
+        Field(ge=0, le=1_000_000, description="Only those untouched for so long; those that have not expired stay."),
     ] = None
     dry_run: Annotated[bool, Field(description="Count, and delete nothing.")] = False
 
