@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,21 @@ def both(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Both]:
     made = Both(stage, database_url, tmp_path)
     yield made
     made.close()
+
+
+def test_a_thousand_with_the_defaults_are_twenty_batches_a_second_apart(both: Both) -> None:
+    both.start("wch_whatsapp")
+    both.start("wch_broadcast")
+    both.bc.publish(campaign("defaults", range(1000), pause_seconds=1.0))
+    eventually(lambda: both.bc.told("campaign.completed"), "it completes", seconds=250)
+    (done,) = both.bc.told("campaign.completed")
+    assert (done["totals"]["recipients"], done["totals"]["sent"], done["totals"]["percentage"]) == (1000, 1000, 100)
+    assert set(both.sent.values()) == {1}
+    assert len(both.sent) == 1000
+    moments = [row[0] for row in both.bc.query("SELECT released_at FROM batches ORDER BY number")]
+    assert len(moments) == 20
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+    assert all(gap >= 1 for gap in gaps), gaps
 
 
 @pytest.mark.scale

@@ -459,7 +459,73 @@ def test_a_wrong_message_is_everybodys_where_nobody_has_values_of_their_own(bc: 
     assert len(bc.asked) == 2
     bc.publish(CampaignResumeRequested(campaign_id="own", by="me"))
     (retry,) = bc.stage.await_letters("control")
-    assert len(json.loads(retry.message.body)["data"]["send_keys"]) == 2
+    wrong = [bc.asked[1]["recipients"][0]["send_key"]]
+    assert json.loads(retry.message.body)["data"]["send_keys"] == wrong, "no resume mends somebody's own values"
+
+
+def test_a_message_that_others_were_sent_is_not_wrong(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    bc.publish(campaign("m", range(3), batch_size=1))
+    bc.answer(bc.await_asked(1)[0])
+    bc.answer(bc.await_asked(2)[1], "failed/request_refused")
+    bc.answer(bc.await_asked(3)[2])
+    assert totals_of(bc.await_told("campaign.completed"))["failed_by"] == {"request_refused": 1}
+    assert bc.told("campaign.paused") == []
+
+
+def test_a_message_is_wrong_for_all_without_values_of_their_own_though_others_were_sent_theirs(
+    bc: BroadcastStage,
+) -> None:
+    bc.start(broadcast_in_flight=1)
+    own = CampaignRecipient(to=phone(1), body=(Parameter(text="Ada"),))
+    bc.publish(campaign("m", None, recipients=(own, *people(range(2, 5))), batch_size=1))
+    bc.answer(bc.await_asked(1)[0])
+    bc.answer(bc.await_asked(2)[1], "failed/request_refused")
+    assert bc.await_told("campaign.paused")["reason"] == "request_refused"
+
+
+def test_failures_that_are_known_late_count_in_the_batches_they_are_of(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=25, broadcast_failure_least=4, broadcast_failure_share=0.6)
+    bc.publish(campaign("late", range(120), batch_size=2))
+    for batch in bc.await_asked(25)[:25]:
+        bc.answer(batch)
+    batches = {one["batch_id"]: one for one in bc.await_asked(50)}
+    bc.answer(batches["late/1"], "failed/undeliverable", version=1)
+    eventually(lambda: bc.query("SELECT sum(failed) FROM batches") == [(2,)])
+    assert bc.told("campaign.paused") == []
+    bc.answer(batches["late/2"], "failed/undeliverable", version=1)
+    assert bc.await_told("campaign.paused")["reason"] == "4 of the last 4 failed"
+
+
+def test_the_smallest_batches_are_enough_for_the_least_number(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=25, broadcast_failure_least=24)
+    bc.publish(campaign("small", range(60), batch_size=1))
+    for batch in bc.await_asked(25)[:24]:
+        bc.answer(batch, "failed/undeliverable")
+    assert bc.await_told("campaign.paused")["reason"] == "24 of the last 24 failed"
+
+
+def test_an_answer_that_comes_again_does_not_undo_a_retry(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(campaign("t", range(1)))
+    bc.answer(bc.await_asked(1)[0], "failed/template_paused")
+    bc.await_told("campaign.paused")
+    bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
+    bc.stage.await_letters("control")
+    bc.answer(bc.asked[0], "failed/template_paused")
+    bc.answer(bc.asked[0], "accepted", version=1)
+    assert totals_of(bc.await_told("campaign.completed")) == {"recipients": 1, "sent": 1}
+    assert len(bc.told("campaign.paused")) == 1
+
+
+def test_the_refusal_of_a_request_that_came_twice_takes_no_answer_back(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    bc.publish(campaign("t", range(4), batch_size=2))
+    bc.answer(bc.await_asked(1)[0])
+    bc.await_asked(2)
+    bc.answer(bc.asked[0], "failed/refused: the shop does not send from 1")
+    bc.answer(bc.asked[1])
+    assert totals_of(bc.await_told("campaign.completed")) == {"recipients": 4, "sent": 4}
 
 
 def test_only_the_last_batches_count_for_the_share_of_failures(bc: BroadcastStage) -> None:
@@ -514,6 +580,53 @@ def test_those_tried_again_that_are_never_answered_do_not_hang(bc: BroadcastStag
     bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
     failed = bc.await_told("campaign.failed")
     assert (failed["reason"], failed["totals"]["deferred"]) == ("stuck", 2)
+    first, again = bc.stage.await_letters("control", 2)
+    keys = [json.loads(letter.message.body)["data"]["send_keys"] for letter in (first, again)]
+    assert keys[0] == keys[1], "it was asked for again before"
+    bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
+    bc.stage.await_letters("control", 3)
+
+
+def test_a_limit_that_is_over_does_not_leave_its_campaign_stuck(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=2)
+    bc.publish(campaign("p", range(4), batch_size=2))
+    first, second = bc.await_asked(2)
+    bc.answer(first, "failed/template_paused")
+    bc.await_told("campaign.paused")
+    bc.publish(CampaignResumeRequested(campaign_id="p", by="me"))
+    bc.answer(second, "deferred/messaging_limit")
+    eventually(lambda: bc.state("p") == ("running", "messaging_limit"))
+    bc.query("UPDATE campaigns SET moved_at = now() - interval '4 hours'")
+    bc.answer(second, "accepted", version=1)
+    eventually(lambda: bc.state("p") == ("running", ""))
+    bc.answer(first, "accepted", version=1)
+    assert totals_of(bc.await_told("campaign.completed"))["sent"] == 4
+
+
+def test_a_cancellation_without_answers_holds_up_no_other_campaign(bc: BroadcastStage) -> None:
+    bc.start(broadcast_stuck_seconds=0.5)
+    bc.publish(campaign("c", range(1)))
+    bc.await_asked(1)
+    bc.publish(campaign("next", range(1, 2)))
+    eventually(lambda: bc.state("next") == ("waiting", "another_campaign"))
+    bc.publish(CampaignCancelRequested(campaign_id="c", by="me"))
+    eventually(lambda: any(one["batch_id"] == "next/1" for one in bc.asked))
+    assert bc.state("c")[0] == "cancelling"
+
+
+def test_who_was_erased_before_whatsapp_had_them_is_waited_for_no_more(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    bc.publish(campaign("r", range(3), batch_size=2, sender="1"))
+    bc.answer(bc.await_asked(1)[0], "failed/refused: the shop does not send from 1")
+    bc.await_told("campaign.paused")
+    bc.query("UPDATE recipients SET phone = NULL, person = NULL, flaw = 'forgotten' WHERE position < 1002")
+    bc.publish(CampaignResumeRequested(campaign_id="r", by="me"))
+    last = bc.await_asked(2)[1]
+    assert [one["to"] for one in last["recipients"]] == [phone(2)]
+    bc.answer(last)
+    assert totals_of(bc.await_told("campaign.completed")) == {
+        "recipients": 3, "sent": 1, "skipped": 2, "skipped_by": {"forgotten": 2}
+    }  # fmt: skip
 
 
 def test_a_campaign_with_nobody_left_completes_however_many_failed(bc: BroadcastStage) -> None:
@@ -582,6 +695,8 @@ def test_a_list_whose_people_were_deleted_is_not_written_to(bc: BroadcastStage) 
     bc.query("UPDATE lists SET deleted_at = now()")
     bc.publish(campaign("c", None, list_id="old"))
     assert bc.await_told("campaign.failed")["reason"] == "list_deleted"
+    assert bc.query("SELECT due_at FROM campaigns") == [(None,)]
+    assert bc.told("campaign.updated") == []
 
 
 def test_a_part_that_is_refused_is_told(bc: BroadcastStage) -> None:
@@ -591,7 +706,7 @@ def test_a_part_that_is_refused_is_told(bc: BroadcastStage) -> None:
     bc.publish(part("l", 1, range(2), parts=2))
     refused = bc.await_told("recipients.refused")
     assert (refused["list_id"], refused["part"]) == ("l", 1)
-    assert "does not fit" in refused["reason"]
+    assert refused["reason"] == "data.parts: the list l has a part 3 already, so that it has more than 2"
 
 
 def test_a_list_comes_in_parts_in_any_order_and_its_campaign_waits_for_it(bc: BroadcastStage) -> None:
@@ -622,7 +737,12 @@ def test_a_part_beyond_the_last_is_refused(bc: BroadcastStage) -> None:
     eventually(lambda: bc.query("SELECT parts FROM lists") == [(2,)])
     bc.publish(part("people", 3, (9,)))
     (letter,) = bc.stage.await_letters("broadcast.recipients.dlq")
-    assert "does not fit a list of 2 parts" in str(letter.message.headers["wch-error-message"])
+    assert "the list people has 2 parts, so that there is no part 3" in str(letter.message.headers["wch-error-message"])
+    bc.publish(part("people", 2, (9,), parts=4))
+    said = [
+        str(one.message.headers["wch-error-message"]) for one in bc.stage.await_letters("broadcast.recipients.dlq", 2)
+    ]
+    assert "data.parts: the list people was said to have 2 parts, not 4" in said[-1]
 
 
 def test_a_list_that_never_comes_fails_its_campaign(bc: BroadcastStage) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_broadcast import upkeep
-from wch_common.events.broadcast import CampaignPauseRequested, CampaignRecipient
+from wch_common.events.broadcast import CampaignCancelRequested, CampaignPauseRequested, CampaignRecipient
 from wch_common.events.whatsapp import Parameter
 
 
@@ -62,6 +63,11 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
         (phone(2), "unknown", ""),
         (phone(1), "skipped", "duplicate_number"),
     ]
+    told = [json.loads(line) for line in run(bc, "report", "party", "--json").splitlines()]
+    assert [one["outcome"] for one in told] == [row["outcome"] for row in rows]
+    assert "there is a campaign party already" in run(
+        bc, "start", "party", "--list", "guests", "--template", "x", code=1
+    )
     assert "party" in run(bc, "list")
     assert "guests" in run(bc, "list", "--lists")
     assert len(bc.asked) == 1, "a dry run asks for nothing"
@@ -159,6 +165,33 @@ def test_recipients_are_deleted_in_time_and_the_summary_is_kept(
     assert bc.query(unused) == [(1,)], "a campaign may come for it yet"
     eventually(lambda: bc.query("SELECT count(*) FROM outcomes") == [(4,)])
     assert json.loads(run(bc, "status", "old", "--json"))["totals"]["sent"] == 2
+    assert "what became of each recipient of old was deleted" in run(bc, "report", "old", code=1)
+    bc.query("UPDATE lists SET deleted_at = NULL")  # as where a later campaign went to the same list
+    assert "what became of each recipient of old was deleted" in run(bc, "report", "old", code=1)
+
+
+def test_a_count_of_the_report_is_the_summary(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    everybody = (*(CampaignRecipient(to=phone(n)) for n in range(10)), CampaignRecipient(to="nobody"))
+    bc.publish(campaign("words", None, recipients=everybody, batch_size=4))
+    (first,) = bc.await_asked(1)
+    said = {
+        0: "suppressed/opted_out",
+        1: "failed/window_closed",
+        2: "failed/undeliverable",
+        3: "deferred/pair_too_fast",
+    }
+    bc.answer(first, said)
+    bc.await_asked(2)
+    bc.query("UPDATE recipients SET phone = NULL, person = NULL, flaw = 'forgotten' WHERE position = 1009")
+    for _ in range(2):
+        totals = json.loads(run(bc, "status", "words", "--json"))["totals"]
+        rows = [json.loads(line) for line in run(bc, "report", "words", "--json").splitlines()]
+        counts = Counter(row["outcome"] for row in rows)
+        names = ("failed", "skipped", "deferred", "waiting", "cancelled")
+        assert {name: counts[name] for name in names} == {name: totals[name] for name in names}
+        bc.publish(CampaignCancelRequested(campaign_id="words", by="tests"))
+        eventually(lambda: bc.state("words")[0] == "cancelling")
 
 
 def test_campaigns_are_counted_by_state_and_cause(bc: BroadcastStage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,6 +210,9 @@ def test_campaigns_are_counted_by_state_and_cause(bc: BroadcastStage, monkeypatc
     bc.publish(CampaignPauseRequested(campaign_id="b", reason="look again", by="me"))
     eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns", {"state": "paused", "cause": ""}) == 2)
     assert registry.get_sample_value("wch_broadcast_campaigns_stopped") == 1, "that a person paused is no news"
+    assert registry.get_sample_value("wch_broadcast_campaigns_stuck") == 0
+    bc.query("UPDATE campaigns SET state = 'cancelling', taken_up_at = now(), due_at = NULL WHERE campaign_id = 'b'")
+    eventually(lambda: registry.get_sample_value("wch_broadcast_campaigns_stuck") == 1)
 
 
 def test_one_campaign_that_cannot_go_on_holds_up_no_other(bc: BroadcastStage) -> None:

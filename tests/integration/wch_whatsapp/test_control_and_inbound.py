@@ -163,10 +163,30 @@ def test_who_cannot_be_tried_again_is_told_to_the_batch(wa: WhatsAppStage) -> No
 
     def told() -> dict[str, str]:
         facts = wa.facts("batch.updated")
-        return {one["send_key"]: one["outcome"] for fact in facts for one in fact["recipients"]}
+        return {one["send_key"]: f"{one['outcome']} {one['reason']}" for fact in facts for one in fact["recipients"]}
 
-    eventually(lambda: told() == {"b-1": "failed", "b-2": "accepted"})
+    eventually(lambda: told() == {"b-1": "failed forgotten", "b-2": "accepted "})
     assert wa.facts("message.failed") == []
+
+
+def test_what_is_tried_again_while_its_number_rests_is_told_to_the_batch(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(batch("b", (1,)), asker="broadcast")
+    eventually(lambda: wa.facts("batch.completed"))
+    wa.query("UPDATE numbers SET paused_until = now() + interval '1 hour', cause = 'billing'")
+    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    (told,) = eventually(lambda: wa.facts("batch.updated"))
+    assert [(one["outcome"], one["reason"]) for one in told["recipients"]] == [("deferred", "billing")]
+
+
+def test_what_is_tried_again_and_brings_its_number_to_rest_is_told_to_the_batch(wa: WhatsAppStage) -> None:
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.publish(batch("b", (1,)), asker="broadcast")
+    eventually(lambda: wa.facts("batch.completed"))
+    wa.graph.message_errors[phone(1)] = (131042, "billing")
+    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    (told,) = eventually(lambda: wa.facts("batch.updated"))
+    assert [(one["outcome"], one["reason"]) for one in told["recipients"]] == [("deferred", "billing")]
 
 
 def test_somebody_may_have_anothers_messages_tried_again_who_says_whose(wa: WhatsAppStage) -> None:

@@ -15,6 +15,7 @@ from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.event import new_event
+from wch_common.events.whatsapp import Parameter
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender
@@ -263,8 +264,11 @@ def test_a_number_that_is_throttled_again_rests_longer(wa: WhatsAppStage) -> Non
 def test_usage_near_metas_limit_rests_the_number_before_it_is_hit(wa: WhatsAppStage) -> None:
     wa.graph.usage_percent = 95
     wa.start(whatsapp_calls_in_flight=1)
-    wa.publish(*(message(n) for n in range(5)))
+    wa.publish(batch("b", range(5)))
     eventually(lambda: wa.query("SELECT cause FROM numbers") == [("usage_near_limit",)])
+    (told,) = eventually(lambda: wa.facts("batch.completed"), "its batch is told, as it may rest again and again")
+    said = Counter((one["outcome"], one["reason"]) for one in told["recipients"])
+    assert said == {("accepted", ""): 1, ("deferred", "usage_near_limit"): 4}
     assert len(wa.calls) == 1
 
 
@@ -347,6 +351,20 @@ def test_a_wrong_template_ends_the_rest_of_its_batch(wa: WhatsAppStage) -> None:
     assert {(one["outcome"], one["reason"]) for one in fact["recipients"]} == {("failed", "template_missing")}
     assert len(wa.calls) < 50
     eventually(lambda: wa.states().get("key-500") == "failed")
+
+
+def test_values_that_do_not_fit_are_not_those_of_who_has_their_own(wa: WhatsAppStage) -> None:
+    plain, ours = batch("b", range(10)).recipients, batch("b", range(10, 20)).recipients
+    for number in range(10):
+        wa.graph.message_errors[phone(number)] = (132000, "Number of parameters does not match")
+    own = (one.model_copy(update={"body": (Parameter(text="Ada"),)}) for one in ours)
+    wa.publish(batch("b", (), recipients=(*plain, *own)))
+    eventually(lambda: wa.stage.depth("whatsapp.batch") == 1)
+    wa.start(whatsapp_calls_in_flight=1)
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    said = {one["send_key"]: (one["outcome"], one["reason"]) for one in fact["recipients"]}
+    wrong = dict.fromkeys((one.send_key for one in plain), ("failed", "template_values_wrong"))
+    assert said == wrong | dict.fromkeys((one.send_key for one in ours), ("accepted", ""))
 
 
 def test_free_text_needs_an_open_window_or_takes_its_fallback(wa: WhatsAppStage) -> None:

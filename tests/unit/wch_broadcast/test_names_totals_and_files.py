@@ -45,6 +45,12 @@ def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) 
     assert told.failed == sum(one.recipients for one in told.failed_by) == 6
 
 
+def test_nothing_is_whole_before_the_last_recipient_is() -> None:
+    standing = Standing("running", given=10_000, malformed=0, duplicates=0, released=True, stopped=False)
+    assert totalled(standing, {"accepted/": 9_999, "asked/": 1}).percentage == 99.9
+    assert totalled(standing, {"accepted/": 10_000}).percentage == 100
+
+
 @pytest.mark.parametrize(("released", "percentage"), [(False, 0.0), (True, 100.0)])
 def test_nothing_is_done_while_the_list_has_not_come(released: bool, percentage: float) -> None:
     standing = Standing("waiting", given=0, malformed=0, duplicates=0, released=released, stopped=False)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from wch_broadcast.asking import RECOUNT
+from wch_broadcast.asking import recount
 from wch_broadcast.campaign import Campaign, locked, save
 from wch_broadcast.identity import campaign_uuid, parsed_batch, position
 from wch_broadcast.requests import pause
 from wch_broadcast.steps import advance, note_late_answer
-from wch_broadcast.totals import OF_THE_MESSAGE, SKIPPED, concerns_everybody, parked_by
+from wch_broadcast.totals import OF_THE_MESSAGE, REFUSED, concerns_everybody, parked_by
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 BY_ITSELF = "broadcast"
-# What a later fact told of a recipient is not undone by an earlier one that comes after it.
+# What a later fact told of a recipient is not undone by an earlier one that comes after it, nor by the refusal of a request
+# that came twice.
 _APPLY = """
 UPDATE outcomes AS o SET outcome = new.outcome, reason = new.reason, code = new.code, until = new.until, version = %(version)s
 FROM unnest(%(positions)s::int[], %(outcomes)s::text[], %(reasons)s::text[], %(codes)s::int[], %(untils)s::timestamptz[])
   AS new (position, outcome, reason, code, until)
 WHERE o.campaign = %(id)s AND o.position = new.position AND o.batch = %(number)s AND o.version <= %(version)s
+AND (o.outcome = 'asked' OR NOT starts_with(new.reason, %(refused)s))
 RETURNING o.outcome, o.reason, o.reason = ANY(%(of_message)s) AND EXISTS (
   SELECT 1 FROM recipients AS r WHERE r.list = %(list)s AND r.position = o.position AND r.own IS NOT NULL) AS own_values
 """
@@ -42,11 +45,18 @@ _ANSWERED = """
 UPDATE batches SET parked_by = %(parked_by)s, answered_at = CASE WHEN %(first)s THEN coalesce(answered_at, now()) ELSE answered_at END
 WHERE campaign = %(id)s AND number = %(number)s RETURNING answered_at = now() AS first
 """
+# The last batches; or those up to the one of which something became known later, as most failures do, by when others follow it.
 _SHARE = """
 SELECT coalesce(sum(failed), 0)::int AS failed, coalesce(sum(answers), 0)::int AS answers FROM (
   SELECT failed, (SELECT sum(value::int) FROM jsonb_each_text(counts) WHERE key NOT LIKE 'asked/%%') AS answers
-  FROM batches WHERE campaign = %(id)s AND number > %(share_from)s AND answered_at IS NOT NULL ORDER BY number DESC LIMIT 20
+  FROM batches WHERE campaign = %(id)s AND number > %(share_from)s AND number <= %(number)s AND answered_at IS NOT NULL
+  ORDER BY number DESC LIMIT %(batches)s
 ) AS last
+"""
+_LAST_BATCHES = 20
+_TAKEN = """
+SELECT 1 FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
+WHERE o.campaign = %(id)s AND o.outcome IN ('accepted', 'delivered', 'read') AND r.own IS NULL LIMIT 1
 """
 
 
@@ -79,7 +89,8 @@ class Answers:
                 note_late_answer(campaign)
             await save(tx, campaign)
             return
-        if campaign.state == "running" and (reason := await self._stops(tx, campaign, changed)):
+        upto = number if isinstance(event.data, BatchUpdated) else campaign.batches
+        if campaign.state == "running" and (reason := await self._stops(tx, campaign, upto, changed)):
             log.error("campaign_paused", campaign=campaign.campaign_id, shop=campaign.shop, reason=reason)
             await pause(tx, campaign, reason, BY_ITSELF)
         await advance(tx, campaign, self._pace)
@@ -88,22 +99,30 @@ class Answers:
         self, tx: Transaction, campaign: Campaign, number: int, data: BatchCompleted | BatchUpdated
     ) -> tuple[list[Row], bool]:
         """Write outcomes, count the batch anew, and return what changed, and whether it is the batch's first answer."""
-        names: dict[str, Any] = {"id": campaign.id, "number": number, "numbers": [number]}
-        of = {"version": data.version, "list": campaign.list, "of_message": sorted(OF_THE_MESSAGE)}
+        names: dict[str, Any] = {"id": campaign.id, "number": number}
+        of = {"version": data.version, "list": campaign.list, "of_message": sorted(OF_THE_MESSAGE), "refused": REFUSED}
         changed = await tx.rows(_APPLY, names | of | _columns(campaign, data.recipients))
-        await tx.rows(RECOUNT, names | {"skipped": sorted(SKIPPED)})
+        await recount(tx, campaign, [number])
         parked = parked_by(await tx.rows(_DEFERRED, names))
         answers = names | {"parked_by": parked, "first": isinstance(data, BatchCompleted)}
         return changed, any(row["first"] for row in await tx.rows(_ANSWERED, answers))
 
-    async def _stops(self, tx: Transaction, campaign: Campaign, changed: Iterable[Row]) -> str | None:
+    async def _stops(self, tx: Transaction, campaign: Campaign, upto: int, changed: Iterable[Row]) -> str | None:
         """Return why a campaign must not go on by itself, or None."""
-        for row in changed:
-            if concerns_everybody(row["outcome"], row["reason"], own_values=row["own_values"]):
-                return str(row["reason"])
+        reasons = [
+            str(row["reason"])
+            for row in changed
+            if concerns_everybody(row["outcome"], row["reason"], own_values=row["own_values"])
+        ]
+        for reason in sorted(reasons, key=OF_THE_MESSAGE.__contains__)[:1]:
+            # A message that others were sent is not wrong: then it is this recipient who cannot be sent it.
+            if reason not in OF_THE_MESSAGE or not await tx.rows(_TAKEN, {"id": campaign.id, "list": campaign.list}):
+                return reason
         if campaign.released:
             return None  # nobody is left whom a pause could spare
-        (share,) = await tx.rows(_SHARE, {"id": campaign.id, "share_from": campaign.share_from})
+        batches = max(_LAST_BATCHES, math.ceil(self._least / campaign.batch_size))
+        names = {"id": campaign.id, "share_from": campaign.share_from, "number": upto, "batches": batches}
+        (share,) = await tx.rows(_SHARE, names)
         if share["answers"] >= self._least and share["failed"] >= self._share * share["answers"]:
             return f"{share['failed']} of the last {share['answers']} failed"
         return None

@@ -23,12 +23,27 @@ _ASKED = """
 SELECT o.position, r.phone, r.own FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
 WHERE o.campaign = %(id)s AND o.batch = %(number)s AND r.phone IS NOT NULL ORDER BY o.position
 """
-
-
-# They count as deferred until whatsapp has answered them again.
+# Who was erased before whatsapp had them is nobody's to ask for.
+_FORGOTTEN = """
+UPDATE outcomes AS o SET outcome = 'failed', reason = 'forgotten' FROM recipients AS r
+WHERE o.campaign = %(id)s AND o.batch = %(number)s AND o.outcome = 'asked'
+AND r.list = %(list)s AND r.position = o.position AND r.phone IS NULL RETURNING o.position
+"""
+_NOBODY_LEFT = "UPDATE batches SET answered_at = now() WHERE campaign = %(id)s AND number = %(number)s"
+# They count as deferred until whatsapp has answered them again; what it said of them before is old news. What is wrong with
+# somebody's own values is not mended by a resume.
 _TRY_AGAIN = """
-UPDATE outcomes SET outcome = 'deferred', reason = 'tried_again', code = NULL
-WHERE campaign = %(id)s AND outcome = 'failed' AND reason = ANY(%(reasons)s) RETURNING position, batch
+WITH again AS (
+  UPDATE outcomes AS o SET outcome = 'deferred', reason = 'tried_again', code = NULL, version = version + 1
+  WHERE campaign = %(id)s AND outcome = 'failed' AND (reason = ANY(%(of_everybody)s) OR reason = ANY(%(of_message)s) AND NOT EXISTS (
+    SELECT 1 FROM recipients AS r WHERE r.list = %(list)s AND r.position = o.position AND r.own IS NOT NULL))
+  RETURNING batch
+)
+SELECT DISTINCT batch FROM again
+"""
+_TRIED_AGAIN = """
+SELECT position FROM outcomes WHERE campaign = %(id)s AND outcome = 'deferred' AND reason = 'tried_again' AND position > %(after)s
+ORDER BY position LIMIT %(limit)s
 """
 # What was refused before whatsapp's ledger knew it is asked for again as a whole.
 _ASK_ANEW = f"""
@@ -38,7 +53,7 @@ WITH again AS (
 )
 UPDATE batches SET answered_at = NULL WHERE campaign = %(id)s AND number IN (SELECT batch FROM again) RETURNING number AS batch
 """  # noqa: S608 - a word of this package
-RECOUNT = """
+_RECOUNT = """
 UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
 FROM (
   SELECT number, jsonb_object_agg(outcome || '/' || reason, recipients) AS counts,
@@ -62,24 +77,39 @@ def batch(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequeste
 
 
 async def ask_again(tx: Transaction, campaign: Campaign) -> None:
-    """Ask again for batches without an answer; whatsapp sends none twice, and answers from its ledger."""
+    """Ask again for all that has no answer; whatsapp sends none twice, and answers from its ledger."""
     for row in await tx.rows(_UNANSWERED, {"id": campaign.id}):
-        asked = await tx.rows(_ASKED, {"id": campaign.id, "list": campaign.list, "number": row["number"]})
+        names = {"id": campaign.id, "list": campaign.list, "number": row["number"]}
+        forgotten = await tx.rows(_FORGOTTEN, names)
+        asked = await tx.rows(_ASKED, names)
         if asked:
             again = f"{row['number']}\n{campaign.now.isoformat()}"
             campaign.ask(tx, batch(campaign, row["number"], asked), again)
+        else:
+            await tx.rows(_NOBODY_LEFT, names)
+        if forgotten:
+            await recount(tx, campaign, [row["number"]])
+    await _ask_for_those_tried_again(tx, campaign)
+
+
+async def _ask_for_those_tried_again(tx: Transaction, campaign: Campaign) -> None:
+    after = 0
+    while rows := await tx.rows(_TRIED_AGAIN, {"id": campaign.id, "after": after, "limit": _MOST_KEYS}):
+        keys = tuple(send_key(campaign.id, row["position"]) for row in rows)
+        request = RetryRequested(send_keys=keys, expires_at=campaign.stop_at)
+        campaign.ask(tx, request, f"{after}\n{campaign.now.isoformat()}")
+        after = rows[-1]["position"]
 
 
 async def try_again(tx: Transaction, campaign: Campaign) -> None:
-    """Ask again for those whose failure was everybody's, and is mended."""
-    names = {"id": campaign.id, "reasons": sorted(OF_EVERYBODY | OF_THE_MESSAGE)}
-    again = await tx.rows(_TRY_AGAIN, names)
-    positions = sorted(row["position"] for row in again)
-    for start in range(0, len(positions), _MOST_KEYS):
-        keys = tuple(send_key(campaign.id, position) for position in positions[start : start + _MOST_KEYS])
-        request = RetryRequested(send_keys=keys, expires_at=campaign.stop_at)
-        campaign.ask(tx, request, f"{campaign.told}\n{start}")
-    again += await tx.rows(_ASK_ANEW, names)
-    if again:
-        numbers = sorted({row["batch"] for row in again})
-        await tx.rows(RECOUNT, {"id": campaign.id, "numbers": numbers, "skipped": sorted(SKIPPED)})
+    """Let `ask_again` ask for those, too, whose failure was everybody's, and is mended."""
+    names = {"id": campaign.id, "list": campaign.list}
+    reasons = {"of_everybody": sorted(OF_EVERYBODY), "of_message": sorted(OF_THE_MESSAGE)}
+    again = [*await tx.rows(_TRY_AGAIN, names | reasons), *await tx.rows(_ASK_ANEW, names)]
+    await recount(tx, campaign, sorted({row["batch"] for row in again}))
+
+
+async def recount(tx: Transaction, campaign: Campaign, numbers: list[int]) -> None:
+    """Count the outcomes of batches anew."""
+    if numbers:
+        await tx.rows(_RECOUNT, {"id": campaign.id, "numbers": numbers, "skipped": sorted(SKIPPED)})

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import orjson
 import psycopg
 import typer
 from pydantic import ValidationError
@@ -18,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from wch_broadcast import people
 from wch_broadcast.campaign import FINAL
-from wch_broadcast.queries import CAMPAIGNS, LIST_NAMED, LISTS, REPORT, summary
+from wch_broadcast.queries import CAMPAIGN_NAMED, CAMPAIGNS, LIST_NAMED, LISTS, REPORT, summary
 from wch_broadcast.uploads import WrongHeadings, lines_of, noted, read, refusals, uploaded
 from wch_common.cli.output import (
     AmqpUrl,
@@ -68,6 +69,7 @@ def start(
     campaign: Name,
     list_id: Annotated[str, typer.Option("--list", help="The list it goes to, see `wch campaigns import`.")],
     amqp_url: AmqpUrl,
+    database_url: DatabaseUrl = None,
     template: Annotated[str | None, typer.Option(help="Name of an approved template.")] = None,
     language: Annotated[str, typer.Option(help="The template's language.")] = "en_US",
     values: Annotated[
@@ -98,6 +100,9 @@ def start(
         "exclusive": not beside_others,
     }
     data = _validated(wanted)
+    if database_url is not None:
+        told = f"there is a campaign {campaign} already: see wch campaigns status {campaign}"
+        _refuse_used(database_url, CAMPAIGN_NAMED, {"shop": shop, "campaign": campaign}, told)
     if not dry_run:
         _publish(amqp_url, [data], shop)
     _said("start", campaign, dry_run=dry_run, json=json)
@@ -203,9 +208,8 @@ def import_(
 ) -> None:
     """Upload a list of recipients; lines that cannot be used are told with number and reason, the others are kept."""
     if database_url is not None:
-        with _database(database_url) as connection:
-            if connection.execute(LIST_NAMED, {"shop": shop, "list": list_id}).fetchall():
-                raise Wrong(f"there is a list {list_id} already; choose another name")
+        told = f"there is a list {list_id} already; choose another name"
+        _refuse_used(database_url, LIST_NAMED, {"shop": shop, "list": list_id}, told)
     with lines_of(file) as lines, refusals(refused) as note:
         counted = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
         with counted:
@@ -236,16 +240,26 @@ def report(
     database_url: DatabaseUrl = None,
     shop: Shop = None,
     output: Annotated[Path | None, typer.Option("--output", help="File to write; standard output if left out.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A JSON object a line instead.")] = False,
 ) -> None:
     """Write a CSV of a campaign's recipients with outcome and reason; it holds whole numbers."""
     with _database(database_url) as connection:
         found = _found(connection, campaign, shop)
+        if found["details_deleted"]:
+            raise Wrong(
+                f"what became of each recipient of {campaign} was deleted when it had been kept long enough; "
+                f"what is left is the summary: wch campaigns status {campaign}"
+            )
         with _written(output) as out, connection.transaction():
             rows = csv.writer(out)
-            rows.writerow(("to", "batch", "outcome", "reason", "code", "until"))
+            if not json:
+                rows.writerow(("to", "batch", "outcome", "reason", "code", "until"))
             with psycopg.ServerCursor(connection, "report") as cursor:
                 for row in cursor.execute(REPORT, {"id": found["id"]}):
-                    rows.writerow("" if value is None else value for value in row.values())
+                    if json:
+                        out.write(orjson.dumps(row).decode() + "\n")
+                    else:
+                        rows.writerow("" if value is None else value for value in row.values())
 
 
 @app.command()
@@ -317,6 +331,13 @@ def _written(output: Path | None) -> Iterator[Any]:
         return
     with output.open("w", newline="") as out:
         yield out
+
+
+def _refuse_used(database_url: str, statement: str, names: dict[str, Any], told: str) -> None:
+    """Refuse a name that is taken, where the database can be asked."""
+    with _database(database_url) as connection:
+        if connection.execute(statement, names).fetchall():
+            raise Wrong(told)
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

@@ -76,9 +76,7 @@ class Lists:
             return
         if known["complete_at"] is not None:
             raise Reject(f"data.list_id: the list {data.list_id} is complete; give a longer one another name")
-        parts = known["parts"] or data.parts
-        if data.parts not in (None, parts) or (parts is not None and max(data.part, known["last"] or 0) > parts):
-            raise Reject(f"data.parts: part {data.part} of {data.parts} does not fit a list of {parts} parts")
+        _refuse_unfit(data, known)
         row = await self._added(tx, id_, event.shop, data.part, data.recipients, parts=data.parts)
         if row["complete_at"] is not None:
             counts = {name: row[name] for name in ("malformed", "duplicates")}
@@ -119,6 +117,17 @@ class Lists:
         await tx.rows(_ADD_PART, names)
         counts = {"given": len(recipients), "malformed": len(flawed), "duplicates": len(twice)}
         return (await tx.rows(_COUNT, names | counts))[0]
+
+
+def _refuse_unfit(data: RecipientsRequested, known: Row) -> None:
+    """Refuse a part that does not fit what is known of its list: how many parts it has, and the last that is there."""
+    parts, last = known["parts"] or data.parts, known["last"] or 0
+    if data.parts not in (None, parts):
+        raise Reject(f"data.parts: the list {data.list_id} was said to have {parts} parts, not {data.parts}")
+    if parts is not None and data.part > parts:
+        raise Reject(f"data.part: the list {data.list_id} has {parts} parts, so that there is no part {data.part}")
+    if parts is not None and last > parts:
+        raise Reject(f"data.parts: the list {data.list_id} has a part {last} already, so that it has more than {parts}")
 
 
 Place = tuple[int, str | None, str | None, str | None]

@@ -37,7 +37,8 @@ class BroadcastSettings(ShopSettings):
         4, description="Batches of one campaign under way at a time, where it has no pause; with a pause it is one"
     )
     broadcast_failure_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.5, description="Share of failures in its last 20 batches at which a campaign pauses itself"
+        0.5,
+        description="Share of failures in its last 20 batches (more where these are small) at which a campaign pauses itself",
     )
     broadcast_failure_least: Annotated[int, Field(ge=1)] = Field(
         50, description="Answers before that share is looked at"

@@ -35,11 +35,12 @@ _UPDATE_SECONDS = 5.0
 _ASK_AGAIN = timedelta(seconds=30)
 # One campaign of a shop decides at a time whether it is its turn.
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('campaigns/' || %(shop)s))"
-# One that only waits for what whatsapp put off does not hold the others up, nor does one that is paused.
+# One that only waits for what whatsapp put off does not hold the others up, nor does one that is paused, nor one that is
+# being cancelled and gets no answer: it sends nothing new.
 _AHEAD = """
 SELECT c.campaign_id FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
 WHERE c.shop = %(shop)s AND c.exclusive AND c.ended_at IS NULL AND c.id <> %(id)s AND (
-  (c.state IN ('running', 'cancelling') AND NOT (c.released AND NOT EXISTS (
+  (c.state IN ('running', 'cancelling') AND NOT (c.state = 'cancelling' AND c.taken_up_at IS NOT NULL) AND NOT (c.released AND NOT EXISTS (
      SELECT 1 FROM batches AS b WHERE b.campaign = c.id AND b.answered_at IS NULL)))
   OR (c.state = 'waiting' AND (c.start_at IS NULL OR c.start_at <= now()) AND l.complete_at IS NOT NULL
       AND (c.created_at, c.id) < (%(created_at)s, %(id)s)))
@@ -97,12 +98,12 @@ class Pace:
 
 async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     """Do all that can be done for a campaign now, say when it is to be looked at next, and write it."""
-    if campaign.state == "waiting":
+    if campaign.is_final:
+        await _tell_update(tx, campaign)
+    elif campaign.state == "waiting":
         await _take_turn(tx, campaign, pace)
     if campaign.state in ("running", "cancelling"):
         await _go_on(tx, campaign, pace)
-    elif campaign.is_final:
-        await _tell_update(tx, campaign)
     elif campaign.state == "paused":
         campaign.due_at = None
     await save(tx, campaign)
@@ -162,6 +163,8 @@ async def _go_on(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
             await _end(tx, campaign)
             return
     if campaign.state == "running":
+        if campaign.cause not in ("", STUCK) and not open_.parked_by:
+            campaign.moved_at, campaign.taken_up_at = campaign.now, None  # a limit is over; it was not stuck meanwhile
         campaign.cause = open_.parked_by or ""
         await _tell_progress(tx, campaign)
     await _look_again(tx, campaign, pace, open_)
@@ -246,6 +249,10 @@ async def _until_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datet
         log.error("campaign_stuck", campaign=campaign.campaign_id, shop=campaign.shop)
         campaign.taken_up_at = campaign.now
         await ask_again(tx, campaign)
+        if campaign.state == "cancelling":
+            await wake_others(tx, campaign)
+        if not (await look(tx, campaign)).unanswered:
+            return campaign.now  # who was asked for is nobody any more
     if campaign.state == "cancelling":
         # It ends when all that is under way has its answer, however long that takes.
         return campaign.taken_up_at + pace.stuck

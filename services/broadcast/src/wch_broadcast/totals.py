@@ -88,7 +88,8 @@ def totalled(campaign: Standing, counts: dict[str, int]) -> Totals:
         cancelled=by["cancelled"],
         deferred=by["deferred"],
         waiting=by["asked"],
-        percentage=round(100 * (campaign.given - open_) / campaign.given, 1)
+        # Rounded down: nothing is whole before the last recipient is.
+        percentage=1000 * (campaign.given - open_) // campaign.given / 10
         if campaign.given
         else 100.0 * campaign.released,
     )

@@ -38,6 +38,8 @@ _CAMPAIGNS = """
 SELECT state, CASE WHEN state IN ('waiting', 'running') THEN cause ELSE '' END AS cause, count(*) AS campaigns
 FROM campaigns WHERE ended_at IS NULL GROUP BY 1, 2
 """
+# A cancelled one waits for answers; without any for long it is stuck as well.
+_CANCELLING = "SELECT count(*) AS campaigns FROM campaigns WHERE state = 'cancelling' AND taken_up_at IS NOT NULL"
 _STOPPED = f"""
 SELECT count(*) AS campaigns FROM campaigns WHERE (state = 'paused' AND said_by = '{BY_ITSELF}')
 OR (state = 'failed' AND ended_at > now() - interval '1 day')
@@ -105,11 +107,12 @@ class Upkeep:
             try:
                 rows = await database.rows(_CAMPAIGNS)
                 (stopped,), (batches,) = await database.rows(_STOPPED), await database.rows(_BATCHES)
+                (cancelling,) = await database.rows(_CANCELLING)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("campaigns_not_counted", error=error_text(error))
             else:
                 counts = {(row["state"], row["cause"]): row["campaigns"] for row in rows}
-                stuck = sum(number for (_, cause), number in counts.items() if cause == STUCK)
+                stuck = cancelling["campaigns"] + sum(n for (_, cause), n in counts.items() if cause == STUCK)
                 self._measures.counted(counts, stuck=stuck, stopped=stopped["campaigns"], batches=batches["batches"])
             await asyncio.sleep(_COUNT_SECONDS)
 

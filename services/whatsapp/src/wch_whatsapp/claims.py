@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PROBE_SECONDS = 30.0
 # A wait of which the asker of a batch is told; a shorter one is over before it could act on the news.
 TOLD_WAIT_SECONDS = 60.0
+# Most limits rest a number for a minute, again and again while they hold.
+_TOLD_REST_SECONDS = 30.0
 _MOST_TOLD = 500
 _ADD_NUMBER = "INSERT INTO numbers (sender, slots_from) VALUES (%(sender)s, now()) ON CONFLICT DO NOTHING"
 # The lease's token fences: who lost it claims nothing more, however late it wakes.
@@ -95,8 +97,9 @@ WHERE sender = ANY(%(senders)s) AND sender <> %(sender)s AND cause = %(cause)s
 """
 # Two numbers of one portfolio must not both give its last place away.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtext(%(portfolio)s))"
+# Also those that are tried again, of which nothing was told since.
 _WAITING_IN_BATCHES = """
-SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued' AND batch IS NOT NULL AND NOT answered
+SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued' AND batch IS NOT NULL AND (NOT answered OR reason = '')
 AND due_at <= now() LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 
@@ -234,7 +237,7 @@ async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:
     """Tell the batches that wait for the number that they do, where it is for long."""
     left = (number["paused_until"] - number["now"]).total_seconds()
     told = 0
-    if left > TOLD_WAIT_SECONDS or number["cause"] in PARKING or number["cause"] == "meta_unreachable":
+    if left > _TOLD_REST_SECONDS or number["cause"] in PARKING or number["cause"] == "meta_unreachable":
         waiting = await tx.rows(_WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_TOLD})
         changes = [Change(row["id"], "queued", left, why=Why(number["cause"] or ""), defers=True) for row in waiting]
         told = len(await apply(tx, changes, before=("queued",)))

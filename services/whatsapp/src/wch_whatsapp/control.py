@@ -58,6 +58,11 @@ WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND content I
 AND cancelled IS NULL RETURNING id, sender
 """
 
+_NOBODY = """
+UPDATE messages SET reason = 'forgotten', code = NULL, updated_at = now() WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NULL
+AND reason <> 'malformed_number'
+"""
+
 
 class Control:
     """The handlers of cancellations, retries and suppressions."""
@@ -96,6 +101,7 @@ class Control:
         ids = [message_id(shop, asker, key) for key in event.data.send_keys]
         names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
         content = content_of(event.data.message) if event.data.message else None
+        await tx.rows(_NOBODY, names)
         rows = await tx.rows(_RETRY, names | {"content": Jsonb(content) if content else None})
         again = {row["id"] for row in rows}
         others = [row for id_, row in (await find(tx, ids)).items() if id_ not in again and row["state"] in TOLD]

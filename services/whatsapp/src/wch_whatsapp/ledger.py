@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+import orjson
 
 from wch_common.event import Event, EventData
 from wch_common.events.whatsapp import (
@@ -37,30 +38,39 @@ _COLUMNS = (
     "id, shop, asker, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
     "detail, correlationid, causationid"
 )
-# Rows are locked in the order of their ids, so that two writers of the same rows wait and do not deadlock.
+# Rows are locked in the order of their ids, so that two writers of the same rows wait and do not deadlock. Messages, their
+# batches' counts and the plan of the next bundle are one statement, as each round trip is time in which a place for a call is
+# empty; and one JSON text, as twelve arrays cost psycopg a tenth of a millisecond. A batch is locked also where its bundle is
+# planned already, so that who tells it waits for this change or is waited for.
 _APPLY = f"""
-UPDATE messages AS m
-SET state = new.state, due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
-    as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.anew::int,
-    wamid = CASE WHEN NOT new.anew THEN coalesce(new.wamid, m.wamid) END,
-    reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
-    changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
-    answered = m.batch IS NOT NULL AND (m.answered OR new.tells)
-FROM (
+WITH new AS MATERIALIZED (
+  SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS new (
+    id uuid, attempt int, state text, wait float8, failed int, as_fallback bool, wamid text, reason text, code int, detail text,
+    tells bool, anew bool)
+), old AS (
   SELECT id, answered AS was_answered FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
-) AS old
-JOIN unnest(%(ids)s::uuid[], %(attempts)s::int[], %(states)s::text[], %(waits)s::float8[], %(failed)s::int[],
-            %(fallbacks)s::bool[], %(wamids)s::text[], %(reasons)s::text[], %(codes)s::int[], %(details)s::text[],
-            %(tells)s::bool[], %(anew)s::bool[])
-  AS new (id, attempt, state, wait, failed, as_fallback, wamid, reason, code, detail, tells, anew) USING (id)
-WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
-RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
+), changed AS (
+  UPDATE messages AS m
+  SET state = new.state, due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
+      as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.anew::int,
+      wamid = CASE WHEN NOT new.anew THEN coalesce(new.wamid, m.wamid) END,
+      reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
+      changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
+      answered = m.batch IS NOT NULL AND (m.answered OR new.tells)
+  FROM old JOIN new USING (id)
+  WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
+  RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
+), told AS (
+  SELECT batch, count(*) FILTER (WHERE NOT was_answered) AS firsts, bool_or(was_answered) AS later
+  FROM changed WHERE batch IS NOT NULL AND tells GROUP BY batch ORDER BY batch
+), counted AS (
+  UPDATE batches AS b SET open = b.open - told.firsts,
+    due_at = CASE WHEN told.later THEN coalesce(b.due_at, now() + interval '{_BUNDLE_SECONDS} seconds') ELSE b.due_at END
+  FROM told WHERE b.id = told.batch RETURNING b.id, b.open <= 0 AND told.firsts > 0 AS is_complete
+)
+SELECT changed.*, counted.is_complete FROM changed LEFT JOIN counted ON counted.id = changed.batch
 """  # noqa: S608 - names of this module
-_COUNT = """
-UPDATE batches AS b SET open = b.open - new.answers
-FROM unnest(%(ids)s::uuid[], %(answers)s::int[]) AS new (id, answers) WHERE b.id = new.id RETURNING b.*
-"""
-# Locked also where it is planned already, so that who tells the bundle waits for this change or is waited for.
+_BATCHES = "SELECT * FROM batches WHERE id = ANY(%(ids)s) ORDER BY id"
 _BUNDLE = f"""
 UPDATE batches SET due_at = coalesce(due_at, now() + interval '{_BUNDLE_SECONDS} seconds') WHERE id = ANY(%(ids)s)
 """  # noqa: S608 - a number of this module
@@ -113,46 +123,42 @@ class Change:
 
 
 async def apply(tx: Transaction, changes: Sequence[Change], *, before: Iterable[str]) -> list[Row]:
-    """Change messages that are in one of the states `before`, tell it with the commit, and return those changed."""
+    """Change messages that are in one of the states `before`, tell it with the commit, and return those changed.
+
+    First answers are counted for batches, those that are complete are told, and a bundle is planned for later changes.
+    """
     if not changes:
         return []
-    rows = await tx.rows(
-        _APPLY,
-        {
-            "ids": [one.id for one in changes],
-            "attempts": [one.attempt for one in changes],
-            "states": [one.state for one in changes],
-            "waits": [one.wait for one in changes],
-            "failed": [int(one.failed) for one in changes],
-            "fallbacks": [one.as_fallback for one in changes],
-            "wamids": [one.wamid for one in changes],
-            "reasons": [one.why.reason for one in changes],
-            "codes": [one.why.code for one in changes],
-            "details": [one.why.detail for one in changes],
-            "tells": [one.tells for one in changes],
-            "anew": [one.anew for one in changes],
-            "before": list(before),
-        },
-    )
+    parameters = {"changes": _written(changes), "ids": [one.id for one in changes], "before": list(before)}
+    rows = await tx.rows(_APPLY, parameters)
     for row in rows:
         if row["batch"] is None and row["state"] in TOLD:
             tx.emit(message_fact(row))
-    await note(tx, rows)
+    if ids := {row["batch"] for row in rows if row["is_complete"]}:
+        for batch in await tx.rows(_BATCHES, {"ids": sorted(ids)}):
+            await complete(tx, batch)
     return rows
 
 
-async def note(tx: Transaction, rows: Iterable[Row]) -> None:
-    """Count first answers for batches, tell those that are complete, and plan the bundle of later changes."""
-    told = [row for row in rows if row["batch"] is not None and row["tells"]]
-    first = Counter(row["batch"] for row in told if not row["was_answered"])
-    later = sorted({row["batch"] for row in told if row["was_answered"]})
-    if later:
-        await tx.rows(_BUNDLE, {"ids": later})
-    if first:
-        ids = sorted(first)
-        for batch in await tx.rows(_COUNT, {"ids": ids, "answers": [first[id_] for id_ in ids]}):
-            if batch["open"] <= 0:
-                await complete(tx, batch)
+def _written(changes: Sequence[Change]) -> str:
+    rows = [
+        {
+            "id": str(one.id),
+            "attempt": one.attempt,
+            "state": one.state,
+            "wait": one.wait,
+            "failed": int(one.failed),
+            "as_fallback": one.as_fallback,
+            "wamid": one.wamid,
+            "reason": one.why.reason,
+            "code": one.why.code,
+            "detail": one.why.detail,
+            "tells": one.tells,
+            "anew": one.anew,
+        }
+        for one in changes
+    ]
+    return orjson.dumps(rows).decode()
 
 
 async def tell_batches_again(tx: Transaction, rows: Iterable[Row]) -> None:

@@ -45,7 +45,11 @@ SET slots_from = excluded.slots_from, failures = CASE WHEN pairs.failures = %(kn
 # Who was not written to after all does not count.
 _NOT_REACHED = "DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(people)s)"
 _PAIR_WORKS = "UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(people)s) AND failures > 0"
-_OF_BATCH = "SELECT id FROM messages WHERE batch = %(batch)s AND state = 'queued' ORDER BY id FOR UPDATE"
+# Values that do not fit a template are nobody's who has values of their own.
+_OF_BATCH = """
+SELECT id FROM messages WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(reason)s = 'template_values_wrong')
+ORDER BY id FOR UPDATE
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,9 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
                 # Others of the batch have an open window and need no template.
                 verdict = replace(verdict, action=Action.RECIPIENT)
             change = _refused(row, attempt, verdict)
+    if row["answered"] and change.state == "queued" and not change.defers:
+        # Its batch was told something before and is not told this: should its number come to rest, it is told that.
+        change = replace(change, why=replace(change.why, reason=""))
     return Outcome(row, attempt, send, reply, verdict, change, _pause(reply, verdict), probe)
 
 
@@ -178,7 +185,7 @@ async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
     if verdict.reason == "opted_out":
         await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
     if verdict.action is Action.CAMPAIGN and one.row["batch"] is not None:
-        others = await tx.rows(_OF_BATCH, {"batch": one.row["batch"]})
+        others = await tx.rows(_OF_BATCH, {"batch": one.row["batch"], "reason": verdict.reason})
         await apply(tx, [Change(row["id"], "failed", why=verdict.why) for row in others], before=("queued",))
 
 

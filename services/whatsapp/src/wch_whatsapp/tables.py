@@ -56,10 +56,10 @@ MESSAGES = Table(
     now("updated_at"),
     Index("messages_due", "sender", "shop", "asker", "due_at", postgresql_where=text("state = 'queued'")),
     Index(
-        "messages_untold",
+        "messages_not_told",
         "sender",
         "due_at",
-        postgresql_where=text("state = 'queued' AND batch IS NOT NULL AND NOT answered"),
+        postgresql_where=text("state = 'queued' AND batch IS NOT NULL AND (NOT answered OR reason = '')"),
     ),
     Index("messages_expiry", "expires_at", postgresql_where=text("state = 'queued'")),
     Index("messages_open", "due_at", postgresql_where=text("state IN ('sending', 'in_doubt')")),
