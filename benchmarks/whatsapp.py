@@ -76,7 +76,7 @@ def main() -> None:
                     early = (time.monotonic(), accepted)
                 if accepted == recipients:
                     break
-                time.sleep(0.1)
+                time.sleep(0.5)
             seconds = time.monotonic() - began
             print(
                 f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
