@@ -18,6 +18,7 @@ from support.stage import Stage
 from support.waiting import eventually
 from wch_common.client import Client, InvalidAttributes, PublishFailed
 from wch_common.edge import publishing
+from wch_common.engine import consuming
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.event import Event, EventData
 from wch_common.message import Message, Publication
@@ -70,6 +71,27 @@ def test_an_event_done_while_the_connection_broke_is_only_acknowledged_when_it_c
     stage.stop()
     assert stage.depth("demo.thing") == 0
     assert runs == [1, 2]
+
+
+def test_events_whose_acknowledgements_are_lost_with_the_connection_are_not_handled_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "_ACK_SECONDS", 3600)  # they wait for others when the connection is cut
+    runs: list[int] = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.data.number)
+
+    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(ThingRequested(number=number) for number in range(5))
+        eventually(lambda: len(runs) == 5)
+        stage.cut_connection("wch-demo consuming")
+        client.publish_many(ThingRequested(number=number) for number in range(5, 10))
+        eventually(lambda: len(runs) == 10)
+    stage.stop()
+    assert sorted(runs) == list(range(10))
+    assert stage.depth("demo.thing") == 0, "the old ones are acknowledged with the new"
 
 
 @pytest.mark.parametrize("fault", ["full", "deleted"])

@@ -100,7 +100,7 @@ class BatchWorker(Worker):
 
     async def _answers(self, slot: Slot, good: Sequence[tuple[Delivery, Event[EventData]]]) -> Sequence[Answer]:
         """Run the batch handler for what is not done yet; an answer for each, in order."""
-        todo = [(delivery, event) for delivery, event in good if not self._is_done(event)]
+        todo = [(delivery, event) for delivery, event in good if not self._is_done(delivery, event)]
         given = await self._asked(slot, todo) if todo else []
         answers = {id(delivery): answer for (delivery, _), answer in zip(todo, given, strict=True)}
         return [answers.get(id(delivery)) for delivery, _ in good]

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _SLOW_SECONDS = 10.0
-_REMEMBERED = 10_000
+# Of what was done lately so many times the prefetch is remembered: no more than one prefetch can be handed out again.
+_REMEMBERED = 4
 _LET_GO_SECONDS = 5.0
 _MOST_REPEATS = 10
 # RabbitMQ takes a delivery back after 30 minutes; a thread cannot be stopped, so the process ends before that.
@@ -85,7 +86,7 @@ class Worker:
         self._arrived: deque[Delivery] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slots = [Slot() for _ in range(self.SLOTS or self._policy.concurrency)]
-        self._done_unacked: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+        self._done: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
         self.stopping = False
 
     # -- taking deliveries
@@ -159,7 +160,7 @@ class Worker:
         event: Event[EventData] | None = None
         try:
             event = self._decode(delivery)
-            if not (self._done_unacked and self._is_done(event)):
+            if not self._is_done(delivery, event):
                 await self._handle(slot, event, delivery)
         except Interrupted as interruption:
             delivery.give_back()
@@ -271,16 +272,14 @@ class Worker:
         return judge(error, standing, self._policy, can_park=self._settlement.can_park)
 
     def _acknowledge(self, delivery: Delivery, event: Event[EventData]) -> None:
-        """Acknowledge; where the channel is gone, remember the event, so that its redelivery is only acknowledged."""
-        if delivery.ack():
-            return
-        self._done_unacked[event.source, event.id, event.attempt, event.replay] = None
-        if len(self._done_unacked) > _REMEMBERED:
-            self._done_unacked.popitem(last=False)
+        """Acknowledge, and remember the event: where the acknowledgement is lost, its redelivery is only acknowledged."""
+        delivery.ack()
+        self._done[event.source, event.id, event.attempt, event.replay] = None
+        if len(self._done) > _REMEMBERED * self._policy.prefetch:
+            self._done.popitem(last=False)
 
-    def _is_done(self, event: Event[EventData]) -> bool:
-        key = (event.source, event.id, event.attempt, event.replay)
-        return self._done_unacked.pop(key, True) is None
+    def _is_done(self, delivery: Delivery, event: Event[EventData]) -> bool:
+        return delivery.redelivered and (event.source, event.id, event.attempt, event.replay) in self._done
 
     def _tell(self, event: Event[EventData] | None, outcome: str, seconds: float) -> None:
         type_ = event.type if event is not None else "undecodable"
