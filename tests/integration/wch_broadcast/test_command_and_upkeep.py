@@ -63,8 +63,8 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
         (phone(2), "unknown", ""),
         (phone(1), "skipped", "duplicate_number"),
     ]
-    told = [json.loads(line) for line in run(bc, "report", "party", "--json").splitlines()]
-    assert [one["outcome"] for one in told] == [row["outcome"] for row in rows]
+    listed = [json.loads(line) for line in run(bc, "report", "party", "--json").splitlines()]
+    assert [one["outcome"] for one in listed] == [row["outcome"] for row in rows]
     assert "there is a campaign party already" in run(
         bc, "start", "party", "--list", "guests", "--template", "x", code=1
     )
