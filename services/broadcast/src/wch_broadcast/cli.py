@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from contextlib import contextmanager
@@ -11,15 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import orjson
-import psycopg
 import typer
 from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn
 
 from wch_broadcast import people
 from wch_broadcast.campaign import FINAL
-from wch_broadcast.queries import CAMPAIGN_NAMED, CAMPAIGNS, LIST_NAMED, LISTS, REPORT, summary
+from wch_broadcast.queries import CAMPAIGN_NAMED, CAMPAIGNS, LIST_NAMED, LISTS, summary
+from wch_broadcast.report import write
 from wch_broadcast.uploads import WrongHeadings, lines_of, noted, read, refusals, uploaded
 from wch_common.cli.output import (
     AmqpUrl,
@@ -250,16 +248,8 @@ def report(
                 f"what became of each recipient of {campaign} was deleted when it had been kept long enough; "
                 f"what is left is the summary: wch campaigns status {campaign}"
             )
-        with _written(output) as out, connection.transaction():
-            rows = csv.writer(out)
-            if not json:
-                rows.writerow(("to", "batch", "outcome", "reason", "code", "until"))
-            with psycopg.ServerCursor(connection, "report") as cursor:
-                for row in cursor.execute(REPORT, {"id": found["id"]}):
-                    if json:
-                        out.write(orjson.dumps(row).decode() + "\n")
-                    else:
-                        rows.writerow("" if value is None else value for value in row.values())
+        with _written(output) as out:
+            write(connection, found["id"], out, json=json)
 
 
 @app.command()
