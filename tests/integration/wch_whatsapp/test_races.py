@@ -250,6 +250,45 @@ def test_an_older_wish_takes_no_newer_stop_and_no_operators_word_back(wa: WhatsA
     eventually(lambda: wa.states() == {"key-1": "suppressed", "key-2": "suppressed"})
 
 
+def test_an_operators_word_outlives_what_its_person_says_and_takes_back(wa: WhatsAppStage) -> None:
+    wa.start()
+    now = datetime.now(UTC)
+    wa.publish(suppression(1, "marketing"))
+    eventually(lambda: wa.query("SELECT by FROM suppressions") == [("tests",)])
+    wa.publish(
+        wrote(1, "STOP", timestamp=now - timedelta(minutes=2)), wrote(2, "STOP", timestamp=now - timedelta(minutes=2))
+    )
+    eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.inbound'") == [(2,)])
+    assert sorted(wa.query("SELECT by FROM suppressions")) == [("recipient",), ("tests",)]
+    later = now - timedelta(minutes=1)  # both came late, one after the other
+    wa.publish(*(wrote(n, "", kind="preference", marketing="resume", timestamp=later) for n in (1, 2)))
+    eventually(lambda: wa.query("SELECT by FROM suppressions") == [("tests",)])
+    wa.publish(message(1), message(2))
+    eventually(lambda: wa.states() == {"key-1": "suppressed", "key-2": "accepted"})
+
+
+def test_a_probe_that_meets_a_recipient_who_cannot_be_reached_shows_that_its_number_works(wa: WhatsAppStage) -> None:
+    wa.start()
+    wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
+    wa.query("UPDATE numbers SET cause = 'number_too_fast', paused_until = now() - interval '1 second'")
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    eventually(lambda: wa.query("SELECT cause, paused_until FROM numbers") == [(None, None)])
+    wa.publish(message(2))
+    eventually(lambda: wa.states().get("key-2") == "accepted")
+
+
+def test_what_is_in_doubt_and_wanted_no_more_stays_unknown(wa: WhatsAppStage) -> None:
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=2)
+    wa.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "in_doubt"})
+    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"))
+    eventually(lambda: wa.query("SELECT cancelled FROM messages") == [("bought",)])
+    eventually(lambda: wa.states() == {"key-1": "unknown"}, "it may have been sent")
+    assert len(wa.calls) == 1
+
+
 @pytest.mark.parametrize(
     ("sent", "written"),
     [("+5215512345678", "+525512345678"), ("+5511987654321", "+551187654321"), ("+5491112345678", "+541112345678")],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -52,3 +54,12 @@ def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
         name for name in (*(f"WHATSAPP_{one}" for one in wanted), "GRAPH_TOKEN") if f"WCH_{name}:" not in said
     ] == []
     assert "short" not in said.replace("shorter", "")
+
+
+def test_a_number_of_two_shops_is_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "shops.json"
+    shop = {"graph": {"token": "t"}, "whatsapp": {"phone_number_ids": ["17", "18"]}}
+    file.write_text(json.dumps({"north": shop, "south": shop | {"whatsapp": {"phone_number_ids": ["17"]}}}))
+    environment.setenv("WCH_SHOPS_FILE", str(file))
+    with pytest.raises(SettingsError, match="phone number id 17: several shops have it"):
+        load_settings(WhatsAppSettings).shops()

@@ -16,8 +16,8 @@ from wch_whatsapp.verdict import Action, judge
 BACK_OFF, THROTTLE, PAIR, PARK = Action.BACK_OFF, Action.THROTTLE, Action.PAIR, Action.PARK
 CAMPAIGN, RECIPIENT, REFUSE = Action.CAMPAIGN, Action.RECIPIENT, Action.REFUSE
 EXPECTED: dict[Action, tuple[int, ...]] = {
-    BACK_OFF: (1, 2, 131000, 131016, 131057, 132069, 133004, 134101),
-    THROTTLE: (4, 17, 32, 341, 613, 80007, 80008, 130429, 131048),
+    BACK_OFF: (1, 2, 131000, 131016, 132069, 133004, 134101),
+    THROTTLE: (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, 130429, 131048, 131057),
     PAIR: (131056,),
     PARK: (0, 3, 10, 33, 102, 104, 190, 200, 250, 299, 368, 131005, 131031, 131037, 131042, 131045, 131064, 133000, 133005,
            133006, 133008, 133009, 133010, 133015, 133016, 134011),
@@ -38,6 +38,7 @@ def test_a_code_leads_to_its_action_whatever_the_http_status(action: Action, cod
         ({"code": 100, "subcode": 33}, PARK, "number_not_usable"),
         ({"code": 131009, "details": "Recipient phone number is not valid"}, RECIPIENT, "malformed_number"),
         ({"code": 131053, "details": "the media host answered 503"}, BACK_OFF, "media_host_failed"),
+        ({"code": 131053, "details": "size 15000 is too large"}, REFUSE, "media_not_fetched"),
         ({"code": 132000, "own_values": True}, RECIPIENT, "template_values_wrong"),
         ({"code": 132012, "own_values": True}, RECIPIENT, "template_values_wrong"),
         ({"code": 999999, "status": 401}, PARK, "permission_missing"),
@@ -93,7 +94,7 @@ def test_waiting_for_a_person_grows_by_four() -> None:
     assert waits == [1, 4, 16, 64, 3600]
 
 
-@pytest.mark.parametrize("code", [131056, 130429, 190, 4])
+@pytest.mark.parametrize("code", [131056, 130429, 131057, 190, 4])
 def test_what_concerns_more_than_the_message_spends_none_of_its_tries(code: int) -> None:
     change = outcome(refused(code)).change
     assert (change.state, change.failed) == ("queued", False)
@@ -103,8 +104,12 @@ def test_a_refused_token_rests_the_whole_shop_and_a_throttle_the_number() -> Non
     park, throttle = outcome(refused(190)).pause, outcome(refused(131048)).pause
     assert (park.shop, park.seconds) == (True, 30)
     assert (throttle.shop, throttle.seconds) == (False, 4 * 3600)
+    app, maintenance = outcome(refused(80007)).pause, outcome(refused(131057)).pause
+    assert (app.shop, app.seconds) == (True, 300), "its numbers share the app"
+    assert (maintenance.shop, maintenance.seconds) == (False, 120)
 
 
 def test_near_its_limit_the_number_rests_as_long_as_meta_says() -> None:
-    assert outcome(Accepted("wamid.1", Usage(95, 120))).pause.seconds == 120
+    pause = outcome(Accepted("wamid.1", Usage(95, 120))).pause
+    assert (pause.seconds, pause.shop) == (120, True)
     assert outcome(Accepted("wamid.1", Usage(89, 120))).pause is None

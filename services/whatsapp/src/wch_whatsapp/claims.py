@@ -244,7 +244,9 @@ async def _while_paused(tx: Transaction, limits: Limits, number: Row) -> Claim:
     return Claim(again_seconds=0.0 if told == _MOST_TOLD else min(left, 1.0))
 
 
-OF_THE_SHOP: frozenset[Any] = frozenset({"token_refused", "permission_missing", "account_restricted", "billing"})
-"""Causes that rest all numbers of a shop."""
-PARKING: frozenset[Any] = OF_THE_SHOP | {"number_not_usable"}
+PARKING: frozenset[Any] = frozenset({
+    "token_refused", "permission_missing", "account_restricted", "billing", "number_not_usable"
+})  # fmt: skip
 """Causes that only a person can end."""
+OF_THE_SHOP: frozenset[Any] = PARKING - {"number_not_usable"} | {"app_throttled", "usage_near_limit"}
+"""Causes that rest all numbers of a shop, which share its token, its account and its app."""

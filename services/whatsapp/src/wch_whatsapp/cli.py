@@ -247,7 +247,8 @@ def _number(text: str) -> str:
 
 
 def _masked(row: dict[str, Any]) -> dict[str, Any]:
-    hidden = {"person", "content", "fallback"} & set(row)
+    # Meta's id of a message holds its recipient's number, in base64.
+    hidden = {"person", "content", "fallback", "wamid"} & set(row)
     told = {name: value for name, value in row.items() if name not in hidden}
     return told | {"phone": masked(row["phone"]) if row["phone"] else None}
 

@@ -105,7 +105,8 @@ class Inbound:
         else:
             await people.open_window(tx, data.phone_number_id, person, data.timestamp)
         if data.marketing == "stop" or self._says_stop(data.text):
-            await people.suppress(tx, who, "marketing", reason="asked_to_stop", by="recipient")
+            said = {"reason": "asked_to_stop", "by": "recipient", "since": data.timestamp}
+            await people.suppress(tx, who, "marketing", **said)
 
     def _says_stop(self, text: str | None) -> bool:
         return text is not None and text.strip(_PUNCTUATION).casefold() in self._stop_words

@@ -141,12 +141,14 @@ def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
     if verdict is not None and verdict.action is Action.THROTTLE:
         told = usage.regain_seconds if usage is not None else 0.0
         asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
-        return Pause(verdict.reason, max(told, asked or 0.0, verdict.wait_seconds or 2.0))
+        seconds = max(told, asked or 0.0, verdict.wait_seconds or 2.0)
+        return Pause(verdict.reason, seconds, shop=verdict.reason in OF_THE_SHOP)
     if usage is not None and usage.percent >= _USAGE_PERCENT:
-        return Pause("usage_near_limit", usage.regain_seconds or _USAGE_PAUSE_SECONDS)
+        return Pause("usage_near_limit", usage.regain_seconds or _USAGE_PAUSE_SECONDS, shop=True)
     return None
 
 
+_OF_ITS_OWN = frozenset({Action.RECIPIENT, Action.REFUSE, Action.CAMPAIGN, Action.PAIR})
 OUTAGE = Pause("meta_unreachable", _OUTAGE_PAUSE_SECONDS)
 
 
@@ -189,9 +191,14 @@ async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
         await apply(tx, [Change(row["id"], "failed", why=verdict.why) for row in others], before=("queued",))
 
 
+def _is_through(one: Outcome) -> bool:
+    """Whether a call shows that its number works: it was accepted, or refused for a reason of its message or its recipient."""
+    return isinstance(one.reply, Accepted) or (one.verdict is not None and one.verdict.action in _OF_ITS_OWN)
+
+
 async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> None:
     """Let the number rest where a reply asked for it, and work again where a probe succeeded."""
-    if any(one.probe and isinstance(one.reply, Accepted) for one in outcomes):
+    if any(one.probe and _is_through(one) for one in outcomes):
         for number in await tx.rows(_CAUSE, {"sender": limits.sender}):
             senders = list(shop) if number["cause"] in OF_THE_SHOP else [limits.sender]
             await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})

@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 
+# What a person, or Meta for them, says takes nothing from what others said, as they may take their own word back.
 _SUPPRESS = """
-INSERT INTO suppressions (shop, person, category, phone, reason, by)
-VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s)
-ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by, since = excluded.since
+INSERT INTO suppressions AS s (shop, person, category, phone, reason, by, since)
+VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s, coalesce(%(since)s::timestamptz, now()))
+ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by, since = greatest(s.since, excluded.since)
+WHERE s.by IN ('recipient', 'meta') OR excluded.by NOT IN ('recipient', 'meta')
 """
 _RELEASE = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
 # What a person takes back is what a person, or Meta for them, has said; and not what they said later.
@@ -48,9 +50,11 @@ _EXPORT = {
 }
 
 
-async def suppress(tx: Transaction, who: Row | dict[str, Any], category: str, *, reason: str, by: str) -> None:
-    """Write to a person no more in a category, or in `all`; `who` has `shop`, `person` and `phone`."""
-    names = {"shop": who["shop"], "person": who["person"], "phone": who["phone"]}
+async def suppress(
+    tx: Transaction, who: Row | dict[str, Any], category: str, *, reason: str, by: str, since: datetime | None = None
+) -> None:
+    """Write to a person no more in a category, or in `all`, as they said then, or from now on; `who` has `shop`, `person` and `phone`."""
+    names = {"shop": who["shop"], "person": who["person"], "phone": who["phone"], "since": since}
     await tx.rows(_SUPPRESS, names | {"category": category, "reason": reason, "by": by})
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from wch_common.errors import SettingsError
 from wch_common.settings import DatabaseUrl
 from wch_common.shops import Graph, GraphSettings, Section, ShopEntry, Shops, needed_without_file, of_one_shop
 
@@ -92,4 +94,8 @@ class WhatsAppSettings(GraphSettings):
             "rate": self.whatsapp_rate,
             "messaging_limit": self.whatsapp_messaging_limit,
         }
-        return self.read_shops(WhatsAppShop, {"graph": self.graph, "whatsapp": numbers})
+        shops = self.read_shops(WhatsAppShop, {"graph": self.graph, "whatsapp": numbers})
+        ids = Counter(id_ for _, shop in shops for id_ in set(shop.whatsapp.phone_number_ids))
+        if twice := sorted(id_ for id_, times in ids.items() if times > 1):
+            raise SettingsError(f"phone number id {', '.join(twice)}: several shops have it; a number belongs to one")
+        return shops

@@ -11,7 +11,7 @@ import structlog
 from wch_common.errors import Contended, Interrupted
 from wch_common.redact import error_text
 from wch_common.store.due import DueRows
-from wch_whatsapp.claims import TOLD_WAIT_SECONDS
+from wch_whatsapp.claims import PARKING, TOLD_WAIT_SECONDS
 from wch_whatsapp.ledger import Change, Why, apply, bundle
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _CLAIM_OPEN = """
 UPDATE messages SET due_at = now() + %(lease)s * interval '1 second'
 WHERE id IN (SELECT id FROM messages WHERE state IN ('sending', 'in_doubt') AND due_at <= now()
              ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING id, state, attempt, category, failures
+RETURNING id, state, attempt, category, failures, cancelled IS NULL AND expires_at > now() AND phone IS NOT NULL AS is_wanted
 """
 # Not moved on: who expires them first changes their state, and the others find nothing to change.
 _CLAIM_EXPIRED = """
@@ -47,7 +47,10 @@ _COUNTS = """
 SELECT state, '' AS shop, count(*) AS rows FROM messages WHERE state IN ('sending', 'in_doubt') GROUP BY state
 UNION ALL SELECT 'queued', shop, count(*) FROM messages WHERE state = 'queued' AND due_at <= now() GROUP BY shop
 """
-_PAUSED = "SELECT coalesce(cause, '') AS cause, count(*) AS rows FROM numbers WHERE cause IS NOT NULL GROUP BY cause"
+# A rest that is over keeps its cause until a call succeeds; only what a person has to end is told for as long.
+_PAUSED = """
+SELECT cause, count(*) AS rows FROM numbers WHERE cause IS NOT NULL AND (paused_until > now() OR cause = ANY(%(parking)s)) GROUP BY cause
+"""
 _COUNT_SECONDS = 5.0
 # Longer than the inbox remembers, and so than any replay: within it a key is never sent twice.
 LEDGER_DAYS = 40
@@ -100,7 +103,7 @@ class Upkeep:
             reason = "process_died"
             defers = self._settle_seconds > TOLD_WAIT_SECONDS
             return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], defers=defers, why=Why(reason))
-        if row["category"] != "marketing" and self._resend_utility and not row["failures"]:
+        if row["category"] != "marketing" and self._resend_utility and not row["failures"] and row["is_wanted"]:
             # Once: where no status arrives at all, each further one would be another copy.
             return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, why=Why("resent_after_doubt"))
         return Change(row["id"], "unknown", attempt=row["attempt"], why=Why("no_status"))
@@ -124,7 +127,8 @@ class Upkeep:
         while True:
             try:
                 rows = await self._store.database.rows(_COUNTS)
-                paused = {row["cause"]: row["rows"] for row in await self._store.database.rows(_PAUSED)}
+                resting = await self._store.database.rows(_PAUSED, {"parking": sorted(PARKING)})
+                paused = {row["cause"]: row["rows"] for row in resting}
             except (Interrupted, psycopg.Error) as error:
                 log.warning("messages_not_counted", error=error_text(error))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -68,11 +69,13 @@ TABLE: Final[dict[int, Verdict]] = {
     1: Verdict(Action.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
     131000: Verdict(Action.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
     **_one(Action.BACK_OFF, "meta_unavailable", 2, 131016, 133004),
-    131057: Verdict(Action.BACK_OFF, "number_in_maintenance", wait_seconds=2 * _MINUTE),
+    131057: Verdict(Action.THROTTLE, "number_in_maintenance", wait_seconds=2 * _MINUTE),
     134101: Verdict(Action.BACK_OFF, "template_syncing", wait_seconds=10 * _MINUTE),
     132069: Verdict(Action.BACK_OFF, "flow_throttled", wait_seconds=10 * _MINUTE),
     130429: Verdict(Action.THROTTLE, "number_too_fast"),
-    **dict.fromkeys((4, 17, 32, 341, 613, 80007, 80008), Verdict(Action.THROTTLE, "app_throttled", 5 * _MINUTE)),
+    **dict.fromkeys(
+        (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014), Verdict(Action.THROTTLE, "app_throttled", 5 * _MINUTE)
+    ),
     131048: Verdict(Action.THROTTLE, "spam_restriction", 4 * _HOUR),
     131056: Verdict(Action.PAIR, "pair_too_fast"),
     **_one(Action.RECIPIENT, "blocked", 130403),
@@ -103,7 +106,10 @@ TABLE: Final[dict[int, Verdict]] = {
 _OF_VALUES = frozenset({132000, 132012})
 _INVALID, _INVISIBLE, _PARAMETER, _MEDIA = 100, 33, 131009, 131053
 _DENIED, _TOO_MANY, _SERVER = frozenset({401, 403}), 429, 500
-ALERTING: Final = frozenset({"spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed"})
+_HOST_FAILED = re.compile(r"\b(429|5\d\d)\b")
+ALERTING: Final = frozenset({
+    "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible"
+})  # fmt: skip
 """Reasons a person should hear of though nothing rests."""
 
 
@@ -122,7 +128,7 @@ def judge(
         found = Verdict(Action.PARK, "number_not_usable")
     elif code == _PARAMETER and "phone number" in details.lower():
         found = Verdict(Action.RECIPIENT, "malformed_number")
-    elif code == _MEDIA and any(word in details for word in ("429", "500", "502", "503", "504")):
+    elif code == _MEDIA and _HOST_FAILED.search(details):
         found = Verdict(Action.BACK_OFF, "media_host_failed")
     elif code in _OF_VALUES and own_values:
         found = Verdict(Action.RECIPIENT, "template_values_wrong")
