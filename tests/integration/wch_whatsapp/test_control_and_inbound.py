@@ -279,6 +279,34 @@ def test_a_status_that_says_the_window_was_closed_sends_the_fallback_and_only_on
     assert len(wa.calls) == 2
 
 
+def test_a_failure_that_passes_and_comes_as_a_status_is_sent_again(wa: WhatsAppStage) -> None:
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    failed = wa.status("key-1", "failed", error=131053)
+    error = failed.errors[0].model_copy(update={"details": "the media host answered 503"})
+    wa.publish(failed.model_copy(update={"errors": (error,)}))
+    eventually(lambda: len(wa.sent_to(1)) == 2)
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    assert len({body["biz_opaque_callback_data"] for body in wa.sent}) == 2, "as another attempt"
+
+
+def test_what_a_status_says_of_the_shop_rests_it_and_what_it_says_of_the_template_ends_the_batch(
+    wa: WhatsAppStage,
+) -> None:
+    wa.publish(batch("b", (1,)))
+    eventually(lambda: wa.states() == {"b-1": "accepted"})
+    wa.publish(wa.status("b-1", "failed", error=131042))
+    eventually(lambda: wa.query("SELECT cause FROM numbers") == [("billing",)])
+    assert wa.states() == {"b-1": "queued"}, "it was not sent, and waits"
+    wa.query("INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, batch, expires_at, due_at) "
+             "SELECT gen_random_uuid(), shop, asker, 'b-2', sender, person, category, 'queued', batch, now() + interval '1 day', "
+             "now() + interval '1 hour' FROM messages")  # fmt: skip
+    wa.query("UPDATE messages SET state = 'accepted', due_at = NULL WHERE send_key = 'b-1'")
+    wa.publish(wa.status("b-1", "failed", error=132015))
+    eventually(lambda: wa.states() == {"b-1": "failed", "b-2": "failed"})
+    assert wa.row("b-2")["reason"] == "template_paused"
+
+
 def test_a_status_of_another_programs_message_is_let_go(wa: WhatsAppStage) -> None:
     foreign = StatusReceived(phone_number_id=NUMBER, wamid="wamid.x", status="read", timestamp=datetime.now(UTC))
     wa.publish(foreign, foreign.model_copy(update={"tag": "another program's"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -11,17 +12,19 @@ from wch_common.phone import MalformedNumber, normalised, one_form
 from wch_whatsapp import people
 from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import Change, Why, apply
+from wch_whatsapp.outcomes import end_batch, pause_for, refused, rest
 from wch_whatsapp.verdict import judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from uuid import UUID
 
     from wch_common.event import Event
     from wch_common.events.meta import MessageReceived, StatusReceived
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import People
+    from wch_whatsapp.measures import Measures
+    from wch_whatsapp.verdict import Verdict
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +37,7 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "failed": (*_UNSETTLED, "accepted"),
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
-_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch"
+_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, failures, answered, NULL AS pair_failures"
 _BY_TAG = f"SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND attempt = %(attempt)s FOR UPDATE"  # noqa: S608 - names of this module
 _BY_WAMID = f"SELECT {_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of this module
 _MAYBE = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
@@ -42,11 +45,26 @@ _PATIENCE = 3
 _PUNCTUATION = " \t\n.!?\"'"
 
 
+def _failed(row: Row, data: StatusReceived) -> tuple[Change, Verdict | None]:
+    """Return what a failure that Meta reports after it took a message makes of it: what passes is sent again, as it was not."""
+    error = data.errors[0] if data.errors else None
+    if error is None:
+        return Change(row["id"], "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable")), None
+    verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
+    change = refused(row, row["attempt"], verdict)
+    if change.state == "queued":
+        return replace(change, anew=True), verdict
+    return replace(change, wamid=data.wamid), verdict
+
+
 class Inbound:
     """The handlers of `meta.status.received` and `meta.message.received`."""
 
-    def __init__(self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...]) -> None:
+    def __init__(
+        self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...], measures: Measures
+    ) -> None:
         self._shop_of = shops_by_sender
+        self._measures = measures
         self._people = known
         self._stop_words = frozenset(word.casefold() for word in stop_words)
 
@@ -61,9 +79,9 @@ class Inbound:
             return
         change = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
         if state == "failed":
-            change = self._failed(row["id"], row, data)
-            if change.why.reason == "opted_out":
-                await people.suppress(tx, row, "marketing", reason="opted_out", by="meta")
+            change, verdict = _failed(row, data)
+            if row["state"] in _BEFORE[state] and verdict is not None:
+                await self._concern_others(tx, row, verdict)
         await apply(tx, [change], before=_BEFORE[state])
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
@@ -77,14 +95,17 @@ class Inbound:
             raise Retry("the message may be one whose answer is not written yet")
         return None
 
-    def _failed(self, id_: UUID, row: Row, data: StatusReceived) -> Change:
-        error = data.errors[0] if data.errors else None
-        if error is None:
-            return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable"))
-        verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
-        if verdict.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
-            return Change(id_, "queued", 0.0, row["attempt"], as_fallback=True, anew=True, why=verdict.why)
-        return Change(id_, "failed", attempt=row["attempt"], wamid=data.wamid, why=verdict.why)
+    async def _concern_others(self, tx: Transaction, row: Row, verdict: Verdict) -> None:
+        """Do what an error asks for beside its message, as if the call had been answered with it."""
+        self._measures.refused(verdict.reason)
+        if verdict.reason == "opted_out":
+            await people.suppress(tx, row, "marketing", reason="opted_out", by="meta")
+        if (pause := pause_for(verdict)) is not None:
+            shop = self._shop_of.get(row["sender"])
+            senders = [sender for sender, of in self._shop_of.items() if of == shop] if pause.shop else [row["sender"]]
+            log.error("number_rests", number=row["sender"], cause=pause.cause, seconds=pause.seconds)
+            await rest(tx, pause, senders)
+        await end_batch(tx, row, verdict)
 
     async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
         """Open the person's window; a stop word or a changed wish changes whom marketing goes to."""
@@ -105,8 +126,8 @@ class Inbound:
         else:
             await people.open_window(tx, data.phone_number_id, person, data.timestamp)
         if data.marketing == "stop" or self._says_stop(data.text):
-            said = {"reason": "asked_to_stop", "by": "recipient", "since": data.timestamp}
-            await people.suppress(tx, who, "marketing", **said)
+            since = data.timestamp
+            await people.suppress(tx, who, "marketing", reason="asked_to_stop", by="recipient", since=since)
 
     def _says_stop(self, text: str | None) -> bool:
         return text is not None and text.strip(_PUNCTUATION).casefold() in self._stop_words

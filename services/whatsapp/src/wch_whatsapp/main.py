@@ -81,7 +81,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge, full=full if several else lambda _shop: None)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
-    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words)
+    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words, measures)
 
     return _jobs(platform, store, accept, control, inbound, all_full)
 

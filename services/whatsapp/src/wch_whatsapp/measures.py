@@ -45,8 +45,13 @@ class Measures:
         """Count one call."""
         self._calls.labels(type(outcome.reply).__name__.lower()).inc()
         self._seconds.observe(seconds)
-        if outcome.verdict is not None and outcome.verdict.reason in ALERTING:
-            self._alerts.labels(outcome.verdict.reason).inc()
+        if outcome.verdict is not None:
+            self.refused(outcome.verdict.reason)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal of which a person should hear."""
+        if reason in ALERTING:
+            self._alerts.labels(reason).inc()
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Count messages that have an answer."""

@@ -87,7 +87,7 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
             change = Change(row["id"], "in_doubt", settle_seconds, attempt, defers=defers, why=why)
         case Unsent(detail=detail):
             verdict = Verdict(Action.BACK_OFF, "meta_unreachable", detail=detail)
-            change = _refused(row, attempt, verdict)
+            change = refused(row, attempt, verdict)
         case Refused(error=error):
             verdict = judge(
                 error.code,
@@ -100,14 +100,14 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
             if verdict.action is Action.CAMPAIGN and send.as_fallback and is_free_form(row["content"]):
                 # Others of the batch have an open window and need no template.
                 verdict = replace(verdict, action=Action.RECIPIENT)
-            change = _refused(row, attempt, verdict)
+            change = refused(row, attempt, verdict)
     if row["answered"] and change.state == "queued" and not change.defers:
         # Its batch was told something before and is not told this: should its number come to rest, it is told that.
         change = replace(change, why=replace(change.why, reason=""))
     return Outcome(row, attempt, send, reply, verdict, change, _pause(reply, verdict), probe)
 
 
-def _refused(row: Row, attempt: int, verdict: Verdict) -> Change:
+def refused(row: Row, attempt: int, verdict: Verdict) -> Change:
     """Return what becomes of a message that surely was not accepted."""
     id_, why = row["id"], verdict.why
     match verdict.action:
@@ -133,16 +133,22 @@ def pair_wait(row: Row) -> float:
     return min(_LONGEST_PAIR_WAIT, 4.0 ** min(row["pair_failures"] or 0, 10))
 
 
+def pause_for(verdict: Verdict, seconds: float = 0.0) -> Pause | None:
+    """Return the rest that an error asks for, which lasts as long as Meta says, or None."""
+    if verdict.action is Action.PARK:
+        return Pause(verdict.reason, PROBE_SECONDS, shop=verdict.reason in OF_THE_SHOP)
+    if verdict.action is Action.THROTTLE:
+        return Pause(verdict.reason, max(seconds, verdict.wait_seconds or 2.0), shop=verdict.reason in OF_THE_SHOP)
+    return None
+
+
 def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
     """Return the rest that a reply asks for its number."""
     usage = getattr(reply, "usage", None)
-    if verdict is not None and verdict.action is Action.PARK:
-        return Pause(verdict.reason, PROBE_SECONDS, shop=verdict.reason in OF_THE_SHOP)
-    if verdict is not None and verdict.action is Action.THROTTLE:
-        told = usage.regain_seconds if usage is not None else 0.0
-        asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
-        seconds = max(told, asked or 0.0, verdict.wait_seconds or 2.0)
-        return Pause(verdict.reason, seconds, shop=verdict.reason in OF_THE_SHOP)
+    told = usage.regain_seconds if usage is not None else 0.0
+    asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
+    if verdict is not None and (pause := pause_for(verdict, max(told, asked or 0.0))) is not None:
+        return pause
     if usage is not None and usage.percent >= _USAGE_PERCENT:
         return Pause("usage_near_limit", usage.regain_seconds or _USAGE_PAUSE_SECONDS, shop=True)
     return None
@@ -186,9 +192,20 @@ async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
         await tx.rows(_REST_PAIR, parameters)
     if verdict.reason == "opted_out":
         await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
-    if verdict.action is Action.CAMPAIGN and one.row["batch"] is not None:
-        others = await tx.rows(_OF_BATCH, {"batch": one.row["batch"], "reason": verdict.reason})
-        await apply(tx, [Change(row["id"], "failed", why=verdict.why) for row in others], before=("queued",))
+    await end_batch(tx, one.row, verdict)
+
+
+async def end_batch(tx: Transaction, row: Row, verdict: Verdict) -> None:
+    """End what is not under way of a message's batch, where nobody of it can be reached."""
+    if verdict.action is Action.CAMPAIGN and row["batch"] is not None:
+        others = await tx.rows(_OF_BATCH, {"batch": row["batch"], "reason": verdict.reason})
+        await apply(tx, [Change(other["id"], "failed", why=verdict.why) for other in others], before=("queued",))
+
+
+async def rest(tx: Transaction, pause: Pause, senders: Sequence[str], *, probe: bool = False, sender: str = "") -> None:
+    """Let numbers rest; `probe` says that it was a probe of `sender` which brought this."""
+    parameters = {"cause": pause.cause, "seconds": pause.seconds, "senders": list(senders)}
+    await tx.rows(_PAUSE, parameters | {"probe": probe, "sender": sender})
 
 
 def _is_through(one: Outcome) -> bool:
@@ -203,6 +220,4 @@ async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, sh
             senders = list(shop) if number["cause"] in OF_THE_SHOP else [limits.sender]
             await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})
     for pause, probe in {(one.pause, one.probe) for one in outcomes if one.pause is not None}:
-        senders = list(shop) if pause.shop else [limits.sender]
-        parameters = {"cause": pause.cause, "seconds": pause.seconds, "senders": senders}
-        await tx.rows(_PAUSE, parameters | {"probe": probe, "sender": limits.sender})
+        await rest(tx, pause, shop if pause.shop else [limits.sender], probe=probe, sender=limits.sender)
