@@ -290,6 +290,35 @@ def test_a_failure_that_passes_and_comes_as_a_status_is_sent_again(wa: WhatsAppS
     assert len({body["biz_opaque_callback_data"] for body in wa.sent}) == 2, "as another attempt"
 
 
+def test_what_was_taken_back_after_it_was_accepted_is_not_sent_again(wa: WhatsAppStage) -> None:
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"))
+    eventually(lambda: wa.query("SELECT cancelled FROM messages") == [("bought",)])
+    wa.publish(wa.status("key-1", "failed", error=131000))
+    eventually(lambda: wa.states() == {"key-1": "cancelled"})
+    assert len(wa.calls) == 1
+
+
+def test_what_meta_takes_each_time_and_reports_as_failed_ends(wa: WhatsAppStage) -> None:
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.query("UPDATE messages SET failures = 5")
+    wa.publish(wa.status("key-1", "failed", error=131042))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    assert wa.row("key-1")["reason"] == "billing"
+
+
+def test_a_fallback_that_fails_by_a_status_ends_nobody_elses_free_text(wa: WhatsAppStage) -> None:
+    wa.publish(wrote(2))
+    eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
+    wa.publish(batch("b", (1, 2), message=TEXT, category="service", fallback=TEMPLATE))
+    eventually(lambda: wa.states() == {"b-1": "accepted", "b-2": "accepted"})
+    wa.query("UPDATE messages SET state = 'queued', due_at = now() + interval '1 hour' WHERE send_key = 'b-2'")
+    wa.publish(wa.status("b-1", "failed", error=132015))
+    eventually(lambda: wa.states() == {"b-1": "failed", "b-2": "queued"})
+
+
 def test_what_a_status_says_of_the_shop_rests_it_and_what_it_says_of_the_template_ends_the_batch(
     wa: WhatsAppStage,
 ) -> None:

@@ -61,7 +61,7 @@ def test_no_number_or_token_is_kept_of_metas_words() -> None:
 
 def row(**changes: Any) -> dict[str, Any]:
     values = {"id": uuid.uuid4(), "failures": 0, "pair_failures": None, "fallback": None, "as_fallback": False}
-    return values | {"own_values": False, "answered": False} | changes
+    return values | {"own_values": False, "answered": False, "content": None} | changes
 
 
 def outcome(reply: Any, **changes: Any) -> Any:

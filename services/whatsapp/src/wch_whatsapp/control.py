@@ -41,9 +41,10 @@ INSERT INTO batches (id, shop, asker, batch_id, open, asked, cancelled)
 VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, false, %(reason)s)
 ON CONFLICT (id) DO UPDATE SET cancelled = coalesce(batches.cancelled, excluded.cancelled) RETURNING *
 """
-# Also where a call is under way, or has failed: should the message come back from it, or be tried again, it is not sent.
+# Also where a call is under way, was taken or has failed: should the message come back from it, or be tried again, it is not sent.
 _CANCEL = """
-UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN ('queued', 'sending', 'in_doubt', 'failed')
+UPDATE messages SET cancelled = %(reason)s WHERE (id = %(id)s OR batch = %(id)s) AND state IN (
+  'queued', 'sending', 'in_doubt', 'accepted', 'unknown', 'failed')
 """
 _OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state = 'queued' ORDER BY id FOR UPDATE"
 # A person's marketing limit is not tried again within a day: tries themselves are punished. What was taken back never is, also

@@ -12,11 +12,12 @@ from wch_common.phone import MalformedNumber, normalised, one_form
 from wch_whatsapp import people
 from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import Change, Why, apply
-from wch_whatsapp.outcomes import end_batch, pause_for, refused, rest
-from wch_whatsapp.verdict import judge
+from wch_whatsapp.outcomes import end_batch, for_whom_it_is, pause_for, refused, rest, untold
+from wch_whatsapp.verdict import Action, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from wch_common.event import Event
     from wch_common.events.meta import MessageReceived, StatusReceived
@@ -37,11 +38,12 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "failed": (*_UNSETTLED, "accepted"),
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
-_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, failures, answered, NULL AS pair_failures"
+_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered"
 _BY_TAG = f"SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND attempt = %(attempt)s FOR UPDATE"  # noqa: S608 - names of this module
 _BY_WAMID = f"SELECT {_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of this module
 _MAYBE = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
 _PATIENCE = 3
+_WAITING = frozenset({Action.THROTTLE, Action.PARK, Action.PAIR})
 _PUNCTUATION = " \t\n.!?\"'"
 
 
@@ -51,7 +53,10 @@ def _failed(row: Row, data: StatusReceived) -> tuple[Change, Verdict | None]:
     if error is None:
         return Change(row["id"], "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable")), None
     verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
-    change = refused(row, row["attempt"], verdict)
+    verdict = for_whom_it_is(verdict, row["content"], as_fallback=row["as_fallback"])
+    # Counted, whatever it is: Meta takes the message each time, and without a count it would go there until it expires.
+    counted = replace(verdict, action=Action.BACK_OFF) if verdict.action in _WAITING else verdict
+    change = untold(row, refused(row, row["attempt"], counted))
     if change.state == "queued":
         return replace(change, anew=True), verdict
     return replace(change, wamid=data.wamid), verdict
@@ -81,7 +86,7 @@ class Inbound:
         if state == "failed":
             change, verdict = _failed(row, data)
             if row["state"] in _BEFORE[state] and verdict is not None:
-                await self._concern_others(tx, row, verdict)
+                await self._concern_others(tx, row, verdict, data.timestamp)
         await apply(tx, [change], before=_BEFORE[state])
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
@@ -95,11 +100,11 @@ class Inbound:
             raise Retry("the message may be one whose answer is not written yet")
         return None
 
-    async def _concern_others(self, tx: Transaction, row: Row, verdict: Verdict) -> None:
+    async def _concern_others(self, tx: Transaction, row: Row, verdict: Verdict, since: datetime) -> None:
         """Do what an error asks for beside its message, as if the call had been answered with it."""
         self._measures.refused(verdict.reason)
         if verdict.reason == "opted_out":
-            await people.suppress(tx, row, "marketing", reason="opted_out", by="meta")
+            await people.suppress(tx, row, "marketing", reason="opted_out", by="meta", since=since)
         if (pause := pause_for(verdict)) is not None:
             shop = self._shop_of.get(row["sender"])
             senders = [sender for sender, of in self._shop_of.items() if of == shop] if pause.shop else [row["sender"]]

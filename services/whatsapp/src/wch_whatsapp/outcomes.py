@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wch_whatsapp.bodies import is_free_form
 from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS, TOLD_WAIT_SECONDS
@@ -97,14 +97,23 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
                 details=error.details,
                 own_values=row["own_values"],
             )
-            if verdict.action is Action.CAMPAIGN and send.as_fallback and is_free_form(row["content"]):
-                # Others of the batch have an open window and need no template.
-                verdict = replace(verdict, action=Action.RECIPIENT)
+            verdict = for_whom_it_is(verdict, row["content"], as_fallback=send.as_fallback)
             change = refused(row, attempt, verdict)
+    return Outcome(row, attempt, send, reply, verdict, untold(row, change), _pause(reply, verdict), probe)
+
+
+def for_whom_it_is(verdict: Verdict, content: dict[str, Any] | None, *, as_fallback: bool) -> Verdict:
+    """Return the verdict as its own recipient's where others of the batch have an open window and need no template."""
+    if verdict.action is Action.CAMPAIGN and as_fallback and content is not None and is_free_form(content):
+        return replace(verdict, action=Action.RECIPIENT)
+    return verdict
+
+
+def untold(row: Row, change: Change) -> Change:
+    """Return a change as one of which a batch that was told something before is not told; should its number rest, it is."""
     if row["answered"] and change.state == "queued" and not change.defers:
-        # Its batch was told something before and is not told this: should its number come to rest, it is told that.
-        change = replace(change, why=replace(change.why, reason=""))
-    return Outcome(row, attempt, send, reply, verdict, change, _pause(reply, verdict), probe)
+        return replace(change, why=replace(change.why, reason=""))
+    return change
 
 
 def refused(row: Row, attempt: int, verdict: Verdict) -> Change:
