@@ -20,7 +20,7 @@ from wch_common.client import Client, InvalidAttributes, PublishFailed
 from wch_common.edge import publishing
 from wch_common.engine import consuming
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
-from wch_common.event import Event, EventData
+from wch_common.event import Event, EventData, new_event
 from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry
 from wch_common.runtime.job import Job
@@ -92,6 +92,31 @@ def test_events_whose_acknowledgements_are_lost_with_the_connection_are_not_hand
     stage.stop()
     assert sorted(runs) == list(range(10))
     assert stage.depth("demo.thing") == 0, "the old ones are acknowledged with the new"
+
+
+def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consuming, "_ACK_SECONDS", 3600)
+    release, runs = threading.Event(), []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        runs.append(event.data.number)
+        while event.data.number == 2 and not release.is_set():
+            await asyncio.sleep(0.01)
+
+    stage.start_job(Job.for_each(thing_queue(concurrency=1), {ThingRequested: handle}))
+    with stage.client() as client:
+        client.publish_many(
+            new_event(ThingRequested(number=n), "/t", id=id_) for n, id_ in ((1, "a"), (2, "b"), (3, "a"))
+        )
+        eventually(lambda: runs == [1, 2], "the third waits for the slot")
+        stage.cut_connection("wch-demo consuming")
+        release.set()
+        eventually(lambda: 3 in runs, "it comes again, as the first does")
+    stage.stop()
+    assert runs == [1, 2, 3]
+    assert stage.depth("demo.thing") == 0
 
 
 @pytest.mark.parametrize("fault", ["full", "deleted"])

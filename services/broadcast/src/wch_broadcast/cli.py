@@ -98,13 +98,11 @@ def start(
         "exclusive": not beside_others,
     }
     data = _validated(wanted)
-    if database_url is not None:
-        told = f"there is a campaign {campaign} already: see wch campaigns status {campaign}"
-        _refuse_used(database_url, CAMPAIGN_NAMED, {"shop": shop, "campaign": campaign}, told)
+    _refuse_known(database_url, campaign, shop)
     if not dry_run:
         _publish(amqp_url, [data], shop)
     _said("start", campaign, dry_run=dry_run, json=json)
-    if not json and not dry_run:
+    if not (json or dry_run):
         say(f"see how far it is with: wch campaigns status {campaign} --watch")
 
 
@@ -205,9 +203,8 @@ def import_(
     json: AsJson = False,
 ) -> None:
     """Upload a list of recipients; lines that cannot be used are told with number and reason, the others are kept."""
-    if database_url is not None:
-        told = f"there is a list {list_id} already; choose another name"
-        _refuse_used(database_url, LIST_NAMED, {"shop": shop, "list": list_id}, told)
+    told = f"there is a list {list_id} already; choose another name"
+    _refuse_used(database_url, LIST_NAMED, {"shop": shop, "list": list_id}, told)
     with lines_of(file) as lines, refusals(refused) as note:
         counted = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
         with counted:
@@ -323,8 +320,15 @@ def _written(output: Path | None) -> Iterator[Any]:
         yield out
 
 
-def _refuse_used(database_url: str, statement: str, names: dict[str, Any], told: str) -> None:
+def _refuse_known(database_url: str | None, campaign: str, shop: str | None) -> None:
+    told = f"there is a campaign {campaign} already: see wch campaigns status {campaign}"
+    _refuse_used(database_url, CAMPAIGN_NAMED, {"shop": shop, "campaign": campaign}, told)
+
+
+def _refuse_used(database_url: str | None, statement: str, names: dict[str, Any], told: str) -> None:
     """Refuse a name that is taken, where the database can be asked."""
+    if database_url is None:
+        return
     with _database(database_url) as connection:
         if connection.execute(statement, names).fetchall():
             raise Wrong(told)

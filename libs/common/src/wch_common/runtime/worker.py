@@ -86,7 +86,7 @@ class Worker:
         self._arrived: deque[Delivery] = deque()
         self._idle: deque[asyncio.Future[None]] = deque()
         self._slots = [Slot() for _ in range(self.SLOTS or self._policy.concurrency)]
-        self._done: OrderedDict[tuple[str, str, int, int], None] = OrderedDict()
+        self._done: OrderedDict[tuple[str, str, int, int, int], None] = OrderedDict()
         self.stopping = False
 
     # -- taking deliveries
@@ -274,12 +274,12 @@ class Worker:
     def _acknowledge(self, delivery: Delivery, event: Event[EventData]) -> None:
         """Acknowledge, and remember the event: where the acknowledgement is lost, its redelivery is only acknowledged."""
         delivery.ack()
-        self._done[event.source, event.id, event.attempt, event.replay] = None
+        self._done[_known_by(event)] = None
         if len(self._done) > _REMEMBERED * self._policy.prefetch:
             self._done.popitem(last=False)
 
     def _is_done(self, delivery: Delivery, event: Event[EventData]) -> bool:
-        return delivery.redelivered and (event.source, event.id, event.attempt, event.replay) in self._done
+        return delivery.redelivered and _known_by(event) in self._done
 
     def _tell(self, event: Event[EventData] | None, outcome: str, seconds: float) -> None:
         type_ = event.type if event is not None else "undecodable"
@@ -309,6 +309,11 @@ class Worker:
                     raise HandlerStuck(f"{self._queue.name}: a blocking handler runs for {now - slot.since:.0f} s")
                 else:
                     log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(now - slot.since))
+
+
+def _known_by(event: Event[EventData]) -> tuple[str, str, int, int, int]:
+    """Return what tells a handled event from others, also from one of the same id and other content, which is refused."""
+    return event.source, event.id, event.attempt, event.replay, hash(event.canonical)
 
 
 def _who_asked(event: Event[EventData]) -> str | None:
