@@ -355,10 +355,18 @@ def test_stop_words_and_wishes_suppress_marketing_only(wa: WhatsAppStage) -> Non
         )
     )
     wa.publish(wrote(3, "", kind="preference", marketing="resume"))
-    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
+    holding = "SELECT count(*), count(phone) FROM suppressions WHERE lifted_at IS NULL"
+    eventually(lambda: wa.query(holding) == [(1, 1)])
+    assert wa.query("SELECT count(phone) FROM suppressions") == [(1,)], (
+        "of who may be written to nothing but when is kept"
+    )
     assert wa.query("SELECT count(*) FROM windows") == [(2,)], "a wish is no message that may be answered freely"
     wa.publish(SuppressionRemoveRequested(phone=phone(1), category="marketing", reason="asked", by="tests"))
-    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
+    eventually(lambda: wa.query(holding) == [(0, 0)])
+    wa.publish(message(3, send_key="again"), message(1, send_key="again-1"))
+    eventually(lambda: {wa.states().get(key) for key in ("again", "again-1")} == {"accepted"})
+    wa.publish(wrote(3, "stop"))
+    eventually(lambda: wa.query(holding) == [(1, 1)], "a wish taken back may be said anew")
 
 
 def command(wa: WhatsAppStage, *words: str, code: int = 0) -> str:

@@ -17,8 +17,9 @@ from wch_common.errors import LeaseLost
 from wch_common.store.lease import Lease
 from wch_common.store.store import Store
 from wch_whatsapp.claims import _DUE
+from wch_whatsapp.cloud import Accepted, Unsent, Usage
 from wch_whatsapp.ledger import Change, apply
-from wch_whatsapp.outcomes import put_back
+from wch_whatsapp.outcomes import judged, put_back, write
 from wch_whatsapp.upkeep import _RETAIN, LEDGER_DAYS
 
 
@@ -152,6 +153,60 @@ def test_what_is_put_back_before_its_call_is_due_again_and_reached_nobody(databa
     run(database_url, test)
 
 
+def test_metas_id_is_kept_however_late_it_is_known(database_url: str) -> None:
+    """A process that was stopped during a call, and wakes when others have settled it."""
+
+    async def test(store: Store) -> None:
+        fill(database_url, 2)
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            sends = (await claimed(store, LIMITS, lease, 10)).sends
+            await store.database.rows("UPDATE messages SET state = 'unknown' WHERE send_key = 'carts1'")
+            await store.database.rows("UPDATE messages SET state = 'queued', due_at = now() WHERE send_key = 'carts2'")
+            late = [
+                judged(row, 1, send, probe=False, reply=Accepted("wamid.late", Usage()), settle_seconds=60)
+                for row, send in sends
+            ]
+            async with store.transaction() as tx:
+                await write(tx, late, LIMITS, [NUMBER])
+            found = await store.database.rows("SELECT state, wamid FROM messages")
+            assert found == [{"state": "accepted", "wamid": "wamid.late"}] * 2
+
+    run(database_url, test)
+
+
+def test_who_was_reached_by_another_message_counts_though_one_was_refused(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 2)
+        await store.database.rows("UPDATE messages SET person = 'one'")
+        limits = replace(LIMITS, people_a_day=1)
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            sends = (await claimed(store, limits, lease, 10)).sends
+            (counted,) = [one for one in sends if one[1].reaches]
+            unsent = judged(counted[0], 1, counted[1], probe=False, reply=Unsent("refused"), settle_seconds=60)
+            async with store.transaction() as tx:
+                await write(tx, [unsent], limits, [NUMBER])
+            assert await store.database.rows("SELECT person FROM reached") == [{"person": b"one"}]
+
+    run(database_url, test)
+
+
+def test_a_probe_waits_for_no_number_that_comes_to_rest_in_this_moment(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        await store.database.rows("INSERT INTO numbers (sender, slots_from) VALUES ('3003', now())")
+        await store.database.rows("UPDATE numbers SET cause = 'token_refused', paused_until = now()")
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            with psycopg.connect(database_url, options="-c search_path=whatsapp") as another:
+                another.execute("SELECT 1 FROM numbers WHERE sender = '3003' FOR UPDATE")
+                taken = await asyncio.wait_for(claimed(store, LIMITS, lease, 1), 20)
+        assert len(taken.sends) == 1
+
+    run(database_url, test)
+
+
 def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
     async def test(store: Store) -> None:
         for state in ("accepted", "queued"):
@@ -168,6 +223,9 @@ def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
                   ('old', NULL::timestamptz, {many}), ('untold', now(), {many}), ('young', NULL, {few})
                 ) AS new (name, due_at, age);
                 INSERT INTO windows VALUES ('1', 'old', now() - interval '1 minute'), ('1', 'young', now() + interval '1 hour');
+                INSERT INTO suppressions SELECT '', person, 'marketing', NULL, '', 'recipient', now(), lifted_at FROM (VALUES
+                  ('old'::bytea, now() - interval '{many} days'), ('young', now() - interval '{few} days'), ('holds', NULL)
+                ) AS new (person, lifted_at);
                 INSERT INTO pairs VALUES ('1', 'old', now() - interval '25 hours'), ('1', 'young', now() - interval '23 hours');
                 INSERT INTO reached VALUES ('', 'old', now() - interval '25 hours'), ('', 'young', now() - interval '23 hours')
                 """.encode()
@@ -178,6 +236,8 @@ def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
         assert [row["send_key"] for row in messages] == ["accepted2", "queued1", "queued2"]
         batches = await store.database.rows("SELECT batch_id FROM batches ORDER BY 1")
         assert [row["batch_id"] for row in batches] == ["untold", "young"]
+        suppressed = await store.database.rows("SELECT person FROM suppressions ORDER BY 1")
+        assert [row["person"] for row in suppressed] == [b"holds", b"young"]
         for table in ("windows", "pairs", "reached"):
             (row,) = await store.database.rows(f"SELECT person FROM {table}")
             assert row["person"] == b"young", table

@@ -262,9 +262,21 @@ def test_an_operators_word_outlives_what_its_person_says_and_takes_back(wa: What
     assert sorted(wa.query("SELECT by FROM suppressions")) == [("recipient",), ("tests",)]
     later = now - timedelta(minutes=1)  # both came late, one after the other
     wa.publish(*(wrote(n, "", kind="preference", marketing="resume", timestamp=later) for n in (1, 2)))
-    eventually(lambda: wa.query("SELECT by FROM suppressions") == [("tests",)])
+    eventually(lambda: wa.query("SELECT by FROM suppressions WHERE lifted_at IS NULL") == [("tests",)])
     wa.publish(message(1), message(2))
     eventually(lambda: wa.states() == {"key-1": "suppressed", "key-2": "accepted"})
+
+
+def test_a_stop_that_is_handled_after_a_newer_wish_for_more_does_not_hold(wa: WhatsAppStage) -> None:
+    wa.start()
+    now = datetime.now(UTC)
+    for number, resumed in ((1, now), (2, now - timedelta(minutes=9))):
+        wa.publish(wrote(number, "", kind="preference", marketing="resume", timestamp=resumed))
+    eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.inbound'") == [(2,)])
+    wa.publish(*(wrote(number, "STOP", timestamp=now - timedelta(minutes=5)) for number in (1, 2)))
+    eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.inbound'") == [(4,)])
+    wa.publish(message(1), message(2))
+    eventually(lambda: wa.states() == {"key-1": "accepted", "key-2": "suppressed"})
 
 
 def test_a_probe_that_meets_a_recipient_who_cannot_be_reached_shows_that_its_number_works(wa: WhatsAppStage) -> None:
@@ -276,6 +288,53 @@ def test_a_probe_that_meets_a_recipient_who_cannot_be_reached_shows_that_its_num
     eventually(lambda: wa.query("SELECT cause, paused_until FROM numbers") == [(None, None)])
     wa.publish(message(2))
     eventually(lambda: wa.states().get("key-2") == "accepted")
+
+
+def resent(wa: WhatsAppStage) -> None:
+    """Have a message's first call cut, and its second refused."""
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
+    wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}})
+    wa.publish(message(1, category="utility"), asker="carts")
+    eventually(lambda: len(wa.calls) == 2)
+
+
+def test_of_what_was_sent_again_in_doubt_no_failure_is_told_as_the_first_may_have_arrived(wa: WhatsAppStage) -> None:
+    resent(wa)
+    eventually(lambda: wa.states() == {"key-1": "unknown"})
+    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    eventually(lambda: len(wa.facts("message.unknown")) == 2, "it is answered with what is known, and not sent")
+    row = wa.row("key-1")
+    first = wa.status("key-1", "delivered").model_copy(update={"tag": f"wch1:{row['id']}:1"})
+    wa.publish(first)
+    eventually(lambda: wa.states() == {"key-1": "delivered"}, "a status of the first attempt settles it")
+    assert (len(wa.calls), wa.facts("message.failed")) == (2, [])
+
+
+def test_a_status_that_the_first_attempt_failed_leaves_the_second_to_be_told(wa: WhatsAppStage) -> None:
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
+    wa.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    row = wa.row("key-1")
+    wa.publish(wa.status("key-1", "failed", error=131026).model_copy(update={"tag": f"wch1:{row['id']}:1"}))
+    eventually(lambda: wa.query("SELECT doubted FROM messages") == [(None,)])
+    assert wa.states() == {"key-1": "accepted"}
+    wa.publish(wa.status("key-1", "failed", error=131026))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+
+
+def test_what_was_to_be_sent_again_in_doubt_and_is_taken_back_is_unknown(wa: WhatsAppStage) -> None:
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=1)
+    wa.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "in_doubt"})
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    eventually(lambda: wa.states() == {"key-1": "queued"})
+    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"))
+    eventually(lambda: wa.states() == {"key-1": "unknown"})
+    eventually(lambda: wa.facts("message.unknown"))
+    assert wa.facts("message.cancelled") == []
 
 
 def test_what_is_in_doubt_and_wanted_no_more_stays_unknown(wa: WhatsAppStage) -> None:

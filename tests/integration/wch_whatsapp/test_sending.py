@@ -15,7 +15,7 @@ from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.event import new_event
-from wch_common.events.whatsapp import Parameter
+from wch_common.events.whatsapp import Parameter, Recipient
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender
@@ -353,6 +353,25 @@ def test_a_wrong_template_ends_the_rest_of_its_batch(wa: WhatsAppStage) -> None:
     eventually(lambda: wa.states().get("key-500") == "failed")
 
 
+def test_a_country_that_may_not_be_written_to_ends_its_people_and_nobody_elses(wa: WhatsAppStage) -> None:
+    german = tuple(Recipient(to=f"+49170123{n:04d}", send_key=f"de-{n}") for n in range(20))
+    for one in german:
+        wa.graph.message_errors[one.to] = (
+            130497,
+            "Business account is restricted from messaging users in this country.",
+        )
+    whole = batch("b", range(10), recipients=(*german, *batch("b", range(10)).recipients))
+    wa.publish(whole)
+    eventually(lambda: wa.stage.depth("whatsapp.batch") == 1)
+    running = wa.start(whatsapp_calls_in_flight=1)
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    said = {one["send_key"]: (one["outcome"], one["reason"]) for one in fact["recipients"]}
+    refused = dict.fromkeys((one.send_key for one in german), ("failed", "country_not_allowed"))
+    assert said == refused | dict.fromkeys((f"b-{n}" for n in range(10)), ("accepted", ""))
+    assert len(wa.calls) == 11, "one of them told what holds for all"
+    assert metric(running, "wch_whatsapp_alerts_total", reason="country_not_allowed") == 1
+
+
 def test_values_that_do_not_fit_are_not_those_of_who_has_their_own(wa: WhatsAppStage) -> None:
     plain, ours = batch("b", range(10)).recipients, batch("b", range(10, 20)).recipients
     for number in range(10):
@@ -379,6 +398,19 @@ def test_free_text_needs_an_open_window_or_takes_its_fallback(wa: WhatsAppStage)
     eventually(lambda: wa.states() == {"key-1": "failed", "key-2": "accepted", "key-3": "accepted"})
     assert wa.row("key-1")["reason"] == "window_closed"
     assert [body["type"] for body in (*wa.sent_to(2), *wa.sent_to(3))] == ["template", "text"]
+
+
+def test_a_batchs_fallback_is_filled_with_each_recipients_values(wa: WhatsAppStage) -> None:
+    wa.start()
+    wa.publish(wrote(1))
+    eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
+    text = TEXT.model_copy(update={"body": "Hello {{1}}"})
+    own = (one.model_copy(update={"body": (Parameter(text=one.send_key),)}) for one in batch("b", (1, 2)).recipients)
+    wa.publish(batch("b", (), message=text, fallback=TEMPLATE, category="service", recipients=tuple(own)))
+    eventually(lambda: wa.states() == {"b-1": "accepted", "b-2": "accepted"})
+    (free,), (template,) = wa.sent_to(1), wa.sent_to(2)
+    assert free["text"]["body"] == "Hello b-1"
+    assert template["template"]["components"] == [{"type": "body", "parameters": [{"type": "text", "text": "b-2"}]}]
 
 
 def test_where_metas_clock_says_closed_the_fallback_goes(wa: WhatsAppStage) -> None:

@@ -28,7 +28,7 @@ from wch_common.events.whatsapp import (
 )
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
-from wch_whatsapp.bodies import MissingValue, call, content, is_free_form
+from wch_whatsapp.bodies import MissingValue, call, content, fallback, is_free_form
 
 TO, TAG = "+15550100001", "wch1:tag:1"
 Send = Callable[[WhatsApp], object]
@@ -193,6 +193,53 @@ def test_a_recipients_own_values_take_the_place_of_the_messages() -> None:
     own = Recipient(to=TO, send_key="k", body=(Parameter(text="mine"),))
     components = content(message, own=own)["template"]["components"]
     assert [one["parameters"][0]["text"] for one in components] == ["head", "mine"]
+
+
+def test_a_fallback_takes_of_a_recipients_values_those_it_has_a_place_for() -> None:
+    named = Template(
+        name="x", language="en_US", body=(Parameter(text="you", name="name"), Parameter(text="soon", name="day"))
+    )
+    placed = Template(
+        name="x",
+        language="en_US",
+        header=Parameter(text="head"),
+        body=(Parameter(text="you"),),
+        buttons=(
+            TemplateButton(index=0, kind="url", value="all"),
+            TemplateButton(index=1, kind="quick_reply", value="no"),
+        ),
+    )
+    own = Recipient(
+        to=TO,
+        send_key="k",
+        header=Media(kind="image", link="https://shop.example/a.jpg"),
+        body=(Parameter(text="Ann", name="name"), Parameter(text="7", name="order")),
+        buttons=(TemplateButton(index=0, kind="url", value="mine"),),
+    )
+    assert values(fallback(named, own)) == ["Ann", "soon"]
+    assert values(fallback(placed, own)) == ["head", "you", "mine", "no"], (
+        "it has no place for a picture, or for a name"
+    )
+    first = own.model_copy(
+        update={"body": (Parameter(text="Ann"), Parameter(text="7")), "header": Parameter(text="mine")}
+    )
+    assert values(fallback(placed, first)) == ["mine", "Ann", "mine", "no"]
+    bare = Template(name="x", language="en_US")
+    assert fallback(bare, own) == content(bare)
+    assert fallback(placed) == content(placed)
+
+
+def values(template: dict[str, Any]) -> list[str]:
+    """The values of a template's components, in their order."""
+    parameters = [one for component in template["template"]["components"] for one in component["parameters"]]
+    return [one.get("text") or one.get("payload") for one in parameters]
+
+
+def test_the_body_of_what_is_answered_with_a_touch_is_filled_like_a_text() -> None:
+    message = Buttons(kind="buttons", body="Hello {{name}}", buttons=(ReplyButton(id="y", title="Yes"),))
+    own = Recipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"),))
+    assert content(message, own=own)["interactive"]["body"]["text"] == "Hello Ann"
+    assert content(message)["interactive"]["body"]["text"] == "Hello {{name}}"
 
 
 def test_a_texts_placeholders_are_filled_or_the_missing_one_is_named() -> None:

@@ -14,7 +14,7 @@ from wch_whatsapp.outcomes import judged
 from wch_whatsapp.verdict import Action, judge
 
 BACK_OFF, THROTTLE, PAIR, PARK = Action.BACK_OFF, Action.THROTTLE, Action.PAIR, Action.PARK
-CAMPAIGN, RECIPIENT, REFUSE = Action.CAMPAIGN, Action.RECIPIENT, Action.REFUSE
+CAMPAIGN, COUNTRY, RECIPIENT, REFUSE = Action.CAMPAIGN, Action.COUNTRY, Action.RECIPIENT, Action.REFUSE
 EXPECTED: dict[Action, tuple[int, ...]] = {
     BACK_OFF: (1, 2, 131000, 131016, 132069, 133004, 134101),
     THROTTLE: (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, 130429, 131048, 131057),
@@ -22,7 +22,8 @@ EXPECTED: dict[Action, tuple[int, ...]] = {
     PARK: (0, 3, 10, 33, 102, 104, 190, 200, 250, 299, 368, 131005, 131031, 131037, 131042, 131045, 131064, 133000, 133005,
            133006, 133008, 133009, 133010, 133015, 133016, 134011),
     CAMPAIGN: (131055, 131063, 132000, 132001, 132007, 132012, 132015, 132016, 132018, 132068, 134100, 134102),
-    RECIPIENT: (130403, 130472, 130497, 131021, 131026, 131030, 131043, 131047, 131049, 131050, 132005, 137000),
+    COUNTRY: (130497,),
+    RECIPIENT: (130403, 130472, 131021, 131026, 131030, 131043, 131047, 131049, 131050, 132005, 137000),
     REFUSE: (100, 131008, 131009, 131051, 131053, 135000),
 }  # fmt: skip
 
@@ -38,6 +39,13 @@ def test_a_code_leads_to_its_action_whatever_the_http_status(action: Action, cod
         ({"code": 100, "subcode": 33}, PARK, "number_not_usable"),
         ({"code": 131009, "details": "Recipient phone number is not valid"}, RECIPIENT, "malformed_number"),
         ({"code": 131053, "details": "the media host answered 503"}, BACK_OFF, "media_host_failed"),
+        (
+            {"code": 131053, "details": "weblink failed with http code 429, status message Too Many Requests"},
+            BACK_OFF,
+            "media_host_failed",
+        ),
+        ({"code": 131053, "details": "weblink failed with http code 404"}, REFUSE, "media_not_fetched"),
+        ({"code": 131053, "details": "the file of 500 KB is too large"}, REFUSE, "media_not_fetched"),
         ({"code": 131053, "details": "size 15000 is too large"}, REFUSE, "media_not_fetched"),
         ({"code": 132000, "own_values": True}, RECIPIENT, "template_values_wrong"),
         ({"code": 132012, "own_values": True}, RECIPIENT, "template_values_wrong"),

@@ -41,6 +41,14 @@ def one_form(number: str) -> str:
     return number
 
 
+def country(number: str) -> str | None:
+    """Return the country (like DE) of a number in E.164, or None where it cannot be told."""
+    try:
+        return phonenumbers.region_code_for_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:
+        return None
+
+
 def masked(number: str) -> str:
     """Return a number as it may be shown in a list: its country and last two digits."""
     return f"{number[:3]}…{number[-2:]}"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from psycopg.types.json import Jsonb
 
 from wch_common.events.whatsapp import (
     BatchCompleted,
@@ -21,7 +20,7 @@ from wch_common.outcome import Reject, Throttled
 from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import bodies
 from wch_whatsapp.identity import batch_id, message_id
-from wch_whatsapp.ledger import SOURCE, TOLD, batch_completed, complete, fact_data, find, members
+from wch_whatsapp.ledger import SOURCE, TOLD, ask_alone, ask_also, batch_completed, complete, fact_data, members
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,12 +38,12 @@ _INSERT = """
 INSERT INTO messages (id, shop, asker, send_key, sender, phone, person, category, content, fallback, own_values, batch,
                       state, due_at, expires_at, reason, answered, correlationid, causationid)
 SELECT new.id, %(shop)s, %(asker)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
-       %(fallback)s::jsonb, new.own_values, %(batch)s::uuid, new.state,
+       new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
        CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz, new.reason,
        %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
 FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(people)s::bytea[], %(contents)s::text[],
-            %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[])
-  AS new (id, send_key, phone, person, content, own_values, state, reason)
+            %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[])
+  AS new (id, send_key, phone, person, content, fallback, own_values, state, reason)
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
@@ -55,7 +54,7 @@ ON CONFLICT (id) DO UPDATE SET asked = true, correlationid = excluded.correlatio
 WHERE NOT batches.asked RETURNING *
 """
 _FIND_BATCH = "SELECT * FROM batches WHERE id = %(id)s"
-_OPEN_BATCH = "UPDATE batches SET open = %(open)s, others = %(others)s WHERE id = %(id)s RETURNING *"
+_OPEN_BATCH = "UPDATE batches SET open = %(open)s WHERE id = %(id)s RETURNING *"
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,8 @@ class Message:
     send_key: str
     phone: str | None
     person: bytes
-    content: dict[str, Any] | None
+    content: dict[str, Any] | None = None
+    fallback: dict[str, Any] | None = None
     own_values: bool = False
     state: str = "queued"
     reason: str = ""
@@ -100,9 +100,10 @@ class Acceptance:
             raise Reject(f"data.to: {error}") from None
         id_ = message_id(shop, event.asker or "", data.send_key)
         content = bodies.content(data.message, reply_to=data.reply_to)
-        row = Message(id_, data.send_key, phone, self._people.person(phone), content)
+        fallback = bodies.fallback(data.fallback) if data.fallback else None
+        row = Message(id_, data.send_key, phone, self._people.person(phone), content, fallback)
         if not await tx.rows(_INSERT, self._values(event, sender, [row])):
-            known = (await find(tx, [id_]))[id_]
+            known = await ask_alone(tx, id_)
             if known["state"] in TOLD:
                 tx.emit(event.derive(fact_data(known), SOURCE, key="known"))
         tx.then(partial(self._nudge, sender))
@@ -120,9 +121,10 @@ class Acceptance:
         rows = [self._recipient(event, shop, one, cancelled=added[0]["cancelled"]) for one in data.recipients]
         inserted = await tx.rows(_INSERT, self._values(event, sender, rows, batch=id_))
         mine = {row["id"] for row in inserted}
-        others = [row.id for row in rows if row.id not in mine]
         open_ = sum(row["state"] == "queued" for row in inserted)
-        (batch,) = await tx.rows(_OPEN_BATCH, {"id": id_, "open": open_, "others": others})
+        if others := [row.id for row in rows if row.id not in mine]:
+            open_ += await ask_also(tx, id_, others)
+        (batch,) = await tx.rows(_OPEN_BATCH, {"id": id_, "open": open_})
         if not open_:
             await complete(tx, batch)
         tx.then(partial(self._nudge, sender))
@@ -150,15 +152,15 @@ class Acceptance:
             phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
         except MalformedNumber:
             unknown = self._people.person(one.to)
-            return Message(id_, one.send_key, None, unknown, None, state="failed", reason="malformed_number")
-        person, own = self._people.person(phone), bool(one.body or one.header or one.buttons)
+            return Message(id_, one.send_key, None, unknown, state="failed", reason="malformed_number")
+        row = Message(id_, one.send_key, phone, self._people.person(phone), own_values=_has_values(one))
         try:
             content = bodies.content(event.data.message, own=one)
         except bodies.MissingValue:
-            return Message(id_, one.send_key, phone, person, None, own, "failed", "value_missing")
-        if cancelled is not None:
-            return Message(id_, one.send_key, phone, person, content, own, "cancelled", cancelled)
-        return Message(id_, one.send_key, phone, person, content, own)
+            return replace(row, state="failed", reason="value_missing")
+        template = event.data.fallback
+        row = replace(row, content=content, fallback=bodies.fallback(template, one) if template else None)
+        return row if cancelled is None else replace(row, state="cancelled", reason=cancelled)
 
     def _names(self, event: Event[Any]) -> dict[str, Any]:
         return {
@@ -177,11 +179,9 @@ class Acceptance:
         batch: UUID | None = None,
     ) -> dict[str, Any]:
         data = event.data
-        fallback = bodies.content(data.fallback) if data.fallback else None
         return self._names(event) | {
             "sender": sender,
             "category": data.category,
-            "fallback": Jsonb(fallback) if fallback else None,
             "batch": batch,
             "not_before": data.not_before,
             "expires_at": data.expires_at or event.expirytime or (data.not_before or datetime.now(UTC)) + self._expiry,
@@ -190,10 +190,15 @@ class Acceptance:
             "phones": [row.phone for row in rows],
             "people": [row.person for row in rows],
             "contents": [_json(row.content) for row in rows],
+            "fallbacks": [_json(row.fallback) for row in rows],
             "own_values": [row.own_values for row in rows],
             "states": [row.state for row in rows],
             "reasons": [row.reason for row in rows],
         }
+
+
+def _has_values(one: Recipient) -> bool:
+    return bool(one.body or one.header or one.buttons)
 
 
 def _json(content: dict[str, Any] | None) -> str | None:

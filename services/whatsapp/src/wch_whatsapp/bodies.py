@@ -43,7 +43,25 @@ def content(message: Content, *, reply_to: str | None = None, own: Recipient | N
         case Template():
             return body | {"type": "template", "template": _template(message, own)}
         case _:
-            return body | {"type": "interactive", "interactive": _interactive(message)}
+            return body | {"type": "interactive", "interactive": _interactive(message, own)}
+
+
+def fallback(template: Template, own: Recipient | None = None) -> dict[str, Any]:
+    """Return the same of a template for a closed window: a recipient's own values take the place of those it has.
+
+    By name or place, as those are the values of a text, of which the template may need fewer.
+    """
+    if own is None:
+        return content(template)
+    texts = _given(own.body or ())
+    body = tuple(
+        value.model_copy(update={"text": texts.get(value.name or str(place), value.text)})
+        for place, value in enumerate(template.body, start=1)
+    )
+    header = own.header if type(own.header) is type(template.header) else template.header
+    mine = {(button.index, button.kind): button for button in own.buttons or ()}
+    buttons = tuple(mine.get((button.index, button.kind), button) for button in template.buttons)
+    return content(template.model_copy(update={"header": header, "body": body, "buttons": buttons}))
 
 
 def call(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +81,7 @@ def is_free_form(content: dict[str, Any]) -> bool:
 
 
 def _filled(text: str, values: Sequence[Parameter]) -> str:
-    given = {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
+    given = _given(values)
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in given:
@@ -71,6 +89,10 @@ def _filled(text: str, values: Sequence[Parameter]) -> str:
         return given[match[1]]
 
     return _PLACEHOLDER.sub(value, text)
+
+
+def _given(values: Sequence[Parameter]) -> dict[str, str]:
+    return {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
 
 
 def _template(message: Template, own: Recipient | None) -> dict[str, Any]:
@@ -108,12 +130,12 @@ def _button(button: TemplateButton) -> dict[str, Any]:
     return {"type": "button", "sub_type": button.kind, "index": str(button.index), "parameters": [parameter]}
 
 
-def _interactive(message: Buttons | Choices | Product | ProductList) -> dict[str, Any]:
+def _interactive(message: Buttons | Choices | Product | ProductList, own: Recipient | None) -> dict[str, Any]:
     found: dict[str, Any] = {"type": _KINDS[type(message)]}
     if header := getattr(message, "header", None):
         found["header"] = {"type": "text", "text": header}
     if message.body:
-        found["body"] = {"text": message.body}
+        found["body"] = {"text": _filled(message.body, own.body or ()) if own else message.body}
     if message.footer:
         found["footer"] = {"text": message.footer}
     return found | {"action": _action(message)}

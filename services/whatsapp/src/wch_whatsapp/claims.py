@@ -56,7 +56,7 @@ SELECT m.id, m.shop, m.person, m.phone, m.category, m.cancelled, m.content, m.fa
        m.failures, m.batch, m.answered, chosen.lane, pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures,
        windows.open_until AS window_until, reached.at AS reached_at,
        (SELECT s.reason FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person
-        AND s.category IN (m.category, 'all') LIMIT 1) AS suppressed
+        AND s.category IN (m.category, 'all') AND s.lifted_at IS NULL LIMIT 1) AS suppressed
 FROM chosen JOIN messages AS m ON m.id = chosen.id
 LEFT JOIN pairs ON pairs.sender = m.sender AND pairs.person = m.person
 LEFT JOIN windows ON windows.sender = m.sender AND windows.person = m.person
@@ -91,15 +91,18 @@ WHERE sender = %(sender)s
 """
 # One probe for a shop whose token is refused, whichever of its numbers makes it.
 _MAY_PROBE = "SELECT pg_try_advisory_xact_lock(hashtext(%(shop)s)) AS may"
+# A number that is locked comes to rest, or ends its rest, in this moment: to wait for it here would be a deadlock.
 _OTHERS_WAIT = """
 UPDATE numbers SET paused_until = now() + %(seconds)s * interval '1 second'
-WHERE sender = ANY(%(senders)s) AND sender <> %(sender)s AND cause = %(cause)s
+WHERE sender IN (SELECT sender FROM numbers WHERE sender = ANY(%(senders)s) AND sender <> %(sender)s AND cause = %(cause)s
+                 FOR UPDATE SKIP LOCKED)
 """
 # Two numbers of one portfolio must not both give its last place away.
 _ALONE = "SELECT pg_advisory_xact_lock(hashtext(%(portfolio)s))"
 # Also those that are tried again, of which nothing was told since.
 _WAITING_IN_BATCHES = """
-SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued' AND batch IS NOT NULL AND (NOT answered OR reason = '')
+SELECT id FROM messages WHERE sender = %(sender)s AND state = 'queued'
+AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')
 AND due_at <= now() LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 """
 

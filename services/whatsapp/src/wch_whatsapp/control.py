@@ -12,7 +12,7 @@ from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import people
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.identity import batch_id, message_id
-from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find, tell_batches_again
+from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, find, is_told_alone, tell_batches_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,7 +108,7 @@ class Control:
         others = [row for id_, row in (await find(tx, ids)).items() if id_ not in again and row["state"] in TOLD]
         await tell_batches_again(tx, others)
         for row in others:
-            if row["batch"] is None:
+            if is_told_alone(row):
                 tx.emit(event.derive(fact_data(row), SOURCE, key=row["send_key"]))
         for sender in {row["sender"] for row in rows}:
             tx.then(partial(self._nudge, sender))

@@ -38,8 +38,11 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "failed": (*_UNSETTLED, "accepted"),
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
-_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered"
-_BY_TAG = f"SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND attempt = %(attempt)s FOR UPDATE"  # noqa: S608 - names of this module
+_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, doubted"
+_BY_TAG = f"""
+SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND (attempt = %(attempt)s OR doubted = %(attempt)s) FOR UPDATE
+"""  # noqa: S608 - names of this module
+_NO_DOUBT = "UPDATE messages SET doubted = NULL WHERE id = %(id)s"
 _BY_WAMID = f"SELECT {_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of this module
 _MAYBE = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
 _PATIENCE = 3
@@ -60,6 +63,12 @@ def _failed(row: Row, data: StatusReceived) -> tuple[Change, Verdict | None]:
     if change.state == "queued":
         return replace(change, anew=True), verdict
     return replace(change, wamid=data.wamid), verdict
+
+
+def _is_of_the_doubted(row: Row, text: str | None) -> bool:
+    """Tell whether a status is of the attempt that was sent again in doubt, and not of the one after it."""
+    tag = Tag.parsed(text)
+    return tag is not None and tag.attempt == row["doubted"] != row["attempt"]
 
 
 class Inbound:
@@ -83,6 +92,9 @@ class Inbound:
         if row is None:
             return
         change = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
+        if state == "failed" and _is_of_the_doubted(row, data.tag):
+            await tx.rows(_NO_DOUBT, {"id": row["id"]})
+            return
         if state == "failed":
             change, verdict = _failed(row, data)
             if row["state"] in _BEFORE[state] and verdict is not None:
@@ -93,7 +105,7 @@ class Inbound:
         data = event.data
         if (tag := Tag.parsed(data.tag)) is not None:
             rows = await tx.rows(_BY_TAG, {"id": tag.message, "attempt": tag.attempt})
-            return rows[0] if rows else None  # an earlier attempt's: what became of it is known
+            return rows[0] if rows else None  # what became of other attempts is known
         if rows := await tx.rows(_BY_WAMID, {"wamid": data.wamid}):
             return rows[0]
         if event.attempt <= _PATIENCE and await tx.rows(_MAYBE, {"sender": data.phone_number_id}):

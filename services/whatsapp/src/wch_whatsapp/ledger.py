@@ -36,27 +36,30 @@ TOLD: Final = frozenset({"accepted", "delivered", "read", "failed", "suppressed"
 _BUNDLE_SECONDS = 2
 _COLUMNS = (
     "id, shop, asker, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
-    "detail, correlationid, causationid"
+    "detail, asked_again, asked_alone, correlationid, causationid"
 )
 # Rows are locked in the order of their ids, so that two writers of the same rows wait and do not deadlock. Messages, their
 # batches' counts and the plan of the next bundle are one statement, as each round trip is time in which a place for a call is
 # empty; and one JSON text, as twelve arrays cost psycopg a tenth of a millisecond. A batch is locked also where its bundle is
-# planned already, so that who tells it waits for this change or is waited for.
+# planned already, so that who tells it waits for this change or is waited for. Of one that was sent again in doubt a failure says
+# nothing: the first may have arrived.
 _APPLY = f"""
 WITH new AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS new (
     id uuid, attempt int, state text, wait float8, failed int, as_fallback bool, wamid text, reason text, code int, detail text,
-    tells bool, anew bool)
+    tells bool, anew bool, doubts bool)
 ), old AS (
   SELECT id, answered AS was_answered FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 ), changed AS (
   UPDATE messages AS m
-  SET state = new.state, due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
+  SET state = CASE WHEN m.doubted IS NOT NULL AND new.state IN ('failed', 'suppressed', 'cancelled') THEN 'unknown' ELSE new.state END,
+      due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
+      doubted = CASE WHEN new.doubts THEN m.attempt ELSE m.doubted END,
       as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.anew::int,
       wamid = CASE WHEN NOT new.anew THEN coalesce(new.wamid, m.wamid) END,
       reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
       changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
-      answered = m.batch IS NOT NULL AND (m.answered OR new.tells)
+      answered = (m.batch IS NOT NULL OR m.asked_again) AND (m.answered OR new.tells)
   FROM old JOIN new USING (id)
   WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
   RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
@@ -70,22 +73,65 @@ WITH new AS MATERIALIZED (
 )
 SELECT changed.*, counted.is_complete FROM changed LEFT JOIN counted ON counted.id = changed.batch
 """  # noqa: S608 - names of this module
+# The same for batches that ask for messages of others: few, and so not in the statement that all messages take.
+_APPLY_ALSO = f"""
+WITH told AS (
+  UPDATE also_asked SET changed = answered, answered = true WHERE message = ANY(%(ids)s) RETURNING batch, changed AS later
+), counts AS (
+  SELECT batch, count(*) FILTER (WHERE NOT later) AS firsts, bool_or(later) AS later FROM told GROUP BY batch ORDER BY batch
+), counted AS (
+  UPDATE batches AS b SET open = b.open - counts.firsts,
+    due_at = CASE WHEN counts.later THEN coalesce(b.due_at, now() + interval '{_BUNDLE_SECONDS} seconds') ELSE b.due_at END
+  FROM counts WHERE b.id = counts.batch RETURNING b.id, b.open <= 0 AND counts.firsts > 0 AS is_complete
+)
+SELECT id FROM counted WHERE is_complete
+"""  # noqa: S608 - a number of this module
+# One that is asked for elsewhere is locked, so that whoever changes it sees who asks, or is seen.
+_ALSO = f"""
+WITH others AS (SELECT id FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE)
+UPDATE messages SET asked_again = true WHERE id IN (SELECT id FROM others) RETURNING {_COLUMNS}, answered
+"""  # noqa: S608 - names of this module
+_ADD_ALSO = """
+INSERT INTO also_asked (batch, message, answered)
+SELECT %(batch)s, new.id, new.answered FROM unnest(%(ids)s::uuid[], %(answered)s::bool[]) AS new (id, answered)
+"""
+_ALONE = f"UPDATE messages SET asked_alone = batch IS NOT NULL WHERE id = %(id)s RETURNING {_COLUMNS}"  # noqa: S608 - names of this module
 _BATCHES = "SELECT * FROM batches WHERE id = ANY(%(ids)s) ORDER BY id"
 _BUNDLE = f"""
 UPDATE batches SET due_at = coalesce(due_at, now() + interval '{_BUNDLE_SECONDS} seconds') WHERE id = ANY(%(ids)s)
 """  # noqa: S608 - a number of this module
-_TELL_AGAIN = "UPDATE messages SET changed = true WHERE id = ANY(%(ids)s)"
+_TELL_AGAIN = """
+WITH own AS (
+  UPDATE messages SET changed = true WHERE id = ANY(%(ids)s) AND batch IS NOT NULL RETURNING batch
+), also AS (
+  UPDATE also_asked SET changed = true WHERE message = ANY(%(ids)s) RETURNING batch
+)
+SELECT batch FROM own UNION SELECT batch FROM also ORDER BY batch
+"""
 _COMPLETE = (
     "UPDATE batches SET completed_at = now(), due_at = NULL WHERE id = %(id)s AND completed_at IS NULL RETURNING id"
 )
-_MEMBERS = f"SELECT {_COLUMNS} FROM messages WHERE batch = %(id)s OR id = ANY(%(others)s)"  # noqa: S608 - names of this module
-_TOLD_ALL = "UPDATE messages SET changed = false WHERE batch = %(id)s AND changed"
+_MEMBERS = f"""
+SELECT {_COLUMNS} FROM messages WHERE batch = %(id)s
+UNION ALL SELECT {_COLUMNS} FROM messages WHERE id IN (SELECT message FROM also_asked WHERE batch = %(id)s)
+"""  # noqa: S608 - names of this module
+_TOLD_ALL = """
+WITH also AS (UPDATE also_asked SET changed = false WHERE batch = %(id)s AND changed)
+UPDATE messages SET changed = false WHERE batch = %(id)s AND changed
+"""
 # One that is not complete yet tells all its changes when it is.
 _NEXT_BUNDLE = """
 UPDATE batches SET bundles = bundles + (completed_at IS NOT NULL)::int, due_at = NULL
 WHERE id = %(id)s AND due_at IS NOT NULL RETURNING *
 """
-_CHANGED = f"UPDATE messages SET changed = false WHERE batch = %(id)s AND changed RETURNING {_COLUMNS}"  # noqa: S608 - names of this module
+_CHANGED = f"""
+WITH own AS (
+  UPDATE messages SET changed = false WHERE batch = %(id)s AND changed RETURNING {_COLUMNS}
+), also AS (
+  UPDATE also_asked SET changed = false WHERE batch = %(id)s AND changed RETURNING message
+)
+SELECT * FROM own UNION ALL SELECT {_COLUMNS} FROM messages WHERE id IN (SELECT message FROM also)
+"""  # noqa: S608 - names of this module
 _FIND = f"SELECT {_COLUMNS} FROM messages WHERE id = ANY(%(ids)s)"  # noqa: S608 - names of this module
 
 
@@ -115,6 +161,8 @@ class Change:
     """What Meta still says of attempts so far is old news."""
     defers: bool = False
     """It waits so long that its batch is told so."""
+    doubts: bool = False
+    """It is sent again though its attempt may have been taken: from now on no failure is told of it."""
 
     @property
     def tells(self) -> bool:
@@ -132,12 +180,35 @@ async def apply(tx: Transaction, changes: Sequence[Change], *, before: Iterable[
     parameters = {"changes": _written(changes), "ids": [one.id for one in changes], "before": list(before)}
     rows = await tx.rows(_APPLY, parameters)
     for row in rows:
-        if row["batch"] is None and row["state"] in TOLD:
+        if is_told_alone(row) and row["state"] in TOLD:
             tx.emit(message_fact(row))
-    if ids := {row["batch"] for row in rows if row["is_complete"]}:
-        for batch in await tx.rows(_BATCHES, {"ids": sorted(ids)}):
+    done = {row["batch"] for row in rows if row["is_complete"]}
+    if also := [row["id"] for row in rows if row["asked_again"] and row["tells"]]:
+        done |= {row["id"] for row in await tx.rows(_APPLY_ALSO, {"ids": also})}
+    if done:
+        for batch in await tx.rows(_BATCHES, {"ids": sorted(done)}):
             await complete(tx, batch)
     return rows
+
+
+def is_told_alone(row: Row) -> bool:
+    """Tell whether somebody asked for a message by itself, and so is told of it by itself."""
+    return bool(row["batch"] is None or row["asked_alone"])
+
+
+async def ask_alone(tx: Transaction, id_: uuid.UUID) -> Row:
+    """Have a message of the ledger told by itself from now on, and return it."""
+    (row,) = await tx.rows(_ALONE, {"id": id_})
+    return row
+
+
+async def ask_also(tx: Transaction, batch: uuid.UUID, ids: Sequence[uuid.UUID]) -> int:
+    """Have a batch told of messages that were asked for elsewhere before; returns of how many it has no answer yet."""
+    rows = await tx.rows(_ALSO, {"ids": list(ids)})
+    # One that rests with a reason was told to wait: that is an answer for this batch, too.
+    answered = [row["state"] in TOLD or bool(row["answered"] and row["reason"]) for row in rows]
+    await tx.rows(_ADD_ALSO, {"batch": batch, "ids": [row["id"] for row in rows], "answered": answered})
+    return answered.count(False)
 
 
 def _written(changes: Sequence[Change]) -> str:
@@ -155,6 +226,7 @@ def _written(changes: Sequence[Change]) -> str:
             "detail": one.why.detail,
             "tells": one.tells,
             "anew": one.anew,
+            "doubts": one.doubts,
         }
         for one in changes
     ]
@@ -163,10 +235,9 @@ def _written(changes: Sequence[Change]) -> str:
 
 async def tell_batches_again(tx: Transaction, rows: Iterable[Row]) -> None:
     """Tell batches anew what became of some of their messages, in the next bundle."""
-    members = [row for row in rows if row["batch"] is not None]
-    if members:
-        await tx.rows(_TELL_AGAIN, {"ids": sorted(row["id"] for row in members)})
-        await tx.rows(_BUNDLE, {"ids": sorted({row["batch"] for row in members})})
+    if ids := sorted(row["id"] for row in rows if row["batch"] is not None or row["asked_again"]):
+        batches = await tx.rows(_TELL_AGAIN, {"ids": ids})
+        await tx.rows(_BUNDLE, {"ids": [row["batch"] for row in batches]})
 
 
 async def complete(tx: Transaction, batch: Row) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wch_common.phone import country
 from wch_whatsapp.bodies import is_free_form
 from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS, TOLD_WAIT_SECONDS
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Reply, Unsent
@@ -35,6 +36,8 @@ UPDATE numbers SET
   now() + %(seconds)s * interval '1 second')
 WHERE sender = ANY(%(senders)s)
 """
+# In one order, so that two numbers of a shop that rest at once wait for each other and do not deadlock.
+_LOCK = "SELECT 1 FROM numbers WHERE sender = ANY(%(senders)s) ORDER BY sender FOR UPDATE"
 _RESUME = "UPDATE numbers SET paused_until = NULL, cause = NULL WHERE sender = ANY(%(senders)s) AND cause = %(cause)s"
 _CAUSE = "SELECT cause FROM numbers WHERE sender = %(sender)s"
 _REST_PAIR = """
@@ -43,11 +46,15 @@ ON CONFLICT (sender, person) DO UPDATE
 SET slots_from = excluded.slots_from, failures = CASE WHEN pairs.failures = %(known)s THEN %(known)s + 1 ELSE pairs.failures END
 """
 # Who was not written to after all does not count.
-_NOT_REACHED = "DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(people)s)"
+_NOT_REACHED = """
+DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(people)s) AND NOT EXISTS (
+  SELECT 1 FROM messages AS m WHERE m.person = reached.person AND m.updated_at >= reached.at
+  AND m.state IN ('sending', 'in_doubt', 'accepted', 'delivered', 'read', 'unknown'))
+"""
 _PAIR_WORKS = "UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(people)s) AND failures > 0"
 # Values that do not fit a template are nobody's who has values of their own.
 _OF_BATCH = """
-SELECT id FROM messages WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(reason)s = 'template_values_wrong')
+SELECT id, phone FROM messages WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(reason)s = 'template_values_wrong')
 ORDER BY id FOR UPDATE
 """
 
@@ -163,13 +170,19 @@ def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
     return None
 
 
-_OF_ITS_OWN = frozenset({Action.RECIPIENT, Action.REFUSE, Action.CAMPAIGN, Action.PAIR})
+_OF_MANY = frozenset({Action.CAMPAIGN, Action.COUNTRY})
+_OF_ITS_OWN = _OF_MANY | {Action.RECIPIENT, Action.REFUSE, Action.PAIR}
+_OPEN = ("sending", "in_doubt")
+# Meta's id proves that it was taken, however late it is known, also where it was told as unknown or is about to be sent again.
+_NOT_TOLD_BY_META = (*_OPEN, "unknown", "queued")
 OUTAGE = Pause("meta_unreachable", _OUTAGE_PAUSE_SECONDS)
 
 
 async def write(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> list[Row]:
     """Write what calls came to; each only over its own attempt, and over no status that was faster. Returns the rows changed."""
-    rows = await apply(tx, [one.change for one in outcomes], before=("sending", "in_doubt"))
+    proven = [one.change for one in outcomes if isinstance(one.reply, Accepted)]
+    rows = await apply(tx, proven, before=_NOT_TOLD_BY_META)
+    rows += await apply(tx, [one.change for one in outcomes if not isinstance(one.reply, Accepted)], before=_OPEN)
     for one in outcomes:
         await _beside(tx, one, limits)
     if works := [one.row["person"] for one in outcomes if isinstance(one.reply, Accepted) and one.row["pair_failures"]]:
@@ -205,15 +218,20 @@ async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
 
 
 async def end_batch(tx: Transaction, row: Row, verdict: Verdict) -> None:
-    """End what is not under way of a message's batch, where nobody of it can be reached."""
-    if verdict.action is Action.CAMPAIGN and row["batch"] is not None:
-        others = await tx.rows(_OF_BATCH, {"batch": row["batch"], "reason": verdict.reason})
-        await apply(tx, [Change(other["id"], "failed", why=verdict.why) for other in others], before=("queued",))
+    """End what is not under way of a message's batch, where nobody of it, or of the recipient's country, can be reached."""
+    if verdict.action not in _OF_MANY or row["batch"] is None:
+        return
+    others = await tx.rows(_OF_BATCH, {"batch": row["batch"], "reason": verdict.reason})
+    if verdict.action is Action.COUNTRY:
+        there = country(row["phone"] or "")
+        others = [other for other in others if there is not None and country(other["phone"] or "") == there]
+    await apply(tx, [Change(other["id"], "failed", why=verdict.why) for other in others], before=("queued",))
 
 
 async def rest(tx: Transaction, pause: Pause, senders: Sequence[str], *, probe: bool = False, sender: str = "") -> None:
     """Let numbers rest; `probe` says that it was a probe of `sender` which brought this."""
     parameters = {"cause": pause.cause, "seconds": pause.seconds, "senders": list(senders)}
+    await tx.rows(_LOCK, parameters)
     await tx.rows(_PAUSE, parameters | {"probe": probe, "sender": sender})
 
 
@@ -224,9 +242,13 @@ def _is_through(one: Outcome) -> bool:
 
 async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> None:
     """Let the number rest where a reply asked for it, and work again where a probe succeeded."""
-    if any(one.probe and _is_through(one) for one in outcomes):
+    pauses = {(one.pause, one.probe) for one in outcomes if one.pause is not None}
+    works = any(one.probe and _is_through(one) for one in outcomes)
+    if works or pauses:
+        await tx.rows(_LOCK, {"senders": list(shop)})
+    if works:
         for number in await tx.rows(_CAUSE, {"sender": limits.sender}):
             senders = list(shop) if number["cause"] in OF_THE_SHOP else [limits.sender]
             await tx.rows(_RESUME, {"senders": senders, "cause": number["cause"]})
-    for pause, probe in {(one.pause, one.probe) for one in outcomes if one.pause is not None}:
+    for pause, probe in pauses:
         await rest(tx, pause, shop if pause.shop else [limits.sender], probe=probe, sender=limits.sender)

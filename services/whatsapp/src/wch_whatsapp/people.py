@@ -10,18 +10,22 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 
-# What a person, or Meta for them, says takes nothing from what others said, as they may take their own word back.
+# What a person, or Meta for them, says takes nothing from what others said, as they may take their own word back. Which of their
+# words was the last is told by its time and not by when it is handled.
 _SUPPRESS = """
 INSERT INTO suppressions AS s (shop, person, category, phone, reason, by, since)
 VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s, coalesce(%(since)s::timestamptz, now()))
-ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by, since = greatest(s.since, excluded.since)
-WHERE s.by IN ('recipient', 'meta') OR excluded.by NOT IN ('recipient', 'meta')
+ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by = excluded.by, phone = coalesce(s.phone, excluded.phone),
+  since = greatest(s.since, excluded.since), lifted_at = NULL
+WHERE (s.by IN ('recipient', 'meta') AND (s.lifted_at IS NULL OR s.lifted_at <= excluded.since)) OR excluded.by NOT IN ('recipient', 'meta')
 """
 _RELEASE = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
 # What a person takes back is what a person, or Meta for them, has said; and not what they said later.
 _RESUME = """
-DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = 'marketing'
-AND by IN ('recipient', 'meta') AND since <= %(since)s
+INSERT INTO suppressions AS s (shop, person, category, reason, by, since, lifted_at)
+VALUES (%(shop)s, %(person)s, 'marketing', 'asked to resume', 'recipient', %(since)s, %(since)s)
+ON CONFLICT (shop, person, category) DO UPDATE SET lifted_at = greatest(s.lifted_at, excluded.lifted_at), phone = NULL
+WHERE s.by IN ('recipient', 'meta') AND s.since <= excluded.since
 """
 _OPEN = """
 INSERT INTO windows (sender, person, open_until) VALUES (%(sender)s, %(person)s, %(since)s + interval '24 hours')
@@ -43,7 +47,7 @@ _TABLES = ("messages", "suppressions", "windows", "pairs", "reached")
 _EXPORT = {
     "messages": "SELECT id, shop, asker, send_key, sender, phone, category, content, fallback, state, attempt, wamid, reason, "
     "code, detail, created_at, updated_at FROM messages WHERE person = %(person)s ORDER BY created_at",
-    "suppressions": "SELECT shop, category, phone, reason, by, since FROM suppressions WHERE person = %(person)s",
+    "suppressions": "SELECT shop, category, phone, reason, by, since, lifted_at FROM suppressions WHERE person = %(person)s",
     "windows": "SELECT sender, open_until FROM windows WHERE person = %(person)s",
     "pairs": "SELECT sender, slots_from, failures FROM pairs WHERE person = %(person)s",
     "reached": "SELECT portfolio, at FROM reached WHERE person = %(person)s",

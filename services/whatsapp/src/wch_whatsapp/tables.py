@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    ForeignKey,
     Index,
     Integer,
     LargeBinary,
@@ -15,11 +16,15 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 from wch_common.store.columns import count, moment, now, words
 
 METADATA = MetaData()
+
+
+def _flag(name: str, comment: str) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, server_default=text("false"), comment=comment)
 
 
 MESSAGES = Table(
@@ -36,7 +41,7 @@ MESSAGES = Table(
     Column("content", JSONB, comment="of the call to be made; null when forgotten"),
     Column("fallback", JSONB, comment="the same, for a closed window"),
     Column("as_fallback", Boolean, nullable=False, server_default=text("false")),
-    Column("own_values", Boolean, nullable=False, server_default=text("false"), comment="placeholders of its own"),
+    _flag("own_values", "placeholders of its own"),
     Column("batch", Uuid),
     Column("state", Text, nullable=False),
     moment("due_at", "when it is to be looked at next; null in a final state"),
@@ -48,8 +53,11 @@ MESSAGES = Table(
     Column("code", Integer),
     words("detail"),
     Column("cancelled", Text, comment="why it is not to be sent, should it come back from a call"),
-    Column("answered", Boolean, nullable=False, server_default=text("false"), comment="its batch had a first answer"),
-    Column("changed", Boolean, nullable=False, server_default=text("false"), comment="its batch is to tell it anew"),
+    _flag("answered", "its batch had a first answer"),
+    _flag("changed", "its batch is to tell it anew"),
+    _flag("asked_again", "batches of also_asked are told of it"),
+    _flag("asked_alone", "who asked for it by itself is told, though it is a batch's"),
+    Column("doubted", Integer, comment="the attempt that was sent again though it was in doubt"),
     Column("correlationid", Text),
     Column("causationid", Text),
     now("created_at"),
@@ -59,7 +67,9 @@ MESSAGES = Table(
         "messages_not_told",
         "sender",
         "due_at",
-        postgresql_where=text("state = 'queued' AND batch IS NOT NULL AND (NOT answered OR reason = '')"),
+        postgresql_where=text(
+            "state = 'queued' AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')"
+        ),
     ),
     Index("messages_expiry", "expires_at", postgresql_where=text("state = 'queued'")),
     Index("messages_open", "due_at", postgresql_where=text("state IN ('sending', 'in_doubt')")),
@@ -79,13 +89,6 @@ BATCHES = Table(
     Column("batch_id", Text, nullable=False),
     Column("open", Integer, nullable=False, comment="recipients without a first answer"),
     Column("asked", Boolean, nullable=False, comment="false where only its cancellation has come so far"),
-    Column(
-        "others",
-        ARRAY(Uuid),
-        nullable=False,
-        server_default=text("'{}'"),
-        comment="messages asked for elsewhere before",
-    ),
     Column("cancelled", Text, comment="the reason"),
     count("bundles", "updates told"),
     moment("completed_at"),
@@ -96,6 +99,18 @@ BATCHES = Table(
     Index("batches_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("batches_created", "created_at"),
     comment="Messages that were asked for together",
+)
+
+ALSO_ASKED = Table(
+    "also_asked",
+    METADATA,
+    Column("batch", Uuid, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
+    Column("message", Uuid, nullable=False),
+    Column("answered", Boolean, nullable=False, comment="the batch had a first answer of it"),
+    _flag("changed", "the batch is to tell it anew"),
+    PrimaryKeyConstraint("batch", "message"),
+    Index("also_asked_message", "message"),
+    comment="Messages of batches that another request had asked for before",
 )
 
 NUMBERS = Table(
@@ -153,6 +168,8 @@ SUPPRESSIONS = Table(
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     now("since"),
+    moment("lifted_at", "taken back by the person at that time: what they said before it counts no more"),
+    Index("suppressions_lifted", "lifted_at", postgresql_where=text("lifted_at IS NOT NULL")),
     PrimaryKeyConstraint("shop", "person", "category"),
     comment="Who must not be written to",
 )

@@ -64,6 +64,7 @@ _RETAIN = tuple(
         ("windows", "open_until < now()"),
         ("pairs", "slots_from < now() - interval '1 day'"),
         ("reached", "at < now() - interval '1 day'"),
+        ("suppressions", f"lifted_at < now() - interval '{LEDGER_DAYS} days'"),
     )
 )
 
@@ -105,7 +106,8 @@ class Upkeep:
             return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], defers=defers, why=Why(reason))
         if row["category"] != "marketing" and self._resend_utility and not row["failures"] and row["is_wanted"]:
             # Once: where no status arrives at all, each further one would be another copy.
-            return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, why=Why("resent_after_doubt"))
+            why = Why("resent_after_doubt")
+            return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, doubts=True, why=why)
         return Change(row["id"], "unknown", attempt=row["attempt"], why=Why("no_status"))
 
     async def _expire(self, rows: Sequence[Row]) -> None:

@@ -24,6 +24,8 @@ class Action(Enum):
     """The shop's token, account or billing is refused: all its numbers rest and are probed, with an alert."""
     CAMPAIGN = "campaign"
     """No recipient of this template can be reached: the rest of the batch ends with it."""
+    COUNTRY = "country"
+    """Nobody of the recipient's country can be reached: those of the batch end with it."""
     RECIPIENT = "recipient"
     """This recipient cannot be reached; others can."""
     REFUSE = "refuse"
@@ -80,7 +82,7 @@ TABLE: Final[dict[int, Verdict]] = {
     131056: Verdict(Action.PAIR, "pair_too_fast"),
     **_one(Action.RECIPIENT, "blocked", 130403),
     **_one(Action.RECIPIENT, "marketing_experiment", 130472),
-    **_one(Action.RECIPIENT, "country_not_allowed", 130497),
+    **_one(Action.COUNTRY, "country_not_allowed", 130497),
     **_one(Action.RECIPIENT, "own_number", 131021),
     **_one(Action.RECIPIENT, "undeliverable", 131026),
     **_one(Action.RECIPIENT, "not_on_test_list", 131030),
@@ -106,7 +108,10 @@ TABLE: Final[dict[int, Verdict]] = {
 _OF_VALUES = frozenset({132000, 132012})
 _INVALID, _INVISIBLE, _PARAMETER, _MEDIA = 100, 33, 131009, 131053
 _DENIED, _TOO_MANY, _SERVER = frozenset({401, 403}), 429, 500
-_HOST_FAILED = re.compile(r"\b(429|5\d\d)\b")
+# A status after the word for it, and not any number, as sizes are numbers, too.
+_HOST_FAILED = re.compile(
+    r"\b(?:http|status|code|answered)\W{1,3}(?:(?:status|code)\W{1,3}){0,2}(429|5\d\d)\b", re.IGNORECASE
+)
 ALERTING: Final = frozenset({
     "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible"
 })  # fmt: skip

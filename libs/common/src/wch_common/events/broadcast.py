@@ -50,7 +50,13 @@ class CampaignRequested(Request):
     campaign_id: CampaignId
     message: Content
     category: Category
-    fallback: Annotated[Template | None, Field(description="Sent instead where the 24-hour window is closed.")] = None
+    fallback: Annotated[
+        Template | None,
+        Field(
+            description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
+            "by name or place."
+        ),
+    ] = None
     sender: Annotated[
         str | None,
         Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; the shop's first if left out."),

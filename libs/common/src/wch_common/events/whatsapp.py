@@ -84,6 +84,8 @@ class Text(Part):
 
 
 class _Interactive(Part):
+    """What people may answer with a touch, inside the 24-hour window; the body is filled as a text is."""
+
     body: Annotated[str, Field(min_length=1, max_length=1024)]
     footer: Annotated[str, Field(max_length=60)] | None = None
 
@@ -178,7 +180,13 @@ class _Sending(Request):
     ] = None
     not_before: datetime | None = None
     expires_at: Annotated[datetime | None, Field(description="After it, it is not worth sending.")] = None
-    fallback: Annotated[Template | None, Field(description="Sent instead where the 24-hour window is closed.")] = None
+    fallback: Annotated[
+        Template | None,
+        Field(
+            description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
+            "by name or place."
+        ),
+    ] = None
 
 
 class MessageRequested(_Sending):
