@@ -12,10 +12,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
-from measuring import Load, ended, started
+from measuring import Load, running
 from whatsapp import GRAPH_PORT, HEALTH_PORT, TEMPLATE
 
 from wch_broadcast.topology import TOPOLOGY
@@ -56,6 +57,19 @@ def imported(amqp_url: str, recipients: int) -> str:
     return f"{1e6 * (usage.ru_utime + usage.ru_stime) / recipients:.0f} µs CPU a line, {usage.ru_maxrss // 1024} MB at most"
 
 
+def send(programs: ExitStack, common: dict[str, str]) -> None:
+    """Have whatsapp send, to a simulator that answers in 20 ms."""
+    graph = f"http://127.0.0.1:{GRAPH_PORT}"
+    simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
+    programs.enter_context(running(simulator, f"{graph}/_simulator/journal?path=none"))
+    environment = {"WCH_GRAPH_URL": graph, "WCH_GRAPH_TOKEN": "simulated-token"}
+    environment |= {"WCH_WHATSAPP_PHONE_NUMBER_ID": "2002", "WCH_WHATSAPP_HASH_KEY": "a key for the benchmark"}
+    environment |= {"WCH_WHATSAPP_RATE": "0", "WCH_WHATSAPP_MESSAGING_LIMIT": "-1"}
+    environment |= {"WCH_HEALTH_PORT": str(HEALTH_PORT)}
+    ready = f"http://127.0.0.1:{HEALTH_PORT}/readyz"
+    programs.enter_context(running(["-m", "wch_whatsapp"], ready, **common, **environment))
+
+
 def main() -> None:
     """Measure and print."""
     amqp_url, database_url, count, *given = sys.argv[1:]
@@ -64,29 +78,12 @@ def main() -> None:
     declare(amqp_url, TOPOLOGY)
     declare(amqp_url, WHATSAPP)
     common = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
-    graph = f"http://127.0.0.1:{GRAPH_PORT}"
-    running = []
-    if pause != "none":
-        simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
-        running.append(started(simulator, f"{graph}/_simulator/journal?path=none"))
-        running.append(
-            started(
-                ["-m", "wch_whatsapp"],
-                f"http://127.0.0.1:{HEALTH_PORT}/readyz",
-                WCH_GRAPH_URL=graph,
-                WCH_GRAPH_TOKEN="simulated-token",
-                WCH_WHATSAPP_PHONE_NUMBER_ID="2002",
-                WCH_WHATSAPP_HASH_KEY="a key for the benchmark",
-                WCH_WHATSAPP_RATE="0",
-                WCH_WHATSAPP_MESSAGING_LIMIT="-1",
-                WCH_HEALTH_PORT=str(HEALTH_PORT),
-                **common,
-            )
-        )
-    ready = f"http://127.0.0.1:{BROADCAST_PORT}/readyz"
-    service = started(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
-    running.append(service)
-    try:
+    with ExitStack() as programs:
+        if pause != "none":
+            send(programs, common)
+        ready = f"http://127.0.0.1:{BROADCAST_PORT}/readyz"
+        asking = running(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
+        service = programs.enter_context(asking)
         began = time.monotonic()
         with (
             Client(amqp_url, "/bench") as client,
@@ -119,8 +116,6 @@ def main() -> None:
                 f"a campaign to them: {connection.execute(STATE).fetchone()}, {connection.execute(SENT).fetchone()} sent; "
                 f"{load.told(recipients)}"
             )
-    finally:
-        ended(*reversed(running))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 import time
 
 import psycopg
-from measuring import Load, ended, started
+from measuring import Load, running
 
 from wch_carts.identity import cart_uuid
 from wch_carts.topology import TOPOLOGY
@@ -41,8 +41,7 @@ def main() -> None:
     declare(amqp_url, TOPOLOGY)
     environment = {"WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00", "WCH_LOG_LEVEL": "ERROR"}
     environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
-    service = started(["-m", "wch_carts"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment)
-    try:
+    with running(["-m", "wch_carts"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service:
         options = "-c search_path=carts"
         with (
             Client(amqp_url, "/bench") as client,
@@ -71,8 +70,6 @@ def main() -> None:
                 f"scan of {carts - expired}: {IDLE} idle carts taken up in {claimed:.1f} s, whatsapp asked for all in {asked:.1f} s; "
                 f"{load.told(IDLE)}"
             )
-    finally:
-        ended(service)
 
 
 def watch(connection: psycopg.Connection[tuple[object, ...]], load: Load, carts: int) -> tuple[float, float]:

@@ -7,39 +7,54 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import psycopg
 
 _SERVERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
-def started(command: list[str], url: str, **environment: str) -> subprocess.Popen[bytes]:
-    """Start a program and wait until it answers."""
+@contextmanager
+def running(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Have a program run that answers at an address; raises RuntimeError where another one does already."""
+    if _answers(url):
+        raise RuntimeError(
+            f"something answers at {url} already: end it, as it would be measured in the place of {command}"
+        )
+    process = _started(command, url, environment)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _started(command: list[str], url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the program
     process = subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, stderr=log)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(url).is_success:
-                return process
-        except httpx.TransportError:
-            pass
+        if _answers(url):
+            return process
         time.sleep(0.1)
+    process.kill()
     log.seek(0)
     raise RuntimeError(f"{command} did not start: {log.read()[-2000:].decode()}")
 
 
-def ended(*processes: subprocess.Popen[bytes]) -> None:
-    """Stop programs in order."""
-    for process in processes:
-        process.terminate()
-        process.wait(60)
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def _memory(pid: int) -> int:

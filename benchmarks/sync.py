@@ -11,7 +11,7 @@ import time
 
 import httpx
 import psycopg
-from measuring import Load, ended, started
+from measuring import Load, running
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -29,22 +29,19 @@ def main() -> None:
     products = int(given[0]) if given else 100_000
     declare(amqp_url, TOPOLOGY)
     shop, graph = f"http://127.0.0.1:{SHOP_PORT}", f"http://127.0.0.1:{GRAPH_PORT}"
-    running = [
-        started(["-m", "wch_simulators.shop", "--port", str(SHOP_PORT)], f"{shop}/_simulator/journal?path=none"),
-        started(["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT)], f"{graph}/_simulator/journal?path=none"),
-    ]
+    shops = running(["-m", "wch_simulators.shop", "--port", str(SHOP_PORT)], f"{shop}/_simulator/journal?path=none")
+    graphs = running(["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT)], f"{graph}/_simulator/journal?path=none")
     environment = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
     environment |= {"WCH_SHOP_URL": shop, "WCH_SHOP_CONSUMER_KEY": "ck_simulated"}
     environment |= {"WCH_SHOP_CONSUMER_SECRET": "cs_simulated", "WCH_GRAPH_URL": graph, "WCH_CATALOG_ID": "1001"}
     environment |= {"WCH_GRAPH_TOKEN": "simulated-token", "WCH_HEALTH_PORT": str(HEALTH_PORT)}
-    try:
+    with shops, graphs:
         for start in range(1, products + 1, CHUNK):
             some = [{"id": number} for number in range(start, min(start + CHUNK, products + 1))]
             httpx.post(f"{shop}/_simulator/products", json={"products": some}, timeout=60).raise_for_status()
-        service = started(["-m", "wch_sync"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment)
-        running.append(service)
         options = "-c search_path=sync"
         with (
+            running(["-m", "wch_sync"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service,
             psycopg.connect(database_url, autocommit=True, options=options) as connection,
             Client(amqp_url, "/bench") as client,
         ):
@@ -62,8 +59,6 @@ def main() -> None:
             print(
                 f"{products} products in {seconds:.0f} s (published in {published:.0f} s), {calls} calls to the catalog; {load.told(products)}"
             )
-    finally:
-        ended(*reversed(running))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 from datetime import timedelta
 
 import psycopg
-from measuring import Load, ended, started
+from measuring import Load, running
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -38,36 +38,35 @@ def main() -> None:
     user = amqp_url.removeprefix("amqp://").partition(":")[0]
     environment = {"WCH_LOG_LEVEL": "ERROR", "WCH_SCHEDULER_ASKERS": f'{{"{user}": ["carts.*"]}}'}
     environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
-    service = started(["-m", "wch_scheduler"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment)
     options = "-c search_path=scheduler"
-    try:
-        with psycopg.connect(database_url, autocommit=True, options=options) as connection:
-            connection.execute(FILL, {"timers": timers, "now": at_once})
-            connection.execute("VACUUM ANALYZE timers")
-            load, began = Load(service, connection), 0.0
-            while (fired := one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'")) < at_once:
-                began = began or (time.monotonic() if fired else 0.0)
-                load.look()
+    with (
+        running(["-m", "wch_scheduler"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service,
+        psycopg.connect(database_url, autocommit=True, options=options) as connection,
+    ):
+        connection.execute(FILL, {"timers": timers, "now": at_once})
+        connection.execute("VACUUM ANALYZE timers")
+        load, began = Load(service, connection), 0.0
+        while (fired := one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'")) < at_once:
+            began = began or (time.monotonic() if fired else 0.0)
+            load.look()
+            time.sleep(0.05)
+        seconds = time.monotonic() - began
+        print(
+            f"{at_once} of {timers} timers due at once: released in {seconds:.1f} s, {at_once / seconds:.0f} a second, "
+            f"{load.told(at_once)}"
+        )
+        connection.execute("DELETE FROM timers WHERE state = 'fired'")
+        with Client(amqp_url, "/bench") as client:
+            for number in range(SINGLE):
+                client.schedule(CleanupRequested(), key=f"single{number}", after=DELAY)
                 time.sleep(0.05)
-            seconds = time.monotonic() - began
-            print(
-                f"{at_once} of {timers} timers due at once: released in {seconds:.1f} s, {at_once / seconds:.0f} a second, "
-                f"{load.told(at_once)}"
-            )
-            connection.execute("DELETE FROM timers WHERE state = 'fired'")
-            with Client(amqp_url, "/bench") as client:
-                for number in range(SINGLE):
-                    client.schedule(CleanupRequested(), key=f"single{number}", after=DELAY)
-                    time.sleep(0.05)
-            while one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'") < SINGLE:
-                time.sleep(0.1)
-            late = [row[0] for row in connection.execute(LATE).fetchall()]
-            print(
-                f"{SINGLE} single timers, 20 a second: late by {1000 * late[len(late) // 2]:.0f} ms (p50), "
-                f"{1000 * late[int(len(late) * 0.99)]:.0f} ms (p99)"
-            )
-    finally:
-        ended(service)
+        while one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'") < SINGLE:
+            time.sleep(0.1)
+        late = [row[0] for row in connection.execute(LATE).fetchall()]
+        print(
+            f"{SINGLE} single timers, 20 a second: late by {1000 * late[len(late) // 2]:.0f} ms (p50), "
+            f"{1000 * late[int(len(late) * 0.99)]:.0f} ms (p99)"
+        )
 
 
 def one(connection: psycopg.Connection[tuple[int]], statement: str) -> int:

@@ -10,7 +10,7 @@ import sys
 import time
 
 import psycopg
-from measuring import Load, ended, started
+from measuring import Load, running
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
@@ -28,9 +28,8 @@ def publish(amqp_url: str, recipients: int) -> None:
     """Publish the batches."""
     with Client(amqp_url, "/bench") as client:
         for start in range(0, recipients, BATCH):
-            people = tuple(
-                Recipient(to=f"+1{2_010_000_000 + n}", send_key=f"k{n}") for n in range(start, start + BATCH)
-            )
+            numbers = range(start, min(start + BATCH, recipients))
+            people = tuple(Recipient(to=f"+1{2_010_000_000 + n}", send_key=f"k{n}") for n in numbers)
             client.publish(
                 BatchRequested(batch_id=f"b{start}", message=TEMPLATE, category="marketing", recipients=people)
             )
@@ -42,11 +41,11 @@ def main() -> None:
     recipients, calls, milliseconds = (int(text) for text in (*given, *DEFAULTS[len(given) :]))
     declare(amqp_url, TOPOLOGY)
     graph = f"http://127.0.0.1:{GRAPH_PORT}"
-    simulator = started(
+    simulator = running(
         ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", str(milliseconds / 1000)],
         f"{graph}/_simulator/journal?path=none",
     )
-    service = started(
+    sending = running(
         ["-m", "wch_whatsapp"],
         f"http://127.0.0.1:{HEALTH_PORT}/readyz",
         WCH_AMQP_URL=amqp_url,
@@ -61,30 +60,28 @@ def main() -> None:
         WCH_HEALTH_PORT=str(HEALTH_PORT),
         WCH_LOG_LEVEL="ERROR",
     )
-    try:
-        with psycopg.connect(database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
-            load, began, last = Load(service, connection), time.monotonic(), 0.0
-            early = (0.0, 0)
-            publish(amqp_url, recipients)
-            while True:
-                accepted, known = connection.execute(DONE).fetchone() or (0, 0)
-                load.look()
-                if time.monotonic() - last > 10:
-                    last = time.monotonic()
-                    print(f"{last - began:6.0f} s  {known} known  {accepted} sent  {load.most} MB", flush=True)
-                if not early[1] and accepted >= recipients / 10:
-                    early = (time.monotonic(), accepted)
-                if accepted == recipients:
-                    break
-                time.sleep(0.5)
-            seconds = time.monotonic() - began
-            print(
-                f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
-                f"{(recipients - early[1]) / (time.monotonic() - early[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
-                f"{load.told(recipients)}"
-            )
-    finally:
-        ended(service, simulator)
+    options = "-c search_path=whatsapp"
+    with simulator, sending as service, psycopg.connect(database_url, autocommit=True, options=options) as connection:
+        load, began, last = Load(service, connection), time.monotonic(), 0.0
+        early = (0.0, 0)
+        publish(amqp_url, recipients)
+        while True:
+            accepted, known = connection.execute(DONE).fetchone() or (0, 0)
+            load.look()
+            if time.monotonic() - last > 10:
+                last = time.monotonic()
+                print(f"{last - began:6.0f} s  {known} known  {accepted} sent  {load.most} MB", flush=True)
+            if not early[1] and accepted >= recipients / 10:
+                early = (time.monotonic(), accepted)
+            if accepted == recipients:
+                break
+            time.sleep(0.5)
+        seconds = time.monotonic() - began
+        print(
+            f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
+            f"{(recipients - early[1]) / (time.monotonic() - early[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
+            f"{load.told(recipients)}"
+        )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from wch_simulators.graph import GraphSimulator
+from wch_simulators.running import InThread
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -31,3 +34,13 @@ def test_the_comparison_runs_and_keeps_what_it_measured(tmp_path: Path) -> None:
     spoilt = results["wch", "loss-undecodable"]
     assert spoilt["dead_letters"] == spoilt["with_reason"] == spoilt["spoilt"] > 0
     assert results["pika", "loss-undecodable"]["dead_letters"] == 0
+
+
+def test_no_program_is_measured_in_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from measuring import running
+
+    with InThread(GraphSimulator()) as there:
+        url = f"{there.url}/_simulator/journal?path=none"
+        with pytest.raises(RuntimeError, match="answers at"), running(["-c", "pass"], url):
+            pass
