@@ -7,8 +7,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
+from sqlalchemy import text
 
-from wch_common.store.migrate import RUNTIME_MIGRATIONS, differences, migrate
+from wch_common.store.migrate import RUNTIME_MIGRATIONS, _config, _engine, differences, migrate
+from wch_whatsapp.main import MIGRATIONS as LEDGER
 
 SERVICES = sorted(path.name for path in (Path(__file__).parents[2] / "services").iterdir() if path.is_dir())
 
@@ -27,3 +30,29 @@ def test_the_migrated_tables_are_those_of_the_code(database_url: str, service: s
         assert table in found[0]
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute(f"ALTER TABLE {service}.{table} DROP COLUMN surplus".encode())
+
+
+def test_a_ledger_of_the_version_before_is_carried_over(database_url: str) -> None:
+    migrate(database_url, "whatsapp", ())
+    with _engine(database_url).connect() as connection:
+        connection.execute(text("SET search_path TO whatsapp"))
+        command.upgrade(_config(LEDGER[0], connection), "w0002")
+        connection.commit()
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        connection.execute(
+            """
+            INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, expires_at, attempt, reason, due_at)
+            SELECT md5(name)::uuid, '', '', name, '', '', '', 'queued', now(), 1, reason, now()
+            FROM (VALUES ('again', 'resent_after_doubt'), ('known', ''), ('mine', '')) AS new (name, reason);
+            INSERT INTO batches (id, shop, asker, batch_id, open, asked, others)
+            VALUES (md5('b')::uuid, '', '', 'b', 1, true, ARRAY[md5('known')::uuid])
+            """
+        )
+    migrate(database_url, "whatsapp", LEDGER)
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        kept = connection.execute("SELECT send_key, asked_again, doubted FROM messages ORDER BY 1").fetchall()
+        also = connection.execute(
+            "SELECT batch = md5('b')::uuid, message = md5('known')::uuid, answered, changed FROM also_asked"
+        )
+        assert also.fetchall() == [(True, True, True, False)]
+    assert kept == [("again", False, 1), ("known", True, None), ("mine", False, None)]

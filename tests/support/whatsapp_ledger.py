@@ -23,6 +23,7 @@ LIMITS = Limits(
     sender=NUMBER,
     senders=(NUMBER, "3003"),
     portfolio="",
+    portfolio_senders=(NUMBER, "3003"),
     rate=0,
     people_a_day=-1,
     pair=PairLimit(0, 1),

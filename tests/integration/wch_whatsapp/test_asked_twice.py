@@ -96,6 +96,16 @@ def test_a_batch_is_told_that_what_was_asked_for_before_waits_for_its_number(wa:
         eventually(lambda: told(wa, "batch.completed").get(name) == {"key-1": "deferred billing"})
 
 
+def test_a_batch_is_told_that_what_was_asked_for_before_waits_for_the_next_day(wa: WhatsAppStage) -> None:
+    wa.publish(message(1, not_before=LATER), asker="shop")
+    eventually(lambda: wa.states() == {"key-1": "queued"})
+    wa.query("UPDATE messages SET reason = 'messaging_limit'")  # as a tier that is full puts it off
+    wa.publish(batch("b", (), recipients=(Recipient(to=phone(1), send_key="key-1"),)), asker="shop")
+    eventually(lambda: told(wa, "batch.completed") == {"b": {"key-1": "deferred messaging_limit"}})
+    due(wa)
+    eventually(lambda: told(wa, "batch.updated") == {"b": {"key-1": "accepted"}})
+
+
 def test_what_is_tried_again_is_told_to_all_who_asked(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
     wa.publish(batch("first", (1,)), asker="shop")

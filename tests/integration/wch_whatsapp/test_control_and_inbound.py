@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
+from pydantic import ValidationError
 
 from support.command import wch
 from support.stage import Stage
@@ -138,6 +139,19 @@ def test_a_message_that_was_mended_is_sent_as_it_says_now(wa: WhatsAppStage) -> 
     wa.publish(RetryRequested(send_keys=("key-1",), message=mended), asker="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
     assert [body["template"]["name"] for body in wa.sent] == ["mended"]
+
+
+def test_who_had_no_value_for_a_text_is_sent_the_mended_one(wa: WhatsAppStage) -> None:
+    wa.publish(
+        wrote(1), batch("b", (1,), message=TEXT.model_copy(update={"body": "Hello {{name}}"})), asker="broadcast"
+    )
+    eventually(lambda: wa.row("b-1").get("reason") == "value_missing")
+    eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
+    wa.publish(RetryRequested(send_keys=("b-1",), message=TEXT), asker="broadcast")
+    eventually(lambda: wa.states() == {"b-1": "accepted"})
+    assert [body["text"]["body"] for body in wa.sent] == ["Hello"]
+    with pytest.raises(ValidationError, match="the same for all"):
+        RetryRequested(send_keys=("b-1",), message=TEXT.model_copy(update={"body": "Hello {{name}}"}))
 
 
 def test_nothing_of_a_batch_that_was_taken_back_is_tried_again(wa: WhatsAppStage) -> None:

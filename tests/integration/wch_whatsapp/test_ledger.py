@@ -188,6 +188,10 @@ def test_who_was_reached_by_another_message_counts_though_one_was_refused(databa
             async with store.transaction() as tx:
                 await write(tx, [unsent], limits, [NUMBER])
             assert await store.database.rows("SELECT person FROM reached") == [{"person": b"one"}]
+            await store.database.rows("UPDATE messages SET sender = 'of another portfolio' WHERE state = 'sending'")
+            async with store.transaction() as tx:
+                await write(tx, [unsent], limits, [NUMBER])
+            assert await store.database.rows("SELECT person FROM reached") == []
 
     run(database_url, test)
 
@@ -220,8 +224,9 @@ def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
                 UPDATE messages SET updated_at = now() - interval '{few} days' WHERE send_key = 'accepted2';
                 INSERT INTO batches (id, shop, asker, batch_id, open, asked, due_at, created_at)
                 SELECT gen_random_uuid(), '', '', name, 0, true, due_at, now() - age * interval '1 day' FROM (VALUES
-                  ('old', NULL::timestamptz, {many}), ('untold', now(), {many}), ('young', NULL, {few})
+                  ('old', NULL::timestamptz, {many}), ('untold', now(), {many}), ('young', NULL, {few}), ('open', NULL, {many})
                 ) AS new (name, due_at, age);
+                UPDATE batches SET completed_at = created_at WHERE batch_id <> 'open';
                 INSERT INTO windows VALUES ('1', 'old', now() - interval '1 minute'), ('1', 'young', now() + interval '1 hour');
                 INSERT INTO suppressions SELECT '', person, 'marketing', NULL, '', 'recipient', now(), lifted_at FROM (VALUES
                   ('old'::bytea, now() - interval '{many} days'), ('young', now() - interval '{few} days'), ('holds', NULL)
@@ -235,7 +240,7 @@ def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
         messages = await store.database.rows("SELECT send_key FROM messages ORDER BY 1")
         assert [row["send_key"] for row in messages] == ["accepted2", "queued1", "queued2"]
         batches = await store.database.rows("SELECT batch_id FROM batches ORDER BY 1")
-        assert [row["batch_id"] for row in batches] == ["untold", "young"]
+        assert [row["batch_id"] for row in batches] == ["open", "untold", "young"]
         suppressed = await store.database.rows("SELECT person FROM suppressions ORDER BY 1")
         assert [row["person"] for row in suppressed] == [b"holds", b"young"]
         for table in ("windows", "pairs", "reached"):

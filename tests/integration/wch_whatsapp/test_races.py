@@ -28,6 +28,7 @@ from support.whatsapp_stage import (
     suppression,
     wrote,
 )
+from wch_common.events.meta import StatusReceived
 from wch_common.events.whatsapp import BatchCancelRequested, MessageCancelRequested, RetryRequested
 from wch_common.phone import one_form
 from wch_common.store.store import Store
@@ -168,6 +169,25 @@ def test_two_numbers_of_a_shop_never_probe_at_once(database_url: str) -> None:
     run(database_url, test)
 
 
+def test_a_number_does_not_probe_what_another_of_its_shop_has_just_probed(database_url: str) -> None:
+    async def test(store: Store) -> None:
+        fill(database_url, 1)
+        await store.database.rows(
+            "INSERT INTO numbers (sender, slots_from, cause, paused_until) "
+            "VALUES ('3003', now(), 'token_refused', now() + interval '20 seconds')"
+        )
+        await store.database.rows(
+            "UPDATE numbers SET cause = 'token_refused', paused_until = now() WHERE sender <> '3003'"
+        )
+        async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
+            assert lease is not None
+            assert (await claimed(store, LIMITS, lease, 1)).sends == []
+            await store.database.rows("UPDATE numbers SET cause = 'app_throttled' WHERE sender = '3003'")
+            assert len((await claimed(store, LIMITS, lease, 1)).sends) == 1
+
+    run(database_url, test)
+
+
 def test_a_message_taken_up_while_the_token_is_refused_is_put_back_uncalled(wa: WhatsAppStage) -> None:
     refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
     wa.fail(status=401, body=refusal, delay_seconds=4)
@@ -290,6 +310,12 @@ def test_a_probe_that_meets_a_recipient_who_cannot_be_reached_shows_that_its_num
     eventually(lambda: wa.states().get("key-2") == "accepted")
 
 
+def of_first(wa: WhatsAppStage, status: str, error: int | None = None) -> StatusReceived:
+    """A status of a message's first attempt, as another came after it."""
+    first = wa.status("key-1", status, error=error)
+    return first.model_copy(update={"tag": f"wch1:{wa.row('key-1')['id']}:1", "wamid": "wamid.first"})
+
+
 def resent(wa: WhatsAppStage) -> None:
     """Have a message's first call cut, and its second refused."""
     wa.fail(reset="after")
@@ -304,9 +330,7 @@ def test_of_what_was_sent_again_in_doubt_no_failure_is_told_as_the_first_may_hav
     eventually(lambda: wa.states() == {"key-1": "unknown"})
     wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
     eventually(lambda: len(wa.facts("message.unknown")) == 2, "it is answered with what is known, and not sent")
-    row = wa.row("key-1")
-    first = wa.status("key-1", "delivered").model_copy(update={"tag": f"wch1:{row['id']}:1"})
-    wa.publish(first)
+    wa.publish(of_first(wa, "delivered"))
     eventually(lambda: wa.states() == {"key-1": "delivered"}, "a status of the first attempt settles it")
     assert (len(wa.calls), wa.facts("message.failed")) == (2, [])
 
@@ -316,21 +340,62 @@ def test_a_status_that_the_first_attempt_failed_leaves_the_second_to_be_told(wa:
     wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
     wa.publish(message(1, category="utility"))
     eventually(lambda: wa.states() == {"key-1": "accepted"})
-    row = wa.row("key-1")
-    wa.publish(wa.status("key-1", "failed", error=131026).model_copy(update={"tag": f"wch1:{row['id']}:1"}))
+    wa.publish(of_first(wa, "failed", 131026))
     eventually(lambda: wa.query("SELECT doubted FROM messages") == [(None,)])
     assert wa.states() == {"key-1": "accepted"}
     wa.publish(wa.status("key-1", "failed", error=131026))
     eventually(lambda: wa.states() == {"key-1": "failed"})
 
 
-def test_what_was_to_be_sent_again_in_doubt_and_is_taken_back_is_unknown(wa: WhatsAppStage) -> None:
+def test_a_message_whose_both_attempts_are_known_to_have_failed_has_failed(wa: WhatsAppStage) -> None:
+    resent(wa)
+    eventually(lambda: wa.states() == {"key-1": "unknown"})
+    wa.publish(of_first(wa, "failed", 131050))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+    assert wa.row("key-1")["reason"] == "undeliverable"
+    assert wa.query("SELECT reason FROM suppressions") == [("opted_out",)], "what it says of the person holds"
+
+
+def test_a_first_attempt_that_failed_before_it_was_sent_again_has_failed(wa: WhatsAppStage) -> None:
+    waiting_again(wa)
+    wa.publish(wa.status("key-1", "failed", error=131026))
+    eventually(lambda: wa.states() == {"key-1": "failed"})
+
+
+def test_a_first_attempt_that_was_taken_and_failed_leaves_the_second_unknown(wa: WhatsAppStage) -> None:
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
+    wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}}, delay_seconds=2)
+    wa.publish(message(1, category="utility"), asker="carts")
+    eventually(lambda: wa.row("key-1").get("attempt") == 2)
+    wa.publish(of_first(wa, "sent"))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    wa.publish(of_first(wa, "failed", 131026))
+    eventually(lambda: wa.states() == {"key-1": "unknown"})
+    eventually(lambda: wa.facts("message.unknown"))
+
+
+def test_what_failed_once_and_is_in_doubt_then_is_sent_again_too(wa: WhatsAppStage) -> None:
+    wa.fail(status=503, body="<html>busy</html>")
+    wa.fail(reset="after")
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
+    wa.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    assert len(wa.calls) == 3
+
+
+def waiting_again(wa: WhatsAppStage) -> None:
+    """Have a message wait to be sent again in doubt."""
     wa.fail(reset="after")
     wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=1)
     wa.publish(message(1, category="utility"))
     eventually(lambda: wa.states() == {"key-1": "in_doubt"})
     wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
     eventually(lambda: wa.states() == {"key-1": "queued"})
+
+
+def test_what_was_to_be_sent_again_in_doubt_and_is_taken_back_is_unknown(wa: WhatsAppStage) -> None:
+    waiting_again(wa)
     wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"))
     eventually(lambda: wa.states() == {"key-1": "unknown"})
     eventually(lambda: wa.facts("message.unknown"))

@@ -225,6 +225,18 @@ def test_a_revoked_token_parks_its_shop_only_and_goes_on_without_a_duplicate(wa:
         eventually(lambda: metric(running, "wch_whatsapp_numbers_resting", cause="token_refused") == 0)
 
 
+def test_a_probe_goes_on_past_those_who_must_not_be_written_to(wa: WhatsAppStage) -> None:
+    wa.publish(*(suppression(n) for n in range(300)))
+    wa.start()
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(300,)])
+    wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    wa.publish(batch("b", range(301)))
+    eventually(lambda: wa.facts("batch.completed"), "all are told to wait")
+    wa.query("UPDATE messages SET due_at = now(); UPDATE numbers SET paused_until = now()")
+    # At two a second this would take two minutes and a half.
+    eventually(lambda: Counter(wa.states().values()) == {"suppressed": 300, "accepted": 1}, seconds=60)
+
+
 def test_messages_of_many_askers_take_turns(wa: WhatsAppStage) -> None:
     wa.graph.latency_seconds = 0.02
     wa.publish(batch("big", range(200)), asker="broadcast")

@@ -87,7 +87,7 @@ def test_each_person_counts_once_against_the_people_of_the_day() -> None:
 
 @pytest.mark.parametrize("rate", [1, 5, 20, 80, 1000])
 def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float) -> None:
-    limits = Limits("1", ("1",), "", rate, -1, PairLimit(0, 1), 60)
+    limits = Limits("1", ("1",), "", ("1",), rate, -1, PairLimit(0, 1), 60)
     slots_from, now, sent = NOW, NOW + HOUR, []
     for _ in range(4000):
         free, start, seconds = limits.slots(slots_from, now, 40)
@@ -100,10 +100,10 @@ def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float
 
 
 def test_nothing_is_free_while_the_databases_clock_is_behind_the_slots_taken() -> None:
-    limits = Limits("1", ("1",), "", 80, -1, PairLimit(0, 1), 60)
+    limits = Limits("1", ("1",), "", ("1",), 80, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW + timedelta(seconds=10), NOW, 40)[0] == 0
 
 
 def test_without_a_rate_nothing_waits() -> None:
-    limits = Limits("1", ("1",), "", 0, -1, PairLimit(0, 1), 60)
+    limits = Limits("1", ("1",), "", ("1",), 0, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW, NOW, 40)[0] == 40

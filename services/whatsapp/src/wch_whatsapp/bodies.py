@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from wch_common.events.whatsapp import (
+    PLACEHOLDER,
     Buttons,
     Choices,
     Media,
@@ -19,11 +19,10 @@ from wch_common.events.whatsapp import (
 )
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Sequence
 
     from wch_common.events.whatsapp import Content
-
-_PLACEHOLDER = re.compile(r"\{\{\s*([a-z0-9_]{1,64})\s*\}\}")
 
 
 class MissingValue(ValueError):
@@ -88,7 +87,7 @@ def _filled(text: str, values: Sequence[Parameter]) -> str:
             raise MissingValue(f"there is no value for {{{{{match[1]}}}}}")
         return given[match[1]]
 
-    return _PLACEHOLDER.sub(value, text)
+    return PLACEHOLDER.sub(value, text)
 
 
 def _given(values: Sequence[Parameter]) -> dict[str, str]:

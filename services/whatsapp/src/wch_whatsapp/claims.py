@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from wch_common.errors import LeaseLost
 from wch_whatsapp.decide import Defer, End, Known, PairLimit, Send
-from wch_whatsapp.ledger import Change, Why, apply
+from wch_whatsapp.ledger import TOLD_WAIT_SECONDS, Change, Why, apply
 
 if TYPE_CHECKING:
     from wch_common.store.database import Row
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from wch_common.store.store import Store, Transaction
 
 PROBE_SECONDS = 30.0
-# A wait of which the asker of a batch is told; a shorter one is over before it could act on the news.
-TOLD_WAIT_SECONDS = 60.0
 # Most limits rest a number for a minute, again and again while they hold.
 _TOLD_REST_SECONDS = 30.0
 _MOST_TOLD = 500
@@ -90,7 +88,11 @@ UPDATE numbers SET slots_from = %(slots_from)s, last_lane = %(last_lane)s,
 WHERE sender = %(sender)s
 """
 # One probe for a shop whose token is refused, whichever of its numbers makes it.
-_MAY_PROBE = "SELECT pg_try_advisory_xact_lock(hashtext(%(shop)s)) AS may"
+_PROBES_ALONE = "SELECT pg_try_advisory_xact_lock(hashtext(%(shop)s)) AS alone"
+# Of another that has probed meanwhile, though it could not tell this one.
+_RESTS = """
+SELECT 1 FROM numbers WHERE sender = ANY(%(senders)s) AND sender <> %(sender)s AND cause = %(cause)s AND paused_until > now() LIMIT 1
+"""
 # A number that is locked comes to rest, or ends its rest, in this moment: to wait for it here would be a deadlock.
 _OTHERS_WAIT = """
 UPDATE numbers SET paused_until = now() + %(seconds)s * interval '1 second'
@@ -115,6 +117,8 @@ class Limits:
     senders: tuple[str, ...]
     """All numbers of the shop, which share its token."""
     portfolio: str
+    portfolio_senders: tuple[str, ...]
+    """All numbers of the portfolio, which share its people a day."""
     rate: float
     """Messages a second; 0 for any number."""
     people_a_day: int
@@ -166,7 +170,7 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
     free, start, seconds = limits.slots(number["slots_from"], now, wanted)
     probe = number["cause"] is not None
     free = min(free, 1) if probe else free
-    if not free or (probe and number["cause"] in OF_THE_SHOP and not await _may_probe(tx, limits)):
+    if not free or (probe and number["cause"] in OF_THE_SHOP and not await _may_probe(tx, limits, number["cause"])):
         return Claim(again_seconds=(start - now).total_seconds() + seconds)
     due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_lane": number["last_lane"]}
     found = await tx.rows(_DUE, due)
@@ -182,10 +186,11 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
     return taken
 
 
-async def _may_probe(tx: Transaction, limits: Limits) -> bool:
+async def _may_probe(tx: Transaction, limits: Limits, cause: str) -> bool:
     """Tell whether no other number of the shop probes at this moment; one that waited here would be a deadlock."""
-    rows = await tx.rows(_MAY_PROBE, {"shop": f"probe/{limits.senders[0]}"})
-    return bool(rows[0]["may"])
+    (lock,) = await tx.rows(_PROBES_ALONE, {"shop": f"probe/{limits.senders[0]}"})
+    names = {"senders": list(limits.senders), "sender": limits.sender, "cause": cause}
+    return bool(lock["alone"]) and not await tx.rows(_RESTS, names)
 
 
 async def _known(tx: Transaction, limits: Limits, now: datetime) -> Known:

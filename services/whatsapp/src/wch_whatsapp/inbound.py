@@ -38,7 +38,7 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "failed": (*_UNSETTLED, "accepted"),
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
-_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, doubted"
+_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, doubted, wamid, reason, code, detail"
 _BY_TAG = f"""
 SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND (attempt = %(attempt)s OR doubted = %(attempt)s) FOR UPDATE
 """  # noqa: S608 - names of this module
@@ -66,9 +66,19 @@ def _failed(row: Row, data: StatusReceived) -> tuple[Change, Verdict | None]:
 
 
 def _is_of_the_doubted(row: Row, text: str | None) -> bool:
-    """Tell whether a status is of the attempt that was sent again in doubt, and not of the one after it."""
+    """Tell whether a status is of the attempt that was sent again in doubt."""
     tag = Tag.parsed(text)
-    return tag is not None and tag.attempt == row["doubted"] != row["attempt"]
+    return tag is not None and tag.attempt == row["doubted"]
+
+
+def _second(row: Row, wamid: str) -> Change | None:
+    """Return what becomes of a message whose first attempt is known to have failed, by what is known of its second."""
+    id_, attempt = row["id"], row["attempt"]
+    if row["state"] == "accepted" and row["wamid"] == wamid:  # nothing was told but that the first was taken
+        return Change(id_, "unknown", attempt=attempt, why=Why("no_status"))
+    if row["state"] == "unknown" and row["reason"] != "no_status":
+        return Change(id_, "failed", attempt=attempt, why=Why(row["reason"], row["code"], row["detail"]))
+    return None
 
 
 class Inbound:
@@ -91,15 +101,16 @@ class Inbound:
         row = await self._row(event, tx)
         if row is None:
             return
-        change = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
-        if state == "failed" and _is_of_the_doubted(row, data.tag):
-            await tx.rows(_NO_DOUBT, {"id": row["id"]})
-            return
+        change: Change | None = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
         if state == "failed":
             change, verdict = _failed(row, data)
             if row["state"] in _BEFORE[state] and verdict is not None:
                 await self._concern_others(tx, row, verdict, data.timestamp)
-        await apply(tx, [change], before=_BEFORE[state])
+            if _is_of_the_doubted(row, data.tag):
+                await tx.rows(_NO_DOUBT, {"id": row["id"]})
+                change = change if row["doubted"] == row["attempt"] else _second(row, data.wamid)
+        if change is not None:
+            await apply(tx, [change], before=_BEFORE[state])
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data

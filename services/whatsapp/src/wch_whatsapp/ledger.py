@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SOURCE: Final = "/wch/whatsapp"
 TOLD: Final = frozenset({"accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown"})
 """States that are an answer. The others are queued, sending, and in_doubt."""
+# A wait of which the asker of a batch is told; a shorter one is over before it could act on the news.
+TOLD_WAIT_SECONDS = 60.0
 _BUNDLE_SECONDS = 2
 _COLUMNS = (
     "id, shop, asker, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
@@ -47,7 +49,7 @@ _APPLY = f"""
 WITH new AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS new (
     id uuid, attempt int, state text, wait float8, failed int, as_fallback bool, wamid text, reason text, code int, detail text,
-    tells bool, anew bool, doubts bool)
+    tells bool, anew bool, doubts bool, proven bool)
 ), old AS (
   SELECT id, answered AS was_answered FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE
 ), changed AS (
@@ -61,7 +63,8 @@ WITH new AS MATERIALIZED (
       changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.tells),
       answered = (m.batch IS NOT NULL OR m.asked_again) AND (m.answered OR new.tells)
   FROM old JOIN new USING (id)
-  WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt) AND m.state = ANY(%(before)s)
+  WHERE m.id = old.id AND (new.attempt IS NULL OR m.attempt = new.attempt)
+  AND (m.state = ANY(%(before)s) OR (new.proven AND m.state IN ('unknown', 'queued')))
   RETURNING {", ".join(f"m.{name.strip()}" for name in _COLUMNS.split(","))}, old.was_answered, new.tells
 ), told AS (
   SELECT batch, count(*) FILTER (WHERE NOT was_answered) AS firsts, bool_or(was_answered) AS later
@@ -89,13 +92,16 @@ SELECT id FROM counted WHERE is_complete
 # One that is asked for elsewhere is locked, so that whoever changes it sees who asks, or is seen.
 _ALSO = f"""
 WITH others AS (SELECT id FROM messages WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE)
-UPDATE messages SET asked_again = true WHERE id IN (SELECT id FROM others) RETURNING {_COLUMNS}, answered
+UPDATE messages SET asked_again = true WHERE id IN (SELECT id FROM others)
+RETURNING id, state, reason <> '' AND (answered OR due_at > now() + interval '{TOLD_WAIT_SECONDS} seconds') AS waits
 """  # noqa: S608 - names of this module
 _ADD_ALSO = """
 INSERT INTO also_asked (batch, message, answered)
 SELECT %(batch)s, new.id, new.answered FROM unnest(%(ids)s::uuid[], %(answered)s::bool[]) AS new (id, answered)
 """
-_ALONE = f"UPDATE messages SET asked_alone = batch IS NOT NULL WHERE id = %(id)s RETURNING {_COLUMNS}"  # noqa: S608 - names of this module
+_ALONE = f"""
+UPDATE messages SET asked_alone = true WHERE id = %(id)s AND batch IS NOT NULL AND NOT asked_alone RETURNING {_COLUMNS}
+"""  # noqa: S608 - names of this module
 _BATCHES = "SELECT * FROM batches WHERE id = ANY(%(ids)s) ORDER BY id"
 _BUNDLE = f"""
 UPDATE batches SET due_at = coalesce(due_at, now() + interval '{_BUNDLE_SECONDS} seconds') WHERE id = ANY(%(ids)s)
@@ -163,6 +169,8 @@ class Change:
     """It waits so long that its batch is told so."""
     doubts: bool = False
     """It is sent again though its attempt may have been taken: from now on no failure is told of it."""
+    proven: bool = False
+    """Meta's id says so, however late it is known: also over what was told as unknown or is about to be sent again."""
 
     @property
     def tells(self) -> bool:
@@ -198,15 +206,15 @@ def is_told_alone(row: Row) -> bool:
 
 async def ask_alone(tx: Transaction, id_: uuid.UUID) -> Row:
     """Have a message of the ledger told by itself from now on, and return it."""
-    (row,) = await tx.rows(_ALONE, {"id": id_})
-    return row
+    rows = await tx.rows(_ALONE, {"id": id_}) or await tx.rows(_FIND, {"ids": [id_]})
+    return rows[0]
 
 
 async def ask_also(tx: Transaction, batch: uuid.UUID, ids: Sequence[uuid.UUID]) -> int:
     """Have a batch told of messages that were asked for elsewhere before; returns of how many it has no answer yet."""
     rows = await tx.rows(_ALSO, {"ids": list(ids)})
-    # One that rests with a reason was told to wait: that is an answer for this batch, too.
-    answered = [row["state"] in TOLD or bool(row["answered"] and row["reason"]) for row in rows]
+    # One that waits for long, with a reason: that is an answer for this batch, too.
+    answered = [row["state"] in TOLD or row["waits"] for row in rows]
     await tx.rows(_ADD_ALSO, {"batch": batch, "ids": [row["id"] for row in rows], "answered": answered})
     return answered.count(False)
 
@@ -227,6 +235,7 @@ def _written(changes: Sequence[Change]) -> str:
             "tells": one.tells,
             "anew": one.anew,
             "doubts": one.doubts,
+            "proven": one.proven,
         }
         for one in changes
     ]

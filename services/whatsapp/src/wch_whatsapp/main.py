@@ -121,6 +121,9 @@ def _jobs(
 async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures: Measures) -> dict[str, NumberSender]:
     """Build a sender for every number of every shop, with connections of their own."""
     settings, senders = platform.settings, {}
+    portfolios: dict[str, tuple[str, ...]] = defaultdict(tuple)
+    for name, shop in settings.shops():
+        portfolios[shop.whatsapp.portfolio or name] += shop.whatsapp.phone_number_ids
     states: dict[str, ShopState] = defaultdict(ShopState)
     for name, shop in settings.shops():
         numbers = shop.whatsapp
@@ -131,6 +134,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
                 sender=sender,
                 senders=numbers.phone_number_ids,
                 portfolio=numbers.portfolio or name,
+                portfolio_senders=portfolios[numbers.portfolio or name],
                 rate=numbers.rate,
                 people_a_day=numbers.messaging_limit,
                 pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from wch_common.phone import country
 from wch_whatsapp.bodies import is_free_form
-from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS, TOLD_WAIT_SECONDS
+from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Reply, Unsent
-from wch_whatsapp.ledger import Change, Why, apply
+from wch_whatsapp.ledger import TOLD_WAIT_SECONDS, Change, Why, apply
 from wch_whatsapp.people import suppress
 from wch_whatsapp.verdict import Action, Verdict, judge
 
@@ -48,7 +48,7 @@ SET slots_from = excluded.slots_from, failures = CASE WHEN pairs.failures = %(kn
 # Who was not written to after all does not count.
 _NOT_REACHED = """
 DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(people)s) AND NOT EXISTS (
-  SELECT 1 FROM messages AS m WHERE m.person = reached.person AND m.updated_at >= reached.at
+  SELECT 1 FROM messages AS m WHERE m.person = reached.person AND m.sender = ANY(%(senders)s) AND m.updated_at >= reached.at
   AND m.state IN ('sending', 'in_doubt', 'accepted', 'delivered', 'read', 'unknown'))
 """
 _PAIR_WORKS = "UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(people)s) AND failures > 0"
@@ -87,7 +87,8 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
     verdict = None
     match reply:
         case Accepted(wamid=wamid):
-            change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=send.as_fallback)
+            fallback = send.as_fallback
+            change = Change(row["id"], "accepted", attempt=attempt, wamid=wamid, as_fallback=fallback, proven=True)
         case InDoubt(detail=detail):
             defers = settle_seconds > TOLD_WAIT_SECONDS  # its batch is not held up for so long
             why = Why("no_answer", detail=detail)
@@ -172,24 +173,19 @@ def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
 
 _OF_MANY = frozenset({Action.CAMPAIGN, Action.COUNTRY})
 _OF_ITS_OWN = _OF_MANY | {Action.RECIPIENT, Action.REFUSE, Action.PAIR}
-_OPEN = ("sending", "in_doubt")
-# Meta's id proves that it was taken, however late it is known, also where it was told as unknown or is about to be sent again.
-_NOT_TOLD_BY_META = (*_OPEN, "unknown", "queued")
 OUTAGE = Pause("meta_unreachable", _OUTAGE_PAUSE_SECONDS)
 
 
 async def write(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> list[Row]:
     """Write what calls came to; each only over its own attempt, and over no status that was faster. Returns the rows changed."""
-    proven = [one.change for one in outcomes if isinstance(one.reply, Accepted)]
-    rows = await apply(tx, proven, before=_NOT_TOLD_BY_META)
-    rows += await apply(tx, [one.change for one in outcomes if not isinstance(one.reply, Accepted)], before=_OPEN)
+    rows = await apply(tx, [one.change for one in outcomes], before=("sending", "in_doubt"))
     for one in outcomes:
         await _beside(tx, one, limits)
     if works := [one.row["person"] for one in outcomes if isinstance(one.reply, Accepted) and one.row["pair_failures"]]:
         await tx.rows(_PAIR_WORKS, {"sender": limits.sender, "people": works})
     unreached = [one.row["person"] for one in outcomes if one.send.reaches and isinstance(one.reply, (Refused, Unsent))]
     if unreached:
-        await tx.rows(_NOT_REACHED, {"portfolio": limits.portfolio, "people": unreached})
+        await _not_reached(tx, limits, unreached)
     await _pace(tx, outcomes, limits, shop)
     return rows
 
@@ -198,7 +194,13 @@ async def put_back(tx: Transaction, row: Row, attempt: int, send: Send, limits: 
     """Put a message back whose call was not begun after all."""
     await apply(tx, [Change(row["id"], "queued", 0.0, attempt)], before=("sending",))
     if send.reaches:
-        await tx.rows(_NOT_REACHED, {"portfolio": limits.portfolio, "people": [row["person"]]})
+        await _not_reached(tx, limits, [row["person"]])
+
+
+async def _not_reached(tx: Transaction, limits: Limits, people: Sequence[bytes]) -> None:
+    """Count people no more whom no message reached after all."""
+    names = {"portfolio": limits.portfolio, "senders": list(limits.portfolio_senders), "people": list(people)}
+    await tx.rows(_NOT_REACHED, names)
 
 
 async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:

@@ -163,7 +163,8 @@ class NumberSender:
                 await self._write_alone()
                 continue
             self._begin(taken)
-            if resting or taken.probe:
+            # A probe that met only messages which are not to be sent goes on to the next of them.
+            if resting or (taken.probe and (taken.sends or not taken.looked)):
                 await self._until_nudged(_LONGEST_PAUSE)
             elif not taken.looked:
                 await self._until_nudged(min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, taken.again_seconds)))

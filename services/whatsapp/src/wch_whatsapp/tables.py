@@ -16,7 +16,7 @@ from sqlalchemy import (
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from wch_common.store.columns import count, moment, now, words
 
@@ -89,6 +89,14 @@ BATCHES = Table(
     Column("batch_id", Text, nullable=False),
     Column("open", Integer, nullable=False, comment="recipients without a first answer"),
     Column("asked", Boolean, nullable=False, comment="false where only its cancellation has come so far"),
+    # Written by the version before only; kept, so that both run beside each other in a rolling update.
+    Column(
+        "others",
+        ARRAY(Uuid),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="messages asked for elsewhere before",
+    ),
     Column("cancelled", Text, comment="the reason"),
     count("bundles", "updates told"),
     moment("completed_at"),

@@ -11,8 +11,8 @@ import structlog
 from wch_common.errors import Contended, Interrupted
 from wch_common.redact import error_text
 from wch_common.store.due import DueRows
-from wch_whatsapp.claims import PARKING, TOLD_WAIT_SECONDS
-from wch_whatsapp.ledger import Change, Why, apply, bundle
+from wch_whatsapp.claims import PARKING
+from wch_whatsapp.ledger import TOLD_WAIT_SECONDS, Change, Why, apply, bundle
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +30,7 @@ _CLAIM_OPEN = """
 UPDATE messages SET due_at = now() + %(lease)s * interval '1 second'
 WHERE id IN (SELECT id FROM messages WHERE state IN ('sending', 'in_doubt') AND due_at <= now()
              ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING id, state, attempt, category, failures, cancelled IS NULL AND expires_at > now() AND phone IS NOT NULL AS is_wanted
+RETURNING id, state, attempt, category, doubted, cancelled IS NULL AND expires_at > now() AND phone IS NOT NULL AS is_wanted
 """
 # Not moved on: who expires them first changes their state, and the others find nothing to change.
 _CLAIM_EXPIRED = """
@@ -60,7 +60,10 @@ _RETAIN = tuple(
     f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {old} LIMIT {_CHUNK})) RETURNING 1"  # noqa: S608 - words of this module
     for table, old in (
         ("messages", f"due_at IS NULL AND updated_at < now() - interval '{LEDGER_DAYS} days'"),
-        ("batches", f"due_at IS NULL AND created_at < now() - interval '{LEDGER_DAYS} days'"),
+        (
+            "batches",
+            f"due_at IS NULL AND (completed_at IS NOT NULL OR NOT asked) AND created_at < now() - interval '{LEDGER_DAYS} days'",
+        ),
         ("windows", "open_until < now()"),
         ("pairs", "slots_from < now() - interval '1 day'"),
         ("reached", "at < now() - interval '1 day'"),
@@ -104,10 +107,10 @@ class Upkeep:
             reason = "process_died"
             defers = self._settle_seconds > TOLD_WAIT_SECONDS
             return Change(row["id"], "in_doubt", self._settle_seconds, row["attempt"], defers=defers, why=Why(reason))
-        if row["category"] != "marketing" and self._resend_utility and not row["failures"] and row["is_wanted"]:
+        if row["category"] != "marketing" and self._resend_utility and row["doubted"] is None and row["is_wanted"]:
             # Once: where no status arrives at all, each further one would be another copy.
             why = Why("resent_after_doubt")
-            return Change(row["id"], "queued", 0.0, row["attempt"], failed=True, doubts=True, why=why)
+            return Change(row["id"], "queued", 0.0, row["attempt"], doubts=True, why=why)
         return Change(row["id"], "unknown", attempt=row["attempt"], why=Why("no_status"))
 
     async def _expire(self, rows: Sequence[Row]) -> None:

@@ -34,6 +34,9 @@ Reason = Annotated[str, Field(max_length=500)]
 
 # -- what can be sent (limits: facts of the Cloud API)
 
+PLACEHOLDER = re.compile(r"\{\{\s*([a-z0-9_]{1,64})\s*\}\}")
+"""Of a text: a value of a recipient's own, by place or name."""
+
 
 class Parameter(Part):
     """A value for a placeholder: positional, or by the placeholder's name."""
@@ -277,6 +280,15 @@ class RetryRequested(Request):
     of: Annotated[str | None, Field(description="Whose keys they are; the asker's own if left out.")] = None
     expires_at: Annotated[datetime | None, Field(description="After it, they are not worth sending.")] = None
     message: Annotated[Content | None, Field(description="Sent instead of what failed, where that was mended.")] = None
+
+    @model_validator(mode="after")
+    def _is_the_same_for_all(self) -> Self:
+        body = getattr(self.message, "body", None)
+        if isinstance(body, str) and PLACEHOLDER.search(body):
+            raise ValueError(
+                "message.body has a placeholder, but it is the same for all who are tried again: write it out"
+            )
+        return self
 
 
 class _Suppression(Request):

@@ -8,7 +8,10 @@ down_revision = "w0002"
 
 
 def upgrade() -> None:
-    """Make rows of the lists of batches, and keep what they were told."""
+    """Make rows of the lists of batches, and keep what they were told.
+
+    `batches.others` stays for replicas of the version before, which run beside this one in a rolling update.
+    """
     op.create_table(
         "also_asked",
         sa.Column("batch", sa.Uuid(), sa.ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
@@ -29,13 +32,13 @@ def upgrade() -> None:
     _flag("asked_alone", "who asked for it by itself is told, though it is a batch's")
     op.execute("INSERT INTO also_asked (batch, message, answered) SELECT id, unnest(others), true FROM batches")
     op.execute("UPDATE messages SET asked_again = true WHERE id IN (SELECT message FROM also_asked)")
-    op.drop_column("batches", "others")
     op.add_column(
         "messages",
         sa.Column(
             "doubted", sa.Integer(), nullable=True, comment="the attempt that was sent again though it was in doubt"
         ),
     )
+    op.execute("UPDATE messages SET doubted = attempt WHERE state = 'queued' AND reason = 'resent_after_doubt'")
     op.add_column(
         "suppressions",
         sa.Column(
