@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -112,8 +111,10 @@ def _usage(response: httpx.Response) -> Usage:
     """Read the usage headers; what cannot be read says nothing."""
     percent = minutes = 0.0
     for name in _USAGE:
+        if (text := response.headers.get(name)) is None:
+            continue
         try:
-            told = json.loads(response.headers.get(name, "{}"))
+            told = orjson.loads(text)
             rows = [told] if any(key in told for key in _PERCENT) else [row for rows in told.values() for row in rows]
             for row in rows:
                 percent = max(percent, *(float(row.get(key, 0)) for key in _PERCENT))
