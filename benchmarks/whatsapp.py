@@ -14,7 +14,8 @@ from measuring import Load, running
 
 from wch_common.client import Client
 from wch_common.edge.declare import declare
-from wch_common.events.whatsapp import BatchRequested, Parameter, Recipient, Template
+from wch_common.events.whatsapp import BatchRequested, Recipient
+from wch_common.whatsapp_content import Parameter, Template
 from wch_whatsapp.topology import TOPOLOGY
 
 BATCH = 1_000

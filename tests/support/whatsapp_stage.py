@@ -14,17 +14,10 @@ from pydantic import HttpUrl, SecretStr
 from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
-from wch_common.events.whatsapp import (
-    BatchRequested,
-    MessageRequested,
-    Parameter,
-    Recipient,
-    SuppressionAddRequested,
-    Template,
-    Text,
-)
+from wch_common.events.whatsapp import BatchRequested, MessageRequested, Recipient, SuppressionAddRequested
 from wch_common.settings import QueueSettings, changed_policy
 from wch_common.topology import Topology
+from wch_common.whatsapp_content import Parameter, Template, Text
 from wch_simulators.faults import Fault
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread

@@ -22,7 +22,7 @@ from wch_common.events.broadcast import (
     CampaignRecipient,
     CampaignResumeRequested,
 )
-from wch_common.events.whatsapp import Parameter
+from wch_common.whatsapp_content import Parameter
 
 
 @pytest.fixture

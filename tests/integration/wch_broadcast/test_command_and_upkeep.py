@@ -19,7 +19,7 @@ from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_broadcast import upkeep
 from wch_common.events.broadcast import CampaignCancelRequested, CampaignPauseRequested, CampaignRecipient
-from wch_common.events.whatsapp import Parameter
+from wch_common.whatsapp_content import Parameter
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ from wch_common.events.whatsapp import (
     MessageCancelRequested,
     RetryRequested,
     SuppressionRemoveRequested,
-    Template,
 )
+from wch_common.whatsapp_content import Template
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
 

@@ -15,7 +15,8 @@ from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.event import new_event
-from wch_common.events.whatsapp import Parameter, Recipient
+from wch_common.events.whatsapp import Recipient
+from wch_common.whatsapp_content import Parameter
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender

@@ -9,7 +9,8 @@ import pytest
 from pywa import WhatsApp, types
 from pywa.types import templates
 
-from wch_common.events.whatsapp import (
+from wch_common.events.whatsapp import Recipient
+from wch_common.whatsapp_content import (
     Buttons,
     Choices,
     Content,
@@ -18,7 +19,6 @@ from wch_common.events.whatsapp import (
     Product,
     ProductList,
     ProductSection,
-    Recipient,
     ReplyButton,
     Row,
     Section,

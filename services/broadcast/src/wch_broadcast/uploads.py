@@ -14,8 +14,8 @@ from pydantic import ValidationError
 
 from wch_broadcast.lists import PART_SIZE
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
-from wch_common.events.whatsapp import Media, Parameter, TemplateButton
 from wch_common.phone import MalformedNumber, normalised
+from wch_common.whatsapp_content import Media, Parameter, TemplateButton
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

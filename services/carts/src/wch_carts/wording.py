@@ -11,7 +11,7 @@ from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency
 from pydantic import AfterValidator
 
-from wch_common.events.whatsapp import Parameter, Template, TemplateButton
+from wch_common.whatsapp_content import Parameter, Template, TemplateButton
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from wch_common.events.whatsapp import (
-    BatchCompleted,
-    BatchRequested,
-    MessageFailed,
-    MessageRequested,
-    RecipientOutcome,
-)
+from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
 from wch_common.outcome import Reject, Throttled
 from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import bodies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wch_common.events.whatsapp import (
+from wch_common.whatsapp_content import (
     PLACEHOLDER,
     Buttons,
     Choices,
@@ -12,7 +12,6 @@ from wch_common.events.whatsapp import (
     Parameter,
     Product,
     ProductList,
-    Recipient,
     Template,
     TemplateButton,
     Text,
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Sequence
 
-    from wch_common.events.whatsapp import Content
+    from wch_common.events.whatsapp import Recipient
+    from wch_common.whatsapp_content import Content
 
 
 class MissingValue(ValueError):

@@ -8,17 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.event import Fact, Part, Request
-from wch_common.events.whatsapp import (
-    Category,
-    Content,
-    Media,
-    Name,
-    Parameter,
-    Phone,
-    Reason,
-    Template,
-    TemplateButton,
-)
+from wch_common.events.whatsapp import Category, Phone, Reason
+from wch_common.whatsapp_content import Content, Media, Name, Parameter, Template, TemplateButton
 
 CampaignId = Annotated[
     str, Field(min_length=1, max_length=100, description="The asker's name for the campaign, unique per shop.")
