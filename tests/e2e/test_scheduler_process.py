@@ -11,7 +11,9 @@ from datetime import timedelta
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import orjson
 import pytest
 
 from support.carts_stage import SHORT_TOPOLOGY
@@ -35,7 +37,7 @@ class Replicas:
         self._log = folder / "log"
         self._open = ExitStack()
 
-    def start(self, module: str = "wch_scheduler") -> Program:
+    def start(self, module: str = "wch_scheduler", file: Path | None = None) -> Program:
         """Start one replica."""
         environment = {
             "WCH_AMQP_URL": self.sc.stage.url,
@@ -44,8 +46,13 @@ class Replicas:
             "WCH_HEALTH_HOST": "127.0.0.1",
             "WCH_HEALTH_PORT": str(own_port()),
         }
-        own = {} if module == "wch_carts" else {"WCH_SCHEDULES_FILE": str(self.sc.file)}
+        own = {} if module == "wch_carts" else {"WCH_SCHEDULES_FILE": str(file or self.sc.file)}
         return self._open.enter_context(Program(module, log=self._log, **environment, **own))
+
+    def logged(self, what: str) -> list[dict[str, Any]]:
+        """The lines of their log that say something."""
+        lines = [orjson.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line["event"] == what]
 
     def close(self) -> None:
         """End everything."""
@@ -112,3 +119,23 @@ def test_a_hup_takes_a_changed_file_up(replicas: Replicas) -> None:
     sc.await_row("b")
     assert sc.row("a") == {}
     assert running.terminate() == 0
+
+
+def test_the_log_says_what_was_published_why_a_file_is_not_taken_and_who_stands_by(
+    replicas: Replicas, tmp_path: Path
+) -> None:
+    sc = replicas.sc
+    sc.write(a={"every_seconds": 0.5})
+    running = replicas.start("support.scheduler_on_hup")
+    eventually(lambda: sc.ids and {one["event_id"] for one in replicas.logged("tick")} >= set(sc.ids[:1]))
+    assert replicas.logged("tick")[0]["schedule"] == "a"
+    good = sc.file.read_text()
+    sc.file.write_text("schedules: [")
+    for times in (1, 2):
+        os.kill(running.pid, signal.SIGHUP)
+        eventually(lambda: len(replicas.logged("schedules_file_broken")) == times, "it is told when it is asked again")
+    sc.file.write_text(good)
+    other = sc.write(tmp_path / "other.yaml", b={"every_seconds": 0.5})
+    replicas.start(file=other)
+    (line,) = eventually(lambda: replicas.logged("schedules_stand_by"), seconds=60)
+    assert line["reason"]
