@@ -125,7 +125,7 @@ def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStag
     assert sync.query("SELECT count(*) FROM under_way") == [(0,)]
     assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
     # A fact may be told twice after a kill, under the same id.
-    facts = sync.facts()  # read once: what was looked at is not ready again at once
+    facts = sync.facts()
     assert {fact["data"]["product_id"] for fact in facts} == set(range(1, PRODUCTS + 1))
     assert len({fact["id"] for fact in facts}) == PRODUCTS
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from pydantic import HttpUrl, SecretStr
 
+from support.collected import Collected
 from support.stage import RunningService, Stage
 from wch_common.events.sync import ProductRequested
 from wch_simulators.faults import Fault
@@ -39,6 +39,7 @@ class SyncStage:
         self.graph_url = self._open.enter_context(InThread(self.graph)).url
         stage.declare(TOPOLOGY)
         stage.follow("facts", "sync.product.#")
+        self._collected = Collected(stage)
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the settings of a service on this stage."""
@@ -80,7 +81,7 @@ class SyncStage:
 
     def facts(self) -> list[dict[str, Any]]:
         """The facts told so far."""
-        return [orjson.loads(letter.message.body) for letter in self.stage.letters("facts")]
+        return self._collected.events("facts")
 
     def fail_shop(self, path: str, **fault: Any) -> None:
         """Make the shop misbehave."""

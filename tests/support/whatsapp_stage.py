@@ -7,10 +7,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal
 
-import orjson
 import psycopg
 from pydantic import HttpUrl, SecretStr
 
+from support.collected import Collected
 from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
@@ -84,6 +84,7 @@ class WhatsAppStage:
         self.graph_url = self._open.enter_context(InThread(self.graph)).url
         stage.declare(SHORT_TOPOLOGY)
         stage.follow("facts", "whatsapp.#")
+        self._collected = Collected(stage)
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the settings of a service on this stage."""
@@ -147,8 +148,11 @@ class WhatsAppStage:
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
         """The data of the facts told so far, by the end of their type."""
-        events = [orjson.loads(letter.message.body) for letter in self.stage.letters("facts")]
-        return [event["data"] for event in events if kind in event["type"]]
+        return [event["data"] for event in self.told() if kind in event["type"]]
+
+    def told(self) -> list[dict[str, Any]]:
+        """The facts told so far, whole, with their routing `key`."""
+        return self._collected.events("facts")
 
     def fail(self, **fault: Any) -> None:
         """Make Graph misbehave for messages."""

@@ -222,8 +222,7 @@ def test_a_retry_that_ends_without_a_call_is_told_anew(wa: WhatsAppStage) -> Non
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
     eventually(lambda: len(wa.facts("message.failed")) == 2)
-    letters = wa.stage.letters("facts")
-    assert len({letter.message.message_id for letter in letters}) == 2, "an inbox takes them for two events"
+    assert len({fact["id"] for fact in wa.told()}) == 2, "an inbox takes them for two events"
 
 
 def test_a_utility_message_is_sent_again_once_and_not_every_ten_minutes(wa: WhatsAppStage) -> None:
