@@ -146,6 +146,7 @@ def test_who_had_no_value_for_a_text_is_sent_the_mended_one(wa: WhatsAppStage) -
         wrote(1), batch("b", (1,), message=TEXT.model_copy(update={"body": "Hello {{name}}"})), asker="broadcast"
     )
     eventually(lambda: wa.row("b-1").get("reason") == "value_missing")
+    assert wa.row("b-1")["detail"] == "there is no value for {{name}}"
     eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
     wa.publish(RetryRequested(send_keys=("b-1",), message=TEXT), asker="broadcast")
     eventually(lambda: wa.states() == {"b-1": "accepted"})
@@ -399,7 +400,20 @@ def test_a_person_is_forgotten_and_still_not_written_to(wa: WhatsAppStage) -> No
     known = json.loads(command(wa, "export", phone(1)))
     assert {one["phone"] for one in known["messages"]} == {phone(1)}
     assert "would be erased: 3 in messages" in command(wa, "forget", phone(1), "--dry-run")
-    assert "erased: 3 in messages, 1 in suppressions, 1 in windows" in command(wa, "forget", phone(1))
+    for what in ("forget", "export"):
+        refused = wch(
+            wa.stage,
+            "whatsapp",
+            what,
+            phone(1),
+            code=1,
+            WCH_DATABASE_URL=wa.database_url,
+            WCH_WHATSAPP_HASH_KEY="another key of theirs",
+        )
+        assert "another hash key" in refused
+    said = command(wa, "forget", phone(1))
+    assert "erased: 3 in messages, 1 in suppressions, 1 in windows" in said
+    assert "the person's suppressions hold" in said
     assert wa.query("SELECT count(*) FROM messages WHERE content IS NOT NULL OR wamid IS NOT NULL") == [(0,)]
     assert [wa.query(f"SELECT count(*) FROM {table}") for table in ("windows", "pairs", "reached")] == [[(0,)]] * 3
     everything = wa.query("SELECT m::text FROM messages m") + wa.query("SELECT s::text FROM suppressions s")
@@ -422,6 +436,12 @@ def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
     assert "the ledger has no message x" in command(wa, "show", "x", code=1)
     assert "say which messages" in command(wa, "retry", code=1)
     assert "would try 1 failed" in command(wa, "retry", "--reason", "undeliverable", "--dry-run")
+    assert "no such message: nokey" in command(wa, "retry", "--key", "key-2", "--key", "nokey", code=1)
+    said = command(wa, "retry", "--key", "key-1", "--key", "key-2", "--dry-run")
+    assert "would try 1 failed messages again" in said
+    assert "not tried: 1 accepted" in said
+    assert "the newest 1:" in command(wa, "list", "--limit", "1")
+    assert "write it like +<country>" in command(wa, "suppress", "0301234567", "--reason", "x", code=1)
     command(wa, "suppress", phone(8), "--reason", "a trial", "--dry-run")
     said = command(wa, "suppress", phone(7), "--reason", "asked by mail")
     assert phone(7) not in said
@@ -431,8 +451,10 @@ def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
     wa.graph.message_errors.clear()
     assert "asked to try 1 failed" in command(wa, "retry", "--all", "--asker", "carts")
     eventually(lambda: wa.states()["key-2"] == "accepted")
+    command(wa, "suppress", phone(7), "--reason", "asked by mail", "--category", "marketing")
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])
     command(wa, "suppress", phone(7), "--reason", "again", "--remove")
-    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)])
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(0,)], "whatever it was for")
     wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
     assert f"{NUMBER} rests: billing" in command(wa, "stats")
     assert "give --database-url" in wch(wa.stage, "whatsapp", "list", code=1)

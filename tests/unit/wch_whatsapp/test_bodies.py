@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 from pywa import WhatsApp, types
 from pywa.types import templates
 
-from wch_common.events.whatsapp import Recipient
+from wch_common.events.whatsapp import MessageRequested, Recipient
 from wch_common.whatsapp_content import (
     Buttons,
     Choices,
@@ -233,6 +234,20 @@ def values(template: dict[str, Any]) -> list[str]:
     """The values of a template's components, in their order."""
     parameters = [one for component in template["template"]["components"] for one in component["parameters"]]
     return [one.get("text") or one.get("payload") for one in parameters]
+
+
+@pytest.mark.parametrize("text", ["Hi {{Name}}", "Hi {{ first-name }}", "Hi {{customer.name}}"])
+def test_what_is_meant_for_a_placeholder_and_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="is no placeholder"):
+        Text(kind="text", body=text)
+    with pytest.raises(ValidationError, match="is no placeholder"):
+        Buttons(kind="buttons", body=text, buttons=(ReplyButton(id="y", title="Yes"),))
+
+
+def test_a_single_message_has_no_values_for_placeholders() -> None:
+    with pytest.raises(ValidationError, match="only a batch's recipients have values"):
+        MessageRequested(to=TO, send_key="k", category="service", message=Text(kind="text", body="Hi {{name}}"))
+    assert MessageRequested(to=TO, send_key="k", category="service", message=Text(kind="text", body='{{"a": 1}}'))
 
 
 def test_the_body_of_what_is_answered_with_a_touch_is_filled_like_a_text() -> None:

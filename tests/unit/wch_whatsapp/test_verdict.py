@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,9 @@ from wch_common.graph import GraphError
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Unsent, Usage
 from wch_whatsapp.decide import Send
 from wch_whatsapp.outcomes import judged
-from wch_whatsapp.verdict import Action, judge
+from wch_whatsapp.verdict import TABLE, Action, judge
 
+SERVICE = Path(__file__).parents[3] / "services/whatsapp"
 BACK_OFF, THROTTLE, PAIR, PARK = Action.BACK_OFF, Action.THROTTLE, Action.PAIR, Action.PARK
 CAMPAIGN, COUNTRY, RECIPIENT, REFUSE = Action.CAMPAIGN, Action.COUNTRY, Action.RECIPIENT, Action.REFUSE
 EXPECTED: dict[Action, tuple[int, ...]] = {
@@ -79,6 +82,19 @@ def outcome(reply: Any, **changes: Any) -> Any:
 
 def refused(code: int, status: int = 400, usage: Usage = Usage()) -> Refused:  # noqa: B008 - frozen
     return Refused(GraphError(status, code, None, "", "", None), usage)
+
+
+def test_every_reason_is_explained() -> None:
+    told = set(re.findall(r"`([a-z_]+)`", (SERVICE / "README.md").read_text().partition("## Reasons")[2]))
+    written = {verdict.reason for verdict in TABLE.values()}
+    for module in (SERVICE / "src/wch_whatsapp").glob("*.py"):
+        text = module.read_text()
+        for pattern in (r'Why\("([a-z_]+)"', r'End\("failed", "([a-z_]+)"', r'Defer\([^\n]*"([a-z_]+)"\)', r'reason ?= ?"([a-z_]+)"',
+                        r'Pause\("([a-z_]+)"', r'Verdict\(Action\.[A-Z_]+, "([a-z_]+)"'):  # fmt: skip
+            written |= set(re.findall(pattern, text))
+    not_of_failures = {"asked_to_stop"}
+    assert written - not_of_failures - told == set()
+    assert len(written) > 40, "they were found"
 
 
 def test_what_may_have_been_accepted_waits_for_a_status_and_is_never_queued_again() -> None:

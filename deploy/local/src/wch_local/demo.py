@@ -341,6 +341,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")
+    console.print("  wch whatsapp list")
     console.print(f"  wch campaigns status {CAMPAIGN}")
     console.print(f"  wch carts show {CART}")
     console.print("  wch schedules list")

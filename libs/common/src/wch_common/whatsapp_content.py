@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from wch_common.event import Part
 
@@ -13,6 +13,17 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 PLACEHOLDER = re.compile(r"\{\{\s*([a-z0-9_]{1,64})\s*\}\}")
 """Of a text: a value of a recipient's own, by place or name."""
+_MEANT = re.compile(r"\{\{\s*[\w.-]{1,64}\s*\}\}")
+
+
+def _names_values(text: str) -> str:
+    for found in _MEANT.findall(text):
+        if not PLACEHOLDER.fullmatch(found):
+            raise ValueError(f"{found} is no placeholder: write {{{{1}}}}, or a name of small letters, digits and _")
+    return text
+
+
+Readable = AfterValidator(_names_values)
 
 
 class Parameter(Part):
@@ -56,17 +67,17 @@ class Template(Part):
 
 
 class Text(Part):
-    """Free text, inside the 24-hour window; {{1}} and {{name}} are filled from a batch recipient's values."""
+    """Free text, inside the 24-hour window; {{1}} and {{name}} are filled from a batch recipient's values, {{1}} from the first of them."""
 
     kind: Literal["text"]
-    body: Annotated[str, Field(min_length=1, max_length=4096)]
+    body: Annotated[str, Field(min_length=1, max_length=4096), Readable]
     preview_url: bool = False
 
 
 class _Interactive(Part):
     """What people may answer with a touch, inside the 24-hour window; the body is filled as a text is."""
 
-    body: Annotated[str, Field(min_length=1, max_length=1024)]
+    body: Annotated[str, Field(min_length=1, max_length=1024), Readable]
     footer: Annotated[str, Field(max_length=60)] | None = None
 
 
@@ -115,7 +126,7 @@ class Product(Part):
     kind: Literal["product"]
     catalog_id: Name
     item_id: Annotated[str, Field(min_length=1, max_length=100, description="The item's id in the catalog.")]
-    body: Annotated[str, Field(max_length=1024)] | None = None
+    body: Annotated[str, Field(max_length=1024), Readable] | None = None
     footer: Annotated[str, Field(max_length=60)] | None = None
 
 

@@ -30,14 +30,15 @@ if TYPE_CHECKING:
 _FULL_SECONDS = 60.0
 _INSERT = """
 INSERT INTO messages (id, shop, asker, send_key, sender, phone, person, category, content, fallback, own_values, batch,
-                      state, due_at, expires_at, reason, answered, correlationid, causationid)
+                      state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
 SELECT new.id, %(shop)s, %(asker)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
        new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
-       CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz, new.reason,
+       CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz, new.reason, new.detail,
        %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
 FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(people)s::bytea[], %(contents)s::text[],
-            %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[])
-  AS new (id, send_key, phone, person, content, fallback, own_values, state, reason)
+            %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[],
+            %(details)s::text[])
+  AS new (id, send_key, phone, person, content, fallback, own_values, state, reason, detail)
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
@@ -64,6 +65,7 @@ class Message:
     own_values: bool = False
     state: str = "queued"
     reason: str = ""
+    detail: str = ""
 
 
 class Acceptance:
@@ -150,8 +152,8 @@ class Acceptance:
         row = Message(id_, one.send_key, phone, self._people.person(phone), own_values=_has_values(one))
         try:
             content = bodies.content(event.data.message, own=one)
-        except bodies.MissingValue:
-            return replace(row, state="failed", reason="value_missing")
+        except bodies.MissingValue as error:
+            return replace(row, state="failed", reason="value_missing", detail=str(error))
         template = event.data.fallback
         row = replace(row, content=content, fallback=bodies.fallback(template, one) if template else None)
         return row if cancelled is None else replace(row, state="cancelled", reason=cancelled)
@@ -188,6 +190,7 @@ class Acceptance:
             "own_values": [row.own_values for row in rows],
             "states": [row.state for row in rows],
             "reasons": [row.reason for row in rows],
+            "details": [row.detail for row in rows],
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -70,7 +70,12 @@ _LIST = f"""
 SELECT id, shop, asker, send_key, phone, category, state, reason, code, attempt, due_at, updated_at FROM messages {_WHERE}
 ORDER BY updated_at DESC LIMIT %(limit)s
 """  # noqa: S608 - words of this module
-_FAILED = f"SELECT shop, asker, send_key, phone, reason FROM messages {_WHERE} AND content IS NOT NULL AND cancelled IS NULL ORDER BY shop, asker LIMIT %(limit)s"  # noqa: S608 - words of this module
+_TO_RETRY = f"""
+SELECT shop, asker, send_key, state, reason, cancelled,
+       state = 'failed' AND content IS NOT NULL AND phone IS NOT NULL AND cancelled IS NULL AS can_be
+FROM messages {_WHERE} ORDER BY can_be DESC, shop, asker LIMIT %(limit)s
+"""  # noqa: S608 - words of this module
+_ANY_PERSON = "SELECT phone, person FROM messages WHERE phone IS NOT NULL LIMIT 1"
 _SHOW = "SELECT * FROM messages WHERE send_key = %(key)s OR id::text = %(key)s"
 _STATS = """
 SELECT shop, asker, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages
@@ -96,12 +101,14 @@ def list_(
     if json:
         print_json(rows)
         return
-    columns = ("SEND KEY", "TO", "ASKER", "STATE", "REASON", "CODE", "CALLS", "SINCE", "DUE")
+    columns = ("SEND KEY", "TO", "ASKER", "STATE", "REASON", "CODE", "ATTEMPT", "SINCE (UTC)", "DUE (UTC)")
     cells = [
         (row["send_key"], row["phone"], row["asker"], row["state"], row["reason"], row["code"], row["attempt"],
          _moment(row["updated_at"]), _moment(row["due_at"])) for row in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="no such message")
+    if len(rows) == limit:
+        say(f"the newest {limit}: --limit shows more, `wch whatsapp stats` counts all")
 
 
 @app.command()
@@ -110,7 +117,7 @@ def show(
     database_url: DatabaseUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Show all that is known of a message but its recipient's number, which `export` shows."""
+    """Show all that is known of a message but whom it goes to and what it says, which `export` shows."""
     with _ledger(database_url) as connection:
         rows = [_masked(row) for row in connection.execute(_SHOW, {"key": key}).fetchall()]
     if not rows:
@@ -142,21 +149,29 @@ def retry(
     """Try failed messages again, each still at most once; those in doubt and unknown are never touched."""
     if not (keys or reason or asker or everything):
         raise Wrong("say which messages: --key, --reason, --asker, or --all")
-    wanted = {"state": "failed", "reason": reason, "asker": asker, "shop": shop, "keys": keys, "limit": limit}
+    state = None if keys else "failed"
+    wanted = {"state": state, "reason": reason, "asker": asker, "shop": shop, "keys": keys, "limit": limit}
     with _ledger(database_url) as connection:
-        rows = connection.execute(_FAILED, wanted).fetchall()
+        found = connection.execute(_TO_RETRY, wanted).fetchall()
+    if missing := sorted(set(keys or ()) - {row["send_key"] for row in found}):
+        raise Wrong(f"the ledger has no such message: {', '.join(missing)}")
+    rows = [row for row in found if row["can_be"]]
+    not_tried = Counter(_why_not(row) for row in found if not row["can_be"])
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
         groups[row["shop"], row["asker"]].append(row["send_key"])
     if not dry_run:
-        for (of_shop, of), found in groups.items():
-            parts = [found[start : start + _MOST_KEYS] for start in range(0, len(found), _MOST_KEYS)]
+        for (of_shop, of), mine in groups.items():
+            parts = [mine[start : start + _MOST_KEYS] for start in range(0, len(mine), _MOST_KEYS)]
             for part in parts:
                 _publish(amqp_url, RetryRequested(send_keys=tuple(part), of=of or None), of_shop, asker=of)
     if json:
-        print_json({"action": "retry", "messages": len(rows), "dry_run": dry_run, "by": whoami()})
+        said = {"action": "retry", "messages": len(rows), "not_tried": not_tried}
+        print_json(said | {"dry_run": dry_run, "by": whoami()})
     else:
         say(f"{'would try' if dry_run else 'asked to try'} {len(rows)} failed messages again")
+        if not_tried:
+            say("not tried: " + ", ".join(f"{count} {why}" for why, count in not_tried.most_common()))
 
 
 @app.command()
@@ -170,7 +185,7 @@ def suppress(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Write to a person no more (or, with --remove, again)."""
+    """Write to a person no more (or, with --remove, again: with `all`, whatever they were suppressed for)."""
     model = SuppressionRemoveRequested if remove else SuppressionAddRequested
     number = _number(phone)
     if not dry_run:
@@ -195,11 +210,11 @@ def stats(
     if json:
         print_json({"messages": rows, "numbers": numbers})
         return
-    columns = ("SHOP", "ASKER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST")
+    columns = ("SHOP", "ASKER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST (UTC)")
     print_table(columns, [(*list(row.values())[:6], _moment(row["last"])) for row in rows], empty="no message")
     for number in numbers:
         if number["cause"]:
-            say(f"{number['sender']} rests: {number['cause']}, until {_moment(number['paused_until'])}")
+            say(f"{number['sender']} rests: {number['cause']}, until {_moment(number['paused_until'])} UTC")
 
 
 @app.command()
@@ -207,8 +222,9 @@ def forget(
     phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False
 ) -> None:
     """Erase what the ledger knows of a person; whom not to write to is kept, by a hash that tells nobody the number."""
-    person = People(hash_key).person(_number(phone))
+    number = _number(phone)
     with _ledger(database_url) as connection:
+        person = _person(connection, hash_key, number)
         found = people.export(connection, person)
         counts = {table: len(rows) for table, rows in found.items()}
         if not dry_run:
@@ -218,16 +234,19 @@ def forget(
         return
     verb = "would be erased" if dry_run else "erased"
     say(f"{verb}: " + ", ".join(f"{count} in {table}" for table, count in counts.items()))
+    if counts["suppressions"]:
+        say("whom not to write to is kept without the number: the person's suppressions hold")
     say(
-        "requests that wait or died still hold the number: see `wch dlq list` for whatsapp.message.dlq and whatsapp.batch.dlq"
+        "requests that wait or died still hold the number: see `wch queues list` for the queues of whatsapp, and their .dlq"
     )
 
 
 @app.command()
 def export(phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None) -> None:
     """Print all that is known of a person, as JSON."""
+    number = _number(phone)
     with _ledger(database_url) as connection:
-        print_json(people.export(connection, People(hash_key).person(_number(phone))))
+        print_json(people.export(connection, _person(connection, hash_key, number)))
 
 
 def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
@@ -242,8 +261,25 @@ def _publish(amqp_url: str, data: Request, shop: str, *, asker: str) -> None:
 def _number(text: str) -> str:
     try:
         return normalised(text)
-    except MalformedNumber as error:
-        raise Wrong(str(error)) from None
+    except MalformedNumber:
+        raise Wrong("this is no telephone number with its country: write it like +<country><number>") from None
+
+
+def _person(connection: Any, hash_key: str, number: str) -> bytes:  # noqa: ANN401 - a psycopg connection
+    """Return the name of a number's owner; raises Wrong where another key than the services' would find nobody."""
+    known = People(hash_key)
+    for row in connection.execute(_ANY_PERSON).fetchall():
+        if known.person(row["phone"]) != bytes(row["person"]):
+            raise Wrong("this ledger was written with another hash key: give the services' WCH_WHATSAPP_HASH_KEY")
+    return known.person(number)
+
+
+def _why_not(row: dict[str, Any]) -> str:
+    if row["state"] != "failed":
+        return str(row["state"])
+    if row["cancelled"] is not None:
+        return "taken back"
+    return f"{row['reason']} (nothing to send)"
 
 
 def _masked(row: dict[str, Any]) -> dict[str, Any]:

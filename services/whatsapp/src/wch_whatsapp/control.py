@@ -5,10 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from psycopg.types.json import Jsonb
 
 from wch_common.outcome import Reject
 from wch_common.phone import MalformedNumber, normalised
+from wch_common.redact import redact
 from wch_whatsapp import people
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.identity import batch_id, message_id
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import People
     from wch_whatsapp.settings import WhatsAppShop
+
+log = structlog.get_logger(__name__)
 
 # A cancellation that comes before its request: the request finds its key taken.
 _CANCELLED_BEFORE = """
@@ -121,6 +125,8 @@ class Control:
     async def release(self, event: Event[SuppressionRemoveRequested], tx: Transaction) -> None:
         """Write to a person again."""
         await people.release(tx, self._who(event), event.data.category)
+        said = {"category": event.data.category, "by": event.data.by, "reason": redact(event.data.reason, 200)}
+        tx.then(partial(log.info, "suppression_removed", **said))
 
     def _who(self, event: Event[Any]) -> dict[str, Any]:
         try:

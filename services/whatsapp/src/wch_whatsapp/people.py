@@ -19,7 +19,9 @@ ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by 
   since = greatest(s.since, excluded.since), lifted_at = NULL
 WHERE (s.by IN ('recipient', 'meta') AND (s.lifted_at IS NULL OR s.lifted_at <= excluded.since)) OR excluded.by NOT IN ('recipient', 'meta')
 """
-_RELEASE = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
+_RELEASE = """
+DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND (category = %(category)s OR %(category)s = 'all')
+"""
 # What a person takes back is what a person, or Meta for them, has said; and not what they said later.
 _RESUME = """
 INSERT INTO suppressions AS s (shop, person, category, reason, by, since, lifted_at)
@@ -45,7 +47,7 @@ _FORGET = (
 )
 _TABLES = ("messages", "suppressions", "windows", "pairs", "reached")
 _EXPORT = {
-    "messages": "SELECT id, shop, asker, send_key, sender, phone, category, content, fallback, state, attempt, wamid, reason, "
+    "messages": "SELECT id, shop, asker, send_key, sender, phone, category, content, fallback, as_fallback, state, attempt, wamid, reason, "
     "code, detail, created_at, updated_at FROM messages WHERE person = %(person)s ORDER BY created_at",
     "suppressions": "SELECT shop, category, phone, reason, by, since, lifted_at FROM suppressions WHERE person = %(person)s",
     "windows": "SELECT sender, open_until FROM windows WHERE person = %(person)s",
@@ -63,7 +65,7 @@ async def suppress(
 
 
 async def release(tx: Transaction, who: dict[str, Any], category: str) -> None:
-    """Write to a person again."""
+    """Write to a person again in a category; with `all`, whatever they were suppressed for."""
     await tx.rows(_RELEASE, {"shop": who["shop"], "person": who["person"], "category": category})
 
 

@@ -22,7 +22,7 @@ def service_schema(database_url: str | None, service: str, holds: str) -> Iterat
     if database_url is None:
         raise Wrong(f"{holds} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
     try:
-        address = in_utf8(database_url, options=f"-c search_path={service}")
+        address = in_utf8(database_url, options=f"-c search_path={service} -c timezone=UTC")
         with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
             yield connection
     except psycopg.errors.UndefinedTable:

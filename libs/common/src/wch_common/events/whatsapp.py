@@ -42,6 +42,13 @@ def refuse_number_in(name: str, value: str, phone: str) -> None:
         raise ValueError(f"{name} holds the telephone number: choose one that does not name the person")
 
 
+def refuse_placeholders(message: Content | None, why: str) -> None:
+    """Raise ValueError where a message's body waits for values it is not given."""
+    body = getattr(message, "body", None)
+    if isinstance(body, str) and (found := PLACEHOLDER.search(body)):
+        raise ValueError(f"message.body has the placeholder {found[0]}, but {why}: write it out")
+
+
 class _Sending(Request):
     message: Content
     category: Category
@@ -72,6 +79,11 @@ class MessageRequested(_Sending):
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
         refuse_number_in("send_key", self.send_key, self.to)
+        return self
+
+    @model_validator(mode="after")
+    def _says_it_all(self) -> Self:
+        refuse_placeholders(self.message, "only a batch's recipients have values of their own")
         return self
 
     def subject(self) -> str:
@@ -151,11 +163,7 @@ class RetryRequested(Request):
 
     @model_validator(mode="after")
     def _is_the_same_for_all(self) -> Self:
-        body = getattr(self.message, "body", None)
-        if isinstance(body, str) and PLACEHOLDER.search(body):
-            raise ValueError(
-                "message.body has a placeholder, but it is the same for all who are tried again: write it out"
-            )
+        refuse_placeholders(self.message, "it is the same for all who are tried again")
         return self
 
 
@@ -173,7 +181,7 @@ class SuppressionAddRequested(_Suppression):
 
 
 class SuppressionRemoveRequested(_Suppression):
-    """Write to a person again."""
+    """Write to a person again in one category, or, with `all`, whatever they were suppressed for."""
 
     TYPE = "whatsapp.suppression.remove_requested.v1"
 
