@@ -14,6 +14,7 @@ from typing import Any
 
 import amqp
 import kombu
+import pika
 import pytest
 
 from support.command import as_json, wch
@@ -257,6 +258,19 @@ def test_an_unrouted_request_is_replayed_once_somebody_does_it(stage: Stage) -> 
     stage.declare(Topology((QUEUE,)))
     wch(stage, "dlq", "replay", "wch.unrouted", "--all")
     stage.await_depth("sync.product", 1)
+    assert stage.depth("wch.unrouted") == 0
+
+
+def test_a_letter_of_a_program_without_the_client_is_known_by_the_id_in_its_body(stage: Stage) -> None:
+    stage.declare(Topology(()))
+    body = b'{"specversion": "1.0", "id": "from-php", "source": "/shop", "type": "sync.product.requested.v1", "data": {"product_id": 7}}'
+    with pika.BlockingConnection(pika.URLParameters(stage.url)) as connection:
+        properties = pika.BasicProperties(content_type="application/cloudevents+json", delivery_mode=2)
+        connection.channel().basic_publish("wch.requests", "sync.product.requested.v1", body, properties)
+    stage.await_depth("wch.unrouted", 1)
+    assert "like from-php" in wch(stage, "dlq", "list", "wch.unrouted")
+    assert "from-php" in wch(stage, "dlq", "show", "wch.unrouted", "--id", "from-php")
+    wch(stage, "dlq", "discard", "wch.unrouted", "--id", "from-php", "--reason", "a test")
     assert stage.depth("wch.unrouted") == 0
 
 

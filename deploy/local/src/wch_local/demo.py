@@ -338,6 +338,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
         f"\nManagement UI: {address}  login {user} / {password}  ({broker.described}, virtual host {VHOST})",
         soft_wrap=True,
     )
+    console.print(f"What Meta's simulator was sent: {graph_url}/_simulator/messages", soft_wrap=True)
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")

@@ -63,7 +63,7 @@ class Choice:
         """Whether a letter is meant; several conditions must all hold."""
         headers = letter.message.headers
         return (
-            (not self.ids or letter.message.message_id in self.ids)
+            (not self.ids or _id(letter) in self.ids)
             and (self.fingerprint is None or headers.get(wch.FINGERPRINT) == self.fingerprint)
             and (self.kind is None or headers.get(wch.KIND) == self.kind)
         )
@@ -119,13 +119,13 @@ def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, js
         letters = [letter for letter in mailbox.take(None if ids else limit) if choice.takes(letter)]
     if json:
         print_json([_as_dict(letter) for letter in letters])
-    choice.refuse_missing(queue, [str(letter.message.message_id) for letter in letters])
+    choice.refuse_missing(queue, [str(_id(letter)) for letter in letters])
     if json:
         return
     if not letters:
         say(f"{queue} is empty")
     for letter in letters:
-        console.rule(f"{letter.message.message_id or 'without an id'}", align="left")
+        console.rule(f"{_id(letter) or 'without an id'}", align="left")
         for key, value in sorted(
             letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
         ):
@@ -160,13 +160,11 @@ def replay(
             if not dry_run:
                 (error,) = publisher.publish([_replayed(queue, letter)])
                 if error is not None:
-                    raise Wrong(
-                        f"after {len(done)} letters, {letter.message.message_id} could not be replayed and stays: {error}"
-                    )
+                    raise Wrong(f"after {len(done)} letters, {_id(letter)} could not be replayed and stays: {error}")
                 # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, never a loss.
                 mailbox.remove(letter)
                 time.sleep(1 / rate)
-            done.append(letter.message.message_id or "(no id)")
+            done.append(_id(letter) or "(no id)")
     publisher.close()
     _tell("replay", queue, done, dry_run=dry_run, json=json)
     choice.refuse_missing(queue, done)
@@ -199,9 +197,17 @@ def discard(
                 if keep is not None:
                     _keep(keep, queue, letter, reason)
                 mailbox.remove(letter)
-            done.append(letter.message.message_id or "(no id)")
+            done.append(_id(letter) or "(no id)")
     _tell("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
     choice.refuse_missing(queue, done)
+
+
+def _id(letter: Letter) -> str | None:
+    """Return the event's id: the property that our clients set, or else what stands in the body."""
+    if letter.message.message_id:
+        return letter.message.message_id
+    event = peek(letter.message)
+    return event.id if event else None
 
 
 def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
@@ -256,7 +262,7 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
                 "error": _error_line(last) or members[-1].routing_key,
                 "first": moments[0][:19],
                 "last": moments[-1][:19],
-                "example": (event.subject if event else "") or last.message_id or "",
+                "example": (event.subject if event else "") or _id(members[-1]) or "",
             }
         )
     return rows
@@ -278,7 +284,7 @@ def _fields(message: Message) -> str:
 
 def _as_dict(letter: Letter) -> dict[str, Any]:
     return {
-        "id": letter.message.message_id,
+        "id": _id(letter),
         "exchange": letter.exchange,
         "routing_key": letter.routing_key,
         "content_type": letter.message.content_type,
