@@ -26,6 +26,7 @@ from wch_common.event import (
     complete,
 )
 from wch_common.message import Message, Publication
+from wch_common.redact import problems
 
 if TYPE_CHECKING:
     from wch_common.message import Headers
@@ -104,8 +105,7 @@ def decode(
 
 def data_errors(error: ValidationError) -> list[FieldError]:
     """Return what a schema found wrong, field by field, without the values, which may be personal."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [FieldError(".".join(("data", *map(str, item["loc"]))), item["msg"]) for item in found]
+    return [FieldError(f"data.{place}" if place else "data", problem) for place, problem in problems(error)]
 
 
 def _attributes(message: Message) -> dict[str, Any]:

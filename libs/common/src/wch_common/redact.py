@@ -61,6 +61,11 @@ def error_text(error: BaseException, limit: int = 1000) -> str:
     return redact(text, limit)
 
 
-def _without_values(error: ValidationError) -> str:
+def problems(error: ValidationError) -> list[tuple[str, str]]:
+    """Return which fields are wrong and how, in the words of whoever wrote the check, without the values."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)
+    return [(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in found]
+
+
+def _without_values(error: ValidationError) -> str:
+    return "; ".join(f"{place}: {problem}" for place, problem in problems(error))

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from wch_common.outcome import Reject
+from wch_common.redact import problems
 from wch_common.settings import PREFIX, ServiceSettings
 
 if TYPE_CHECKING:
@@ -223,8 +224,7 @@ def _read(path: Path, entry: type[E]) -> dict[str, E]:
     except OSError as error:
         raise ValueError(f"names a file that cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        found = error.errors(include_input=False)
-        places = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in found]
+        places = [f"{place or 'the file'}: {problem}" for place, problem in problems(error)]
         raise ValueError("is wrong: " + "; ".join(places)) from None
     if not shops or "" in shops:
         raise ValueError("is wrong: it holds no shop, or one without a name")

@@ -42,6 +42,7 @@ from wch_common.events.broadcast import (
     RecipientsRequested,
 )
 from wch_common.phone import MalformedNumber, masked, normalised
+from wch_common.redact import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -378,8 +379,9 @@ def _validated(wanted: dict[str, Any]) -> CampaignRequested:
     try:
         return CampaignRequested.model_validate(wanted, strict=False)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False)
-        raise Wrong("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems)) from None
+        raise Wrong(
+            "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems(error))
+        ) from None
 
 
 def _value(text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from wch_broadcast.lists import PART_SIZE
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.phone import MalformedNumber, normalised
+from wch_common.redact import problems
 from wch_common.whatsapp_content import Media, Parameter, TemplateButton
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecip
     except MalformedNumber as error:
         return Refused(line, f"to: {error}")
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        return Refused(line, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        place, problem = problems(error)[0]
+        return Refused(line, f"{place}: {problem}" if place else problem)
     except MissingValue as error:
         return Refused(line, str(error))
 
