@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,10 +32,10 @@ from support.whatsapp_stage import (
 from wch_common.events.meta import StatusReceived
 from wch_common.events.whatsapp import BatchCancelRequested, MessageCancelRequested, RetryRequested
 from wch_common.phone import one_form
-from wch_common.store.store import Store
+from wch_common.store.store import Store, Transaction
 from wch_whatsapp import people
 from wch_whatsapp.identity import People
-from wch_whatsapp.ledger import Change, apply, bundle
+from wch_whatsapp.ledger import Change, apply, ask_also, bundle
 
 
 @pytest.fixture
@@ -456,6 +457,55 @@ def test_a_change_beside_the_telling_of_a_bundle_is_told_in_the_next(database_ur
         assert left["rows"] == 0 or planned["due_at"] is not None
 
     run(database_url, test)
+
+
+_ASKED = "00000000-0000-0000-0000-00000000000b"
+
+
+@pytest.mark.parametrize("first", ["the outcome", "the batch"])
+def test_an_outcome_beside_a_batch_that_asks_for_the_same_key_is_told_to_it(database_url: str, first: str) -> None:
+    """Either sees the other: the batch what has become of the message, or the outcome who asks."""
+
+    async def test(store: Store) -> None:
+        fill(database_url, 1, state="sending")
+        await store.database.rows(
+            f"INSERT INTO batches (id, shop, asker, batch_id, open, asked) VALUES ('{_ASKED}', '', 'carts', 'b', 1, true)"
+        )
+        (message,) = await store.database.rows("SELECT id FROM messages")
+        waits = []
+
+        async def end(tx: Transaction) -> None:
+            await apply(tx, [Change(message["id"], "accepted", wamid="w")], before=("sending",))
+
+        async def ask(tx: Transaction) -> None:
+            waits.append(await ask_also(tx, uuid.UUID(_ASKED), [message["id"]]))
+
+        async def alone(step: Callable[[Transaction], Awaitable[None]]) -> None:
+            async with store.transaction() as tx:
+                await step(tx)
+
+        one, two = (end, ask) if first == "the outcome" else (ask, end)
+        async with store.transaction() as tx:
+            await one(tx)
+            other = asyncio.ensure_future(alone(two))
+            await asyncio.to_thread(eventually, lambda: is_waiting(database_url), "the second waits for the first")
+        await other
+        (batch,) = await store.database.rows("SELECT open, completed_at IS NOT NULL AS is_complete FROM batches")
+        told = await store.database.rows("SELECT answered, changed FROM also_asked")
+        assert told == [{"answered": True, "changed": False}]
+        # What has its answer already is not counted by who accepts the batch; what gets it later completes it.
+        assert (waits, batch["is_complete"]) == (([0], False) if first == "the outcome" else ([1], True))
+
+    run(database_url, test)
+
+
+def is_waiting(database_url: str) -> bool:
+    """Whether a transaction waits for another's lock."""
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(_LOCKED).fetchone() == (1,)
+
+
+_LOCKED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
 def test_two_numbers_never_give_the_last_place_of_a_portfolio_away_twice(database_url: str) -> None:

@@ -65,13 +65,7 @@ def asyncapi(registry: Registry) -> dict[str, Any]:
             "channel": {"$ref": f"#/channels/{name}"},
             "summary": inspect.getdoc(model) or "",
         }
-        data = data_schema(model)
-        data.pop("$schema")
-        data.pop("$id")
-        messages[name] = {
-            "contentType": "application/cloudevents+json",
-            "payload": {**_ENVELOPE, "properties": {**_ENVELOPE["properties"], "type": {"const": name}, "data": data}},
-        }
+        messages[name] = _message(model)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -83,6 +77,19 @@ def asyncapi(registry: Registry) -> dict[str, Any]:
         "channels": channels,
         "operations": operations,
         "components": {"messages": messages},
+    }
+
+
+def _message(model: type[EventData]) -> dict[str, Any]:
+    data = data_schema(model)
+    data.pop("$schema")
+    data.pop("$id")
+    return {
+        "contentType": "application/cloudevents+json",
+        "payload": {
+            **_ENVELOPE,
+            "properties": {**_ENVELOPE["properties"], "type": {"const": model.TYPE}, "data": data},
+        },
     }
 
 

@@ -150,3 +150,10 @@ Content: TypeAlias = Annotated[
     Text | Template | Buttons | Choices | Product | ProductList,
     Field(discriminator="kind", description="What is sent."),
 ]
+Fallback: TypeAlias = Annotated[
+    Template | None,
+    Field(
+        description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
+        "by name or place."
+    ),
+]

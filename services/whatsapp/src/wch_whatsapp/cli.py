@@ -60,7 +60,10 @@ HashKey = Annotated[
         show_default=False,
     ),
 ]
-Category = Annotated[Literal["marketing", "utility", "all"], typer.Option(help="What is not to be sent.")]
+Category = Annotated[
+    Literal["marketing", "utility", "all"] | None,
+    typer.Option(help="What is not to be sent: all, unless given.", show_default=False),
+]
 _WHERE = """
 WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(reason)s::text IS NULL OR reason = %(reason)s)
 AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(shop)s::text IS NULL OR shop = %(shop)s)
@@ -179,13 +182,18 @@ def suppress(
     phone: Phone,
     amqp_url: AmqpUrl,
     reason: Annotated[str, typer.Option(help="Why; it is kept.")],
-    category: Category = "all",
+    category: Category = None,
     shop: Shop = None,
     remove: Annotated[bool, typer.Option("--remove", help="Write to the person again.")] = False,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Write to a person no more (or, with --remove, again: with `all`, whatever they were suppressed for)."""
+    """Write to a person no more (or, with --remove and the category that held, again)."""
+    if remove and category is None:
+        raise Wrong(
+            "say what is to be removed: --category marketing, utility or all; `wch whatsapp export` shows what holds"
+        )
+    category = category or "all"
     model = SuppressionRemoveRequested if remove else SuppressionAddRequested
     number = _number(phone)
     if not dry_run:

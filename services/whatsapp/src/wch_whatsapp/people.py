@@ -19,9 +19,7 @@ ON CONFLICT (shop, person, category) DO UPDATE SET reason = excluded.reason, by 
   since = greatest(s.since, excluded.since), lifted_at = NULL
 WHERE (s.by IN ('recipient', 'meta') AND (s.lifted_at IS NULL OR s.lifted_at <= excluded.since)) OR excluded.by NOT IN ('recipient', 'meta')
 """
-_RELEASE = """
-DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND (category = %(category)s OR %(category)s = 'all')
-"""
+_RELEASE = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
 # What a person takes back is what a person, or Meta for them, has said; and not what they said later.
 _RESUME = """
 INSERT INTO suppressions AS s (shop, person, category, reason, by, since, lifted_at)
@@ -65,7 +63,7 @@ async def suppress(
 
 
 async def release(tx: Transaction, who: dict[str, Any], category: str) -> None:
-    """Write to a person again in a category; with `all`, whatever they were suppressed for."""
+    """Write to a person again, as far as this category held; what others hold stays, a person's own STOP among it."""
     await tx.rows(_RELEASE, {"shop": who["shop"], "person": who["person"], "category": category})
 
 

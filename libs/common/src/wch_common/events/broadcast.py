@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wch_common.event import Fact, Part, Request
 from wch_common.events.whatsapp import Category, Phone, Reason
-from wch_common.whatsapp_content import Content, Media, Name, Parameter, Template, TemplateButton
+from wch_common.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
 CampaignId = Annotated[
     str, Field(min_length=1, max_length=100, description="The asker's name for the campaign, unique per shop.")
@@ -41,13 +41,7 @@ class CampaignRequested(Request):
     campaign_id: CampaignId
     message: Content
     category: Category
-    fallback: Annotated[
-        Template | None,
-        Field(
-            description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
-            "by name or place."
-        ),
-    ] = None
+    fallback: Fallback = None
     sender: Annotated[
         str | None,
         Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; the shop's first if left out."),

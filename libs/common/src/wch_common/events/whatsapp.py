@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.event import Fact, Part, Request
-from wch_common.whatsapp_content import PLACEHOLDER, Content, Media, Name, Parameter, Template, TemplateButton
+from wch_common.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
 
 Phone = Annotated[
     str,
@@ -58,13 +58,7 @@ class _Sending(Request):
     ] = None
     not_before: datetime | None = None
     expires_at: Annotated[datetime | None, Field(description="After it, it is not worth sending.")] = None
-    fallback: Annotated[
-        Template | None,
-        Field(
-            description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
-            "by name or place."
-        ),
-    ] = None
+    fallback: Fallback = None
 
 
 class MessageRequested(_Sending):
@@ -181,7 +175,7 @@ class SuppressionAddRequested(_Suppression):
 
 
 class SuppressionRemoveRequested(_Suppression):
-    """Write to a person again in one category, or, with `all`, whatever they were suppressed for."""
+    """Write to a person again, as far as this category held: what holds for others (`all` is one of its own) stays."""
 
     TYPE = "whatsapp.suppression.remove_requested.v1"
 

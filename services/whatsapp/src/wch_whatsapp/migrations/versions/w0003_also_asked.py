@@ -12,6 +12,32 @@ def upgrade() -> None:
 
     `batches.others` stays for replicas of the version before, which run beside this one in a rolling update.
     """
+    _also_asked()
+    _flag("asked_again", "batches of also_asked are told of it")
+    _flag("asked_alone", "who asked for it by itself is told, though it is a batch's")
+    op.execute("INSERT INTO also_asked (batch, message, answered) SELECT id, unnest(others), true FROM batches")
+    op.execute("UPDATE messages SET asked_again = true WHERE id IN (SELECT message FROM also_asked)")
+    op.add_column(
+        "messages",
+        sa.Column(
+            "doubted", sa.Integer(), nullable=True, comment="the attempt that was sent again though it was in doubt"
+        ),
+    )
+    op.execute("UPDATE messages SET doubted = attempt WHERE state = 'queued' AND reason = 'resent_after_doubt'")
+    _lifted()
+    op.drop_index("messages_not_told", "messages")
+    op.create_index(
+        "messages_not_told",
+        "messages",
+        ["sender", "due_at"],
+        unique=False,
+        postgresql_where=sa.text(
+            "state = 'queued' AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')"
+        ),
+    )
+
+
+def _also_asked() -> None:
     op.create_table(
         "also_asked",
         sa.Column("batch", sa.Uuid(), sa.ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
@@ -28,17 +54,9 @@ def upgrade() -> None:
         comment="Messages of batches that another request had asked for before",
     )
     op.create_index("also_asked_message", "also_asked", ["message"], unique=False)
-    _flag("asked_again", "batches of also_asked are told of it")
-    _flag("asked_alone", "who asked for it by itself is told, though it is a batch's")
-    op.execute("INSERT INTO also_asked (batch, message, answered) SELECT id, unnest(others), true FROM batches")
-    op.execute("UPDATE messages SET asked_again = true WHERE id IN (SELECT message FROM also_asked)")
-    op.add_column(
-        "messages",
-        sa.Column(
-            "doubted", sa.Integer(), nullable=True, comment="the attempt that was sent again though it was in doubt"
-        ),
-    )
-    op.execute("UPDATE messages SET doubted = attempt WHERE state = 'queued' AND reason = 'resent_after_doubt'")
+
+
+def _lifted() -> None:
     op.add_column(
         "suppressions",
         sa.Column(
@@ -54,16 +72,6 @@ def upgrade() -> None:
         ["lifted_at"],
         unique=False,
         postgresql_where=sa.text("lifted_at IS NOT NULL"),
-    )
-    op.drop_index("messages_not_told", "messages")
-    op.create_index(
-        "messages_not_told",
-        "messages",
-        ["sender", "due_at"],
-        unique=False,
-        postgresql_where=sa.text(
-            "state = 'queued' AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')"
-        ),
     )
 
 
