@@ -20,8 +20,8 @@ from measuring import Load, running
 from whatsapp import GRAPH_PORT, HEALTH_PORT, TEMPLATE
 
 from wch_broadcast.topology import TOPOLOGY
+from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.edge.declare import declare
 from wch_common.events.broadcast import CampaignRequested
 from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
@@ -63,7 +63,7 @@ def send(programs: ExitStack, common: dict[str, str]) -> None:
     simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
     programs.enter_context(running(simulator, f"{graph}/_simulator/journal?path=none"))
     environment = {"WCH_GRAPH_URL": graph, "WCH_GRAPH_TOKEN": "simulated-token"}
-    environment |= {"WCH_WHATSAPP_PHONE_NUMBER_ID": "2002", "WCH_WHATSAPP_HASH_KEY": "a key for the benchmark"}
+    environment |= {"WCH_WHATSAPP_PHONE_NUMBER_IDS": "2002", "WCH_WHATSAPP_HASH_KEY": "a key for the benchmark"}
     environment |= {"WCH_WHATSAPP_RATE": "0", "WCH_WHATSAPP_MESSAGING_LIMIT": "-1"}
     environment |= {"WCH_HEALTH_PORT": str(HEALTH_PORT)}
     ready = f"http://127.0.0.1:{HEALTH_PORT}/readyz"

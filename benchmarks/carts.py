@@ -15,8 +15,8 @@ from measuring import Load, running
 
 from wch_carts.identity import cart_uuid
 from wch_carts.topology import TOPOLOGY
+from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.edge.declare import declare
 from wch_common.events.carts import CleanupRequested, ReminderScanRequested
 
 HEALTH_PORT = 18084

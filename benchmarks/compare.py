@@ -186,7 +186,7 @@ class Bench:
 Measure = tuple[str, "Callable[[Program], None]"]
 
 
-def measures(bench: Bench) -> tuple[list[Measure], list[Measure]]:
+def metrics(bench: Bench) -> tuple[list[Measure], list[Measure]]:
     """Return what is measured of everybody, and of this project alone."""
     everybody: list[Measure] = [
         ("noop-8", lambda program: bench.handled(program, "noop", 8, 30_000)),
@@ -215,7 +215,7 @@ def measures(bench: Bench) -> tuple[list[Measure], list[Measure]]:
 
 def measure(bench: Bench, programs: Sequence[Program], turn: int, wanted: Sequence[str]) -> None:
     """Run one round of what is wanted, each thing for all programs in turn."""
-    everybody, alone = measures(bench)
+    everybody, alone = metrics(bench)
     for part, contenders in ((everybody, programs), (alone, [one for one in programs if one.name == "wch"])):
         for what, run in part:
             for program in contenders:

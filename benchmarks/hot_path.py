@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 import uvloop
 from pydantic import SecretStr
 
+from wch_common.broker.blocking.declare import declare
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.broker.topology import Topology, WorkQueue
 from wch_common.client import Client
-from wch_common.edge.declare import declare
-from wch_common.event import Request
-from wch_common.logs import configure_logs
-from wch_common.policy import QueuePolicy
+from wch_common.contract.event import Request
+from wch_common.observability.logs import configure_logs
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
 from wch_common.settings import ServiceSettings
-from wch_common.topology import Topology, WorkQueue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.store.store import Transaction
 
 EVENTS = 20_000
@@ -44,7 +44,7 @@ def main() -> None:
     """Measure and print."""
     configure_logs(service="bench")
     url, database_url = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None
-    queue = WorkQueue("bench.noop", (BenchRequested,), policy=QueuePolicy(rungs=(1,), concurrency=8))
+    queue = WorkQueue("bench.noop", (BenchRequested,), policy=QueuePolicy(retry_delays=(1,), concurrency=8))
     declare(url, Topology((queue,)))
     began, cpu = time.monotonic(), time.process_time()
     with Client(url, "/bench") as client:
@@ -70,7 +70,7 @@ def main() -> None:
 
     async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
         if database_url is None:
-            return [Job.for_each(queue, {BenchRequested: noop})]
+            return [Job.with_handlers(queue, {BenchRequested: noop})]
         store = await platform.open_store(database_url)
         return [Job.in_transaction(queue, {BenchRequested: insert}, store)]
 

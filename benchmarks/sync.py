@@ -13,8 +13,8 @@ import httpx
 import psycopg
 from measuring import Load, running
 
+from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.edge.declare import declare
 from wch_common.events.sync import ProductRequested
 from wch_sync.topology import TOPOLOGY
 
@@ -32,8 +32,8 @@ def main() -> None:
     shops = running(["-m", "wch_simulators.shop", "--port", str(SHOP_PORT)], f"{shop}/_simulator/journal?path=none")
     graphs = running(["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT)], f"{graph}/_simulator/journal?path=none")
     environment = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
-    environment |= {"WCH_SHOP_URL": shop, "WCH_SHOP_CONSUMER_KEY": "ck_simulated"}
-    environment |= {"WCH_SHOP_CONSUMER_SECRET": "cs_simulated", "WCH_GRAPH_URL": graph, "WCH_CATALOG_ID": "1001"}
+    environment |= {"WCH_WOOCOMMERCE_URL": shop, "WCH_WOOCOMMERCE_CONSUMER_KEY": "ck_simulated"}
+    environment |= {"WCH_WOOCOMMERCE_CONSUMER_SECRET": "cs_simulated", "WCH_GRAPH_URL": graph, "WCH_CATALOG_ID": "1001"}
     environment |= {"WCH_GRAPH_TOKEN": "simulated-token", "WCH_HEALTH_PORT": str(HEALTH_PORT)}
     with shops, graphs:
         for start in range(1, products + 1, CHUNK):

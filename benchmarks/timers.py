@@ -13,8 +13,8 @@ from datetime import timedelta
 import psycopg
 from measuring import Load, running
 
+from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.edge.declare import declare
 from wch_common.events.carts import CleanupRequested
 from wch_scheduler.topology import TOPOLOGY
 
@@ -22,7 +22,7 @@ HEALTH_PORT = 18085
 SINGLE = 200
 DELAY = timedelta(seconds=1)
 FILL = """
-INSERT INTO timers (id, asker, key, due_at, event, state, asked_at)
+INSERT INTO timers (id, requester, key, due_at, event, state, asked_at)
 SELECT gen_random_uuid(), 'bench' || n %% 10, 'k' || n,
        CASE WHEN n <= %(now)s THEN now() + interval '5 seconds' ELSE now() + interval '1 day' + n * interval '1 second' END,
        '{"type": "carts.cleanup.requested.v1", "data": {}, "shop": null}', 'waiting', now() FROM generate_series(1, %(timers)s) AS n
@@ -36,7 +36,7 @@ def main() -> None:
     timers, at_once = (int(text) for text in (*given, *("1000000", "10000")[len(given) :]))
     declare(amqp_url, TOPOLOGY)
     user = amqp_url.removeprefix("amqp://").partition(":")[0]
-    environment = {"WCH_LOG_LEVEL": "ERROR", "WCH_SCHEDULER_ASKERS": f'{{"{user}": ["carts.*"]}}'}
+    environment = {"WCH_LOG_LEVEL": "ERROR", "WCH_SCHEDULER_REQUESTERS": f'{{"{user}": ["carts.*"]}}'}
     environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
     options = "-c search_path=scheduler"
     with (

@@ -12,10 +12,10 @@ import time
 import psycopg
 from measuring import Load, running
 
+from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.edge.declare import declare
 from wch_common.events.whatsapp import BatchRequested, Recipient
-from wch_common.whatsapp_content import Parameter, Template
+from wch_common.events.whatsapp_content import Parameter, Template
 from wch_whatsapp.topology import TOPOLOGY
 
 BATCH = 1_000
@@ -53,7 +53,7 @@ def main() -> None:
         WCH_DATABASE_URL=database_url,
         WCH_GRAPH_URL=graph,
         WCH_GRAPH_TOKEN="simulated-token",
-        WCH_WHATSAPP_PHONE_NUMBER_ID="2002",
+        WCH_WHATSAPP_PHONE_NUMBER_IDS="2002",
         WCH_WHATSAPP_HASH_KEY="a key for the benchmark",
         WCH_WHATSAPP_RATE="0",
         WCH_WHATSAPP_CALLS_IN_FLIGHT=str(calls),

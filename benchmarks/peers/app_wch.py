@@ -9,17 +9,17 @@ from contextlib import asynccontextmanager
 
 from marks import MODE, RETRY_SECONDS, SLOTS, TEXT, URL, each, mark, publish_main, work_async
 
+from wch_common.broker.aio.connection import Link
+from wch_common.broker.aio.publisher import Publisher
+from wch_common.broker.blocking.declare import declare
+from wch_common.broker.queue_policy import Batching, QueuePolicy
+from wch_common.broker.topology import Topology, WorkQueue
 from wch_common.client import Client
-from wch_common.edge.declare import declare
-from wch_common.engine.connection import Link
-from wch_common.engine.publishing import Publisher
-from wch_common.envelope import encode
-from wch_common.event import Event, Fact, Request, new_event
-from wch_common.policy import Batching, QueuePolicy
+from wch_common.contract.envelope import encode
+from wch_common.contract.event import Event, Fact, Request, new_event
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.settings import ServiceSettings
-from wch_common.topology import Topology, WorkQueue
 
 BATCH = int(os.environ.get("BENCH_BATCH", "0"))
 TOGETHER = int(os.environ.get("BENCH_TOGETHER", "1"))
@@ -48,11 +48,11 @@ QUEUE = WorkQueue(
     "bench",
     (BenchRequested,),
     policy=QueuePolicy(
-        rungs=(RETRY_SECONDS,),
+        retry_delays=(RETRY_SECONDS,),
         tries=3,
         concurrency=SLOTS,
         batching=Batching(BATCH, 0.05) if BATCH else None,
-        held=HELD,
+        prefetch_limit=HELD,
     ),
 )
 
@@ -78,12 +78,12 @@ async def in_transaction(event: Event[BenchRequested], tx) -> None:
 
 async def compose(platform: Platform[ServiceSettings]):
     if BATCH:
-        return [Job.for_batch(QUEUE, together)]
+        return [Job.with_batch_handler(QUEUE, together)]
     if MODE != "database":
-        return [Job.for_each(QUEUE, {BenchRequested: bench})]
+        return [Job.with_handlers(QUEUE, {BenchRequested: bench})]
     store = await platform.open_store(os.environ["BENCH_DATABASE_URL"])
     await store.database.rows("CREATE TABLE IF NOT EXISTS jobs (number bigint, text text)")
-    return [Job.in_transaction(QUEUE, {BenchRequested: in_transaction}, store, commit_together=TOGETHER)]
+    return [Job.in_transaction(QUEUE, {BenchRequested: in_transaction}, store, share_limit=TOGETHER)]
 
 
 class Publishing:

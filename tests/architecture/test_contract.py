@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from wch_common.contract import asyncapi, contract_files, data_schema
-from wch_common.registry import published_contract
+from wch_common.contract.schemas import asyncapi, contract_files, data_schema
+from wch_common.events import published_contract
 
 ROOT = Path(__file__).parents[2]
 RELEASED = sorted((ROOT / "contracts/released").glob("*.json"))

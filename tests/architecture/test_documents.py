@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from wch_common.broker.headers import KINDS
 from wch_common.cli.app import app
 from wch_common.errors import ContractError
-from wch_common.headers import KINDS
-from wch_common.registry import published_contract
+from wch_common.events import published_contract
 from wch_local.settings_page import page
 
 ROOT = Path(__file__).parents[2]

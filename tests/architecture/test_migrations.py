@@ -41,10 +41,10 @@ def test_a_ledger_of_the_version_before_is_carried_over(database_url: str) -> No
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
         connection.execute(
             """
-            INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, expires_at, attempt, reason, due_at)
+            INSERT INTO messages (id, shop, requester, send_key, sender, person, category, state, expires_at, attempt, reason, due_at)
             SELECT md5(name)::uuid, '', '', name, '', '', '', 'queued', now(), 1, reason, now()
             FROM (VALUES ('again', 'resent_after_doubt'), ('known', ''), ('mine', '')) AS new (name, reason);
-            INSERT INTO batches (id, shop, asker, batch_id, open, asked, others)
+            INSERT INTO batches (id, shop, requester, batch_id, open, asked, others)
             VALUES (md5('b')::uuid, '', '', 'b', 1, true, ARRAY[md5('known')::uuid])
             """
         )

@@ -76,9 +76,9 @@ def test_a_thousand_with_the_defaults_are_twenty_batches_a_second_apart(both: Bo
     assert (done["totals"]["recipients"], done["totals"]["sent"], done["totals"]["percentage"]) == (1000, 1000, 100)
     assert set(both.sent.values()) == {1}
     assert len(both.sent) == 1000
-    moments = [row[0] for row in both.bc.query("SELECT released_at FROM batches ORDER BY number")]
-    assert len(moments) == 20
-    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+    timestamps = [row[0] for row in both.bc.query("SELECT released_at FROM batches ORDER BY number")]
+    assert len(timestamps) == 20
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(timestamps)]
     assert all(gap >= 1 for gap in gaps), gaps
 
 

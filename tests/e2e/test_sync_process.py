@@ -39,9 +39,9 @@ class Service:
         self._settings = {
             "WCH_AMQP_URL": sync.stage.url,
             "WCH_DATABASE_URL": sync.database_url,
-            "WCH_SHOP_URL": sync.shop_url,
-            "WCH_SHOP_CONSUMER_KEY": sync.shop.key,
-            "WCH_SHOP_CONSUMER_SECRET": sync.shop.secret,
+            "WCH_WOOCOMMERCE_URL": sync.shop_url,
+            "WCH_WOOCOMMERCE_CONSUMER_KEY": sync.shop.key,
+            "WCH_WOOCOMMERCE_CONSUMER_SECRET": sync.shop.secret,
             "WCH_GRAPH_URL": sync.graph_url,
             "WCH_GRAPH_TOKEN": sync.graph.token,
             "WCH_CATALOG_ID": CATALOG,
@@ -159,7 +159,7 @@ def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:
     names = {name: "" for name in os.environ if name.startswith("WCH_")}
     with Program("wch_sync", log=tmp_path / "log", **names) as program:
         assert program.wait() == 2
-    assert "WCH_SHOP_URL" in (tmp_path / "log").read_text()
+    assert "WCH_WOOCOMMERCE_URL" in (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("away", ["WCH_AMQP_URL", "WCH_DATABASE_URL"])

@@ -11,15 +11,15 @@ import pytest
 from support.demo_family import ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.engine.connection import Link
-from wch_common.engine.publishing import Publisher
+from wch_common.broker.aio.connection import Link
+from wch_common.broker.aio.publisher import Publisher
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
+from wch_common.broker.topology import Topology
+from wch_common.contract.event import Event
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import PublishError, Unconfirmed, Unroutable
-from wch_common.event import Event
-from wch_common.message import Message, Publication
 from wch_common.outcome import Retry
 from wch_common.runtime.job import Job
-from wch_common.topology import Topology
 
 if TYPE_CHECKING:
     from support.nodes import Node
@@ -37,7 +37,7 @@ def test_every_confirmed_event_survives_a_broker_that_ends_under_load(node: Node
             raise Retry("every third fails once")
         seen.add(event.data.number)
 
-    running = fragile.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    running = fragile.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     confirmed: list[int] = []
     enough = threading.Event()
 
@@ -75,8 +75,8 @@ def test_a_broker_that_blocks_publishing_holds_retries_up_and_loses_none(node: N
             raise Retry("not yet")
         done.add(event.data.number)
 
-    queue = thing_queue(rungs=(0.2,), tries=10_000)
-    running = fragile.start_job(Job.for_each(queue, {ThingRequested: handle}), confirm_timeout_seconds=2.0)
+    queue = thing_queue(retry_delays=(0.2,), tries=10_000)
+    running = fragile.start_job(Job.with_handlers(queue, {ThingRequested: handle}), confirm_timeout_seconds=2.0)
     with fragile.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(40))
     try:
@@ -161,7 +161,7 @@ def test_a_delivery_the_broker_takes_back_for_lateness_is_handled_again(node: No
     node.control("eval", "application:set_env(rabbit, channel_tick_interval, 500).")
     node.control("eval", "application:set_env(rabbit, consumer_timeout, 1000).")
     try:
-        running = fragile.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+        running = fragile.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
         with fragile.client() as client:
             client.publish(ThingRequested(number=1))
         eventually(lambda: attempts == [1, 1], "it comes again, uncounted")
@@ -179,7 +179,7 @@ def test_a_broker_that_stalls_is_left_and_found_again(node: Node, fragile: Stage
         seen.append(event.data.number)
 
     fragile.url += "?heartbeat=2"
-    running = fragile.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    running = fragile.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     fragile.url = fragile.url.partition("?")[0]
     node.pause()
     try:

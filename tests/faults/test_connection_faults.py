@@ -16,15 +16,15 @@ import pytest
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
+from wch_common.broker.aio import consumer as consuming
+from wch_common.broker.blocking import publisher as publishing
+from wch_common.broker.topology import Topology
 from wch_common.client import Client, InvalidAttributes, PublishFailed
-from wch_common.edge import publishing
-from wch_common.engine import consuming
+from wch_common.contract.event import Event, EventData, new_event
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
-from wch_common.event import Event, EventData, new_event
-from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry
 from wch_common.runtime.job import Job
-from wch_common.topology import Topology
 
 
 def test_an_ack_never_hits_another_channels_delivery(stage: Stage) -> None:
@@ -39,7 +39,7 @@ def test_an_ack_never_hits_another_channels_delivery(stage: Stage) -> None:
             await asyncio.sleep(0.01)
         finished.append(event.data.number)
 
-    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: len(runs) == 1)
@@ -59,7 +59,7 @@ def test_an_event_done_while_the_connection_broke_is_only_acknowledged_when_it_c
         while not release.is_set():
             await asyncio.sleep(0.01)
 
-    stage.start_job(Job.for_each(thing_queue(concurrency=1), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(concurrency=1), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
         eventually(lambda: runs == [1])
@@ -82,7 +82,7 @@ def test_events_whose_acknowledgements_are_lost_with_the_connection_are_not_hand
     async def handle(event: Event[ThingRequested]) -> None:
         runs.append(event.data.number)
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(5))
         eventually(lambda: len(runs) == 5)
@@ -105,7 +105,7 @@ def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
         while event.data.number == 2 and not release.is_set():
             await asyncio.sleep(0.01)
 
-    stage.start_job(Job.for_each(thing_queue(concurrency=1), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(concurrency=1), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(
             new_event(ThingRequested(number=n), "/t", id=id_) for n, id_ in ((1, "a"), (2, "b"), (3, "a"))
@@ -123,17 +123,17 @@ def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
 def test_a_retry_that_cannot_be_published_is_repeated_and_nothing_is_acknowledged(stage: Stage, fault: str) -> None:
     """Dramatiq's first loss: the publish to the delay queue failed, the error was swallowed, the message acknowledged."""
     attempts: list[int] = []
-    queue, rung = thing_queue(rungs=(60,)), "demo.thing.retry.60s"
+    queue, delay_queue = thing_queue(retry_delays=(60,)), "demo.thing.retry.60s"
 
     async def handle(event: Event[ThingRequested]) -> None:
         attempts.append(event.attempt)
         raise Retry("once")
 
-    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     if fault == "deleted":
-        stage.delete_queue(rung)
+        stage.delete_queue(delay_queue)
     else:
-        stage.fill(rung)
+        stage.fill(delay_queue)
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: attempts and not running.is_ready, "readiness is false while the settlement is stuck")
@@ -141,8 +141,8 @@ def test_a_retry_that_cannot_be_published_is_repeated_and_nothing_is_acknowledge
     if fault == "deleted":
         stage.declare(Topology((queue,)))
     else:
-        stage.empty(rung)
-    stage.await_depth(rung, 1)
+        stage.empty(delay_queue)
+    stage.await_depth(delay_queue, 1)
     eventually(lambda: running.is_ready)
     stage.stop()
     assert attempts == [1], "the handler is not run again for a settlement"
@@ -157,15 +157,15 @@ def test_a_dead_letter_that_cannot_be_published_is_repeated(stage: Stage) -> Non
         runs.append(event.attempt)
         raise Reject("never")
 
-    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     stage.delete_queue("demo.thing.dlq")
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: not running.is_ready)
 
     stage.declare(Topology((queue,)))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-kind"] == "rejected"
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "rejected"
     assert runs == [1]
 
 
@@ -176,7 +176,7 @@ def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stag
     async def handle(event: Event[ThingRequested]) -> None:
         seen.append(event.data.number)
 
-    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     stage.delete_queue("demo.thing")
     eventually(lambda: not running.is_ready, "a cancelled consumer must not look healthy")
 
@@ -196,7 +196,7 @@ def test_a_channel_the_broker_closed_is_made_again_and_no_try_is_spent(stage: St
         if len(attempts) == 1:
             await asyncio.Event().wait()
 
-    running = stage.start_job(Job.for_each(thing_queue(concurrency=2), {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(thing_queue(concurrency=2), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: attempts == [1])
@@ -210,7 +210,7 @@ def test_a_channel_the_broker_closed_is_made_again_and_no_try_is_spent(stage: St
 def test_the_process_ends_when_recovery_fails_for_long(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
-    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), recovery_limit_seconds=2.0)
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}), recovery_limit_seconds=2.0)
     stage.delete_queue("demo.thing")
     eventually(lambda: running.exit_code == 1, "it exits, so that Kubernetes restarts it")
 
@@ -224,7 +224,7 @@ def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_unspent(stag
             await asyncio.sleep(0.01)
         finished.append(event.data.number)
 
-    running = stage.start_job(Job.for_each(thing_queue(concurrency=2), {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(thing_queue(concurrency=2), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(10))
     eventually(lambda: len(attempts) == 2)
@@ -247,13 +247,13 @@ def test_a_handler_interrupted_by_the_stop_spends_no_try(stage: Stage) -> None:
         if len(attempts) == 1:
             await asyncio.Event().wait()
 
-    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}), grace_seconds=0.2)
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
     eventually(lambda: attempts == [1])
     assert running.stop() == 0
     assert stage.depth("demo.thing") == 1
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     eventually(lambda: attempts == [1, 1])
 
 
@@ -265,7 +265,7 @@ def test_a_blocking_handler_longer_than_the_heartbeat_keeps_its_delivery(stage: 
         time.sleep(5)  # the work of a blocking handler, longer than two heartbeats
 
     stage.url += "?heartbeat=1"
-    running = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     stage.url = stage.url.partition("?")[0]
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
@@ -287,7 +287,7 @@ def test_no_more_handlers_run_than_there_are_slots(stage: Stage) -> None:
         await asyncio.sleep(0.001)
         now, done = now - 1, done + 1
 
-    stage.start_job(Job.for_each(thing_queue(concurrency=8), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(concurrency=8), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(2000))
     eventually(lambda: done == 2000)
@@ -304,7 +304,7 @@ def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
             await asyncio.sleep(0.01)
 
     queue = thing_queue(concurrency=8)
-    running = stage.start_job(Job.for_each(queue, {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(2000))
         # One more than the prefetch: the first delivery, by which the careful start decided to widen.
@@ -313,7 +313,7 @@ def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
         client.publish(ThingRequested(number=2000))
         stage.await_depth("demo.thing", 2001 - held)
     assert blocked == 8
-    assert running.service._consumers[0].worker.held == held - 8
+    assert running.service._consumers[0].worker.queued == held - 8
     release.set()
 
 
@@ -323,18 +323,18 @@ def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise Reject("never")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
-    stage.await_letters("demo.thing.dlq")
-    stage.send("wch.unrouted", "other.thing.requested.v1", Message(b"{}", "text/plain", None, "1"))
+    stage.await_dead_letters("demo.thing.dlq")
+    stage.send("wch.unroutable", "other.thing.requested.v1", Message(b"{}", "text/plain", None, "1"))
     peek = {"count": 1, "ackmode": "reject_requeue_true", "encoding": "auto"}
     with stage.broker.api as api:
-        for queue in ("demo.thing.dlq", "wch.unrouted"):
+        for queue in ("demo.thing.dlq", "wch.unroutable"):
             for _ in range(30):
-                stage.letters(queue)
+                stage.dead_letters(queue)
                 api.post(f"/queues/{stage.vhost}/{queue}/get", json=peek).raise_for_status()
-            assert len(stage.await_letters(queue)) == 1  # which comes back a moment after it was looked at
+            assert len(stage.await_dead_letters(queue)) == 1  # which comes back a moment after it was looked at
 
 
 def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
@@ -346,7 +346,7 @@ def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
             raise Retry("wait", after=60 if event.data.number == 1 else 0.1)
         done.append(event.data.number)
 
-    stage.start_job(Job.for_each(thing_queue(rungs=(0.2, 60)), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(retry_delays=(0.2, 60)), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
         eventually(lambda: stage.depth("demo.thing.retry.60s") == 1)
@@ -358,7 +358,7 @@ def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
 def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
     """FastStream, Taskiq and Celery return normally from a publish that no queue takes."""
     message = Message(b"{}", "application/json", None, "1")
-    from wch_common.edge.publishing import ConfirmedPublisher
+    from wch_common.broker.blocking.publisher import ConfirmedPublisher
 
     publisher = ConfirmedPublisher(stage.url, "test")
     (missing,) = publisher.publish([Publication("no.such.exchange", "k", message)])
@@ -371,21 +371,21 @@ def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
 
 
 def test_everything_published_is_persistent(stage: Stage) -> None:
-    """By the client, and by the runtime: a rung's copy, a dead letter, and the fact that tells of it."""
+    """By the client, and by the runtime: a delay queue's copy, a dead letter, and the fact that tells of it."""
 
     async def handle(event: Event[ThingRequested]) -> None:
         raise (Reject("never") if event.data.number == 1 else Retry("later"))
 
-    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+    def on_dead_letter(event: Event[ThingRequested], reason: str) -> ThingFailed:
         return ThingFailed(number=event.data.number, reason=reason)
 
-    queue = thing_queue(rungs=(60,))
+    queue = thing_queue(retry_delays=(60,))
     stage.declare(Topology((queue,)))
     stage.follow("facts", "demo.thing.failed.#")
     with stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in (1, 2))
     assert stage.delivery_mode("demo.thing") == 2
-    stage.start_job(Job.for_each(queue, {ThingRequested: handle}, given_up=given_up))
+    stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}, on_dead_letter=on_dead_letter))
     for name in ("demo.thing.retry.60s", "demo.thing.dlq", "facts"):
         stage.await_depth(name, 1)
         assert stage.delivery_mode(name) == 2, name
@@ -396,7 +396,7 @@ def test_the_client_says_why_nothing_was_sent(stage: Stage) -> None:
     with nowhere as client, pytest.raises(Unconfirmed, match=r"nothing was sent within 1 s: .*refused"):
         client.publish(ThingRequested(number=1))
     with stage.client() as client:
-        for wrong in ({"asker": "A b"}, {"shop": "x" * 300}, {"id": "x" * 300}, {"id": ""}):
+        for wrong in ({"requester": "A b"}, {"shop": "x" * 300}, {"id": "x" * 300}, {"id": ""}):
             (name,) = wrong
             with pytest.raises(InvalidAttributes, match=name):
                 client.publish(ThingRequested(number=1), **wrong)
@@ -424,7 +424,7 @@ def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) 
 
     eventually(some_refused, "the queue is full")
     assert {type(error) for _, error in failures} == {Refused}
-    kept = [str(letter.message.message_id) for letter in stage.letters("demo.thing")]
+    kept = [str(dead_letter.message.message_id) for dead_letter in stage.dead_letters("demo.thing")]
     assert sorted(kept) == sorted(safe)
 
 
@@ -438,7 +438,7 @@ def test_a_service_started_and_stopped_again_and_again_under_load_loses_nothing_
         handled.add(event.data.number)
 
     # Each stop is a redelivery on RabbitMQ before 4.3: more of them than a process may end with are no crash.
-    job = Job.for_each(thing_queue(), {ThingRequested: handle})
+    job = Job.with_handlers(thing_queue(), {ThingRequested: handle})
     stage.declare(Topology((job.queue,)))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(events))

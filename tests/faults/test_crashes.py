@@ -14,7 +14,7 @@ from support.demo_family import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.topology import Topology
+from wch_common.broker.topology import Topology
 
 SIGKILLED = -9
 # Killed between the confirm and the delete of its row, a fact is told once more under the same id.
@@ -41,7 +41,7 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
         eventually(lambda: lines(journal), "a handler run")
         expected = {"after the retry is confirmed": 3, "before the ack of the retried": 3}.get(step)
         if expected:
-            # The copy in the rung and the redelivered original: one duplicate, never a loss.
+            # The copy in the delay queue and the redelivered original: one duplicate, never a loss.
             eventually(lambda: len(lines(journal)) >= expected)
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
@@ -50,7 +50,7 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
 
 
 def dead_lettered_after_all(stage: Stage, journal: Path, log: Path, *, most: int) -> None:
-    """The letter is there, at most once more than without the kill, the fact tells of it, and the queue is empty."""
+    """The dead letter is there, at most once more than without the kill, the fact tells of it, and the queue is empty."""
     stage.follow("facts", "demo.thing.failed.#")
     with Program("support.crashing", stage.url, str(journal), "never", log=log) as survivor:
         stage.await_depth("demo.thing.dlq", most)
@@ -60,9 +60,9 @@ def dead_lettered_after_all(stage: Stage, journal: Path, log: Path, *, most: int
         eventually(lambda: lines(journal)[-1] == "8 1")
         assert survivor.terminate() == 0, log.read_text()
     assert stage.depth("demo.thing") == 0
-    letters = stage.letters("demo.thing.dlq")
-    assert {letter.message.headers["wch-error-kind"] for letter in letters} == {"rejected"}
-    assert len(letters) == most
+    dead_letters = stage.dead_letters("demo.thing.dlq")
+    assert {dead_letter.message.headers["wch-error-kind"] for dead_letter in dead_letters} == {"rejected"}
+    assert len(dead_letters) == most
 
 
 def test_a_blocking_handler_that_never_ends_ends_its_process_and_the_event_goes_back(
@@ -114,13 +114,13 @@ def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_
         with stage.client() as client:
             client.publish(ThingRequested(number=8))
         eventually(lambda: database.count("effects") >= 2, "both effects happen")
-        stage.await_letters("facts", 3 if step in TOLD_TWICE else 2)
+        stage.await_dead_letters("facts", 3 if step in TOLD_TWICE else 2)
         eventually(lambda: database.count("outbox") == database.count("parked") == 0, "no row is left")
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
     assert database.query("SELECT number FROM effects ORDER BY number") == [(7,), (8,)]
     assert database.count("inbox") == 2
-    facts = [orjson.loads(letter.message.body) for letter in stage.letters("facts")]
+    facts = [orjson.loads(dead_letter.message.body) for dead_letter in stage.dead_letters("facts")]
     told = [fact["id"] for fact in facts if fact["data"]["number"] == 7]
     assert len(set(told)) == 1
     assert len(told) == (2 if step in TOLD_TWICE else 1)
@@ -152,7 +152,7 @@ def test_of_those_that_share_a_transaction_each_has_its_effect_once_when_the_pro
         assert survivor.terminate() == 0, log.read_text()
     assert database.query("SELECT number FROM effects ORDER BY number") == [(n,) for n in numbers]
     assert database.count("inbox") == len(numbers)
-    facts = [orjson.loads(letter.message.body) for letter in stage.letters("facts")]
+    facts = [orjson.loads(dead_letter.message.body) for dead_letter in stage.dead_letters("facts")]
     assert len({fact["id"] for fact in facts}) == len(numbers)
 
 
@@ -176,8 +176,8 @@ def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbou
                 break
             assert program.wait() == SIGKILLED
             kills += 1
-    (letter,) = stage.letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-kind"] == "killed_process"
-    assert b'"number":5' in letter.message.body
+    (dead_letter,) = stage.dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "killed_process"
+    assert b'"number":5' in dead_letter.message.body
     assert kills == 5
     assert stage.depth("demo.thing") == 0

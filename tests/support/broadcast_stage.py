@@ -12,25 +12,25 @@ from support.stage import RunningService, Stage
 from support.whatsapp_stage import TEMPLATE, phone
 from wch_broadcast.main import compose
 from wch_broadcast.settings import BroadcastSettings
-from wch_broadcast.topology import ASKER, TOPOLOGY
-from wch_common.event import new_event
+from wch_broadcast.topology import REQUESTER, TOPOLOGY
+from wch_common.broker.topology import Topology
+from wch_common.contract.event import new_event
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested, RecipientsRequested
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated, RecipientOutcome
 from wch_common.settings import QueueSettings, changed_policy
-from wch_common.topology import Topology
 from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SHORT = {
-    work.name.upper().replace(".", "_"): QueueSettings(rungs=(1,))
+    work.name.upper().replace(".", "_"): QueueSettings(retry_delays=(1,))
     for work in (*TOPOLOGY.work_queues, *WHATSAPP.work_queues)
 }
 
 
 def shortened(topology: Topology) -> Topology:
-    """One rung for each queue."""
+    """One delay queue for each queue."""
     return Topology(
         tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in topology.work_queues)
     )
@@ -112,7 +112,7 @@ class BroadcastStage:
         )
         model = BatchCompleted if version is None else BatchUpdated
         data = model(batch_id=batch["batch_id"], recipients=recipients, version=version or 0)
-        self.publish(new_event(data, "/wch/whatsapp", asker=ASKER))
+        self.publish(new_event(data, "/wch/whatsapp", requester=REQUESTER))
 
     def told(self, kind: str = "") -> list[dict[str, Any]]:
         """The data of the facts told so far, by the beginning of their type."""

@@ -14,16 +14,16 @@ from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_carts.main import compose
 from wch_carts.settings import CartsSettings
-from wch_carts.topology import ASKER, TOPOLOGY
-from wch_common.event import new_event
+from wch_carts.topology import REQUESTER, TOPOLOGY
+from wch_common.broker.topology import Topology
+from wch_common.contract.event import new_event
 from wch_common.events.shop import CartCompleted, CartItem, CartUpdated
 from wch_common.settings import QueueSettings, changed_policy
-from wch_common.topology import Topology
 
 if TYPE_CHECKING:
-    from wch_common.event import EventData
+    from wch_common.contract.event import EventData
 
-SHORT = {work.name.upper().replace(".", "_"): QueueSettings(rungs=(1,)) for work in TOPOLOGY.work_queues}
+SHORT = {work.name.upper().replace(".", "_"): QueueSettings(retry_delays=(1,)) for work in TOPOLOGY.work_queues}
 SHORT_TOPOLOGY = Topology(
     tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
 )
@@ -88,7 +88,7 @@ class CartsStage:
     def answer(self, model: type[EventData], key: str, **values: Any) -> None:
         """Say what became of a message, as whatsapp would."""
         names = {"send_key": key, "message_id": "m1", "attempt": 1} | values
-        self.publish(new_event(model.model_validate(names), "/wch/whatsapp", asker=ASKER))
+        self.publish(new_event(model.model_validate(names), "/wch/whatsapp", requester=REQUESTER))
 
     def asked(self, kind: str = "message.requested") -> list[dict[str, Any]]:
         """The data of the requests to whatsapp, by the end of their type."""

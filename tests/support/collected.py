@@ -23,9 +23,9 @@ class Collected:
     def events(self, queue: str, type_: str = "") -> list[dict[str, Any]]:
         """Take what came since it was looked at last, and return all events whose type begins so."""
         with self._stage.mailbox(queue) as mailbox:
-            for letter in mailbox.take():
-                self._taken[queue].append({**orjson.loads(letter.message.body), "key": letter.routing_key})
-                mailbox.remove(letter)
+            for dead_letter in mailbox.take():
+                self._taken[queue].append({**orjson.loads(dead_letter.message.body), "key": dead_letter.routing_key})
+                mailbox.remove(dead_letter)
         return [event for event in self._taken[queue] if event["type"].startswith(type_)]
 
     def data(self, queue: str, type_: str = "") -> list[dict[str, Any]]:

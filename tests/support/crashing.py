@@ -20,8 +20,8 @@ from pydantic import SecretStr
 
 import wch_common.runtime.worker
 from support.demo_family import ThingDone, ThingFailed, ThingRequested, thing_queue
-from wch_common.engine.consuming import Delivery, Subscription
-from wch_common.engine.publishing import Publisher
+from wch_common.broker.aio.consumer import Delivery, Subscription
+from wch_common.broker.aio.publisher import Publisher
 from wch_common.outcome import Reject, Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
@@ -35,7 +35,7 @@ from wch_common.store.store import Transaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
 
 
 def die(*_: object, **__: object) -> Any:
@@ -160,12 +160,12 @@ def main() -> int:
         if fail_first and event.attempt == 1:
             raise ValueError("the first try fails")
 
-    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+    def on_dead_letter(event: Event[ThingRequested], reason: str) -> ThingFailed:
         return ThingFailed(number=event.data.number, reason=reason)
 
     async def handle_in(event: Event[ThingRequested], tx: Transaction) -> None:
         await handle(event)
-        while first_life and event.data.note == "hold" and services[0]._consumers[0].worker.held < SHARING:
+        while first_life and event.data.note == "hold" and services[0]._consumers[0].worker.queued < SHARING:
             await asyncio.sleep(0.01)
         if first_life and event.data.note == step:
             die()
@@ -176,13 +176,13 @@ def main() -> int:
 
     async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
         if step == STUCK:
-            return [Job.for_each(thing_queue(time_limit_seconds=0.2), {ThingRequested: sleep_for_ever})]
+            return [Job.with_handlers(thing_queue(time_limit_seconds=0.2), {ThingRequested: sleep_for_ever})]
         if not database:
-            return [Job.for_each(thing_queue(), {ThingRequested: handle}, given_up=given_up)]
+            return [Job.with_handlers(thing_queue(), {ThingRequested: handle}, on_dead_letter=on_dead_letter)]
         store = await platform.open_store(database[0])
         if step in SHARED_STEPS:
             one_slot = thing_queue(concurrency=1)
-            return [Job.in_transaction(one_slot, {ThingRequested: handle_in}, store, commit_together=2 * SHARING)]
+            return [Job.in_transaction(one_slot, {ThingRequested: handle_in}, store, share_limit=2 * SHARING)]
         return [Job.in_transaction(thing_queue(), {ThingRequested: handle_in}, store)]
 
     settings = ServiceSettings(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from wch_common.event import Fact, Request
-from wch_common.policy import Batching, QueuePolicy
-from wch_common.topology import WorkQueue
+from wch_common.broker.queue_policy import Batching, QueuePolicy
+from wch_common.broker.topology import WorkQueue
+from wch_common.contract.event import Fact, Request
 
 
 class ThingRequested(Request):
@@ -37,12 +37,17 @@ class ThingFailed(Fact):
     reason: str
 
 
-RUNGS = (0.2, 0.4, 0.6)
+RETRY_DELAYS = (0.2, 0.4, 0.6)
 
 
 def thing_queue(**policy: object) -> WorkQueue:
-    """The queue of things, with short rungs."""
-    values: dict[str, object] = {"rungs": RUNGS, "tries": 3, "concurrency": 5, "time_limit_seconds": 20} | policy
+    """The queue of things, with short delay queues."""
+    values: dict[str, object] = {
+        "retry_delays": RETRY_DELAYS,
+        "tries": 3,
+        "concurrency": 5,
+        "time_limit_seconds": 20,
+    } | policy
     return WorkQueue("demo.thing", requests=(ThingRequested,), policy=QueuePolicy(**values))  # type: ignore[arg-type]
 
 

@@ -30,7 +30,7 @@ _FORKS.set_forkserver_preload(
         "uvloop",
         "wch_common.events",
         "wch_common.runtime.service",
-        "wch_common.shops",
+        "wch_common.integrations.shops",
     ]
 )
 

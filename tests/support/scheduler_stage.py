@@ -15,15 +15,15 @@ from pydantic import SecretStr
 from support.collected import Collected
 from support.stage import RunningService, Stage
 from support.waiting import eventually
+from wch_common.broker.topology import Topology
 from wch_common.settings import QueueSettings, changed_policy
-from wch_common.topology import Topology
 from wch_scheduler.main import compose
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.ticks import event_id
 from wch_scheduler.topology import TOPOLOGY
 
 CLEANUP = "carts.cleanup.requested.v1"
-SHORT = {work.name.upper().replace(".", "_"): QueueSettings(rungs=(1,)) for work in TOPOLOGY.work_queues}
+SHORT = {work.name.upper().replace(".", "_"): QueueSettings(retry_delays=(1,)) for work in TOPOLOGY.work_queues}
 SHORT_TOPOLOGY = Topology(
     tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
 )
@@ -52,7 +52,7 @@ class SchedulerStage:
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""
         own = {"database_url": SecretStr(self.database_url), "schedules_file": self.file, "queues": SHORT}
-        values = own | {"scheduler_askers": {self.user: ["carts.*"]}} | changes
+        values = own | {"scheduler_requesters": {self.user: ["carts.*"]}} | changes
         service = RunningService(self.stage.url, compose, values, name="scheduler", settings_type=SchedulerSettings)
         self.stage.services.append(service)
         return service.start()

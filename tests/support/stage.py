@@ -15,16 +15,17 @@ from pydantic import SecretStr
 
 from support.database import Schema
 from support.waiting import eventually
+from wch_common.broker.blocking.connection import CONNECTION_ERRORS, open_connection
+from wch_common.broker.blocking.dead_letters import DeadLetter, Mailbox, mailbox_on, purge
+from wch_common.broker.blocking.declare import declare
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
+from wch_common.broker.topology import Topology
 from wch_common.client import Client
-from wch_common.edge.connection import CONNECTION_ERRORS, open_connection
-from wch_common.edge.declare import declare
-from wch_common.edge.letters import Letter, Mailbox, mailbox_on, purge
-from wch_common.edge.publishing import ConfirmedPublisher
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import Refused
-from wch_common.message import Message, Publication
+from wch_common.integrations.shops import ShopSettings
 from wch_common.runtime.service import Platform, Service
 from wch_common.settings import ServiceSettings
-from wch_common.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ class Stage:
     services: list[RunningService] = field(default_factory=list)
     resources: ExitStack = field(default_factory=ExitStack)
     _opened: ExitStack = field(default_factory=ExitStack)
-    _looking: kombu.Connection | None = None
+    _inspecting: kombu.Connection | None = None
 
     @property
     def vhost(self) -> str:
@@ -133,11 +134,11 @@ class Stage:
     @contextmanager
     def mailbox(self, queue: str) -> Iterator[Mailbox]:
         """Open a queue, on one connection that is made again when it broke."""
-        if self._looking is None or not self._looking.connected:
+        if self._inspecting is None or not self._inspecting.connected:
             self._opened.close()
-            self._looking = self._opened.enter_context(open_connection(self.url, "test looking"))
+            self._inspecting = self._opened.enter_context(open_connection(self.url, "test inspecting"))
         try:
-            with mailbox_on(self._looking, queue) as mailbox:
+            with mailbox_on(self._inspecting, queue) as mailbox:
                 yield mailbox
         except CONNECTION_ERRORS:
             self._opened.close()
@@ -148,7 +149,7 @@ class Stage:
         with self.mailbox(queue) as mailbox:
             return mailbox.count()
 
-    def letters(self, queue: str) -> list[Letter]:
+    def dead_letters(self, queue: str) -> list[DeadLetter]:
         """Look at every message."""
         with self.mailbox(queue) as mailbox:
             found = list(mailbox.take())
@@ -165,10 +166,10 @@ class Stage:
         """Wait until so many are ready."""
         eventually(lambda: self.depth(queue) == count, f"{count} messages in {queue}", seconds=seconds)
 
-    def await_letters(self, queue: str, count: int = 1, *, seconds: float = 30) -> list[Letter]:
+    def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = 30) -> list[DeadLetter]:
         """Wait until so many are ready and return them."""
         self.await_depth(queue, count, seconds=seconds)
-        return self.letters(queue)
+        return self.dead_letters(queue)
 
     def queue_info(self, queue: str) -> dict[str, Any]:
         """What the management API tells of a queue, which lags by a second or more."""
@@ -248,6 +249,19 @@ class Stage:
             self.stop()
 
 
+def in_sections(settings_type: type[ServiceSettings], values: dict[str, Any]) -> dict[str, Any]:
+    """Return settings with those of the one shop, given by their flat names, put into its sections."""
+    if not issubclass(settings_type, ShopSettings) or values.get("shops_file"):
+        return values
+    shop: dict[str, dict[str, Any]] = {section: {} for section in settings_type.entry().model_fields}
+    plain = dict(values)
+    for variable, ((section, name), _) in settings_type.section_variables().items():
+        flat = variable.removeprefix("WCH_").lower()
+        if flat in plain:
+            shop[section][name] = plain.pop(flat)
+    return plain | {"one_shop": shop}
+
+
 class RunningService:
     """A service in a thread of this process."""
 
@@ -267,7 +281,7 @@ class RunningService:
             "recovery_limit_seconds": 120.0,
         }
         self._name = name
-        self.settings = settings_type(amqp_url=SecretStr(url), **(values | settings))
+        self.settings = settings_type(amqp_url=SecretStr(url), **in_sections(settings_type, values | settings))
         self._compose = compose
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -10,7 +10,7 @@ import psycopg
 
 from support.demo_family import ThingDone, ThingRequested, thing_queue
 from support.stage import RunningService, Stage
-from wch_common.event import Event
+from wch_common.contract.event import Event
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
@@ -43,7 +43,7 @@ class Scene:
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             store = await platform.open_store(self.url)
             queue = thing_queue(**policy)
-            return [Job.in_transaction(queue, {ThingRequested: handler}, store, commit_together=commit_together)]
+            return [Job.in_transaction(queue, {ThingRequested: handler}, store, share_limit=commit_together)]
 
         return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds, grace_seconds=grace_seconds)
 
@@ -52,7 +52,7 @@ class Scene:
 
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             await platform.open_store(self.url)
-            return [Job.for_each(thing_queue(**policy), {ThingRequested: handler})]
+            return [Job.with_handlers(thing_queue(**policy), {ThingRequested: handler})]
 
         return self.stage.start(compose, confirm_timeout_seconds=1.0)
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CATALOG = "1001"
-SHORT = {"SYNC_PRODUCT": {"rungs": (0.2, 0.4, 0.6), "batch_window": 0.3}}
+SHORT = {"SYNC_PRODUCT": {"retry_delays": (0.2, 0.4, 0.6), "batch_window": 0.3}}
 
 
 class SyncStage:
@@ -45,9 +45,9 @@ class SyncStage:
         """Return the settings of a service on this stage."""
         values: dict[str, Any] = {
             "database_url": SecretStr(self.database_url),
-            "shop_url": HttpUrl(self.shop_url),
-            "shop_consumer_key": SecretStr(self.shop.key),
-            "shop_consumer_secret": SecretStr(self.shop.secret),
+            "woocommerce_url": HttpUrl(self.shop_url),
+            "woocommerce_consumer_key": SecretStr(self.shop.key),
+            "woocommerce_consumer_secret": SecretStr(self.shop.secret),
             "graph_url": HttpUrl(self.graph_url),
             "graph_token": SecretStr(self.graph.token),
             "catalog_id": CATALOG,

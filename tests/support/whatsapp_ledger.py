@@ -11,8 +11,8 @@ import psycopg
 
 from support.waiting import eventually
 from support.whatsapp_stage import NUMBER
-from wch_common.message import Publication
-from wch_common.store.lease import Lease
+from wch_common.contract.message import Publication
+from wch_common.store.leases import Lease
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
 from wch_whatsapp.claims import Claim, Limits, add_number, claim
@@ -31,11 +31,9 @@ LIMITS = Limits(
 )
 
 
-class Silent:
-    """Publishes nowhere: what is told stays in the outbox."""
-
-    async def publish(self, _publication: Publication) -> None:
-        await asyncio.Event().wait()
+async def publish_never(_publication: Publication) -> None:
+    """Confirm nothing, so that facts stay in the outbox."""
+    await asyncio.Event().wait()
 
 
 def run(database_url: str, test: Callable[[Store], Awaitable[None]]) -> None:
@@ -43,7 +41,7 @@ def run(database_url: str, test: Callable[[Store], Awaitable[None]]) -> None:
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[Store]:
-        store = Store(database_url, "whatsapp", Silent())
+        store = Store(database_url, "whatsapp", publish_never)
         await store.open()
         await add_number(store, NUMBER)
         try:
@@ -82,13 +80,13 @@ async def claimed(store: Store, limits: Limits, lease: Lease, wanted: int) -> Cl
         return await claim(tx, limits, lease, wanted)
 
 
-def fill(database_url: str, count: int, asker: str = "carts", state: str = "queued") -> None:
+def fill(database_url: str, count: int, requester: str = "carts", state: str = "queued") -> None:
     """Put messages into the ledger."""
     statement = """
-    INSERT INTO messages (id, shop, asker, send_key, sender, phone, person, category, content, state, due_at, expires_at)
-    SELECT gen_random_uuid(), '', %(asker)s, %(asker)s || n, %(sender)s, '+1555', decode(lpad(to_hex(n), 32, '0'), 'hex'),
+    INSERT INTO messages (id, shop, requester, send_key, sender, phone, person, category, content, state, due_at, expires_at)
+    SELECT gen_random_uuid(), '', %(requester)s, %(requester)s || n, %(sender)s, '+1555', decode(lpad(to_hex(n), 32, '0'), 'hex'),
            'utility', '{"type": "template"}', %(state)s, now() - interval '1 minute', now() + interval '1 day'
     FROM generate_series(1, %(count)s) AS n
     """
     with psycopg.connect(database_url, autocommit=True, options="-c search_path=whatsapp") as connection:
-        connection.execute(statement, {"asker": asker, "sender": NUMBER, "state": state, "count": count})
+        connection.execute(statement, {"requester": requester, "sender": NUMBER, "state": state, "count": count})

@@ -13,11 +13,11 @@ from pydantic import HttpUrl, SecretStr
 from support.collected import Collected
 from support.ports import own_port
 from support.stage import RunningService, Stage
+from wch_common.broker.topology import Topology
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
 from wch_common.events.whatsapp import BatchRequested, MessageRequested, Recipient, SuppressionAddRequested
+from wch_common.events.whatsapp_content import Parameter, Template, Text
 from wch_common.settings import QueueSettings, changed_policy
-from wch_common.topology import Topology
-from wch_common.whatsapp_content import Parameter, Template, Text
 from wch_simulators.faults import Fault
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
@@ -34,8 +34,8 @@ TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),
 ANYBODY = "+1555010"
 
 
-# One rung for each queue: making thirty queues takes longer than most tests.
-SHORT = {work.name.upper().replace(".", "_"): QueueSettings(rungs=(2,)) for work in TOPOLOGY.work_queues}
+# One delay queue for each queue: making thirty queues takes longer than most tests.
+SHORT = {work.name.upper().replace(".", "_"): QueueSettings(retry_delays=(2,)) for work in TOPOLOGY.work_queues}
 SHORT_TOPOLOGY = Topology(
     tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
 )
@@ -92,7 +92,7 @@ class WhatsAppStage:
             "database_url": SecretStr(self.database_url),
             "graph_url": HttpUrl(self.graph_url),
             "graph_token": SecretStr(self.graph.token),
-            "whatsapp_phone_number_id": NUMBER,
+            "whatsapp_phone_number_ids": (NUMBER,),
             "whatsapp_hash_key": SecretStr(HASH_KEY),
             "whatsapp_rate": 0,
             "whatsapp_messaging_limit": -1,
@@ -110,7 +110,7 @@ class WhatsAppStage:
             "WCH_DATABASE_URL": self.database_url,
             "WCH_GRAPH_URL": self.graph_url,
             "WCH_GRAPH_TOKEN": self.graph.token,
-            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "WCH_WHATSAPP_PHONE_NUMBER_IDS": NUMBER,
             "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
             "WCH_WHATSAPP_RATE": "0",
             "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",

@@ -151,8 +151,8 @@ class ShopSimulator:
         self._touch(parent)
 
     def _touch(self, one: dict[str, Any]) -> None:
-        moment = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._clock))
-        one["date_modified"] = one["date_modified_gmt"] = moment.strftime("%Y-%m-%dT%H:%M:%S")
+        timestamp = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=next(self._clock))
+        one["date_modified"] = one["date_modified_gmt"] = timestamp.strftime("%Y-%m-%dT%H:%M:%S")
 
     # -- requests
 

@@ -22,7 +22,7 @@ from wch_common.events.broadcast import (
     CampaignRecipient,
     CampaignResumeRequested,
 )
-from wch_common.whatsapp_content import Parameter
+from wch_common.events.whatsapp_content import Parameter
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def answer_all(bc: BroadcastStage, outcome: str = "accepted", batches: int = 1) 
 
 def test_a_campaign_is_asked_for_in_batches_and_completed_once(bc: BroadcastStage) -> None:
     bc.start(broadcast_in_flight=1)
-    bc.publish(campaign("spring", range(5), batch_size=2), asker="crm")
+    bc.publish(campaign("spring", range(5), batch_size=2), requester="crm")
     for number in (1, 2, 3):
         batch = bc.await_asked(number)[number - 1]
         assert batch["batch_id"] == f"spring/{number}"
@@ -73,8 +73,8 @@ def test_no_batch_is_released_before_the_pause_after_the_one_before_it(bc: Broad
     for number in range(1, 5):
         bc.answer(bc.await_asked(number)[number - 1])
     bc.await_told("campaign.completed")
-    moments = [row[0] for row in bc.query("SELECT released_at FROM batches ORDER BY number")]
-    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(moments)]
+    timestamps = [row[0] for row in bc.query("SELECT released_at FROM batches ORDER BY number")]
+    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(timestamps)]
     assert all(gap >= 0.5 for gap in gaps), gaps
 
 
@@ -323,7 +323,7 @@ def test_a_repeated_request_is_one_campaign_and_other_content_is_refused(bc: Bro
     refused = bc.await_told("campaign.refused")
     assert refused["campaign_id"] == "one"
     assert "another campaign one" in refused["reason"]
-    assert len(bc.stage.await_letters("broadcast.campaign.dlq")) == 1
+    assert len(bc.stage.await_dead_letters("broadcast.campaign.dlq")) == 1
     answer_all(bc)
     assert totals_of(bc.await_told("campaign.completed"))["recipients"] == 2
     assert len(bc.asked) == 1
@@ -358,7 +358,7 @@ def test_a_cancelled_campaign_takes_back_what_is_open_and_its_totals_add_up(bc: 
     bc.answer(bc.await_asked(1)[0])
     second = bc.await_asked(2)[1]
     bc.publish(CampaignCancelRequested(campaign_id="c", reason="sold out", by="me"))
-    (asked,) = bc.stage.await_letters("control")
+    (asked,) = bc.stage.await_dead_letters("control")
     assert b'"batch_id":"c/2"' in asked.message.body
     assert bc.told("campaign.cancelled") == []
     bc.publish(campaign("next", range(50, 51)))
@@ -378,7 +378,7 @@ def test_a_cancelled_campaign_takes_back_who_was_put_off(bc: BroadcastStage) -> 
     bc.answer(batch, "deferred/pair_too_fast")
     eventually(lambda: bc.query("SELECT 1 FROM batches WHERE answered_at IS NOT NULL AND deferred = 1"))
     bc.publish(CampaignCancelRequested(campaign_id="d", by="me"))
-    (asked,) = bc.stage.await_letters("control")
+    (asked,) = bc.stage.await_dead_letters("control")
     assert b'"batch_id":"d/1"' in asked.message.body
     bc.answer(batch, "cancelled/cancelled", version=1)
     assert totals_of(bc.await_told("campaign.cancelled")) == {"recipients": 1, "cancelled": 1}
@@ -394,15 +394,15 @@ def test_a_campaign_that_has_ended_is_not_steered(bc: BroadcastStage, request_ty
     bc.publish(request_type(campaign_id="e", by="me"))
     # Requests are handled by then: one after the other lies in the dead letters.
     bc.publish(request_type(campaign_id="nobody", by="me"))
-    bc.stage.await_letters("broadcast.control.dlq")
+    bc.stage.await_dead_letters("broadcast.control.dlq")
     assert (bc.state("e")[0], bc.query("SELECT told FROM campaigns")) == ("completed", told)
 
 
 def test_control_of_a_campaign_that_nobody_knows_ends_as_a_dead_letter(bc: BroadcastStage) -> None:
     bc.start()
     bc.publish(CampaignCancelRequested(campaign_id="nobody", by="me"))
-    (letter,) = bc.stage.await_letters("broadcast.control.dlq")
-    assert "has no campaign nobody" in str(letter.message.headers["wch-error-message"])
+    (dead_letter,) = bc.stage.await_dead_letters("broadcast.control.dlq")
+    assert "has no campaign nobody" in str(dead_letter.message.headers["wch-error-message"])
     assert "has no campaign nobody" in bc.await_told("campaign.refused")["reason"]
 
 
@@ -417,7 +417,7 @@ def test_an_answer_that_concerns_everybody_pauses_and_resuming_tries_them_again(
     assert (paused["reason"], paused["by"]) == ("template_paused", "broadcast")
     assert totals_of(paused)["failed_by"] == {"template_paused": 1, "undeliverable": 1}
     bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
-    (retry,) = bc.stage.await_letters("control")
+    (retry,) = bc.stage.await_dead_letters("control")
     tried, left = (one["send_key"].encode() for one in bc.asked[0]["recipients"])
     assert tried in retry.message.body
     assert left not in retry.message.body, "whose failure was their own is not tried again"
@@ -442,7 +442,7 @@ def test_nobody_is_tried_again_before_the_campaigns_turn_and_only_until_its_end(
     eventually(lambda: bc.state("t") == ("waiting", "another_campaign"))
     assert bc.stage.depth("control") == 0
     bc.answer(other)
-    (retry,) = bc.stage.await_letters("control")
+    (retry,) = bc.stage.await_dead_letters("control")
     data = json.loads(retry.message.body)["data"]
     assert data["send_keys"] == [bc.asked[0]["recipients"][0]["send_key"]]
     assert datetime.fromisoformat(data["expires_at"]) == stop_at
@@ -458,7 +458,7 @@ def test_a_wrong_message_is_everybodys_where_nobody_has_values_of_their_own(bc: 
     assert bc.await_told("campaign.paused")["reason"] == reason
     assert len(bc.asked) == 2
     bc.publish(CampaignResumeRequested(campaign_id="own", by="me"))
-    (retry,) = bc.stage.await_letters("control")
+    (retry,) = bc.stage.await_dead_letters("control")
     wrong = [bc.asked[1]["recipients"][0]["send_key"]]
     assert json.loads(retry.message.body)["data"]["send_keys"] == wrong, "no resume mends somebody's own values"
 
@@ -511,7 +511,7 @@ def test_an_answer_that_comes_again_does_not_undo_a_retry(bc: BroadcastStage) ->
     bc.answer(bc.await_asked(1)[0], "failed/template_paused")
     bc.await_told("campaign.paused")
     bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
-    bc.stage.await_letters("control")
+    bc.stage.await_dead_letters("control")
     bc.answer(bc.asked[0], "failed/template_paused")
     bc.answer(bc.asked[0], "accepted", version=1)
     assert totals_of(bc.await_told("campaign.completed")) == {"recipients": 1, "sent": 1}
@@ -580,11 +580,11 @@ def test_those_tried_again_that_are_never_answered_do_not_hang(bc: BroadcastStag
     bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
     failed = bc.await_told("campaign.failed")
     assert (failed["reason"], failed["totals"]["deferred"]) == ("stuck", 2)
-    first, again = bc.stage.await_letters("control", 2)
-    keys = [json.loads(letter.message.body)["data"]["send_keys"] for letter in (first, again)]
+    first, again = bc.stage.await_dead_letters("control", 2)
+    keys = [json.loads(dead_letter.message.body)["data"]["send_keys"] for dead_letter in (first, again)]
     assert keys[0] == keys[1], "it was asked for again before"
     bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
-    bc.stage.await_letters("control", 3)
+    bc.stage.await_dead_letters("control", 3)
 
 
 def test_a_limit_that_is_over_does_not_leave_its_campaign_stuck(bc: BroadcastStage) -> None:
@@ -668,7 +668,7 @@ def test_a_failed_campaign_can_be_cancelled_and_what_cannot_be_done_is_answered(
     bc.publish(CampaignPauseRequested(campaign_id="c", by="me"))
     assert bc.await_told("campaign.progressed", before + 1)["state"] == "failed"
     bc.publish(CampaignCancelRequested(campaign_id="c", by="me"))
-    assert len(bc.stage.await_letters("control")) == 1
+    assert len(bc.stage.await_dead_letters("control")) == 1
     bc.answer(bc.asked[0], "cancelled/x")
     assert totals_of(bc.await_told("campaign.cancelled")) == {"recipients": 2, "cancelled": 2}
 
@@ -724,8 +724,8 @@ def test_a_list_comes_in_parts_in_any_order_and_its_campaign_waits_for_it(bc: Br
     bc.publish(part("people", 1, (1, 2, 3)))
     bc.publish(part("people", 1, (1, 2)), part("people", 3, (9,)))
     said = [
-        str(letter.message.headers["wch-error-message"])
-        for letter in bc.stage.await_letters("broadcast.recipients.dlq", 2)
+        str(dead_letter.message.headers["wch-error-message"])
+        for dead_letter in bc.stage.await_dead_letters("broadcast.recipients.dlq", 2)
     ]
     assert any("has another part 1 already" in one for one in said), said
     assert any("is complete" in one for one in said), said
@@ -736,11 +736,14 @@ def test_a_part_beyond_the_last_is_refused(bc: BroadcastStage) -> None:
     bc.publish(part("people", 1, (1,), parts=2))
     eventually(lambda: bc.query("SELECT parts FROM lists") == [(2,)])
     bc.publish(part("people", 3, (9,)))
-    (letter,) = bc.stage.await_letters("broadcast.recipients.dlq")
-    assert "the list people has 2 parts, so that there is no part 3" in str(letter.message.headers["wch-error-message"])
+    (dead_letter,) = bc.stage.await_dead_letters("broadcast.recipients.dlq")
+    assert "the list people has 2 parts, so that there is no part 3" in str(
+        dead_letter.message.headers["wch-error-message"]
+    )
     bc.publish(part("people", 2, (9,), parts=4))
     said = [
-        str(one.message.headers["wch-error-message"]) for one in bc.stage.await_letters("broadcast.recipients.dlq", 2)
+        str(one.message.headers["wch-error-message"])
+        for one in bc.stage.await_dead_letters("broadcast.recipients.dlq", 2)
     ]
     assert "data.parts: the list people was said to have 2 parts, not 4" in said[-1]
 

@@ -17,11 +17,11 @@ from support.carts_stage import TEE, CartsStage, cart, ordered
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
-from wch_common.envelope import STRUCTURED
-from wch_common.event import new_event
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.event import new_event
+from wch_common.contract.message import Message
 from wch_common.events.carts import ReminderScanRequested
 from wch_common.events.shop import Address, CartCompleted, CartDeleted, CartItem, CartUpdated
-from wch_common.message import Message
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_of_a_cart_without_a_number_nothing_is_kept_that_names_its_owner(ct: Car
     assert (row["customer_name"], row["address"], row["link"]) == ("", None, "")
 
 
-def test_a_clock_that_is_behind_reminds_nobody_who_was_there_a_moment_ago(ct: CartsStage) -> None:
+def test_a_clock_that_is_behind_reminds_nobody_who_was_there_a_timestamp_ago(ct: CartsStage) -> None:
     ct.start(carts_delay_hours=4)
     ct.publish(replace(new_event(cart(1), "/shop"), time=datetime.now(UTC) - timedelta(hours=5)))
     handled(ct, 1)
@@ -238,8 +238,8 @@ def test_what_is_no_cart_is_a_dead_letter_that_names_the_field(ct: CartsStage) -
     for wrong in ({"total": 19.9}, {"cart_id": f"of {phone(1)}"}):
         body = orjson.dumps(event | {"data": data | wrong})
         ct.stage.send("wch.facts", "shop.cart.updated.v1", Message(body, STRUCTURED, None, "1"))
-    letters = ct.stage.await_letters("carts.cart.dlq", 2)
-    fields = " ".join(str(letter.message.headers["wch-error-fields"]) for letter in letters)
+    dead_letters = ct.stage.await_dead_letters("carts.cart.dlq", 2)
+    fields = " ".join(str(dead_letter.message.headers["wch-error-fields"]) for dead_letter in dead_letters)
     assert "data.total" in fields
     assert "cart_id holds the telephone number" in fields
     assert TEE.name not in fields

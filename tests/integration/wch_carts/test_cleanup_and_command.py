@@ -16,7 +16,7 @@ from support.command import wch
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
-from wch_carts import cleanup, upkeep
+from wch_carts import cleanup, maintenance
 from wch_common.events.carts import CleanupRequested, ReminderScanRequested
 from wch_common.events.shop import Address, CartDeleted
 from wch_common.events.whatsapp import MessageAccepted, MessageFailed
@@ -51,7 +51,7 @@ def test_expired_carts_are_deleted_in_chunks_and_nothing_else(ct: CartsStage) ->
     age(ct, 73, *range(10))
     ct.query("UPDATE carts SET status = 'completed' WHERE cart_id = 'c8'")
     ct.query("UPDATE carts SET status = 'abandoned' WHERE cart_id = 'c9'")
-    ct.publish(CleanupRequested(), asker="scheduler")
+    ct.publish(CleanupRequested(), requester="scheduler")
     told = ct.await_told("cleanup.completed")
     assert (told["deleted"], told["kept"], told["dry_run"]) == (8, 4, False)
     assert told["duration_seconds"] >= 0
@@ -176,7 +176,7 @@ def test_a_shops_cleanup_leaves_the_others_alone(ct: CartsStage, tmp_path: Any) 
 def test_what_has_ended_is_deleted_when_it_was_kept_long_enough(
     ct: CartsStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "_CHUNK", 2)
+    monkeypatch.setattr(maintenance, "_CHUNK", 2)
     service = ct.start()
     ct.fill(*(cart(number) for number in range(8)))
     ended = {0: ("completed", 31), 1: ("completed", 29), 2: ("abandoned", 91), 3: ("abandoned", 89), 4: ("deleted", 31),

@@ -16,11 +16,11 @@ from support.carts_stage import CartsStage, cart, ordered
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
-from wch_carts import cleanup, reminders, upkeep
+from wch_carts import cleanup, maintenance, reminders
 from wch_carts.carts import SOURCE
 from wch_carts.identity import cart_uuid, send_key
-from wch_carts.topology import ASKER
-from wch_common.event import new_event
+from wch_carts.topology import REQUESTER
+from wch_common.contract.event import new_event
 from wch_common.events.carts import ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartDeleted
 from wch_common.events.whatsapp import (
@@ -71,7 +71,7 @@ def claim(ct: CartsStage, number: int, age: str = "0 minutes") -> None:
 def test_an_idle_carts_owner_is_reminded_once_and_the_order_is_recovered(ct: CartsStage) -> None:
     ct.start(carts_body=("{name|there}", "{items}", "{total}"), carts_template="come_back", carts_language="de_DE")
     ct.fill(cart(1))
-    ct.publish(SCAN, asker="scheduler")
+    ct.publish(SCAN, requester="scheduler")
     (asked,) = ct.await_asked()
     assert (asked["to"], asked["category"]) == (phone(1), "marketing")
     assert asked["send_key"] == send_key(cart_uuid("", "c1"), 1)
@@ -319,9 +319,9 @@ def test_a_claim_and_a_change_at_once_leave_one_of_them_first(ct: CartsStage) ->
 def test_a_reminder_asked_for_by_hand_needs_no_idle_time_and_is_one_all_the_same(ct: CartsStage) -> None:
     ct.start(carts_delay_hours=4)
     ct.fill(cart(1))
-    ct.publish(ReminderRequested(cart_id="c1"), asker="support")
+    ct.publish(ReminderRequested(cart_id="c1"), requester="support")
     ct.await_asked()
-    ct.publish(ReminderRequested(cart_id="c1"), asker="support")
+    ct.publish(ReminderRequested(cart_id="c1"), requester="support")
     assert ct.await_told("reminder.skipped")["reason"] == "already_reminded"
     assert "carts.reminder.skipped.v1.support" in ct.keys
     ct.query("UPDATE carts SET idle_since = now() - interval '5 hours'")
@@ -337,7 +337,7 @@ def test_a_scans_request_that_comes_twice_under_two_ids_asks_once(ct: CartsStage
     handled(ct, "carts.reminder", 2)
     assert len(ct.asked()) == 1
     assert ct.told("reminder") == []
-    ct.publish(ReminderRequested(cart_id="c1", version=1), asker="support")
+    ct.publish(ReminderRequested(cart_id="c1", version=1), requester="support")
     assert ct.await_told("reminder.skipped")["reason"] == "already_reminded", "whoever else asks is answered"
 
 
@@ -489,7 +489,7 @@ def test_an_order_that_is_known_before_the_answer_is_recovered_where_that_came_f
     ct.publish(replace(new_event(ordered(1), "/shop"), time=now))
     eventually(lambda: ct.cart()["status"] == "completed")
     accepted = MessageAccepted(send_key=key, message_id="m1", attempt=1, wamid="w")
-    told = new_event(accepted, "/wch/whatsapp", asker=ASKER)
+    told = new_event(accepted, "/wch/whatsapp", requester=REQUESTER)
     ct.publish(replace(told, time=now + timedelta(seconds=seconds)))
     ct.await_told("reminder.sent")
     no_event_waits(ct)
@@ -598,10 +598,10 @@ def test_what_is_looked_for_is_found_by_an_index(ct: CartsStage) -> None:
     looked_for = (
         (reminders.CLAIM, "carts_idle"),
         (cleanup.DELETE, "carts_expiring"),
-        (upkeep.ABANDON, "carts_unanswered"),
-        (upkeep.FREE[0], "reminders_open"),
-        (upkeep.FREE[1], "reminders_asked"),
-        (upkeep.OVER, "reminders_open"),
+        (maintenance.ABANDON, "carts_unanswered"),
+        (maintenance.FREE[0], "reminders_open"),
+        (maintenance.FREE[1], "reminders_asked"),
+        (maintenance.OVER, "reminders_open"),
     )
     for statement, index in looked_for:
         for name, value in values.items():

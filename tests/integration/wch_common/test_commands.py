@@ -20,28 +20,28 @@ import pytest
 from support.command import as_json, wch
 from support.stage import Stage
 from support.waiting import eventually
+from wch_common.broker.blocking.dead_letters import DeadLetter, NoSuchQueue, open_mailbox
+from wch_common.broker.blocking.declare import check_exists, declare
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
+from wch_common.broker.definitions import producer_permissions
+from wch_common.broker.diff import differences
+from wch_common.broker.management import Management
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.broker.topology import Topology, WorkQueue
 from wch_common.cli.topology import installed_topology
-from wch_common.definitions import producer_permissions
-from wch_common.drift import differences
-from wch_common.edge.declare import declare, look
-from wch_common.edge.letters import Letter, NoSuchQueue, open_mailbox
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import STRUCTURED
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.event import Event
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import PublishError, Refused, TopologyMismatch
-from wch_common.event import Event
 from wch_common.events.sync import ProductRequested
-from wch_common.management import Management
-from wch_common.message import Message, Publication
 from wch_common.outcome import Reject, Retry, Throttled
-from wch_common.policy import QueuePolicy
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
 from wch_common.store.store import Transaction
-from wch_common.topology import Topology, WorkQueue
 
 TOPOLOGY = installed_topology()
-QUEUE = WorkQueue("sync.product", (ProductRequested,), policy=QueuePolicy(rungs=(0.2,), tries=1))
+QUEUE = WorkQueue("sync.product", (ProductRequested,), policy=QueuePolicy(retry_delays=(0.2,), tries=1))
 
 
 def one_of(rows: list[Any], queue: str) -> Any:
@@ -49,8 +49,8 @@ def one_of(rows: list[Any], queue: str) -> Any:
     return next(row for row in rows if row["queue"] == queue)
 
 
-def kind_of(letter: Letter) -> object:
-    return letter.message.headers["wch-error-kind"]
+def kind_of(dead_letter: DeadLetter) -> object:
+    return dead_letter.message.headers["wch-error-kind"]
 
 
 def dead_letters(stage: Stage, count: int) -> list[int]:
@@ -66,7 +66,7 @@ def dead_letters(stage: Stage, count: int) -> list[int]:
             raise Reject("odd")
         raise Retry("even")
 
-    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
     with stage.client() as client:
         client.publish_many(ProductRequested(product_id=number) for number in range(1, count + 1))
     stage.await_depth("sync.product.dlq", count)
@@ -78,18 +78,18 @@ def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Sta
     dead_letters(stage, 6)
     groups = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert {group["kind"]: group["count"] for group in groups} == {"rejected": 3, "retries_exhausted": 3}
-    assert {"queue": "sync.product.dlq", "letters": 6} in as_json(stage, "dlq", "list")
+    assert {"queue": "sync.product.dlq", "dead letters": 6} in as_json(stage, "dlq", "list")
     (shown,) = as_json(stage, "dlq", "show", "sync.product.dlq", "--limit", "1")
     assert shown["headers"]["wch-queue"] == "sync.product"
     assert "wch-error-message" in wch(stage, "dlq", "show", "sync.product.dlq")
-    assert "no such letter: nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
+    assert "no such dead letter: nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
     assert stage.depth("sync.product.dlq") == 6
 
 
 def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
     async def handle(_event: Event[ProductRequested]) -> None: ...
 
-    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"sync.product.requested.v1","data":{"product_id":"x"}}'
     stage.send("wch.requests", "sync.product.requested.v1", Message(body, STRUCTURED, None, "1"))
     stage.await_depth("sync.product.dlq", 1)
@@ -99,8 +99,8 @@ def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
 def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew(stage: Stage) -> None:
     handled = dead_letters(stage, 6)
     said = wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
-    ids = {str(one.message.message_id) for one in stage.letters("sync.product.dlq") if kind_of(one) == "rejected"}
-    assert "would replay 3 letters" in said
+    ids = {str(one.message.message_id) for one in stage.dead_letters("sync.product.dlq") if kind_of(one) == "rejected"}
+    assert "would replay 3 dead letters" in said
     assert all(id_ in said for id_ in ids), "a dry run tells which"
     told = as_json(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
     assert (set(told["ids"]), told["dry_run"]) == (ids, True)
@@ -109,32 +109,34 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     stage.await_depth("sync.product.dlq", 3)
     stage.await_depth("sync.product", 0)
     assert set(handled) == {1, 3, 5}
-    id_ = stage.letters("sync.product.dlq")[0].message.message_id
+    id_ = stage.dead_letters("sync.product.dlq")[0].message.message_id
     wch(stage, "dlq", "replay", "sync.product.dlq", "--id", str(id_))
     stage.await_depth("sync.product.dlq", 2)
     (group,) = as_json(stage, "dlq", "list", "sync.product.dlq")
-    assert "replayed 0 letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
-    assert "has no such letter: nobody" in wch(stage, "dlq", "replay", "sync.product.dlq", "--id", "nobody", code=1)
+    assert "replayed 0 dead letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
+    assert "has no such dead letter: nobody" in wch(
+        stage, "dlq", "replay", "sync.product.dlq", "--id", "nobody", code=1
+    )
     assert "it is one of expired_waiting" in wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "x", code=1)
-    assert "replayed 2 letters" in wch(
+    assert "replayed 2 dead letters" in wch(
         stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", group["fingerprint"]
     )
-    assert "say which letters" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
+    assert "say which dead letters" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
 
 
-def test_a_replayed_letter_that_fails_again_says_how_often_it_was_replayed(stage: Stage) -> None:
+def test_a_replayed_dead_letter_that_fails_again_says_how_often_it_was_replayed(stage: Stage) -> None:
     async def handle(_event: Event[ProductRequested]) -> None:
         raise Reject("always")
 
-    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
     with stage.client() as client:
         client.publish(ProductRequested(product_id=1))
     for _ in range(2):
         stage.await_depth("sync.product.dlq", 1)
         wch(stage, "dlq", "replay", "sync.product.dlq", "--all")
-    (letter,) = stage.await_letters("sync.product.dlq")
-    assert letter.message.headers["wch-replay"] == 2
-    assert letter.message.headers["wch-attempt"] == 1
+    (dead_letter,) = stage.await_dead_letters("sync.product.dlq")
+    assert dead_letter.message.headers["wch-replay"] == 2
+    assert dead_letter.message.headers["wch-attempt"] == 1
 
 
 def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_path: Path) -> None:
@@ -143,10 +145,10 @@ def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_p
     assert "say in --reason why" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1)
     file = tmp_path / "kept.jsonl"
     words = ("dlq", "discard", "sync.product.dlq", "--kind", "rejected", "--reason", "a test", "--keep", str(file))
-    assert as_json(stage, *words, "--dry-run")["letters"] == 2
+    assert as_json(stage, *words, "--dry-run")["dead letters"] == 2
     assert not file.exists()
     assert stage.depth("sync.product.dlq") == 4
-    assert as_json(stage, *words)["letters"] == 2
+    assert as_json(stage, *words)["dead letters"] == 2
     stage.await_depth("sync.product.dlq", 2)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["reason"] for line in lines] == ["a test"] * 2
@@ -167,7 +169,7 @@ def test_what_is_discarded_is_kept_byte_for_byte(stage: Stage, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("fault", ["full", "deleted"])
-def test_a_letter_whose_replay_is_not_confirmed_stays_where_it_is(stage: Stage, fault: str) -> None:
+def test_a_dead_letter_whose_replay_is_not_confirmed_stays_where_it_is(stage: Stage, fault: str) -> None:
     stage.declare(Topology((QUEUE,)))
     stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1"))
     if fault == "full":
@@ -191,7 +193,7 @@ def test_a_replay_reaches_its_queue_only_and_does_not_fan_out_again(stage: Stage
     assert stage.depth("other") == 0
 
 
-def test_a_letter_the_broker_moved_by_itself_is_replayed_without_its_history(stage: Stage) -> None:
+def test_a_dead_letter_the_broker_moved_by_itself_is_replayed_without_its_history(stage: Stage) -> None:
     """A copied x-death makes RabbitMQ 3.10 take the next retry for a cycle and drop it."""
     runs: list[int] = []
 
@@ -204,13 +206,13 @@ def test_a_letter_the_broker_moved_by_itself_is_replayed_without_its_history(sta
     with stage.client() as client:
         client.publish(ProductRequested(product_id=1))
     stage.reject("sync.product")
-    (letter,) = stage.await_letters("sync.product.dlq")
-    assert "x-death" in letter.message.headers
+    (dead_letter,) = stage.await_dead_letters("sync.product.dlq")
+    assert "x-death" in dead_letter.message.headers
     wch(stage, "dlq", "replay", "sync.product.dlq", "--all")
-    (waiting,) = stage.await_letters("sync.product")
+    (waiting,) = stage.await_dead_letters("sync.product")
     assert not [key for key in waiting.message.headers if key.startswith("x-") and key != "x-delivery-count"]
-    stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
-    eventually(lambda: runs == [1, 2], "it comes back from its rung")
+    stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
+    eventually(lambda: runs == [1, 2], "it comes back from its delay queue")
     stage.await_depth("sync.product", 0)
     assert stage.depth("sync.product.dlq") == 0
 
@@ -247,31 +249,31 @@ def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: 
     assert "sync.product.dlq" in wch(stage, "dlq", "list", WCH_AMQP_URL="", WCH_AMQP_URL_FILE=str(file))
 
 
-def test_an_unrouted_request_is_replayed_once_somebody_does_it(stage: Stage) -> None:
+def test_an_unroutable_request_is_replayed_once_somebody_does_it(stage: Stage) -> None:
     stage.declare(Topology(()))
     with stage.client() as client:
         client.publish(ProductRequested(product_id=7))
-    stage.await_depth("wch.unrouted", 1)
-    said = wch(stage, "dlq", "list", "wch.unrouted")
+    stage.await_depth("wch.unroutable", 1)
+    said = wch(stage, "dlq", "list", "wch.unroutable")
     assert "nobody does it" in said
     assert "sync.product.requested.v1" in said
     stage.declare(Topology((QUEUE,)))
-    wch(stage, "dlq", "replay", "wch.unrouted", "--all")
+    wch(stage, "dlq", "replay", "wch.unroutable", "--all")
     stage.await_depth("sync.product", 1)
-    assert stage.depth("wch.unrouted") == 0
+    assert stage.depth("wch.unroutable") == 0
 
 
-def test_a_letter_of_a_program_without_the_client_is_known_by_the_id_in_its_body(stage: Stage) -> None:
+def test_a_dead_letter_of_a_program_without_the_client_is_known_by_the_id_in_its_body(stage: Stage) -> None:
     stage.declare(Topology(()))
     body = b'{"specversion": "1.0", "id": "from-php", "source": "/shop", "type": "sync.product.requested.v1", "data": {"product_id": 7}}'
     with pika.BlockingConnection(pika.URLParameters(stage.url)) as connection:
         properties = pika.BasicProperties(content_type="application/cloudevents+json", delivery_mode=2)
         connection.channel().basic_publish("wch.requests", "sync.product.requested.v1", body, properties)
-    stage.await_depth("wch.unrouted", 1)
-    assert "like from-php" in wch(stage, "dlq", "list", "wch.unrouted")
-    assert "from-php" in wch(stage, "dlq", "show", "wch.unrouted", "--id", "from-php")
-    wch(stage, "dlq", "discard", "wch.unrouted", "--id", "from-php", "--reason", "a test")
-    assert stage.depth("wch.unrouted") == 0
+    stage.await_depth("wch.unroutable", 1)
+    assert "like from-php" in wch(stage, "dlq", "list", "wch.unroutable")
+    assert "from-php" in wch(stage, "dlq", "show", "wch.unroutable", "--id", "from-php")
+    wch(stage, "dlq", "discard", "wch.unroutable", "--id", "from-php", "--reason", "a test")
+    assert stage.depth("wch.unroutable") == 0
 
 
 def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
@@ -333,7 +335,7 @@ def test_a_queue_declared_otherwise_stops_the_start_with_what_to_do(stage: Stage
     with pytest.raises(TopologyMismatch, match=r"(?s)sync\.product exists with other properties.*delete it"):
         declare(stage.url, TOPOLOGY)
     with pytest.raises(TopologyMismatch, match="does not exist"):
-        look(stage.url, Topology((WorkQueue("other.queue"),)))
+        check_exists(stage.url, Topology((WorkQueue("other.queue"),)))
 
 
 def test_definitions_import_into_a_broker_that_then_passes_the_check(stage: Stage) -> None:
@@ -369,7 +371,7 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
             raise (Reject("no") if event.data.product_id % 2 else Retry("again"))
 
         queue = WorkQueue("sync.product", (ProductRequested,))
-        stage.start_job(Job.for_each(queue, {ProductRequested: handle}), declare_topology=False)
+        stage.start_job(Job.with_handlers(queue, {ProductRequested: handle}), declare_topology=False)
         stage.url = everything
         with stage.client() as client:
             client.publish_many(ProductRequested(product_id=number) for number in (1, 2))
@@ -443,7 +445,7 @@ HARM: dict[str, dict[str, Any]] = {
     "sync.product": {"overflow": "drop-head", "delivery-limit": 2},
     "sync.product.dlq": {"overflow": "drop-head", "message-ttl": 60_000, "max-length": 1, "delivery-limit": 50},
     "sync.product.retry.60s": {"delivery-limit": 2},
-    "wch.unrouted": {"expires": 3_600_000},
+    "wch.unroutable": {"expires": 3_600_000},
 }
 TOLD = {
     "sync.product": ("messages would be dropped", "lowers the delivery limit to 2"),
@@ -454,7 +456,7 @@ TOLD = {
         "limit to 50",
     ),
     "sync.product.retry.60s": ("lowers the delivery limit to 2",),
-    "wch.unrouted": ("expire with its messages",),
+    "wch.unroutable": ("expire with its messages",),
 }
 
 
@@ -474,12 +476,12 @@ def test_a_policy_that_takes_a_promise_away_is_told(stage: Stage) -> None:
 
 
 def test_a_full_dead_letter_queue_refuses_and_drops_nothing(stage: Stage) -> None:
-    """Without x-overflow a policy's max-length drops the oldest letters, which were confirmed."""
+    """Without x-overflow a policy's max-length drops the oldest dead letters, which were confirmed."""
 
     async def handle(_event: Event[ProductRequested]) -> None:
         raise Reject("no")
 
-    running = stage.start_job(Job.for_each(QUEUE, {ProductRequested: handle}))
+    running = stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
     stage.limit("sync.product.dlq", 2)
     published: list[str] = []
 
@@ -494,9 +496,9 @@ def test_a_full_dead_letter_queue_refuses_and_drops_nothing(stage: Stage) -> Non
     assert stage.depth("sync.product") == 0
 
 
-def test_wch_unrouted_refuses_when_full_and_keeps_what_it_has(stage: Stage) -> None:
+def test_wch_unroutable_refuses_when_full_and_keeps_what_it_has(stage: Stage) -> None:
     stage.declare(Topology(()))
-    stage.limit("wch.unrouted", 1)
+    stage.limit("wch.unroutable", 1)
     kept: list[str] = []
 
     def refused() -> bool:
@@ -507,17 +509,19 @@ def test_wch_unrouted_refuses_when_full_and_keeps_what_it_has(stage: Stage) -> N
             return True
         return False
 
-    eventually(refused, "wch.unrouted is full")
-    assert [letter.message.message_id for letter in stage.letters("wch.unrouted")] == kept
+    eventually(refused, "wch.unroutable is full")
+    assert [dead_letter.message.message_id for dead_letter in stage.dead_letters("wch.unroutable")] == kept
 
 
 def test_a_dead_letter_whose_way_was_taken_away_is_held_and_told(stage: Stage) -> None:
-    """With at-most-once dead-lettering a message that leaves its rung for a missing binding is gone."""
+    """With at-most-once dead-lettering a message that leaves its delay queue for a missing binding is gone."""
     stage.declare(Topology((QUEUE,)))
     with stage.broker.api as api:
         api.delete(f"/bindings/{stage.vhost}/e/wch.retry/q/sync.product/sync.product").raise_for_status()
     stage.send("wch.retry", "sync.product.retry.200ms", Message(b"{}", STRUCTURED, None, "1"))
-    eventually(lambda: stage.queue_info("sync.product.retry.200ms").get("messages_dlx") == 1, "the rung holds it")
+    eventually(
+        lambda: stage.queue_info("sync.product.retry.200ms").get("messages_dlx") == 1, "the delay queue holds it"
+    )
     with Management(stage.url) as management:
         found = {one.object: one.problem for one in differences(Topology((QUEUE,)), management)}
     assert "holds 1 dead letters" in found["sync.product.retry.200ms"]
@@ -568,7 +572,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:
 
     async def handle(_event: Event[ProductRequested]) -> None: ...
 
-    stage.start_job(Job.for_each(WorkQueue("sync.product", (ProductRequested,)), {ProductRequested: handle}))
+    stage.start_job(Job.with_handlers(WorkQueue("sync.product", (ProductRequested,)), {ProductRequested: handle}))
     eventually(lambda: one_of(as_json(stage, "queues", "list"), "sync.product")["consumers"] == 1)
     said = wch(stage, "doctor", code=len(TOPOLOGY.work_queues) > 1)
     assert "sync.product: 1 consumer, 0 messages" in said
@@ -630,7 +634,7 @@ def test_what_is_installed_is_told() -> None:
     assert "wch-sync 0." in said
 
 
-def test_a_letter_is_shown_on_lines_that_are_not_broken_for_a_pipe(stage: Stage) -> None:
+def test_a_dead_letter_is_shown_on_lines_that_are_not_broken_for_a_pipe(stage: Stage) -> None:
     stage.declare(Topology((QUEUE,)))
     long = "x" * 400
     stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1", {"wch-error-message": long}))

@@ -15,10 +15,10 @@ import pytest
 from support.demo_family import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common import frames
-from wch_common.envelope import STRUCTURED
-from wch_common.event import Event, Request
-from wch_common.message import Message
+from wch_common.broker.codec import write as frames
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.event import Event, Request
+from wch_common.contract.message import Message
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_common.runtime.job import Job
 
@@ -31,7 +31,7 @@ def test_an_event_is_handled_once_and_acknowledged(stage: Stage) -> None:
     async def handle(event: Event[ThingRequested]) -> None:
         seen.append(event)
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client(shop="north") as client:
         id_ = client.publish(ThingRequested(number=7))
     eventually(lambda: len(seen) == 1)
@@ -46,7 +46,7 @@ def test_many_events_published_at_once_are_all_handled(stage: Stage) -> None:
     async def handle(event: Event[ThingRequested]) -> None:
         seen.append(event.data.number)
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(3000))
     eventually(lambda: len(seen) >= 3000)
@@ -60,13 +60,13 @@ def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_rea
         attempts.append(event.attempt)
         raise Retry(f"failure {event.attempt}, call +49 170 1234567")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         id_ = client.publish(ThingRequested(number=7))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    headers = letter.message.headers
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    headers = dead_letter.message.headers
     assert attempts == [1, 2, 3, 4]
-    assert letter.message.message_id == id_
+    assert dead_letter.message.message_id == id_
     assert headers["wch-error-kind"] == "retries_exhausted"
     assert headers["wch-error-type"] == "Retry"
     assert headers["wch-error-message"] == "failure 4, call <number>", "the last failure, not the first"
@@ -81,22 +81,22 @@ def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_rea
 
 def test_an_event_that_fails_twice_succeeds_from_its_retry_queue(stage: Stage) -> None:
     attempts: list[int] = []
-    moments: list[float] = []
+    timestamps: list[float] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
         attempts.append(event.attempt)
-        moments.append(time.monotonic())
+        timestamps.append(time.monotonic())
         if event.attempt <= 2:
             raise ValueError("not yet")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
     eventually(lambda: len(attempts) == 3)
     assert attempts == [1, 2, 3]
     # The least the queues' TTL makes it wait, not how long it took.
-    assert moments[1] - moments[0] >= 0.2
-    assert moments[2] - moments[1] >= 0.4
+    assert timestamps[1] - timestamps[0] >= 0.2
+    assert timestamps[2] - timestamps[1] >= 0.4
     stage.stop()
     assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0
 
@@ -108,21 +108,21 @@ def test_a_rejected_event_is_dead_lettered_at_once_and_the_fact_is_told(stage: S
         calls.append(event.attempt)
         raise Reject("there is no such thing")
 
-    def given_up(event: Event[ThingRequested], reason: str) -> ThingFailed:
+    def on_dead_letter(event: Event[ThingRequested], reason: str) -> ThingFailed:
         return ThingFailed(number=event.data.number, reason=reason)
 
-    job = Job.for_each(thing_queue(), {ThingRequested: handle}, given_up=given_up)
+    job = Job.with_handlers(thing_queue(), {ThingRequested: handle}, on_dead_letter=on_dead_letter)
     stage.start_job(job)
     stage.follow("facts", "demo.thing.failed.v1.#")
-    with stage.client(asker="carts") as client:
+    with stage.client(requester="carts") as client:
         id_ = client.publish(ThingRequested(number=7))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-kind"] == "rejected"
-    (fact,) = stage.await_letters("facts")
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "rejected"
+    (fact,) = stage.await_dead_letters("facts")
     body = orjson.loads(fact.message.body)
     assert fact.routing_key == "demo.thing.failed.v1.carts"
     assert body["data"] == {"number": 7, "reason": "there is no such thing"}
-    assert (body["causationid"], body["correlationid"], body["asker"]) == (id_, id_, "carts")
+    assert (body["causationid"], body["correlationid"], body["requester"]) == (id_, id_, "carts")
     assert calls == [1]
 
 
@@ -134,7 +134,7 @@ def test_a_throttled_event_waits_uncounted(stage: Stage) -> None:
         if len(attempts) < 6:
             raise Throttled("slow down", scope="number/1", after=0.1)
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
     eventually(lambda: len(attempts) == 6)
@@ -153,22 +153,22 @@ def test_a_handler_over_its_time_limit_is_cancelled_and_retried(stage: Stage) ->
         if event.attempt == 1:
             await asyncio.Event().wait()
 
-    stage.start_job(Job.for_each(thing_queue(time_limit_seconds=0.5), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(time_limit_seconds=0.5), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
     eventually(lambda: attempts == [1, 2])
 
 
-def test_a_request_nobody_does_is_kept_as_unrouted(stage: Stage) -> None:
+def test_a_request_nobody_does_is_kept_as_unroutable(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = orjson.dumps(
         {"specversion": "1.0", "id": "1", "source": "/t", "type": "other.thing.requested.v1", "data": {"number": 1}}
     )
     stage.send("wch.requests", "other.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
-    (letter,) = stage.await_letters("wch.unrouted")
-    assert letter.message.body == body
+    (dead_letter,) = stage.await_dead_letters("wch.unroutable")
+    assert dead_letter.message.body == body
 
 
 BAD = {
@@ -207,13 +207,13 @@ def test_what_cannot_be_read_goes_to_the_dlq_at_once_with_its_field_errors(stage
     async def handle(_event: Event[ThingRequested]) -> None:
         raise AssertionError("must not be called")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, content_type, None, "m-1", {"tenant": "x"}))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.body == body
-    assert letter.message.headers["wch-error-kind"] == kind
-    assert orjson.loads(str(letter.message.headers["wch-error-fields"]))[0]["field"] == field
-    assert letter.message.headers["tenant"] == "x"
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.body == body
+    assert dead_letter.message.headers["wch-error-kind"] == kind
+    assert orjson.loads(str(dead_letter.message.headers["wch-error-fields"]))[0]["field"] == field
+    assert dead_letter.message.headers["tenant"] == "x"
 
 
 def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:
@@ -222,12 +222,12 @@ def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise AssertionError("must not be called")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"other.thing.requested.v1","data":{}}'
     stage.send("wch.retry", "demo.thing", Message(body, STRUCTURED, None, "1"))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-kind"] == "unknown_type"
-    assert letter.message.body == body
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "unknown_type"
+    assert dead_letter.message.body == body
 
 
 class ThingRequestedLater(Request):
@@ -241,7 +241,7 @@ class ThingRequestedLater(Request):
 def test_an_unknown_version_is_done_by_the_newer_consumer_that_follows(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
-    older = stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    older = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequestedLater(numbers=(1, 2)))
     eventually(lambda: stage.depth("demo.thing.retry.600ms"), "it waits")
@@ -252,18 +252,18 @@ def test_an_unknown_version_is_done_by_the_newer_consumer_that_follows(stage: St
         seen.append((event.data.numbers, event.attempt))
 
     queue = replace(thing_queue(), requests=(ThingRequested, ThingRequestedLater))
-    stage.start_job(Job.for_each(queue, {ThingRequested: handle, ThingRequestedLater: handle_later}))
+    stage.start_job(Job.with_handlers(queue, {ThingRequested: handle, ThingRequestedLater: handle_later}))
     eventually(lambda: seen == [((1, 2), 1)], "it is done, and the wait spent no try")
 
 
 def test_an_unknown_version_of_a_request_waits_instead_of_being_dead_lettered(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v2","data":{}}'
     stage.send("wch.requests", "demo.thing.requested.v2", Message(body, STRUCTURED, None, "1"))
-    eventually(lambda: stage.depth("demo.thing.retry.600ms"), "the event waits in a rung")
-    assert stage.depth("demo.thing.dlq") == stage.depth("wch.unrouted") == 0
+    eventually(lambda: stage.depth("demo.thing.retry.600ms"), "the event waits in a delay queue")
+    assert stage.depth("demo.thing.dlq") == stage.depth("wch.unroutable") == 0
 
 
 class Unreadable(Exception):
@@ -292,25 +292,25 @@ def test_an_exception_that_cannot_be_told_is_still_dead_lettered(stage: Stage, e
     async def handle(_event: Event[ThingRequested]) -> None:
         raise error
 
-    stage.start_job(Job.for_each(thing_queue(tries=0), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(tries=0), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-type"] == type(error).__name__
-    assert sum(len(str(value)) for value in letter.message.headers.values()) < 16_384
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-type"] == type(error).__name__
+    assert sum(len(str(value)) for value in dead_letter.message.headers.values()) < 16_384
 
 
 def test_a_body_of_a_mebibyte_survives_retry_and_dead_lettering_byte_for_byte(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise ValueError("no")
 
-    stage.start_job(Job.for_each(thing_queue(tries=1), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(tries=1), {ThingRequested: handle}))
     data = {"number": 1, "note": "ü" * (1 << 19), "unknown field": 1}
     event = {"data": data, "type": "demo.thing.requested.v1", "specversion": "1.0", "source": "/t", "id": "1"}
     body = b"  " + orjson.dumps(event, option=orjson.OPT_INDENT_2)  # as no encoder of ours would write it
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.body == body
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.body == body
 
 
 def test_headers_of_any_kind_go_with_an_event_through_its_tries(stage: Stage) -> None:
@@ -321,17 +321,17 @@ def test_headers_of_any_kind_go_with_an_event_through_its_tries(stage: Stage) ->
         runs.append(event.attempt)
         raise Retry("not yet")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
     headers: Any = {
         "price": 1.5, "many": [1, 2.5, "a", [True, None]], "deep": {"a": {"b": -3.25}},
         "large": 2**40, "yes": True, "text": "Grüße", "raw": b"\xff", "share": Decimal("0.25"), "at": AT,
     }  # fmt: skip
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1", headers))
-    (letter,) = stage.await_letters("demo.thing.dlq")
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
     assert runs == [1, 2, 3, 4]
     read = headers | {"at": AT.replace(tzinfo=None)}  # by py-amqp, which leaves the zone away
-    assert {name: letter.message.headers[name] for name in headers} == read
+    assert {name: dead_letter.message.headers[name] for name in headers} == read
 
 
 class Encoded(bytes):
@@ -349,7 +349,7 @@ def test_tables_in_tables_without_end_do_not_stop_the_queue(stage: Stage, monkey
         if event.data.number == 1:
             raise Reject("never")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
     deep = b""
     for _ in range(5000):
@@ -359,8 +359,8 @@ def test_tables_in_tables_without_end_do_not_stop_the_queue(stage: Stage, monkey
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1", headers))
     with stage.client() as client:
         client.publish(ThingRequested(number=2))
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["tenant"] == "x"
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["tenant"] == "x"
     eventually(lambda: seen == [1, 2])
 
 
@@ -371,11 +371,11 @@ def test_headers_that_leave_no_room_for_ours_do_not_lose_the_message(stage: Stag
         runs.append(event.attempt)
         raise ValueError("no")
 
-    stage.start_job(Job.for_each(thing_queue(), {ThingRequested: handle}))
+    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
     # With ours it would be longer than a frame, 131,072 bytes, and the broker would end the connection.
     message = Message(body, STRUCTURED, None, "1", {"big": "x" * 130_600})
     stage.send("wch.requests", "demo.thing.requested.v1", message)
-    (letter,) = stage.await_letters("demo.thing.dlq")
-    assert letter.message.body == body
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.body == body
     assert runs == [1], "the broker moved it, at once"

@@ -19,14 +19,14 @@ from support.demo_family import ThingDone, ThingRequested, thing_queue
 from support.stage import Stage
 from support.store_scene import EFFECT, Scene, record
 from support.waiting import eventually
-from wch_common.envelope import STRUCTURED
+from wch_common.broker.topology import Topology
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.event import Event, new_event
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import LeaseLost
-from wch_common.event import Event, new_event
-from wch_common.message import Message, Publication
 from wch_common.outcome import Retry, Throttled
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
-from wch_common.topology import Topology
 
 
 @pytest.fixture
@@ -46,11 +46,11 @@ def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(sc
     scene.stage.await_depth("facts", 2)
     scene.stage.await_depth("demo.thing", 0)
     scene.stage.stop()
-    facts = scene.stage.letters("facts")
+    facts = scene.stage.dead_letters("facts")
     assert scene.effects() == [1, 2]
-    assert sorted(orjson.loads(letter.message.body)["data"]["number"] for letter in facts) == [1, 2]
-    assert [letter.message.message_id for letter in facts] == [
-        orjson.loads(letter.message.body)["id"] for letter in facts
+    assert sorted(orjson.loads(dead_letter.message.body)["data"]["number"] for dead_letter in facts) == [1, 2]
+    assert [dead_letter.message.message_id for dead_letter in facts] == [
+        orjson.loads(dead_letter.message.body)["id"] for dead_letter in facts
     ]
     assert scene.query("SELECT count(*) FROM demo.outbox") == [(0,)]
     assert scene.stage.depth("demo.thing") == 0
@@ -98,11 +98,11 @@ def test_one_id_with_other_content_is_dead_lettered_from_a_foreign_source_and_a_
     with scene.stage.client() as client:
         for number in (1, 2):
             client.publish(new_event(ThingRequested(number=number), "/foreign", id="same"))
-        (letter,) = scene.stage.await_letters("demo.thing.dlq")
+        (dead_letter,) = scene.stage.await_dead_letters("demo.thing.dlq")
         for number in (3, 4):
             client.publish(new_event(ThingRequested(number=number), "/wch/other", id="ours"))
         client.publish(ThingRequested(number=5))
-    assert letter.message.headers["wch-error-kind"] == "id_reused"
+    assert dead_letter.message.headers["wch-error-kind"] == "id_reused"
     eventually(lambda: 5 in scene.effects())
     scene.stage.stop()
     assert len(scene.effects()) == 3
@@ -182,11 +182,11 @@ def test_an_event_is_parked_before_it_is_acknowledged_however_long_the_database_
     assert scene.stage.depth("demo.thing") == 0
 
 
-def test_what_the_table_of_parked_events_refuses_waits_in_a_rung(scene: Scene) -> None:
+def test_what_the_table_of_parked_events_refuses_waits_in_a_delay_queue(scene: Scene) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise Throttled("closed", scope="shop/x", after=3600)
 
-    scene.start_plain(handle, rungs=(0.2, 60))
+    scene.start_plain(handle, retry_delays=(0.2, 60))
     scene.query("ALTER TABLE demo.parked ADD CONSTRAINT none CHECK (false)")
     with scene.stage.client() as client:
         client.publish(ThingRequested(number=1))
@@ -205,7 +205,9 @@ def test_a_committed_event_the_broker_refuses_keeps_its_row_until_there_is_room(
     assert kept + scene.stage.depth("facts") >= 20
     scene.stage.unlimit()
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)], "the sweep tells the rest")
-    told = {orjson.loads(letter.message.body)["data"]["number"] for letter in scene.stage.letters("facts")}
+    told = {
+        orjson.loads(dead_letter.message.body)["data"]["number"] for dead_letter in scene.stage.dead_letters("facts")
+    }
     assert told == set(range(20))
 
 
@@ -236,7 +238,7 @@ def test_a_parked_event_whose_queue_is_gone_keeps_its_row_until_the_queue_is_bac
 def test_too_many_committed_events_that_wait_for_the_broker_pause_the_work(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wch_common.runtime.service.MOST_UNRELAYED", 5)
+    monkeypatch.setattr("wch_common.runtime.service.MOST_UNPUBLISHED", 5)
     monkeypatch.setattr("wch_common.runtime.service._COUNT_SECONDS", 0.1)
     running = scene.start(record)
     scene.stage.follow("facts", "demo.thing.finished.v1.#")
@@ -303,12 +305,11 @@ def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene
     """Crash after the commit, before the relay: the row is swept once the dead process's lease is over."""
     migrate(scene.url, "demo", [])
 
-    class Nowhere:
-        async def publish(self, _publication: Publication) -> None:
-            await asyncio.Event().wait()
+    async def publish_never(_publication: Publication) -> None:
+        await asyncio.Event().wait()
 
     async def commit_and_die() -> None:
-        store = Store(scene.url, "demo", Nowhere(), confirm_timeout_seconds=0.5)
+        store = Store(scene.url, "demo", publish_never, confirm_timeout_seconds=0.5)
         await store.open()
         async with store.transaction() as tx:
             tx.emit(new_event(ThingDone(number=1), "/wch/demo", id="told"))
@@ -317,8 +318,8 @@ def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene
     scene.start(record)
     scene.stage.follow("facts", "#")
     asyncio.run(commit_and_die())
-    (letter,) = scene.stage.await_letters("facts")
-    assert letter.message.message_id == "told"
+    (dead_letter,) = scene.stage.await_dead_letters("facts")
+    assert dead_letter.message.message_id == "told"
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
 
 
@@ -335,7 +336,7 @@ def test_an_event_with_a_due_time_leaves_then_and_not_before(scene: Scene) -> No
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(1,)])
     (due,) = scene.query("SELECT due_at FROM demo.outbox")
     assert due[0] == asked[0]
-    scene.stage.await_letters("facts")
+    scene.stage.await_dead_letters("facts")
     assert datetime.now(UTC) >= due[0]
 
 
@@ -401,16 +402,15 @@ def test_a_wait_longer_than_the_events_expiry_ends_in_the_dlq(scene: Scene) -> N
     eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(1,)])
     assert scene.query("SELECT due_at < now() + interval '10 seconds' FROM demo.parked") == [(True,)]
     scene.query("UPDATE demo.scopes SET paused_until = now()")
-    (letter,) = scene.stage.await_letters("demo.thing.dlq")
-    assert letter.message.headers["wch-error-kind"] == "expired_waiting"
+    (dead_letter,) = scene.stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "expired_waiting"
 
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncIterator[Store]:
-    class Unused:
-        async def publish(self, _publication: Publication) -> None: ...
+    async def publish(_publication: Publication) -> None: ...
 
-    store = Store(url, "demo", Unused())
+    store = Store(url, "demo", publish)
     await store.open()
     yield store
     await store.close()
@@ -424,11 +424,10 @@ def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: 
 
         async with opened(scene.url) as store:
 
-            class Keeping:
-                async def publish(self, publication: Publication) -> None:
-                    released.append(publication.message)
+            async def keep(publication: Publication) -> None:
+                released.append(publication.message)
 
-            store.parking._publishing = Keeping()
+            store.parking._publish = keep
             for number in (1, 2, 2):
                 body = orjson.dumps({"specversion": "1.0", "id": "same", "source": "/t", "type": "x", "n": number})
                 headers: Any = {

@@ -19,11 +19,11 @@ from support.command import wch
 from support.scheduler_stage import SchedulerStage
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.message import Publication
-from wch_common.registry import published_contract
+from wch_common.contract.message import Publication
+from wch_common.events import published_contract
 from wch_common.store.store import Store
-from wch_scheduler import standing
-from wch_scheduler.measures import Measures
+from wch_scheduler import file_in_use
+from wch_scheduler.metrics import SchedulerMetrics
 from wch_scheduler.ticks import Ticks, event_id
 
 
@@ -43,9 +43,9 @@ OFTEN = {"every_seconds": 0.2}
 
 def set_back(sc: SchedulerStage, name: str, **ago: float) -> datetime:
     """Let a schedule's next time be so long ago, on the grid of its interval."""
-    moment = (datetime.now(UTC) - timedelta(**ago)).replace(minute=0, second=0, microsecond=0)
-    sc.query("UPDATE schedules SET next_planned = %s, next_due = %s WHERE name = %s", moment, moment, name)
-    return moment
+    timestamp = (datetime.now(UTC) - timedelta(**ago)).replace(minute=0, second=0, microsecond=0)
+    sc.query("UPDATE schedules SET next_planned = %s, next_due = %s WHERE name = %s", timestamp, timestamp, name)
+    return timestamp
 
 
 # -- the main path
@@ -56,7 +56,7 @@ def test_a_schedule_asks_at_its_times_under_ids_that_anybody_can_name(sc: Schedu
     sc.start()
     eventually(lambda: len(sc.asked()) >= 4)
     first = sc.asked()[0]
-    assert (first["type"], first["source"], first["asker"]) == (
+    assert (first["type"], first["source"], first["requester"]) == (
         "carts.cleanup.requested.v1",
         "/wch/scheduler",
         "scheduler",
@@ -76,11 +76,11 @@ def test_each_shop_is_asked_for(sc: SchedulerStage, tmp_path: Path) -> None:
     sc.start(shops_file=shops)
     for name in ("everywhere", "one"):
         sc.await_row(name)
-        moment = set_back(sc, name, minutes=0)
+        timestamp = set_back(sc, name, minutes=0)
     eventually(lambda: len(sc.asked()) >= 3)
     assert sorted((event["shop"], event["id"]) for event in sc.asked()) == sorted(
-        [(shop, event_id("everywhere", moment, shop)) for shop in ("north", "south")]
-        + [("south", event_id("one", moment, "south"))]
+        [(shop, event_id("everywhere", timestamp, shop)) for shop in ("north", "south")]
+        + [("south", event_id("one", timestamp, "south"))]
     )
 
 
@@ -121,13 +121,13 @@ def test_whoever_wakes_late_takes_nothing_that_was_taken(sc: SchedulerStage) -> 
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
-    moment = set_back(sc, "hourly", minutes=0)
+    timestamp = set_back(sc, "hourly", minutes=0)
     published = Published()
 
     async def wake() -> None:
-        store = Store(sc.database_url, "scheduler", published)
+        store = Store(sc.database_url, "scheduler", published.publish)
         await store.open()
-        ticks = Ticks(store, ("",), Measures(CollectorRegistry()), published_contract(), 3600)
+        ticks = Ticks(store, ("",), SchedulerMetrics(CollectorRegistry()), published_contract(), 3600)
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         for _ in range(3):
             await ticks._due(seen)
@@ -143,7 +143,7 @@ def test_whoever_wakes_late_takes_nothing_that_was_taken(sc: SchedulerStage) -> 
         await store.close()
 
     asyncio.run(wake())
-    assert published.ids[0] == event_id("hourly", moment, "")
+    assert published.ids[0] == event_id("hourly", timestamp, "")
     assert (len(published.ids), sc.row("hourly")["fired"]) == (2, 2), "one by plan and one by hand"
 
 
@@ -171,9 +171,9 @@ def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: S
     sleepy, published = SleepyRegistry(), Published()
 
     async def sleep() -> None:
-        store = Store(sc.database_url, "scheduler", published)
+        store = Store(sc.database_url, "scheduler", published.publish)
         await store.open()
-        ticks = Ticks(store, ("",), Measures(CollectorRegistry()), sleepy, 3600)  # type: ignore[arg-type]
+        ticks = Ticks(store, ("",), SchedulerMetrics(CollectorRegistry()), sleepy, 3600)  # type: ignore[arg-type]
         assert not await ticks.fire_due(), "its transaction was ended"
         await store.close()
 
@@ -307,7 +307,7 @@ def test_a_broken_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage)
 def test_in_a_rollout_the_newer_file_decides_and_in_a_roll_back_the_one_that_is_in_use(
     sc: SchedulerStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(standing, "OUT_OF_USE_SECONDS", 10)
+    monkeypatch.setattr(file_in_use, "OUT_OF_USE_SECONDS", 10)
     sc.write(old=OFTEN)
     old = sc.start()
     eventually(lambda: len(sc.ticks("old")) >= 2)

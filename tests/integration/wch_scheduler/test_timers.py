@@ -22,12 +22,12 @@ from support.scheduler_stage import SchedulerStage
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.client import Client
-from wch_common.envelope import STRUCTURED
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.event import Event, new_event
+from wch_common.contract.message import Message
 from wch_common.errors import InvalidData
-from wch_common.event import Event, new_event
 from wch_common.events.carts import ReminderRequested
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
-from wch_common.message import Message
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
@@ -65,7 +65,7 @@ def run(sc: SchedulerStage, *words: str, code: int = 0) -> str:
     return wch(sc.stage, "timers", *words, code=code, WCH_DATABASE_URL=sc.database_url)
 
 
-def test_a_timer_is_published_at_its_time_as_its_asker_wants_it(sc: SchedulerStage, client: Client) -> None:
+def test_a_timer_is_published_at_its_time_as_its_requester_wants_it(sc: SchedulerStage, client: Client) -> None:
     sc.start()
     due = datetime.now(UTC) + timedelta(seconds=1.5)
     request = client.schedule(cart(), key="k1", at=due, group="carts")
@@ -73,7 +73,7 @@ def test_a_timer_is_published_at_its_time_as_its_asker_wants_it(sc: SchedulerSta
     assert sc.told("accepted")[0]["key"] == f"scheduler.timer.accepted.v1.{sc.user}"
     eventually(lambda: len(sc.asked()) == 1)
     (published,) = sc.asked()
-    assert (published["type"], published["data"]["cart_id"], published["asker"]) == (
+    assert (published["type"], published["data"]["cart_id"], published["requester"]) == (
         "carts.reminder.requested.v1",
         "c1",
         sc.user,
@@ -131,8 +131,8 @@ def test_what_was_overtaken_changes_nothing(sc: SchedulerStage, client: Client) 
     wanted = TimedEvent(type="carts.reminder.requested.v1", data={"cart_id": "c1"})
     request = TimerRequested(key="k", due=now + FAR, event=wanted)
 
-    def at(moment: datetime, data: Any) -> Any:
-        return replace(new_event(data, "/tests"), time=moment)
+    def at(timestamp: datetime, data: Any) -> Any:
+        return replace(new_event(data, "/tests"), time=timestamp)
 
     client.publish(at(now, TimerCancelRequested(key="k")))
     sc.await_told("cancelled")
@@ -181,13 +181,13 @@ def test_a_timer_that_comes_after_its_group_was_taken_back_is_not_taken_on(sc: S
     eventually(lambda: len(sc.asked()) == 1)
 
 
-def test_a_group_is_an_askers_own_and_what_was_asked_for_later_stays(sc: SchedulerStage, client: Client) -> None:
+def test_a_group_is_an_requesters_own_and_what_was_asked_for_later_stays(sc: SchedulerStage, client: Client) -> None:
     sc.start()
     client.schedule(cart(1), key="mine", after=FAR, group="g")
     client.schedule(cart(2), key="anothers", after=FAR, group="g")
     client.schedule(cart(3), key="later", after=FAR, group="g")
     sc.await_told("accepted", 3)
-    sc.query("UPDATE timers SET asker = 'another' WHERE key = 'anothers'")
+    sc.query("UPDATE timers SET requester = 'another' WHERE key = 'anothers'")
     sc.query("UPDATE timers SET asked_at = now() + interval '1 hour' WHERE key = 'later'")
     client.cancel(group="g")
     assert sc.await_told("cancelled") == {"key": None, "group": "g", "timers": 1}
@@ -227,9 +227,9 @@ def test_a_time_of_another_calendar_is_due_at_once_and_holds_up_nobody(sc: Sched
 def test_a_timer_that_is_replaced_while_it_is_released_is_not_published_before_its_new_time(sc: SchedulerStage) -> None:
     sc.start().stop()
     sc.query(MANY, "busy", "c", timedelta(0), 1, timedelta(0))
-    with psycopg.connect(sc.database_url, options="-c search_path=scheduler") as asker:
+    with psycopg.connect(sc.database_url, options="-c search_path=scheduler") as requester:
         # The release has seen it as due and waits for the row (it skips locked ones; so the row is locked by a look of its own).
-        asker.execute("UPDATE timers SET due_at = now() + interval '30 days'")
+        requester.execute("UPDATE timers SET due_at = now() + interval '30 days'")
         statement = timers._RELEASE.replace("FOR UPDATE SKIP LOCKED", "FOR UPDATE")
         with (
             psycopg.connect(sc.database_url, options="-c search_path=scheduler", autocommit=True) as releaser,
@@ -239,7 +239,7 @@ def test_a_timer_that_is_replaced_while_it_is_released_is_not_published_before_i
             released = pool.submit(lambda: releaser.execute(statement, names).fetchall())
             waiting = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
             eventually(lambda: sc.query(waiting, releaser.info.backend_pid))
-            asker.commit()
+            requester.commit()
             assert released.result(30) == []
 
 
@@ -257,9 +257,9 @@ def test_nobody_can_ask_in_anothers_name(sc: SchedulerStage, client: Client) -> 
     })  # fmt: skip
     forged = Message(body, STRUCTURED, None, event.id, {"wch-user": sc.user})
     sc.stage.send("wch.requests", event.type, forged)
-    (letter,) = sc.stage.await_letters("scheduler.timer.dlq")
-    assert "nobody signed the request" in str(letter.message.headers["wch-error-message"])
-    assert "wch-user" not in letter.message.headers
+    (dead_letter,) = sc.stage.await_dead_letters("scheduler.timer.dlq")
+    assert "nobody signed the request" in str(dead_letter.message.headers["wch-error-message"])
+    assert "wch-user" not in dead_letter.message.headers
     assert sc.await_told("refused")["key"] == "k"
     assert sc.told("refused")[0]["key"] == "scheduler.timer.refused.v1", (
         "nobody is answered in a name that nobody checked"
@@ -268,8 +268,8 @@ def test_nobody_can_ask_in_anothers_name(sc: SchedulerStage, client: Client) -> 
 
 
 def test_a_refusal_is_told_to_who_signed_and_not_to_whom_the_envelope_names(sc: SchedulerStage, client: Client) -> None:
-    sc.start(scheduler_askers={"another": ["carts.*"]})
-    client.publish(TimerCancelRequested(group="g"), asker="another")
+    sc.start(scheduler_requesters={"another": ["carts.*"]})
+    client.publish(TimerCancelRequested(group="g"), requester="another")
     assert "may not use timers" in sc.await_told("refused")["reason"]
     (told,) = sc.told("refused")
     assert (told["key"], told["data"]["group"]) == (f"scheduler.timer.refused.v1.{sc.user}", "g")
@@ -279,12 +279,12 @@ def test_who_asks_is_known_after_a_retry_and_after_a_replay(sc: SchedulerStage, 
     sc.start()
     sc.query("ALTER TABLE timers RENAME TO hidden")
     client.schedule(cart(), key="k", after=timedelta(0))
-    (letter,) = sc.stage.await_letters("scheduler.timer.dlq")
-    assert letter.message.headers["wch-user"] == sc.user
-    assert letter.message.headers["wch-attempt"] == 4, "it came by its rung three times"
+    (dead_letter,) = sc.stage.await_dead_letters("scheduler.timer.dlq")
+    assert dead_letter.message.headers["wch-user"] == sc.user
+    assert dead_letter.message.headers["wch-attempt"] == 4, "it came by its delay queue three times"
     sc.query("ALTER TABLE hidden RENAME TO timers")
     wch(sc.stage, "dlq", "replay", "scheduler.timer.dlq", "--all")
-    eventually(lambda: [event["asker"] for event in sc.asked()] == [sc.user])
+    eventually(lambda: [event["requester"] for event in sc.asked()] == [sc.user])
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_who_asks_is_known_after_a_retry_and_after_a_replay(sc: SchedulerStage, 
         ({"type": "carts.cleanup.requested.v1", "shop": "nowhere"}, FAR, "the shop 'nowhere' is not configured here"),
     ],
 )  # fmt: skip
-def test_what_an_asker_may_not_have_or_nobody_can_is_refused_with_the_reason(
+def test_what_an_requester_may_not_have_or_nobody_can_is_refused_with_the_reason(
     sc: SchedulerStage, client: Client, event: dict[str, Any], due: timedelta, told: str
 ) -> None:
     sc.start()
@@ -339,8 +339,8 @@ def test_many_at_once_are_released_at_the_rate_in_order_and_fairly(sc: Scheduler
     service = sc.start()
     service.stop()
     # Who has few has the later ones, so that in the order of time alone they would be the last.
-    for asker, ago, many in (("busy", timedelta(hours=1), 600), ("quiet", timedelta(minutes=30), 20)):
-        sc.query(MANY, asker, asker, -ago, many, timedelta(seconds=1))
+    for requester, ago, many in (("busy", timedelta(hours=1), 600), ("quiet", timedelta(minutes=30), 20)):
+        sc.query(MANY, requester, requester, -ago, many, timedelta(seconds=1))
     sc.query("ANALYZE timers")
     for _ in range(2):
         sc.start(scheduler_timers_per_second=200)
@@ -352,11 +352,11 @@ def test_many_at_once_are_released_at_the_rate_in_order_and_fairly(sc: Scheduler
     assert seconds >= 620 / 200 - 0.5
     assert most <= 200 * 1.2 + 1, "no second sees more than the rate and its burst"
     ((quiet_last, busy_last),) = sc.query(
-        "SELECT max(ended_at) FILTER (WHERE asker = 'quiet'), max(ended_at) FILTER (WHERE asker = 'busy') FROM timers"
+        "SELECT max(ended_at) FILTER (WHERE requester = 'quiet'), max(ended_at) FILTER (WHERE requester = 'busy') FROM timers"
     )
     assert quiet_last < busy_last - timedelta(seconds=1), "who has few waits for few"
-    for asker in ("busy", "quiet"):
-        rows = sc.query("SELECT ended_at FROM timers WHERE asker = %s ORDER BY due_at", asker)
+    for requester in ("busy", "quiet"):
+        rows = sc.query("SELECT ended_at FROM timers WHERE requester = %s ORDER BY due_at", requester)
         assert rows == sorted(rows), "in the order of their times"
 
 
@@ -373,9 +373,9 @@ def test_what_is_released_together_is_published_in_order_of_time(sc: SchedulerSt
 
 
 MANY = """
-WITH wanted AS (SELECT %s::text AS asker, %s::text AS name, %s::interval AS first, %s::int AS many, %s::interval AS step)
-INSERT INTO timers (id, asker, key, due_at, event, state, asked_at)
-SELECT gen_random_uuid(), asker, 'k' || n, now() + first + n * step,
+WITH wanted AS (SELECT %s::text AS requester, %s::text AS name, %s::interval AS first, %s::int AS many, %s::interval AS step)
+INSERT INTO timers (id, requester, key, due_at, event, state, asked_at)
+SELECT gen_random_uuid(), requester, 'k' || n, now() + first + n * step,
        jsonb_build_object('type', 'carts.reminder.requested.v1', 'data', jsonb_build_object('cart_id', name || n), 'shop', null),
        'waiting', now() FROM wanted, generate_series(1, many) AS n
 """
@@ -404,7 +404,7 @@ def test_a_slow_rate_and_a_clock_that_was_set_back_stop_nothing(sc: SchedulerSta
     eventually(lambda: len(sc.asked()) == 3)
 
 
-def test_a_timer_that_is_taken_back_at_the_moment_it_is_due_is_one_or_the_other(
+def test_a_timer_that_is_taken_back_at_the_timestamp_it_is_due_is_one_or_the_other(
     sc: SchedulerStage, client: Client
 ) -> None:
     sc.start()
@@ -459,7 +459,7 @@ def test_an_operator_lists_shows_counts_and_cancels(sc: SchedulerStage, client: 
     assert [state(sc, f"k{number}") for number in range(3)] == ["waiting", "cancelled", "cancelled"]
 
 
-def test_a_key_is_one_askers_own() -> None:
+def test_a_key_is_one_requesters_own() -> None:
     assert timer_id("a", "b") != timer_id("a\nb", "")
     assert timer_id("a", "k") != timer_id("b", "k")
 

@@ -14,7 +14,7 @@ import pytest
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
 from support.waiting import eventually
-from wch_common.event import new_event
+from wch_common.contract.event import new_event
 from wch_common.events.sync import ProductRequested
 from wch_simulators.shop import product, variation
 
@@ -29,7 +29,7 @@ def sync(stage: Stage, database_url: str) -> Iterator[SyncStage]:
 def test_a_product_reaches_the_catalog_and_the_fact_is_told(sync: SyncStage) -> None:
     sync.add([product(7, price="19.5", description="<p>Soft <b>tee</b></p>", manage_stock=True, stock_quantity=-3)])
     sync.start()
-    (id_,) = sync.request(7, asker="admin")
+    (id_,) = sync.request(7, requester="admin")
     eventually(lambda: sync.catalog)
     item = sync.catalog["wc_7"]
     assert item["price"] == "19.50 EUR"
@@ -39,7 +39,7 @@ def test_a_product_reaches_the_catalog_and_the_fact_is_told(sync: SyncStage) -> 
     (fact,) = sync.facts()
     assert fact["type"] == "sync.product.synced.v1"
     assert fact["data"] == {"product_id": 7, "action": "updated", "items_sent": 1, "items_deleted": 0}
-    assert (fact["causationid"], fact["asker"]) == (id_, "admin")
+    assert (fact["causationid"], fact["requester"]) == (id_, "admin")
 
 
 def test_ten_requests_for_one_product_in_a_window_are_one_item(sync: SyncStage) -> None:
@@ -116,12 +116,12 @@ def test_what_the_catalog_refuses_is_dead_lettered_with_its_reason_and_the_rest_
     sync.graph.refused["wc_3"] = "Policy: not allowed here"
     sync.start()
     sync.request(1, 2, 3, 4)
-    letters = sync.stage.await_letters("sync.product.dlq", 3)
-    reasons = sorted(str(letter.message.headers["wch-error-message"]) for letter in letters)
+    dead_letters = sync.stage.await_dead_letters("sync.product.dlq", 3)
+    reasons = sorted(str(dead_letter.message.headers["wch-error-message"]) for dead_letter in dead_letters)
     assert "image_link" in reasons[1]
     assert "Policy: not allowed here" in reasons[2]
     assert "has no price" in reasons[0]
-    assert {letter.message.headers["wch-error-kind"] for letter in letters} == {"rejected"}
+    assert {dead_letter.message.headers["wch-error-kind"] for dead_letter in dead_letters} == {"rejected"}
     assert list(sync.catalog) == ["wc_1"]
     sync.stage.await_depth("facts", 4)
     assert sorted(fact["type"].split(".")[2] for fact in sync.facts()) == ["failed", "failed", "failed", "synced"]
@@ -218,8 +218,8 @@ def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refus
     sync.start(shops_file=file)
     sync.request(7, shop="south")
     sync.request(7, shop="east")
-    (letter,) = sync.stage.await_letters("sync.product.dlq")
-    assert letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here: north, south"
+    (dead_letter,) = sync.stage.await_dead_letters("sync.product.dlq")
+    assert dead_letter.message.headers["wch-error-message"] == "the shop 'east' is not configured here: north, south"
     eventually(lambda: "2" in sync.graph.catalogs)
     assert "1" not in sync.graph.catalogs
 
@@ -228,8 +228,8 @@ def test_a_product_a_plugin_has_spoiled_fails_alone(sync: SyncStage) -> None:
     sync.add([product(1), product(2, images=False), product(3)])
     sync.start()
     sync.request(1, 2, 3)
-    (letter,) = sync.stage.await_letters("sync.product.dlq")
-    assert "cannot be read: images" in str(letter.message.headers["wch-error-message"])
+    (dead_letter,) = sync.stage.await_dead_letters("sync.product.dlq")
+    assert "cannot be read: images" in str(dead_letter.message.headers["wch-error-message"])
     eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
 
 
@@ -290,8 +290,8 @@ def test_one_id_twice_in_a_batch_with_other_data_is_refused_alone(sync: SyncStag
     pairs = ((1, "same"), (2, "same"), (3, "other"))
     with sync.stage.client() as client:
         client.publish_many(new_event(ProductRequested(product_id=number), "/test", id=id_) for number, id_ in pairs)
-    (letter,) = sync.stage.await_letters("sync.product.dlq")
-    assert letter.message.headers["wch-error-kind"] == "id_reused"
+    (dead_letter,) = sync.stage.await_dead_letters("sync.product.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "id_reused"
     eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3", "wc_9"])
     assert len(sync.batches) == 2, "the three came in one batch"
 

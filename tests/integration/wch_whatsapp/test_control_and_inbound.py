@@ -33,7 +33,7 @@ from wch_common.events.whatsapp import (
     RetryRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.whatsapp_content import Template
+from wch_common.events.whatsapp_content import Template
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
 
@@ -47,18 +47,18 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
 
 
 def test_a_message_not_under_way_is_taken_back_and_one_that_was_sent_is_not(wa: WhatsAppStage) -> None:
-    wa.publish(message(1, not_before=LATER), message(2), asker="carts")
+    wa.publish(message(1, not_before=LATER), message(2), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "queued", "key-2": "accepted"})
-    wa.publish(*(MessageCancelRequested(send_key=f"key-{n}", reason="bought") for n in (1, 2)), asker="carts")
+    wa.publish(*(MessageCancelRequested(send_key=f"key-{n}", reason="bought") for n in (1, 2)), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "cancelled", "key-2": "accepted"})
     (fact,) = eventually(lambda: wa.facts("message.cancelled"))
     assert (fact["send_key"], fact["reason"]) == ("key-1", "bought")
 
 
 def test_a_cancellation_that_comes_before_its_request_still_holds(wa: WhatsAppStage) -> None:
-    wa.publish(MessageCancelRequested(send_key="key-1"), BatchCancelRequested(batch_id="b"), asker="carts")
+    wa.publish(MessageCancelRequested(send_key="key-1"), BatchCancelRequested(batch_id="b"), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "cancelled"} and wa.query("SELECT asked FROM batches") == [(False,)])
-    wa.publish(message(1), batch("b", range(10, 13)), asker="carts")
+    wa.publish(message(1), batch("b", range(10, 13)), requester="carts")
     (fact,) = eventually(lambda: wa.facts("batch.completed"))
     assert {one["outcome"] for one in fact["recipients"]} == {"cancelled"}
     eventually(lambda: len(wa.facts("message.cancelled")) == 1)
@@ -82,36 +82,38 @@ def test_a_failed_message_is_tried_again_when_asked_and_what_is_in_doubt_never(w
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
     wa.graph.message_errors[phone(3)] = (131049, "limit")
     wa.fail(reset="after")
-    wa.publish(message(2), asker="carts")
+    wa.publish(message(2), requester="carts")
     eventually(lambda: wa.states() == {"key-2": "in_doubt"})
-    wa.publish(message(1), message(3), asker="carts")
+    wa.publish(message(1), message(3), requester="carts")
     eventually(lambda: Counter(wa.states().values()) == {"failed": 2, "in_doubt": 1})
     wa.graph.message_errors.clear()
     keys = tuple(f"key-{n}" for n in (1, 2, 3))
-    wa.publish(RetryRequested(send_keys=keys), asker="carts")
+    wa.publish(RetryRequested(send_keys=keys), requester="carts")
     eventually(lambda: wa.states()["key-1"] == "accepted")
     assert wa.states()["key-2"] == "in_doubt"
     assert (wa.states()["key-3"], len(wa.sent_to(3))) == ("queued", 0), "a person's limit is not tried within a day"
     assert wa.row("key-3")["due_at"] > datetime.now(UTC) + timedelta(hours=23)
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: len(wa.facts("message.accepted")) == 2, "it is answered with what became of it")
     assert len(wa.sent_to(1)) == 1
 
 
 def test_what_has_expired_is_worth_sending_again_when_asked(wa: WhatsAppStage) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=1)
-    wa.publish(message(1, expires_at=soon, not_before=LATER), asker="carts")
+    wa.publish(message(1, expires_at=soon, not_before=LATER), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
 
 
 def test_what_is_tried_again_expires_when_its_request_says(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.graph.message_errors.clear()
-    wa.publish(RetryRequested(send_keys=("key-1",), expires_at=datetime.now(UTC) - timedelta(seconds=1)), asker="carts")
+    wa.publish(
+        RetryRequested(send_keys=("key-1",), expires_at=datetime.now(UTC) - timedelta(seconds=1)), requester="carts"
+    )
     eventually(lambda: wa.row("key-1")["reason"] == "expired")
     assert wa.states() == {"key-1": "failed"}
     assert wa.sent == []
@@ -120,35 +122,35 @@ def test_what_is_tried_again_expires_when_its_request_says(wa: WhatsAppStage) ->
 
 def test_what_was_taken_back_after_it_failed_is_not_tried_again(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.graph.message_errors.clear()
-    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"), asker="carts")
+    wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"), requester="carts")
     eventually(lambda: wa.row("key-1")["cancelled"] == "bought")
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: len(wa.facts("message.failed")) == 2, "it is answered with what became of it")
     assert (wa.states(), wa.sent) == ({"key-1": "failed"}, [])
 
 
 def test_a_message_that_was_mended_is_sent_as_it_says_now(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (132001, "no such template")
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.graph.message_errors.clear()
     mended = Template(name="mended", language="en_US")
-    wa.publish(RetryRequested(send_keys=("key-1",), message=mended), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",), message=mended), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
     assert [body["template"]["name"] for body in wa.sent] == ["mended"]
 
 
 def test_who_had_no_value_for_a_text_is_sent_the_mended_one(wa: WhatsAppStage) -> None:
     wa.publish(
-        wrote(1), batch("b", (1,), message=TEXT.model_copy(update={"body": "Hello {{name}}"})), asker="broadcast"
+        wrote(1), batch("b", (1,), message=TEXT.model_copy(update={"body": "Hello {{name}}"})), requester="broadcast"
     )
     eventually(lambda: wa.row("b-1").get("reason") == "value_missing")
     assert wa.row("b-1")["detail"] == "there is no value for {{name}}"
     eventually(lambda: wa.query("SELECT count(*) FROM windows") == [(1,)])
-    wa.publish(RetryRequested(send_keys=("b-1",), message=TEXT), asker="broadcast")
+    wa.publish(RetryRequested(send_keys=("b-1",), message=TEXT), requester="broadcast")
     eventually(lambda: wa.states() == {"b-1": "accepted"})
     assert [body["text"]["body"] for body in wa.sent] == ["Hello"]
     with pytest.raises(ValidationError, match="the same for all"):
@@ -157,12 +159,12 @@ def test_who_had_no_value_for_a_text_is_sent_the_mended_one(wa: WhatsAppStage) -
 
 def test_nothing_of_a_batch_that_was_taken_back_is_tried_again(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (132001, "no such template")
-    wa.publish(batch("b", (1,)), asker="broadcast")
+    wa.publish(batch("b", (1,)), requester="broadcast")
     eventually(lambda: wa.facts("batch.completed"))
     wa.graph.message_errors.clear()
-    wa.publish(BatchCancelRequested(batch_id="b", reason="cancelled"), asker="broadcast")
+    wa.publish(BatchCancelRequested(batch_id="b", reason="cancelled"), requester="broadcast")
     eventually(lambda: wa.query("SELECT 1 FROM batches WHERE cancelled IS NOT NULL"))
-    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    wa.publish(RetryRequested(send_keys=("b-1",)), requester="broadcast")
     eventually(lambda: wa.facts("batch.updated"), "it is answered with what became of it")
     assert (wa.states(), wa.sent) == ({"b-1": "failed"}, [])
 
@@ -170,11 +172,11 @@ def test_nothing_of_a_batch_that_was_taken_back_is_tried_again(wa: WhatsAppStage
 def test_who_cannot_be_tried_again_is_told_to_the_batch(wa: WhatsAppStage) -> None:
     for number in (1, 2):
         wa.graph.message_errors[phone(number)] = (131026, "undeliverable")
-    wa.publish(batch("b", (1, 2)), asker="broadcast")
+    wa.publish(batch("b", (1, 2)), requester="broadcast")
     eventually(lambda: wa.facts("batch.completed"))
     wa.graph.message_errors.clear()
     wa.query("UPDATE messages SET phone = NULL WHERE send_key = 'b-1'")
-    wa.publish(RetryRequested(send_keys=("b-1", "b-2")), asker="broadcast")
+    wa.publish(RetryRequested(send_keys=("b-1", "b-2")), requester="broadcast")
 
     def told() -> dict[str, str]:
         facts = wa.facts("batch.updated")
@@ -186,30 +188,30 @@ def test_who_cannot_be_tried_again_is_told_to_the_batch(wa: WhatsAppStage) -> No
 
 def test_what_is_tried_again_while_its_number_rests_is_told_to_the_batch(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
-    wa.publish(batch("b", (1,)), asker="broadcast")
+    wa.publish(batch("b", (1,)), requester="broadcast")
     eventually(lambda: wa.facts("batch.completed"))
     wa.query("UPDATE numbers SET paused_until = now() + interval '1 hour', cause = 'billing'")
-    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    wa.publish(RetryRequested(send_keys=("b-1",)), requester="broadcast")
     (told,) = eventually(lambda: wa.facts("batch.updated"))
     assert [(one["outcome"], one["reason"]) for one in told["recipients"]] == [("deferred", "billing")]
 
 
 def test_what_is_tried_again_and_brings_its_number_to_rest_is_told_to_the_batch(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
-    wa.publish(batch("b", (1,)), asker="broadcast")
+    wa.publish(batch("b", (1,)), requester="broadcast")
     eventually(lambda: wa.facts("batch.completed"))
     wa.graph.message_errors[phone(1)] = (131042, "billing")
-    wa.publish(RetryRequested(send_keys=("b-1",)), asker="broadcast")
+    wa.publish(RetryRequested(send_keys=("b-1",)), requester="broadcast")
     (told,) = eventually(lambda: wa.facts("batch.updated"))
     assert [(one["outcome"], one["reason"]) for one in told["recipients"]] == [("deferred", "billing")]
 
 
 def test_somebody_may_have_anothers_messages_tried_again_who_says_whose(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(1)] = (131026, "undeliverable")
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.graph.message_errors.clear()
-    wa.publish(RetryRequested(send_keys=("key-1",), of="carts"), asker="support")
+    wa.publish(RetryRequested(send_keys=("key-1",), of="carts"), requester="support")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
 
 
@@ -342,8 +344,8 @@ def test_what_a_status_says_of_the_shop_rests_it_and_what_it_says_of_the_templat
     wa.publish(wa.status("b-1", "failed", error=131042))
     eventually(lambda: wa.query("SELECT cause FROM numbers") == [("billing",)])
     assert wa.states() == {"b-1": "queued"}, "it was not sent, and waits"
-    wa.query("INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, batch, expires_at, due_at) "
-             "SELECT gen_random_uuid(), shop, asker, 'b-2', sender, person, category, 'queued', batch, now() + interval '1 day', "
+    wa.query("INSERT INTO messages (id, shop, requester, send_key, sender, person, category, state, batch, expires_at, due_at) "
+             "SELECT gen_random_uuid(), shop, requester, 'b-2', sender, person, category, 'queued', batch, now() + interval '1 day', "
              "now() + interval '1 hour' FROM messages")  # fmt: skip
     wa.query("UPDATE messages SET state = 'accepted', due_at = NULL WHERE send_key = 'b-1'")
     wa.publish(wa.status("b-1", "failed", error=132015))
@@ -426,7 +428,7 @@ def test_a_person_is_forgotten_and_still_not_written_to(wa: WhatsAppStage) -> No
 
 def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
     wa.graph.message_errors[phone(2)] = (131026, "undeliverable")
-    wa.publish(message(1), message(2), asker="carts")
+    wa.publish(message(1), message(2), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted", "key-2": "failed"})
     listed = json.loads(command(wa, "list", "--state", "failed", "--json"))
     assert [(row["send_key"], row["reason"], row["code"]) for row in listed] == [("key-2", "undeliverable", 131026)]
@@ -449,7 +451,7 @@ def test_the_command_lists_shows_counts_and_retries(wa: WhatsAppStage) -> None:
     eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.control'") == [(1,)])
     assert wa.row("key-2")["attempt"] == 1, "dry runs asked for nothing"
     wa.graph.message_errors.clear()
-    assert "asked to try 1 failed" in command(wa, "retry", "--all", "--asker", "carts")
+    assert "asked to try 1 failed" in command(wa, "retry", "--all", "--requester", "carts")
     eventually(lambda: wa.states()["key-2"] == "accepted")
     command(wa, "suppress", phone(7), "--reason", "asked by mail", "--category", "marketing")
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])

@@ -14,13 +14,13 @@ import pytest
 from support.whatsapp_ledger import LIMITS, claimed, fill, meeting, run
 from support.whatsapp_stage import NUMBER
 from wch_common.errors import LeaseLost
-from wch_common.store.lease import Lease
+from wch_common.store.leases import Lease
 from wch_common.store.store import Store
 from wch_whatsapp.claims import _DUE
 from wch_whatsapp.cloud import Accepted, Unsent, Usage
 from wch_whatsapp.ledger import Change, apply
+from wch_whatsapp.maintenance import _RETAIN, LEDGER_DAYS
 from wch_whatsapp.outcomes import judged, put_back, write
-from wch_whatsapp.upkeep import _RETAIN, LEDGER_DAYS
 
 
 def test_who_lost_the_lease_claims_nothing(database_url: str) -> None:
@@ -59,8 +59,8 @@ def test_the_outcome_of_an_earlier_attempt_is_not_written_over_a_later_one(datab
 
 def test_lanes_take_turns_also_where_only_one_may_go_at_a_time(database_url: str) -> None:
     async def test(store: Store) -> None:
-        for asker, count in (("broadcast", 50), ("carts", 5), ("sync", 5)):
-            fill(database_url, count, asker)
+        for requester, count in (("broadcast", 50), ("carts", 5), ("sync", 5)):
+            fill(database_url, count, requester)
         async with store.lease(f"sender/{NUMBER}", seconds=60) as lease:
             assert lease is not None
             lanes: list[str] = []
@@ -196,7 +196,7 @@ def test_who_was_reached_by_another_message_counts_though_one_was_refused(databa
     run(database_url, test)
 
 
-def test_a_probe_waits_for_no_number_that_comes_to_rest_in_this_moment(database_url: str) -> None:
+def test_a_probe_waits_for_no_number_that_comes_to_rest_in_this_timestamp(database_url: str) -> None:
     async def test(store: Store) -> None:
         fill(database_url, 1)
         await store.database.rows("INSERT INTO numbers (sender, slots_from) VALUES ('3003', now())")
@@ -222,7 +222,7 @@ def test_only_what_outlived_its_use_is_deleted(database_url: str) -> None:
                 UPDATE messages SET due_at = NULL WHERE state = 'accepted';
                 UPDATE messages SET updated_at = now() - interval '{many} days' WHERE send_key IN ('accepted1', 'queued1');
                 UPDATE messages SET updated_at = now() - interval '{few} days' WHERE send_key = 'accepted2';
-                INSERT INTO batches (id, shop, asker, batch_id, open, asked, due_at, created_at)
+                INSERT INTO batches (id, shop, requester, batch_id, open, asked, due_at, created_at)
                 SELECT gen_random_uuid(), '', '', name, 0, true, due_at, now() - age * interval '1 day' FROM (VALUES
                   ('old', NULL::timestamptz, {many}), ('untold', now(), {many}), ('young', NULL, {few}), ('open', NULL, {many})
                 ) AS new (name, due_at, age);

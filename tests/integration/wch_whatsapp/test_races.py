@@ -31,7 +31,7 @@ from support.whatsapp_stage import (
 )
 from wch_common.events.meta import StatusReceived
 from wch_common.events.whatsapp import BatchCancelRequested, MessageCancelRequested, RetryRequested
-from wch_common.phone import one_form
+from wch_common.integrations.phone import one_form
 from wch_common.store.store import Store, Transaction
 from wch_whatsapp import people
 from wch_whatsapp.identity import People
@@ -75,13 +75,13 @@ def test_a_person_forgotten_during_a_call_that_is_refused_ends_no_service(wa: Wh
 
 def test_a_late_status_of_an_earlier_attempt_changes_no_later_one(wa: WhatsAppStage) -> None:
     wa.start()
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
     late_failed, late_sent = wa.status("key-1", "failed", error=131026, tagged=False), wa.status("key-1", "sent")
     wa.publish(wa.status("key-1", "failed", error=131026))
     eventually(lambda: wa.states() == {"key-1": "failed"})
     wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "queued"})
     wa.publish(late_failed, late_sent)
     wa.stage.await_depth("whatsapp.status", 0)
@@ -153,7 +153,7 @@ def test_two_numbers_of_a_shop_never_probe_at_once(database_url: str) -> None:
     async def test(store: Store) -> None:
         fill(database_url, 1)
         fill(database_url, 1, "sync")
-        await store.database.rows("UPDATE messages SET sender = '3003' WHERE asker = 'sync'")
+        await store.database.rows("UPDATE messages SET sender = '3003' WHERE requester = 'sync'")
         await store.database.rows("INSERT INTO numbers (sender, slots_from) VALUES ('3003', now())")
         await store.database.rows("UPDATE numbers SET cause = 'token_refused', paused_until = now()")
         async with (
@@ -209,19 +209,19 @@ def test_a_message_taken_up_while_the_token_is_refused_is_put_back_uncalled(wa: 
 def test_a_cancellation_during_a_call_holds_when_the_message_comes_back(wa: WhatsAppStage) -> None:
     wa.graph.latency_seconds = 1
     wa.start()
-    wa.publish(batch("b", range(3)), message(10), asker="broadcast")
+    wa.publish(batch("b", range(3)), message(10), requester="broadcast")
     eventually(lambda: Counter(wa.states().values())["sending"] == 4)
     wa.graph.message_errors["hello"] = (131000, "try later")
-    wa.publish(BatchCancelRequested(batch_id="b"), MessageCancelRequested(send_key="key-10"), asker="broadcast")
+    wa.publish(BatchCancelRequested(batch_id="b"), MessageCancelRequested(send_key="key-10"), requester="broadcast")
     eventually(lambda: set(wa.states().values()) == {"cancelled"}, seconds=40)
     assert wa.sent == []
 
 
 def test_a_retry_that_ends_without_a_call_is_told_anew(wa: WhatsAppStage) -> None:
     wa.start()
-    wa.publish(message(1, message=TEXT, category="service"), asker="carts")
+    wa.publish(message(1, message=TEXT, category="service"), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "failed"})
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: len(wa.facts("message.failed")) == 2)
     assert len({fact["id"] for fact in wa.told()}) == 2, "an inbox takes them for two events"
 
@@ -321,14 +321,14 @@ def resent(wa: WhatsAppStage) -> None:
     wa.fail(reset="after")
     wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
     wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}})
-    wa.publish(message(1, category="utility"), asker="carts")
+    wa.publish(message(1, category="utility"), requester="carts")
     eventually(lambda: len(wa.calls) == 2)
 
 
 def test_of_what_was_sent_again_in_doubt_no_failure_is_told_as_the_first_may_have_arrived(wa: WhatsAppStage) -> None:
     resent(wa)
     eventually(lambda: wa.states() == {"key-1": "unknown"})
-    wa.publish(RetryRequested(send_keys=("key-1",)), asker="carts")
+    wa.publish(RetryRequested(send_keys=("key-1",)), requester="carts")
     eventually(lambda: len(wa.facts("message.unknown")) == 2, "it is answered with what is known, and not sent")
     wa.publish(of_first(wa, "delivered"))
     eventually(lambda: wa.states() == {"key-1": "delivered"}, "a status of the first attempt settles it")
@@ -366,7 +366,7 @@ def test_a_first_attempt_that_was_taken_and_failed_leaves_the_second_unknown(wa:
     wa.fail(reset="after")
     wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
     wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}}, delay_seconds=2)
-    wa.publish(message(1, category="utility"), asker="carts")
+    wa.publish(message(1, category="utility"), requester="carts")
     eventually(lambda: wa.row("key-1").get("attempt") == 2)
     wa.publish(of_first(wa, "sent"))
     eventually(lambda: wa.states() == {"key-1": "accepted"})
@@ -430,7 +430,7 @@ def test_a_change_beside_the_telling_of_a_bundle_is_told_in_the_next(database_ur
     async def test(store: Store) -> None:
         fill(database_url, 2)
         await store.database.rows(
-            "INSERT INTO batches (id, shop, asker, batch_id, open, asked, completed_at, due_at) "
+            "INSERT INTO batches (id, shop, requester, batch_id, open, asked, completed_at, due_at) "
             "VALUES ('00000000-0000-0000-0000-00000000000b', '', 'carts', 'b', 0, true, now(), now())"
         )
         await store.database.rows(
@@ -469,7 +469,7 @@ def test_an_outcome_beside_a_batch_that_asks_for_the_same_key_is_told_to_it(data
     async def test(store: Store) -> None:
         fill(database_url, 1, state="sending")
         await store.database.rows(
-            f"INSERT INTO batches (id, shop, asker, batch_id, open, asked) VALUES ('{_ASKED}', '', 'carts', 'b', 1, true)"
+            f"INSERT INTO batches (id, shop, requester, batch_id, open, asked) VALUES ('{_ASKED}', '', 'carts', 'b', 1, true)"
         )
         (message,) = await store.database.rows("SELECT id FROM messages")
         waits = []

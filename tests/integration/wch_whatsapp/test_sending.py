@@ -14,9 +14,9 @@ import pytest
 from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, suppression, wrote
-from wch_common.event import new_event
+from wch_common.contract.event import new_event
 from wch_common.events.whatsapp import Recipient
-from wch_common.whatsapp_content import Parameter
+from wch_common.events.whatsapp_content import Parameter
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender
@@ -29,9 +29,9 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
     made.close()
 
 
-def test_a_message_is_sent_once_and_its_asker_is_told(wa: WhatsAppStage) -> None:
+def test_a_message_is_sent_once_and_its_requester_is_told(wa: WhatsAppStage) -> None:
     wa.start()
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
     (body,) = wa.sent
     assert body["to"] == phone(1)
@@ -55,15 +55,15 @@ def test_a_batch_is_completed_once_every_recipient_has_an_answer(wa: WhatsAppSta
 
 def test_a_second_request_with_the_same_key_is_answered_from_the_ledger(wa: WhatsAppStage) -> None:
     wa.start()
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "accepted"})
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: len(wa.facts()) == 2)
     first, second = wa.facts()
     assert first == second
     assert len(wa.sent) == 1
-    wa.publish(message(1), asker="broadcast")
-    eventually(lambda: len(wa.sent) == 2, "another asker's key is another message")
+    wa.publish(message(1), requester="broadcast")
+    eventually(lambda: len(wa.sent) == 2, "another requester's key is another message")
 
 
 def test_a_batch_of_fifty_with_four_that_cannot_be_reached_sends_the_other_forty_six_once(wa: WhatsAppStage) -> None:
@@ -74,7 +74,7 @@ def test_a_batch_of_fifty_with_four_that_cannot_be_reached_sends_the_other_forty
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
     whole = batch("b", range(50))
     spoiled = tuple(one if one.send_key != "b-4" else one.model_copy(update={"to": ""}) for one in whole.recipients)
-    wa.publish(whole.model_copy(update={"recipients": spoiled}), asker="broadcast")
+    wa.publish(whole.model_copy(update={"recipients": spoiled}), requester="broadcast")
     eventually(lambda: Counter(wa.states().values())["accepted"] == 46)
     states = wa.states()
     assert states["b-2"] == "failed"
@@ -146,7 +146,7 @@ def test_only_what_was_surely_not_accepted_is_tried_again(wa: WhatsAppStage, fau
 def test_an_answer_too_late_is_in_doubt_until_a_status_settles_it(wa: WhatsAppStage) -> None:
     wa.graph.latency_seconds = 3
     wa.start(whatsapp_call_seconds=0.3)
-    wa.publish(message(1), asker="carts")
+    wa.publish(message(1), requester="carts")
     eventually(lambda: wa.states() == {"key-1": "in_doubt"})
     wa.publish(wa.status("key-1", "delivered"))
     eventually(lambda: wa.states() == {"key-1": "delivered"})
@@ -238,12 +238,12 @@ def test_a_probe_goes_on_past_those_who_must_not_be_written_to(wa: WhatsAppStage
     eventually(lambda: Counter(wa.states().values()) == {"suppressed": 300, "accepted": 1}, seconds=60)
 
 
-def test_messages_of_many_askers_take_turns(wa: WhatsAppStage) -> None:
+def test_messages_of_many_requesters_take_turns(wa: WhatsAppStage) -> None:
     wa.graph.latency_seconds = 0.02
-    wa.publish(batch("big", range(200)), asker="broadcast")
+    wa.publish(batch("big", range(200)), requester="broadcast")
     wa.start(whatsapp_calls_in_flight=2)
     eventually(lambda: len(wa.sent) > 10)
-    wa.publish(*(message(1000 + n) for n in range(10)), asker="carts")
+    wa.publish(*(message(1000 + n) for n in range(10)), requester="carts")
     eventually(lambda: sum("1555010" not in body["to"] or body["to"] >= phone(1000) for body in wa.sent) >= 10)
     assert len(wa.sent) < 150, "carts did not stand behind the whole batch"
 
@@ -448,13 +448,13 @@ def test_what_is_not_worth_sending_any_more_is_not_sent(wa: WhatsAppStage) -> No
 
 def test_a_request_no_number_can_be_read_from_is_dead_lettered_and_told(wa: WhatsAppStage) -> None:
     wa.start()
-    wa.publish(message(1, to="0170 12"), message(2, sender="999"), asker="carts")
-    letters = wa.stage.await_letters("whatsapp.message.dlq", 2)
-    told = sorted(str(letter.message.headers["wch-error-message"]) for letter in letters)
+    wa.publish(message(1, to="0170 12"), message(2, sender="999"), requester="carts")
+    dead_letters = wa.stage.await_dead_letters("whatsapp.message.dlq", 2)
+    told = sorted(str(dead_letter.message.headers["wch-error-message"]) for dead_letter in dead_letters)
     assert told[0].startswith("data.sender: the shop does not send from 999")
     assert told[1].startswith("data.to: not a telephone number")
     eventually(lambda: len(wa.facts("message.failed")) == 2)
-    assert all("0170" not in str(letter.message.headers) for letter in letters)
+    assert all("0170" not in str(dead_letter.message.headers) for dead_letter in dead_letters)
 
 
 def rested(wa: WhatsAppStage, seconds: int = 3600) -> None:
@@ -463,7 +463,7 @@ def rested(wa: WhatsAppStage, seconds: int = 3600) -> None:
 
 
 def test_no_more_is_accepted_than_may_wait(wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wch_whatsapp.upkeep._COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("wch_whatsapp.maintenance._COUNT_SECONDS", 0.2)
     wa.start(whatsapp_most_waiting=5)
     rested(wa)
     wa.publish(*(message(n) for n in range(20)))
@@ -484,7 +484,7 @@ def test_no_more_is_accepted_than_may_wait(wa: WhatsAppStage, monkeypatch: pytes
 def test_one_shops_waiting_messages_stop_no_other_shops_acceptance(
     wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("wch_whatsapp.upkeep._COUNT_SECONDS", 0.2)
+    monkeypatch.setattr("wch_whatsapp.maintenance._COUNT_SECONDS", 0.2)
     graph = {"token": wa.graph.token, "url": wa.graph_url}
     numbers = {"rate": 0, "messaging_limit": -1}
     shops = {
@@ -508,12 +508,12 @@ def test_one_shops_waiting_messages_stop_no_other_shops_acceptance(
 def test_every_queue_may_be_replayed_and_nobody_is_written_to_twice(wa: WhatsAppStage) -> None:
     wa.start()
     requests = [message(1), batch("b", range(10, 15)), wrote(1)]
-    wa.publish(*requests, asker="carts")
+    wa.publish(*requests, requester="carts")
     eventually(lambda: set(wa.states().values()) == {"accepted"} and len(wa.states()) == 6)
     wa.publish(wa.status("key-1", "delivered"), wa.status("b-10", "read"))
     eventually(lambda: wa.states()["key-1"] == "delivered" and wa.states()["b-10"] == "read")
     states = wa.states()
-    wa.publish(*requests, wa.status("key-1", "sent"), wa.status("b-10", "delivered"), asker="carts")
+    wa.publish(*requests, wa.status("key-1", "sent"), wa.status("b-10", "delivered"), requester="carts")
     eventually(lambda: len(wa.facts("batch.completed")) == 2, "the batch is answered again")
     for queue in ("message", "batch", "status", "inbound"):
         wa.stage.await_depth(f"whatsapp.{queue}", 0)

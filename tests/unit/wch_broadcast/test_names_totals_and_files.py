@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wch_broadcast.identity import batch_name, campaign_uuid, parsed_batch, position, send_key
-from wch_broadcast.totals import Standing, concerns_everybody, totalled
+from wch_broadcast.totals import CampaignCounts, concerns_everybody, totalled
 from wch_broadcast.uploads import Refused, WrongHeadings, lines_of, read, uploaded
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 
@@ -33,10 +33,12 @@ def test_a_batch_is_known_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("state", ["running", "cancelled", "completed", "failed"])
 @pytest.mark.parametrize("stopped", [False, True])
 def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) -> None:
-    standing = Standing(state, given=100, malformed=3, duplicates=7, released=state == "completed", stopped=stopped)
+    campaign_counts = CampaignCounts(
+        state, given=100, malformed=3, duplicates=7, released=state == "completed", stopped=stopped
+    )
     counts = {"accepted/": 10, "delivered/": 5, "read/": 4, "failed/undeliverable": 6, "failed/window_closed": 2,
               "unknown/no_status": 1, "suppressed/opted_out": 3, "cancelled/x": 2, "deferred/y": 8, "asked/": 9}  # fmt: skip
-    told = totalled(standing, counts)
+    told = totalled(campaign_counts, counts)
     assert (told.sent, told.delivered, told.read) == (19, 9, 4)
     parts = (told.sent, told.failed, told.unknown, told.skipped, told.cancelled, told.deferred, told.waiting)
     assert sum(parts) == told.recipients == 100
@@ -46,15 +48,15 @@ def test_totals_are_always_as_many_as_the_recipients(state: str, stopped: bool) 
 
 
 def test_nothing_is_whole_before_the_last_recipient_is() -> None:
-    standing = Standing("running", given=10_000, malformed=0, duplicates=0, released=True, stopped=False)
-    assert totalled(standing, {"accepted/": 9_999, "asked/": 1}).percentage == 99.9
-    assert totalled(standing, {"accepted/": 10_000}).percentage == 100
+    campaign_counts = CampaignCounts("running", given=10_000, malformed=0, duplicates=0, released=True, stopped=False)
+    assert totalled(campaign_counts, {"accepted/": 9_999, "asked/": 1}).percentage == 99.9
+    assert totalled(campaign_counts, {"accepted/": 10_000}).percentage == 100
 
 
 @pytest.mark.parametrize(("released", "percentage"), [(False, 0.0), (True, 100.0)])
 def test_nothing_is_done_while_the_list_has_not_come(released: bool, percentage: float) -> None:
-    standing = Standing("waiting", given=0, malformed=0, duplicates=0, released=released, stopped=False)
-    assert totalled(standing, {}).percentage == percentage
+    campaign_counts = CampaignCounts("waiting", given=0, malformed=0, duplicates=0, released=released, stopped=False)
+    assert totalled(campaign_counts, {}).percentage == percentage
 
 
 def test_only_some_reasons_concern_everybody() -> None:

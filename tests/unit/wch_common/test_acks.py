@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from wch_common.engine.acks import AckWindow
+from wch_common.broker.aio.acks import AckWindow
 
 
 class Broker:

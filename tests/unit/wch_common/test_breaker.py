@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from wch_common.breaker import Breaker, SystemFailure
+from wch_common.integrations.breaker import Breaker, SystemFailure
 from wch_common.outcome import Reject, Throttled
 
 

@@ -8,7 +8,10 @@ import orjson
 import pytest
 
 from support.demo_family import ThingDone, ThingRequested
-from wch_common.envelope import STRUCTURED, decode, encode
+from wch_common.contract.envelope import STRUCTURED, decode, encode
+from wch_common.contract.event import Fact, Request, new_event
+from wch_common.contract.message import Message
+from wch_common.contract.registry import Registry
 from wch_common.errors import (
     ContractError,
     DuplicateRegistration,
@@ -17,9 +20,6 @@ from wch_common.errors import (
     UnknownType,
     UnknownVersion,
 )
-from wch_common.event import Fact, Request, new_event
-from wch_common.message import Message
-from wch_common.registry import Registry
 
 REGISTRY = Registry((ThingRequested, ThingDone))
 GOOD = {"specversion": "1.0", "id": "1", "source": "/t", "type": "demo.thing.requested.v1", "data": {"number": 7}}
@@ -35,7 +35,7 @@ def test_what_is_written_is_read_again() -> None:
         ThingRequested(number=7, note="ü"),
         "/t",
         shop="north",
-        asker="carts",
+        requester="carts",
         expirytime=datetime(2027, 1, 1, tzinfo=UTC),
     )
     publication = encode(event)
@@ -47,7 +47,7 @@ def test_what_is_written_is_read_again() -> None:
 
 
 def test_a_fact_is_routed_to_who_asked() -> None:
-    fact = new_event(ThingDone(number=1), "/t", asker="carts")
+    fact = new_event(ThingDone(number=1), "/t", requester="carts")
     publication = encode(fact)
     assert (publication.routing_key, publication.mandatory) == ("demo.thing.finished.v1.carts", False)
     assert (
@@ -84,13 +84,13 @@ def test_unknown_fields_are_ignored_and_kept_in_the_canonical_form() -> None:
         ({"time": "yesterday"}, ["time"]),
         ({"time": "2026-01-01T00:00:00"}, ["time"]),
         ({"shop": 7}, ["shop"]),
-        ({"asker": "Carts!"}, ["asker"]),
-        ({"asker": 7}, ["asker"]),
+        ({"requester": "Carts!"}, ["requester"]),
+        ({"requester": 7}, ["requester"]),
         ({"datacontenttype": "text/xml"}, ["datacontenttype"]),
         ({"datacontenttype": []}, ["datacontenttype"]),
         (
-            {"datacontenttype": {}, "specversion": {}, "id": [], "asker": {}},
-            ["specversion", "id", "asker", "datacontenttype"],
+            {"datacontenttype": {}, "specversion": {}, "id": [], "requester": {}},
+            ["specversion", "id", "requester", "datacontenttype"],
         ),
         ({"data": None, "data_base64": "%%"}, ["data_base64"]),
     ],
@@ -147,13 +147,13 @@ def test_a_routing_key_that_is_not_the_type_is_refused_on_the_public_exchanges_o
 
 
 def test_derived_events_have_the_same_id_however_often_and_another_after_a_replay() -> None:
-    event = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.thing")
-    replayed = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.thing", replay=1)
+    event = decode(structured(requester="carts", shop="north"), REGISTRY, queue="demo.thing")
+    replayed = decode(structured(requester="carts", shop="north"), REGISTRY, queue="demo.thing", replay=1)
     one, two = (event.derive(ThingDone(number=1), "/wch/demo", key="a") for _ in range(2))
     assert one.id == two.id
-    assert (one.asker, one.shop, one.causationid, one.correlationid) == ("carts", "north", "1", "1")
-    elsewhere = decode(structured(asker="carts", shop="north"), REGISTRY, queue="demo.other")
-    foreign = decode(structured(asker="carts", shop="north", source="/u"), REGISTRY, queue="demo.thing")
+    assert (one.requester, one.shop, one.causationid, one.correlationid) == ("carts", "north", "1", "1")
+    elsewhere = decode(structured(requester="carts", shop="north"), REGISTRY, queue="demo.other")
+    foreign = decode(structured(requester="carts", shop="north", source="/u"), REGISTRY, queue="demo.thing")
     others = {
         event.derive(ThingDone(number=1), "/wch/demo", key="b").id,
         event.derive(ThingRequested(number=1), "/wch/demo", key="a").id,

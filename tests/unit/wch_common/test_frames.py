@@ -12,9 +12,9 @@ from amqp.method_framing import frame_writer
 from amqp.serialization import dumps, loads
 from pika.data import decode_table
 
-import wch_common.engine.reading  # noqa: F401 - reads floats
-from wch_common.frames import _table, publish_frames
-from wch_common.message import Message, Publication
+import wch_common.broker.codec.read  # noqa: F401 - reads floats
+from wch_common.broker.codec.write import _table, publish_frames
+from wch_common.contract.message import Message, Publication
 
 FRAME_MAX = 4096
 MESSAGES = [

@@ -9,11 +9,12 @@ from typing import Any
 import pika.data
 import pytest
 
-import wch_common.engine.connection
-from wch_common import headers as wch
-from wch_common.message import Message
+import wch_common.broker.aio.connection
+from wch_common.broker import headers as wch
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.contract.message import Message
 from wch_common.outcome import Reject, Throttled
-from wch_common.policy import QueuePolicy, ToParking, judge
+from wch_common.runtime.retry_decision import ToParking, decide
 
 
 def table(value: bytes) -> bytes:
@@ -22,7 +23,7 @@ def table(value: bytes) -> bytes:
 
 
 def test_a_timestamp_in_milliseconds_is_read_as_a_number() -> None:
-    assert wch_common.engine.connection
+    assert wch_common.broker.aio.connection
     milliseconds = 1_795_312_566_000_000
     decoded, _ = pika.data.decode_table(table(b"T" + struct.pack(">Q", milliseconds)), 0)
     assert decoded == {"at": milliseconds}
@@ -40,22 +41,22 @@ NONSENSE: list[dict[str, Any]] = [
 @pytest.mark.parametrize("headers", NONSENSE)
 def test_nonsense_in_our_headers_counts_as_absent(headers: dict[str, Any]) -> None:
     message = Message(b"", headers=headers)
-    standing = wch.standing(message, None)
-    assert (standing.attempt, standing.waiting_since, wch.replay_count(message)) == (1, None, 0)
+    delivery_state = wch.delivery_state(message, None)
+    assert (delivery_state.attempt, delivery_state.waiting_since, wch.replay_count(message)) == (1, None, 0)
     made = wch.failure_headers(
-        message, ValueError("x"), queue="q", kind="rejected", counted=True, worker=wch.Worker("1", "host")
+        message, ValueError("x"), queue="q", kind="rejected", counted=True, worker=wch.WorkerIdentity("1", "host")
     )
     assert made[wch.ATTEMPT] == 1
-    assert "n" not in made[wch.ATTEMPTS], "a text is not taken for a list of letters"  # type: ignore[operator]
+    assert "n" not in made[wch.ATTEMPTS], "a text is not taken for a list of dead letters"  # type: ignore[operator]
 
 
 def test_waiting_since_the_end_of_time_is_waiting_since_now() -> None:
     message = Message(b"", headers={wch.WAITING_SINCE: "9999-12-31T23:59:59+00:00"})
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    verdict = judge(
-        Throttled("", scope="s", after=999), wch.standing(message, None), QueuePolicy(), now=now, can_park=True
+    decision = decide(
+        Throttled("", scope="s", after=999), wch.delivery_state(message, None), QueuePolicy(), now=now, can_park=True
     )
-    assert verdict == ToParking(999, scope="s", counted=False)
+    assert decision == ToParking(999, scope="s", counted=False)
 
 
 def test_a_copy_strips_what_the_broker_wrote_and_keeps_what_others_did() -> None:
@@ -73,7 +74,7 @@ def test_a_copy_strips_what_the_broker_wrote_and_keeps_what_others_did() -> None
 
 def test_failures_with_one_cause_have_one_fingerprint_whatever_they_name() -> None:
     def fingerprint(error: Exception) -> object:
-        worker = wch.Worker("1")
+        worker = wch.WorkerIdentity("1")
         return wch.failure_headers(Message(b""), error, queue="q", kind="rejected", counted=True, worker=worker)[
             wch.FINGERPRINT
         ]

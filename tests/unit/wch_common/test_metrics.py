@@ -8,7 +8,7 @@ import sys
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from wch_common.metrics import Metrics, QueueMetrics
+from wch_common.observability.metrics import Metrics, QueueMetrics
 
 SECONDS = (0.0, 0.001, 0.0011, 0.1, 4.9, 5, 300, 301, 4000)
 
@@ -27,7 +27,7 @@ def test_times_are_spread_as_a_histogram_of_the_library_would() -> None:
     library = Histogram("theirs", "", buckets=(0.001, 0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300), registry=theirs)
     queue = QueueMetrics(ours, "q")
     for value in SECONDS:
-        queue.tell("a.b.requested.v1", "done", seconds=value, age_seconds=None)
+        queue.observe("a.b.requested.v1", "done", seconds=value, age_seconds=None)
         library.observe(value)
     assert samples(ours.registry, "wch_event_duration_seconds") == samples(theirs, "theirs")
     assert samples(ours.registry, "wch_event_age_seconds")["_count", ""] == 0
@@ -37,7 +37,7 @@ def test_outcomes_are_counted_by_queue_and_type() -> None:
     metrics = Metrics()
     one, other = QueueMetrics(metrics, "one"), QueueMetrics(metrics, "other")
     for queue, type_, outcome in [(one, "a", "done"), (one, "a", "done"), (one, "a", "retried"), (other, "b", "done")]:
-        queue.tell(type_, outcome, seconds=0.1, age_seconds=-1.0)
+        queue.observe(type_, outcome, seconds=0.1, age_seconds=-1.0)
 
     def told(queue: str, type_: str, outcome: str) -> float | None:
         labels = {"queue": queue, "type": type_, "outcome": outcome}

@@ -6,40 +6,33 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from wch_common.broker.headers import DeliveryState
+from wch_common.broker.queue_policy import Batching, QueuePolicy
 from wch_common.errors import IdReused, InvalidData, Undecodable, UnknownType, UnknownVersion
 from wch_common.outcome import Reject, Retry, Throttled
-from wch_common.policy import (
-    Batching,
-    QueuePolicy,
-    Standing,
-    ToDeadLetters,
-    ToParking,
-    ToRung,
-    Verdict,
-    judge,
-)
+from wch_common.runtime.retry_decision import RetryDecision, ToDeadLetters, ToDelayQueue, ToParking, decide
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-POLICY = QueuePolicy(rungs=(60, 300, 900), tries=3)
+POLICY = QueuePolicy(retry_delays=(60, 300, 900), tries=3)
 
 
-def decide(error: Exception, attempt: int = 1, *, can_park: bool = True, **standing: datetime) -> Verdict:
-    return judge(error, Standing(attempt, **standing), POLICY, now=NOW, can_park=can_park)
+def decided(error: Exception, attempt: int = 1, *, can_park: bool = True, **state: datetime) -> RetryDecision:
+    return decide(error, DeliveryState(attempt, **state), POLICY, now=NOW, can_park=can_park)
 
 
-def test_each_failure_takes_the_next_rung_and_the_fourth_try_is_the_last() -> None:
-    assert [decide(ValueError(), attempt) for attempt in (1, 2, 3, 4)] == [
-        ToRung(60, counted=True),
-        ToRung(300, counted=True),
-        ToRung(900, counted=True),
+def test_each_failure_takes_the_next_delay_queue_and_the_fourth_try_is_the_last() -> None:
+    assert [decided(ValueError(), attempt) for attempt in (1, 2, 3, 4)] == [
+        ToDelayQueue(60, counted=True),
+        ToDelayQueue(300, counted=True),
+        ToDelayQueue(900, counted=True),
         ToDeadLetters("retries_exhausted"),
     ]
 
 
-def test_more_tries_than_rungs_stay_on_the_last() -> None:
-    policy = QueuePolicy(rungs=(60, 300), tries=5)
-    verdicts = [judge(ValueError(), Standing(attempt), policy, now=NOW) for attempt in range(1, 7)]
-    assert verdicts[1:] == [ToRung(300, counted=True)] * 4 + [ToDeadLetters("retries_exhausted")]
+def test_more_tries_than_retry_delays_stay_on_the_last() -> None:
+    policy = QueuePolicy(retry_delays=(60, 300), tries=5)
+    decisions = [decide(ValueError(), DeliveryState(attempt), policy, now=NOW) for attempt in range(1, 7)]
+    assert decisions[1:] == [ToDelayQueue(300, counted=True)] * 4 + [ToDeadLetters("retries_exhausted")]
 
 
 @pytest.mark.parametrize(
@@ -61,32 +54,32 @@ def test_a_batch_that_makes_no_sense_is_refused(size: int, window: float) -> Non
         Batching(size, window)
 
 
-def test_a_wait_asked_for_takes_the_rung_that_is_long_enough_or_a_row() -> None:
-    assert decide(Retry("", after=100)) == ToRung(300, counted=True)
-    assert decide(Retry("", after=0.5)) == ToRung(60, counted=True)
-    assert decide(Retry("", after=-1)) == ToRung(60, counted=True)
-    assert decide(Retry("", after=901)) == ToParking(901, scope="", counted=True)
-    assert decide(Retry("", after=901), can_park=False) == ToRung(900, counted=True)
-    assert decide(Retry("", after=901), attempt=4) == ToDeadLetters("retries_exhausted")
+def test_a_wait_asked_for_takes_the_delay_queue_that_is_long_enough_or_a_row() -> None:
+    assert decided(Retry("", after=100)) == ToDelayQueue(300, counted=True)
+    assert decided(Retry("", after=0.5)) == ToDelayQueue(60, counted=True)
+    assert decided(Retry("", after=-1)) == ToDelayQueue(60, counted=True)
+    assert decided(Retry("", after=901)) == ToParking(901, scope="", counted=True)
+    assert decided(Retry("", after=901), can_park=False) == ToDelayQueue(900, counted=True)
+    assert decided(Retry("", after=901), attempt=4) == ToDeadLetters("retries_exhausted")
 
 
-def test_a_throttled_event_waits_uncounted_in_a_rung_or_as_a_row() -> None:
-    assert decide(Throttled("", scope="s", after=120), attempt=4) == ToRung(300, counted=False)
-    assert decide(Throttled("", scope="s", after=121)) == ToParking(121, scope="s", counted=False)
-    assert decide(Throttled("", scope="s", after=9999), can_park=False) == ToRung(900, counted=False)
+def test_a_throttled_event_waits_uncounted_in_a_delay_queue_or_as_a_row() -> None:
+    assert decided(Throttled("", scope="s", after=120), attempt=4) == ToDelayQueue(300, counted=False)
+    assert decided(Throttled("", scope="s", after=121)) == ToParking(121, scope="s", counted=False)
+    assert decided(Throttled("", scope="s", after=9999), can_park=False) == ToDelayQueue(900, counted=False)
 
 
 def test_waiting_ends_after_a_day_or_with_the_event() -> None:
     throttled = Throttled("", scope="s", after=7200)
     since = NOW - timedelta(hours=23, minutes=30)
-    assert decide(throttled, waiting_since=since) == ToParking(1800, scope="s", counted=False)
-    assert decide(throttled, waiting_since=NOW - timedelta(hours=24)) == ToDeadLetters("expired_waiting")
-    assert decide(throttled, expires_at=NOW) == ToDeadLetters("expired_waiting")
+    assert decided(throttled, waiting_since=since) == ToParking(1800, scope="s", counted=False)
+    assert decided(throttled, waiting_since=NOW - timedelta(hours=24)) == ToDeadLetters("expired_waiting")
+    assert decided(throttled, expires_at=NOW) == ToDeadLetters("expired_waiting")
 
 
 def test_an_unknown_version_waits_an_hour() -> None:
-    assert decide(UnknownVersion("")) == ToRung(60, counted=False)
-    assert decide(UnknownVersion(""), waiting_since=NOW - timedelta(hours=1)) == ToDeadLetters("unknown_version")
+    assert decided(UnknownVersion("")) == ToDelayQueue(60, counted=False)
+    assert decided(UnknownVersion(""), waiting_since=NOW - timedelta(hours=1)) == ToDeadLetters("unknown_version")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +93,7 @@ def test_an_unknown_version_waits_an_hour() -> None:
     ],
 )
 def test_what_no_later_try_can_mend_is_dead_lettered_at_once(error: Exception, kind: str) -> None:
-    assert decide(error) == ToDeadLetters(kind)
+    assert decided(error) == ToDeadLetters(kind)
 
 
 def test_prefetch_covers_the_slots_and_a_batch() -> None:
@@ -115,7 +108,7 @@ def test_after_a_crash_a_message_is_taken_alone_and_a_batch_in_shrinking_parts()
     assert [batches.careful_prefetch(count) for count in range(6)] == [1000, 1000, 100, 10, 1, 1]
 
 
-@pytest.mark.parametrize("rungs", [(), (0,), (5, 5), (5, 1)])
-def test_a_ladder_that_is_none_is_refused(rungs: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="rungs"):
-        QueuePolicy(rungs=rungs)
+@pytest.mark.parametrize("retry_delays", [(), (0,), (5, 5), (5, 1)])
+def test_a_ladder_that_is_none_is_refused(retry_delays: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="retry_delays"):
+        QueuePolicy(retry_delays=retry_delays)

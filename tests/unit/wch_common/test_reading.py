@@ -13,8 +13,8 @@ from pika.channel import ContentFrameAssembler
 from pika.frame import Body, Header, Heartbeat, Method, decode_frame
 from pika.spec import Basic
 
-from wch_common.engine.connection import FastConnection
-from wch_common.engine.reading import Arrival, read_delivery
+from wch_common.broker.aio.pika_inside import DispatchingConnection
+from wch_common.broker.codec.read import Arrival, read_delivery
 
 CONSUMER = "ctag1.7d0c"
 PIECE = 4088
@@ -90,7 +90,7 @@ def test_a_frame_that_does_not_end_as_one_is_left_to_pika() -> None:
     assert read_delivery(data[:-1] + b"\x00", 0) is None
 
 
-class Watched(FastConnection):
+class Watched(DispatchingConnection):
     """Keeps the bodies in the order in which they came, from the bytes or by pika's frames."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -98,7 +98,7 @@ class Watched(FastConnection):
         self.assembler = ContentFrameAssembler()
         self.bodies: list[bytes] = []
         self.others = self.read_here = 0
-        self.takers[7, CONSUMER.encode()] = self.take
+        self.receivers[7, CONSUMER.encode()] = self.take
 
     def take(self, arrival: Arrival) -> None:
         self.read_here += 1

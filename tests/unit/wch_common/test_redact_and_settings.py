@@ -8,9 +8,9 @@ from typing import SupportsIndex
 import pytest
 from pydantic import SecretStr
 
+from wch_common.broker.queue_policy import Batching, QueuePolicy
 from wch_common.errors import SettingsError
-from wch_common.policy import Batching, QueuePolicy
-from wch_common.redact import redact, redact_trace
+from wch_common.observability.redact import redact, redact_trace
 from wch_common.settings import ServiceSettings, load_settings, masked, unknown_settings
 from wch_sync.settings import SyncSettings
 
@@ -114,12 +114,12 @@ def test_one_message_names_every_missing_and_wrong_setting(clean: pytest.MonkeyP
     clean.setenv("WCH_GRAPH_VERSION", "23")
     clean.setenv("WCH_CATALOG_ITEM_ID", "item")
     clean.setenv("WCH_SYNC_PRODUCT_TRIES", "-1")
-    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "0,-1")
+    clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYS", "0,-1")
     with pytest.raises(SettingsError) as caught:
         load_settings(SyncSettings)
     text = str(caught.value)
     wanted = "AMQP_URL DATABASE_URL SHOP_URL SHOP_CONSUMER_KEY SHOP_CONSUMER_SECRET GRAPH_TOKEN CATALOG_ID HEALTH_PORT"
-    wanted += " LOG_LEVEL GRAPH_VERSION CATALOG_ITEM_ID SYNC_PRODUCT_TRIES SYNC_PRODUCT_RUNGS"
+    wanted += " LOG_LEVEL GRAPH_VERSION CATALOG_ITEM_ID SYNC_PRODUCT_TRIES SYNC_PRODUCT_RETRY_DELAYS"
     assert [name for name in wanted.split() if f"WCH_{name}:" not in text] == []
 
 
@@ -137,7 +137,7 @@ def test_secrets_come_from_files_and_are_not_logged(clean: pytest.MonkeyPatch, t
 
 def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("WCH_AMQP_URL", "amqp://h")
-    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "1, 2.5,30")
+    clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYS", "1, 2.5,30")
     clean.setenv("WCH_SYNC_PRODUCT_BATCH_WINDOW", "0.5")
     clean.setenv("WCH_SYNC_PRODUCT_BATCH_SIZE", "50")
     clean.setenv("WCH_SYNC_PRODUCT_TRIES", "7")
@@ -146,22 +146,22 @@ def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("WCH_SYNC_PRODUCT_PREFETCH", "60")
     settings = load_settings(ServiceSettings)
     policy = settings.policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
-    assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5), held=60)
+    assert policy == QueuePolicy((1, 2.5, 30), 7, 9, 11, Batching(50, 0.5), prefetch_limit=60)
     assert policy.prefetch == 60
     assert settings.policy("sync.order", QueuePolicy()) == QueuePolicy()
     clean.setenv("WCH_SYNC_PRODUCT_PREFETCH", "40")
     with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_… .*the prefetch is at least the slots, or one batch"):
         load_settings(ServiceSettings).policy("sync.product", QueuePolicy(batching=Batching(1000, 20)))
-    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "5,1")
-    with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_RUNGS: .*rising order"):
+    clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYS", "5,1")
+    with pytest.raises(SettingsError, match=r"WCH_SYNC_PRODUCT_RETRY_DELAYS: .*rising order"):
         load_settings(ServiceSettings)
 
 
 def test_a_misspelt_setting_is_told_with_the_name_that_was_meant(clean: pytest.MonkeyPatch) -> None:
     for name in (
         "WCH_LOG_LEVLE",
-        "WCH_SYNC_PRODUCT_RUNGS",
-        "WCH_SYNC_PRODUKT_RUNGS",
+        "WCH_SYNC_PRODUCT_RETRY_DELAYS",
+        "WCH_SYNC_PRODUKT_RETRY_DELAYS",
         "WCH_DEMO_X",
         "WCH_AMQP_URL_FILE",
     ):
@@ -170,7 +170,7 @@ def test_a_misspelt_setting_is_told_with_the_name_that_was_meant(clean: pytest.M
         clean.setenv(link, "10.0.0.1")
     assert unknown_settings(SyncSettings, ["sync.product"]) == [
         "nothing here reads WCH_LOG_LEVLE; is WCH_LOG_LEVEL meant?",
-        "nothing here reads WCH_SYNC_PRODUKT_RUNGS; is WCH_SYNC_PRODUCT_RUNGS meant?",
+        "nothing here reads WCH_SYNC_PRODUKT_RETRY_DELAYS; is WCH_SYNC_PRODUCT_RETRY_DELAYS meant?",
     ]
 
 
@@ -185,7 +185,7 @@ def test_addresses_of_another_kind_and_unreadable_files_are_named_with_the_rest(
     clean.setenv("WCH_DATABASE_URL", "mysql://user:hunter2@h")
     clean.setenv("WCH_GRAPH_TOKEN_FILE", "/nonexistent/token")
     clean.setenv("WCH_HEALTH_PORT", "http")
-    clean.setenv("WCH_SYNC_PRODUCT_RUNGS", "a,b")
+    clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYS", "a,b")
     with pytest.raises(SettingsError) as caught:
         load_settings(SyncSettings)
     said = str(caught.value)
@@ -194,14 +194,14 @@ def test_addresses_of_another_kind_and_unreadable_files_are_named_with_the_rest(
     assert "WCH_GRAPH_TOKEN_FILE: names a file that cannot be read: No such file" in said
     assert "WCH_GRAPH_TOKEN:" not in said
     assert "WCH_HEALTH_PORT" in said
-    assert said.count("WCH_SYNC_PRODUCT_RUNGS") == 1
+    assert said.count("WCH_SYNC_PRODUCT_RETRY_DELAYS") == 1
     assert "hunter2" not in said
 
 
 def test_a_misspelt_setting_of_a_queue_is_told_with_what_was_meant(clean: pytest.MonkeyPatch) -> None:
-    clean.setenv("WCH_SYNC_PRODUCT_RUNGZ", "1")
+    clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYZ", "1")
     (told,) = unknown_settings(SyncSettings, ["sync.product"])
-    assert told.endswith("is WCH_SYNC_PRODUCT_RUNGS meant?")
+    assert told.endswith("is WCH_SYNC_PRODUCT_RETRY_DELAYS meant?")
 
 
 def test_what_is_said_of_an_unknown_setting_is_readable_in_the_log(clean: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from wch_sync.settings import SyncSettings
 ONE = {
     "AMQP_URL": "amqp://h",
     "DATABASE_URL": "postgresql://h/d",
-    "SHOP_URL": "https://shop.example",
-    "SHOP_CONSUMER_KEY": "k",
-    "SHOP_CONSUMER_SECRET": "s",
+    "WOOCOMMERCE_URL": "https://shop.example",
+    "WOOCOMMERCE_CONSUMER_KEY": "k",
+    "WOOCOMMERCE_CONSUMER_SECRET": "s",
     "GRAPH_TOKEN": "t",
     "CATALOG_ID": "1",
 }
@@ -91,7 +91,7 @@ def test_what_is_wrong_in_the_file_is_named_with_all_other_wrong_settings(
     assert told in said
     assert "WCH_DATABASE_URL" in said
     assert "WCH_HEALTH_PORT" in said
-    assert "WCH_SHOP_URL" not in said, "a wrong file must not ask for the settings it stands for"
+    assert "WCH_WOOCOMMERCE_URL" not in said, "a wrong file must not ask for the settings it stands for"
     assert "hunter2" not in said
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from wch_common.tasks import ended
+from wch_common.tasks import cancel_and_wait
 
 
 def test_a_task_that_swallows_its_first_cancellation_ends_too() -> None:
@@ -23,7 +23,7 @@ def test_a_task_that_swallows_its_first_cancellation_ends_too() -> None:
     async def play() -> None:
         task = asyncio.create_task(stubborn())
         await asyncio.sleep(0)
-        await ended((task,))
+        await cancel_and_wait((task,))
         assert task.cancelled()
 
     asyncio.run(asyncio.wait_for(play(), 30))

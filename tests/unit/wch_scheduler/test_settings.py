@@ -12,10 +12,10 @@ from wch_scheduler.settings import SchedulerSettings
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("shop", "WCH_SCHEDULER_ASKERS: is not JSON. JSON of what each AMQP user"),
-        ('{"shop": "carts.*"}', "WCH_SCHEDULER_ASKERS: shop: Input should be a valid tuple"),
-        ('{"Shop_2": ["carts.*"]}', "WCH_SCHEDULER_ASKERS: Shop_2: the AMQP user's name must be lower-case"),
-        ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_ASKERS: carts.cleen.* is the type of no request"),
+        ("shop", "WCH_SCHEDULER_REQUESTERS: is not JSON. JSON of what each AMQP user"),
+        ('{"shop": "carts.*"}', "WCH_SCHEDULER_REQUESTERS: shop: Input should be a valid tuple"),
+        ('{"Shop_2": ["carts.*"]}', "WCH_SCHEDULER_REQUESTERS: Shop_2: the AMQP user's name must be lower-case"),
+        ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_REQUESTERS: carts.cleen.* is the type of no request"),
     ],
 )
 def test_who_may_use_timers_is_refused_with_what_is_wrong(
@@ -23,7 +23,7 @@ def test_who_may_use_timers_is_refused_with_what_is_wrong(
 ) -> None:
     monkeypatch.setenv("WCH_AMQP_URL", "amqp://wch:secret@broker/wch")
     monkeypatch.setenv("WCH_DATABASE_URL", "postgresql://wch:secret@database/wch")
-    monkeypatch.setenv("WCH_SCHEDULER_ASKERS", value)
+    monkeypatch.setenv("WCH_SCHEDULER_REQUESTERS", value)
     with pytest.raises(SettingsError) as refused:
         load_settings(SchedulerSettings)
     assert told in str(refused.value)

@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 from pydantic import HttpUrl, SecretStr
 
+from wch_common.integrations.shops import CatalogSection, GraphSection, WooCommerceSection
 from wch_common.outcome import Reject
-from wch_common.shops import Catalog, Graph, WooCommerce
 from wch_simulators.shop import product, variation
 from wch_sync.mapping import ShopProduct, items, plain_text
 from wch_sync.settings import SyncShop
 
 SHOP = SyncShop(
-    woocommerce=WooCommerce(
+    woocommerce=WooCommerceSection(
         url=HttpUrl("https://shop.example"), consumer_key=SecretStr("k"), consumer_secret=SecretStr("s")
     ),
-    graph=Graph(token=SecretStr("t")),
-    catalog=Catalog(id="1"),
+    graph=GraphSection(token=SecretStr("t")),
+    catalog=CatalogSection(id="1"),
 )
 
 
@@ -129,7 +129,7 @@ def test_what_a_product_does_not_say_is_taken_from_the_next_best() -> None:
     assert short["description"] == "Short"
     (named,) = mapped(name="Tee", description="")
     assert named["description"] == "Tee"
-    branded = SHOP.model_copy(update={"catalog": Catalog(id="1", brand="House")})
+    branded = SHOP.model_copy(update={"catalog": CatalogSection(id="1", brand="House")})
     (item,) = items(ShopProduct.model_validate(product(7, brands=[{"name": ""}])), [], branded, "EUR")
     assert item["brand"] == "House"
 
@@ -158,7 +158,7 @@ def test_pictures_are_told_once_and_no_more_than_the_catalog_takes() -> None:
 
 
 def test_an_item_id_that_is_too_long_is_refused_with_what_to_do() -> None:
-    by_sku = SHOP.model_copy(update={"catalog": Catalog(id="1", item_id="{id}_{sku}")})
+    by_sku = SHOP.model_copy(update={"catalog": CatalogSection(id="1", item_id="{id}_{sku}")})
     with pytest.raises(Reject, match="shorten its SKU"):
         items(ShopProduct.model_validate(product(7, sku="x" * 101)), [], by_sku, "EUR")
 

@@ -11,7 +11,7 @@ from pywa import WhatsApp, types
 from pywa.types import templates
 
 from wch_common.events.whatsapp import MessageRequested, Recipient
-from wch_common.whatsapp_content import (
+from wch_common.events.whatsapp_content import (
     Buttons,
     Choices,
     Content,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from pydantic import SecretStr
 
-from wch_common.shops import Graph
+from wch_common.integrations.shops import GraphSection
 from wch_whatsapp.cloud import Accepted, CloudApi, Reply, Unsent
 from wch_whatsapp.transport import Transport
 
@@ -28,7 +28,7 @@ async def _sent(asked: list[bytes]) -> Reply:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("http_proxy", f"http://127.0.0.1:{port}")
         address = "http://graph.invalid"
-        graph = Graph.model_validate({"token": SecretStr("t"), "url": address})
+        graph = GraphSection.model_validate({"token": SecretStr("t"), "url": address})
         async with server, Transport(address) as transport:
             return await CloudApi(transport, graph, "2002", seconds=5).send({"to": "you"})
 

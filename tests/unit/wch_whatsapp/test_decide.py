@@ -94,7 +94,7 @@ def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float
         sent += [now] * free
         slots_from = start + timedelta(seconds=seconds * free)
         now += timedelta(milliseconds=1)
-    most = max(sum(moment <= other < moment + timedelta(seconds=1) for other in sent) for moment in set(sent))
+    most = max(sum(timestamp <= other < timestamp + timedelta(seconds=1) for other in sent) for timestamp in set(sent))
     assert most <= max(rate, 2)
     assert len(sent) >= 0.85 * rate * 4
 

@@ -16,7 +16,7 @@ NEEDED = {
     "AMQP_URL": "amqp://h",
     "DATABASE_URL": "postgresql://h/d",
     "GRAPH_TOKEN": "t",
-    "WHATSAPP_PHONE_NUMBER_ID": "2002",
+    "WHATSAPP_PHONE_NUMBER_IDS": "2002",
     "WHATSAPP_HASH_KEY": "sixteen characters",
 }
 
@@ -32,7 +32,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def test_one_number_or_several_are_given_by_their_ids(environment: pytest.MonkeyPatch) -> None:
     assert load_settings(WhatsAppSettings).shops().named(None).whatsapp.phone_number_ids == ("2002",)
-    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_ID", "2002, 3003")
+    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_IDS", "2002, 3003")
     environment.setenv("WCH_WHATSAPP_STOP_WORDS", "halt, aus")
     settings = load_settings(WhatsAppSettings)
     numbers = settings.shops().named(None).whatsapp
@@ -42,14 +42,14 @@ def test_one_number_or_several_are_given_by_their_ids(environment: pytest.Monkey
 
 
 def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_ID", "+49 170 1234567")
+    environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_IDS", "+49 170 1234567")
     environment.setenv("WCH_WHATSAPP_HASH_KEY", "short")
     environment.setenv("WCH_WHATSAPP_REGION", "Germany")
     environment.delenv("WCH_GRAPH_TOKEN")
     with pytest.raises(SettingsError) as caught:
         load_settings(WhatsAppSettings)
     said = str(caught.value)
-    wanted = ("PHONE_NUMBER_ID", "HASH_KEY", "REGION")
+    wanted = ("PHONE_NUMBER_IDS", "HASH_KEY", "REGION")
     assert [
         name for name in (*(f"WHATSAPP_{one}" for one in wanted), "GRAPH_TOKEN") if f"WCH_{name}:" not in said
     ] == []

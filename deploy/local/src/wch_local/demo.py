@@ -20,10 +20,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from wch_common.broker.blocking.dead_letters import open_mailbox
 from wch_common.client import Client
-from wch_common.edge.letters import open_mailbox
 from wch_common.errors import WchError
-from wch_local import looks
+from wch_local import inspect_broker
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
@@ -51,9 +51,9 @@ FOLDER = Path(".wch").resolve()
 STATE = FOLDER / "demo.json"
 VHOST = "wch-demo"
 
-DLQ, UNROUTED = "sync.product.dlq", "wch.unrouted"
+DLQ, UNROUTABLE = "sync.product.dlq", "wch.unroutable"
 SCHEDULES = FOLDER / "schedules.yaml"
-RUNGS = "2,4,8"
+RETRY_DELAYS = "2,4,8"
 NUMBER, HASH_KEY = "2002", "the demo's own key"
 _STORY_SECONDS = 90
 
@@ -202,23 +202,23 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
     own = {
         "sync": {
             **graph,
-            "WCH_SHOP_URL": shop_url,
-            "WCH_SHOP_CONSUMER_KEY": "ck_simulated",
-            "WCH_SHOP_CONSUMER_SECRET": "cs_simulated",
+            "WCH_WOOCOMMERCE_URL": shop_url,
+            "WCH_WOOCOMMERCE_CONSUMER_KEY": "ck_simulated",
+            "WCH_WOOCOMMERCE_CONSUMER_SECRET": "cs_simulated",
             "WCH_CATALOG_ID": CATALOG,
             "WCH_CATALOG_POLL_SECONDS": "0.3",
-            "WCH_SYNC_PRODUCT_RUNGS": RUNGS,
+            "WCH_SYNC_PRODUCT_RETRY_DELAYS": RETRY_DELAYS,
             "WCH_SYNC_PRODUCT_BATCH_WINDOW": "1",
         },
         "whatsapp": {
             **graph,
-            "WCH_WHATSAPP_PHONE_NUMBER_ID": NUMBER,
+            "WCH_WHATSAPP_PHONE_NUMBER_IDS": NUMBER,
             "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
             "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
         },
         "broadcast": {},
         "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
-        "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES), "WCH_SCHEDULER_ASKERS": json.dumps({user: ["*"]})},
+        "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES), "WCH_SCHEDULER_REQUESTERS": json.dumps({user: ["*"]})},
     }
     if not SCHEDULES.exists():  # else somebody may have tried changes
         SCHEDULES.write_text(schedules())
@@ -231,47 +231,47 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         started.append((program, port, log))
     for program, port, log in started:
         program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
-        rungs = ", with rungs of 2, 4 and 8 s" if program.name == "sync" else ""
-        say(f"{program.name} service: running{rungs}; http://127.0.0.1:{port}/metrics")
+        retry_delays = ", with delay queues of 2, 4 and 8 s" if program.name == "sync" else ""
+        say(f"{program.name} service: running{retry_delays}; http://127.0.0.1:{port}/metrics")
 
 
 def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
-    """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unrouted."""
+    """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unroutable."""
     began, offered, cart = time.monotonic(), False, ""
-    rungs = [f"sync.product.retry.{seconds}s" for seconds in RUNGS.split(",")]
+    retry_delays = [f"sync.product.retry.{seconds}s" for seconds in RETRY_DELAYS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
-            items = looks.items(graph_url)
-            waiting = {rung: looks.depth(amqp_url, rung) for rung in rungs}
-            dead, unrouted, messages = (
-                looks.depth(amqp_url, DLQ),
-                looks.depth(amqp_url, UNROUTED),
-                looks.messages(database_url),
+            items = inspect_broker.items(graph_url)
+            waiting = {delay_queue: inspect_broker.depth(amqp_url, delay_queue) for delay_queue in retry_delays}
+            dead, unroutable, messages = (
+                inspect_broker.depth(amqp_url, DLQ),
+                inspect_broker.depth(amqp_url, UNROUTABLE),
+                inspect_broker.messages(database_url),
             )
-            if not offered and looks.suppressed(database_url):
+            if not offered and inspect_broker.suppressed(database_url):
                 with Client(amqp_url, "/demo") as client:
                     client.publish_many([to_one(OPTED_OUT, "offer/1", "marketing"), campaign()])
                 offered = True
-            before, cart = cart, looks.cart(database_url)
+            before, cart = cart, inspect_broker.cart(database_url)
             if cart != before and cart == "sent":
                 with Client(amqp_url, "/demo") as client:
                     client.publish(order())
             progress = Table.grid(padding=(0, 2))
             progress.add_row("in the catalog", f"[green]{len(items)}[/] items")
-            for rung, count in waiting.items():
-                progress.add_row(rung, f"[yellow]{count}[/] waiting" if count else "–")
+            for delay_queue, count in waiting.items():
+                progress.add_row(delay_queue, f"[yellow]{count}[/] waiting" if count else "–")
             for key, state in sorted(messages.items()):
                 progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
-            state, bar = looks.campaign(database_url)
+            state, bar = inspect_broker.campaign(database_url)
             progress.add_row(f"campaign {CAMPAIGN}", bar)
             progress.add_row(f"cart {CART}", cart or "–")
-            progress.add_row("schedule reminder-scan", f"{looks.ticks(database_url)} times")
+            progress.add_row("schedule reminder-scan", f"{inspect_broker.ticks(database_url)} times")
             progress.add_row(DLQ, f"[red]{dead}[/]")
-            progress.add_row(UNROUTED, f"[magenta]{unrouted}[/]")
+            progress.add_row(UNROUTABLE, f"[magenta]{unroutable}[/]")
             live.update(progress)
             told = messages == {"order/17": "accepted", "offer/1": "suppressed"}
             ended = state == "completed" and cart == "recovered"
-            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unrouted >= 1 and ended:
+            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unroutable >= 1 and ended:
                 return
             if time.monotonic() - began > _STORY_SECONDS:
                 raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs'}")
@@ -284,14 +284,14 @@ def _times(number: int) -> str:
 
 def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
     """Return what happened, and how it ended."""
-    letters: dict[str, str] = {}
+    dead_letters: dict[str, str] = {}
     with open_mailbox(amqp_url, DLQ) as mailbox:
-        for letter in mailbox.take():
-            headers = letter.message.headers
+        for dead_letter in mailbox.take():
+            headers = dead_letter.message.headers
             fields = headers.get("wch-error-fields")
             told = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
-            letters[str(headers.get("wch-error-kind"))] = "; ".join(told) or str(headers.get("wch-error-message"))
-    items = looks.items(graph_url)
+            dead_letters[str(headers.get("wch-error-kind"))] = "; ".join(told) or str(headers.get("wch-error-message"))
+    items = inspect_broker.items(graph_url)
     table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
     good = sum(1 for item in items.values() if "item_group_id" not in item)
     table.add_row(f"{good} products asked for", "[green]in the catalog[/], sent together in one call", CATALOG)
@@ -305,22 +305,24 @@ def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
     sent = [one for one in messages if one["to"] == CUSTOMER]
     table.add_row("a message asked for twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
     table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
-    _, line = looks.campaign(database_url)
+    _, line = inspect_broker.campaign(database_url)
     table.add_row("a campaign to 500, in batches of 50", line.partition("%, ")[2], "broadcast")
     reminders = sum(one["to"] == SHOPPER for one in messages)
-    recovered = "; ordered after it, [green]recovered[/]" if looks.cart(database_url) == "recovered" else ""
+    recovered = "; ordered after it, [green]recovered[/]" if inspect_broker.cart(database_url) == "recovered" else ""
     table.add_row(
-        "a scan of carts every 3 s", f"[green]asked for[/] {_times(looks.ticks(database_url))} so far", "scheduler"
+        "a scan of carts every 3 s",
+        f"[green]asked for[/] {_times(inspect_broker.ticks(database_url))} so far",
+        "scheduler",
     )
     table.add_row("a cart left behind", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")
-    table.add_row("a product the catalog refused", f"[red]dead letter[/]: {letters.get('rejected', '?')}", DLQ)
-    table.add_row("a malformed event", f"[red]dead letter[/]: {letters.get('invalid_data', '?')}", DLQ)
-    table.add_row("a request of a type nobody does", "[magenta]kept as unrouted[/]", UNROUTED)
+    table.add_row("a product the catalog refused", f"[red]dead letter[/]: {dead_letters.get('rejected', '?')}", DLQ)
+    table.add_row("a malformed event", f"[red]dead letter[/]: {dead_letters.get('invalid_data', '?')}", DLQ)
+    table.add_row("a request of a type nobody does", "[magenta]kept as unroutable[/]", UNROUTABLE)
     return table
 
 
 def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
-    from wch_common.management import Management
+    from wch_common.broker.management import Management
 
     console.print()
     console.print(_results(amqp_url, database_url, graph_url))
@@ -329,7 +331,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     environment.touch(mode=0o600)
     environment.write_text(
         f'export WCH_AMQP_URL="{amqp_url}"\nexport WCH_DATABASE_URL="{database_url}"\n'
-        f'export WCH_SYNC_PRODUCT_RUNGS="{RUNGS}"\nexport WCH_WHATSAPP_HASH_KEY="{HASH_KEY}"\n'
+        f'export WCH_SYNC_PRODUCT_RETRY_DELAYS="{RETRY_DELAYS}"\nexport WCH_WHATSAPP_HASH_KEY="{HASH_KEY}"\n'
         f'export PATH="{Path(sys.executable).parent}:$PATH"\n'
     )
     with Management(amqp_url) as management:

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import httpx
 
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
 from wch_common.client import Client
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import STRUCTURED
+from wch_common.contract.envelope import STRUCTURED
+from wch_common.contract.message import Message, Publication
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
 from wch_common.events.shop import CartCompleted, CartItem, CartUpdated
 from wch_common.events.sync import ProductRequested
 from wch_common.events.whatsapp import MessageRequested, SuppressionAddRequested
-from wch_common.message import Message, Publication
-from wch_common.whatsapp_content import Parameter, Template
+from wch_common.events.whatsapp_content import Parameter, Template
 
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31

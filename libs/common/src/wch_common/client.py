@@ -1,4 +1,4 @@
-"""Publishing events from any synchronous program.
+"""Publishes events from any synchronous program.
 
 client = Client("amqp://shop:…@broker/wch", source="/shop/admin")
 client.publish(ProductRequested(product_id=17))
@@ -13,30 +13,30 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import ValidationError
 
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import data_errors, encode, envelope_problems
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
+from wch_common.contract.envelope import data_errors, encode, envelope_problems
+from wch_common.contract.event import REQUESTER_PATTERN, Event, EventData, new_event
+from wch_common.contract.message import Publication
 from wch_common.errors import FieldError, InvalidData, PublishError, WchError
-from wch_common.event import ASKER_PATTERN, Event, EventData, new_event
 from wch_common.events.scheduler import TimedEvent, TimerCancelRequested, TimerRequested
-from wch_common.message import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
 class PublishFailed(PublishError):
-    """Some events of a call are not known to be safe; `failures` holds each with its error, the others are safe."""
+    """Some events of a call are not known to be safe: `failures` holds each with its error; the others are safe."""
 
     def __init__(self, failures: list[tuple[Event[EventData], PublishError]], total: int) -> None:
         event, error = failures[0]
         super().__init__(
-            f"{len(failures)} of {total} events are not known to be published; first {event.type} {event.id}: {error}"
+            f"{len(failures)} of {total} events are not known to be published; the first is {event.type} {event.id}: {error}"
         )
         self.failures = failures
 
 
 class InvalidAttributes(WchError):
-    """An event's envelope would be refused by every consumer; `fields` names each attribute and what is wrong."""
+    """Every consumer would refuse the event's envelope; `fields` names each wrong attribute."""
 
     def __init__(self, fields: list[FieldError]) -> None:
         super().__init__("the event cannot be published: " + "; ".join(map(str, fields)))
@@ -44,9 +44,9 @@ class InvalidAttributes(WchError):
 
 
 class Client:
-    """Publishes events with confirms: thread-safe, reconnecting; every call returns only when the broker has them.
+    """Publishes events with confirms: thread-safe and reconnecting; a call returns once the broker has the events.
 
-    `source` names the publishing program (`/shop/admin`); `shop` and `asker` are added to every event that has none.
+    `source` names the publishing program (`/shop/admin`); `shop` and `requester` are added to events that have none.
     """
 
     def __init__(
@@ -55,24 +55,24 @@ class Client:
         source: str,
         *,
         shop: str | None = None,
-        asker: str | None = None,
+        requester: str | None = None,
         confirm_timeout_seconds: float = 30,
     ) -> None:
         if not source:
-            raise ValueError("source names the publishing program, like /shop/admin")
-        if asker is not None and not ASKER_PATTERN.match(asker):
-            raise ValueError("asker is lower-case letters, digits, - and _, as it becomes a routing key")
+            raise ValueError("source must name the publishing program, like /shop/admin")
+        if requester is not None and not REQUESTER_PATTERN.match(requester):
+            raise ValueError("requester must match [a-z][a-z0-9_-]*, as it becomes part of the routing key")
         self._source = source
         self._shop = shop
-        self._asker = asker
+        self._requester = requester
         self._publisher = ConfirmedPublisher(
             url, f"publisher {source}", confirm_timeout_seconds=confirm_timeout_seconds
         )
 
     def publish(self, event: EventData | Event[Any], **attributes: Any) -> str:  # noqa: ANN401 - those of new_event
-        """Publish one event and return its id; `attributes` are the envelope's (id, shop, correlationid, …).
+        """Publish one event and return its id; `attributes` are those of the envelope (id, shop, correlationid, …).
 
-        Raises Unroutable, Refused or Unconfirmed; after Unconfirmed publish again with the same id.
+        Raises Unroutable, Refused or Unconfirmed; after Unconfirmed, publish again with the same id.
         """
         made = self.event(event, **attributes)
         (error,) = self._publisher.publish([encode(made)])
@@ -81,7 +81,7 @@ class Client:
         return made.id
 
     def publish_many(self, events: Iterable[EventData | Event[Any]]) -> list[str]:
-        """Publish many events, their confirms outstanding together, and return their ids; raises PublishFailed."""
+        """Publish many events with their confirms outstanding together, and return their ids; raises PublishFailed."""
         made = [self.event(event) for event in events]
         answers = self._publisher.publish(_Encoded(made))
         failures = [(event, error) for event, error in zip(made, answers, strict=True) if error is not None]
@@ -99,30 +99,31 @@ class Client:
         group: str = "",
         shop: str | None = None,
     ) -> str:
-        """Have a request published at a time, or after a time by this machine's clock, once; the same key replaces it.
+        """Have a request published once, at a time or after a time by this machine's clock; the same key replaces it.
 
-        The AMQP user must be allowed to (WCH_SCHEDULER_ASKERS). Returns the id of the request for the timer, and raises as
-        `publish` does, and InvalidData for a time without a zone or an empty key; the answer is a fact (`scheduler.timer.accepted.v1.<user>`).
+        The AMQP user needs permission (WCH_SCHEDULER_REQUESTERS). Returns the id of the request for the timer; the answer
+        is a fact, `scheduler.timer.accepted.v1.<user>`. Raises what `publish` raises, and InvalidData for a time without
+        an offset or an empty key.
         """
         if (at is None) == (after is None):
-            raise ValueError("give either at or after")
+            raise ValueError("give exactly one of at and after")
         due = at if at is not None else datetime.now(UTC) + (after or timedelta())
-        with _named(TimerRequested):
+        with _naming_fields(TimerRequested):
             timed = TimedEvent(type=event.TYPE, data=event.model_dump(mode="json"), shop=shop or self._shop)
             wanted = TimerRequested(key=key, due=due, event=timed, group=group)
         return self.publish(wanted)
 
     def cancel(self, *, key: str | None = None, group: str | None = None) -> str:
-        """Take back what `schedule` asked for under a key, or in a group, where it was not published; raises as `schedule` does."""
-        with _named(TimerCancelRequested):
+        """Cancel what `schedule` requested under a key, or in a group, if not yet published; raises what `schedule` raises."""
+        with _naming_fields(TimerCancelRequested):
             wanted = TimerCancelRequested(key=key, group=group)
         return self.publish(wanted)
 
     def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
-        """Return the event as it would be published; raises InvalidAttributes where its envelope would be refused."""
+        """Return the event as it would be published; raises InvalidAttributes if a consumer would refuse its envelope."""
         if not isinstance(event, Event):
             attributes.setdefault("shop", self._shop)
-            attributes.setdefault("asker", self._asker)
+            attributes.setdefault("requester", self._requester)
             event = new_event(event, self._source, **attributes)
         if wrong := envelope_problems(event):
             raise InvalidAttributes(wrong)
@@ -140,17 +141,17 @@ class Client:
 
 
 @contextmanager
-def _named(model: type[EventData]) -> Iterator[None]:
-    """Raise InvalidData, which names the fields, where a request cannot be made."""
+def _naming_fields(model: type[EventData]) -> Iterator[None]:
+    """Raise InvalidData, which names the wrong fields, if a request cannot be built."""
     try:
         yield
     except ValidationError as error:
         wrong = data_errors(error)
-        raise InvalidData(f"no {model.TYPE} can be made: {'; '.join(map(str, wrong))}", wrong) from None
+        raise InvalidData(f"{model.TYPE} is invalid: {'; '.join(map(str, wrong))}", wrong) from None
 
 
 class _Encoded(Sequence[Publication]):
-    """Events, each encoded when it is sent: the broker works on those before it meanwhile."""
+    """Events, each encoded when it is sent, while the broker works on those before it."""
 
     def __init__(self, events: Sequence[Event[Any]]) -> None:
         self._events = events

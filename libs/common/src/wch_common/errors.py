@@ -1,25 +1,25 @@
-"""Every error this library raises, as a tree.
+"""Every error this library raises, as a tree, with who must act.
 
 WchError
-├── ContractError            the event is at fault: whoever published it must act
+├── ContractError            the event is wrong: the publisher must act
 │   ├── Undecodable          its bytes, content type or envelope cannot be read
-│   ├── UnknownType          nobody registered this type here
+│   ├── UnknownType          this type is not registered here
 │   ├── UnknownVersion       a newer producer: deploy the consumer that knows it
-│   ├── InvalidData          its data breaks the schema
-│   └── IdReused             its source used the id before, for other content
+│   ├── InvalidData          its data does not match the schema
+│   └── IdReused             its source has used the id for other content
 ├── DuplicateRegistration    a program registers one name twice: its author must act
-├── SettingsError            settings are missing or wrong: whoever deploys must act
-├── TopologyMismatch         the broker's objects differ from the topology: whoever deploys must act
+├── SettingsError            settings are missing or wrong: the deployer must act
+├── TopologyMismatch         the broker differs from the topology: the deployer must act
 ├── PublishError             the event is not known to be safe with the broker: the publisher must act
 │   ├── Unroutable           no queue takes it
-│   ├── Refused              the broker said no (a full queue, a missing permission)
-│   └── Unconfirmed          no answer in time, or the connection broke: it may be there or not
-├── RecoveryFailed           the broker or database stayed away too long: the process exits
-└── Interrupted              work was stopped from outside: nobody's fault, no try is spent
+│   ├── Refused              the broker refused it (a full queue, a missing permission)
+│   └── Unconfirmed          no confirm in time, or the connection broke: it may have arrived
+├── RecoveryFailed           the broker or the database was unreachable for too long: the process exits
+└── Interrupted              work was stopped from outside: it spends no try
     ├── ShuttingDown
     ├── DatabaseAway         consumption pauses until it answers
     ├── Contended            a deadlock or serialization failure: repeated at once
-    └── LeaseLost            somebody else may hold the lease: what was begun is not finished by us
+    └── LeaseLost            another process may have acquired the lease: the work is abandoned
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pydantic import ValidationError
+
 
 class WchError(Exception):
     """Root of every error of this library."""
@@ -37,7 +39,7 @@ class WchError(Exception):
 
 @dataclass(frozen=True)
 class FieldError:
-    """One field of an event or setting that is wrong, and how; never holds the value itself."""
+    """One wrong field of an event or a setting, and what is wrong with it; never holds the value."""
 
     field: str
     problem: str
@@ -46,8 +48,14 @@ class FieldError:
         return f"{self.field}: {self.problem}"
 
 
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Return the wrong fields of a pydantic error, in the words of the check that failed, without the values."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return [FieldError(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in found]
+
+
 class ContractError(WchError):
-    """The event does not keep the contract; `kind` is the `wch-error-kind` its dead letter carries."""
+    """The event breaks the contract; `kind` is the `wch-error-kind` of its dead letter."""
 
     kind = "undecodable"
 
@@ -67,19 +75,19 @@ class UnknownType(ContractError):
 
 
 class UnknownVersion(ContractError):
-    """The type is known, this version of it is not yet."""
+    """The type is known, but not this version of it."""
 
     kind = "unknown_version"
 
 
 class InvalidData(ContractError):
-    """The data breaks its schema; `fields` names each broken field."""
+    """The data does not match its schema; `fields` names every wrong field."""
 
     kind = "invalid_data"
 
 
 class IdReused(ContractError):
-    """The source used this id before, for other content."""
+    """The source has used this id for other content."""
 
     kind = "id_reused"
 
@@ -89,11 +97,11 @@ class DuplicateRegistration(WchError):
 
 
 class SettingsError(WchError):
-    """Settings are missing or wrong; the message names every one."""
+    """Settings are missing or wrong; the message names each of them."""
 
 
 class TopologyMismatch(WchError):
-    """Exchanges, queues or bindings are missing or differ; the message says which and what to do."""
+    """Exchanges, queues or bindings are missing or differ; the message says which, and what to do."""
 
 
 class PublishError(WchError):
@@ -109,11 +117,11 @@ class Refused(PublishError):
 
 
 class Unconfirmed(PublishError):
-    """No confirm arrived: the message may be in the queue or not, so repeat it under the same id."""
+    """No confirm arrived: the message may be in the queue or not, so publish it again under the same id."""
 
 
 class RecoveryFailed(WchError):
-    """The broker stayed away longer than the setting allows."""
+    """The broker or the database was unreachable for longer than WCH_RECOVERY_LIMIT_SECONDS."""
 
 
 class Interrupted(WchError):
@@ -129,8 +137,8 @@ class DatabaseAway(Interrupted):
 
 
 class Contended(Interrupted):
-    """The database refused the transaction for another's sake; it is repeated at once."""
+    """The database refused the transaction in favour of another; it is repeated at once."""
 
 
 class LeaseLost(Interrupted):
-    """The lease ran out while it was needed."""
+    """The lease expired while it was needed."""

@@ -12,7 +12,7 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Try again later, spending a try; `after` (seconds) replaces the ladder's next rung."""
+    """Try again later, spending a try; `after` (seconds) replaces the ladder's next delay queue."""
 
     def __init__(self, reason: str, *, after: float | None = None) -> None:
         super().__init__(reason)

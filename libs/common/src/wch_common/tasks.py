@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-async def ended(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and return once they have ended, whatever they ended with.
+async def cancel_and_wait(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and return once they have ended, with whatever result.
 
-    Again every second: a library may swallow a cancellation, as psycopg_pool does when a connection comes at that moment.
+    The cancellation is repeated every second: a library may swallow one, as psycopg_pool does when a connection
+    arrives at the same time.
     """
     pending = {task for task in tasks if not task.done()}
     while pending:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from wch_broadcast.settings import BroadcastSettings, BroadcastShop
     from wch_broadcast.steps import Pace
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.whatsapp import RecipientOutcome
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 

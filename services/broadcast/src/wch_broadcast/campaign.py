@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 
 from wch_broadcast.identity import event_id
-from wch_broadcast.topology import ASKER
-from wch_broadcast.totals import Standing
-from wch_common.event import Event, EventData
+from wch_broadcast.topology import REQUESTER
+from wch_broadcast.totals import CampaignCounts
+from wch_common.contract.event import Event, EventData
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -36,7 +36,7 @@ class Campaign:
     id: UUID
     shop: str
     campaign_id: str
-    asker: str
+    requester: str
     request: dict[str, Any]
     hash: bytes
     list: UUID
@@ -78,9 +78,9 @@ class Campaign:
         return self.state in FINAL
 
     @property
-    def standing(self) -> Standing:
+    def counts(self) -> CampaignCounts:
         """What its totals rest upon."""
-        return Standing(self.state, self.given, self.malformed, self.duplicates, self.released, self.stopped)
+        return CampaignCounts(self.state, self.given, self.malformed, self.duplicates, self.released, self.stopped)
 
     def move(self, state: str, cause: str = "", by: str = "") -> None:
         """Go over to another state, to be looked at no more unless something says when."""
@@ -92,13 +92,13 @@ class Campaign:
     def tell(self, tx: Transaction, data: EventData) -> None:
         """Tell a fact to who asked for the campaign, with the commit."""
         self.told += 1
-        tx.emit(self._event(data, f"{data.TYPE}\n{self.told}", self.asker))
+        tx.emit(self._event(data, f"{data.TYPE}\n{self.told}", self.requester))
 
     def ask(self, tx: Transaction, data: EventData, what: str) -> None:
         """Ask the whatsapp service, with the commit; `what` names the request among all of the campaign's."""
-        tx.emit(self._event(data, f"{data.TYPE}\n{what}", ASKER))
+        tx.emit(self._event(data, f"{data.TYPE}\n{what}", REQUESTER))
 
-    def _event(self, data: D, name: str, asker: str) -> Event[D]:
+    def _event(self, data: D, name: str, requester: str) -> Event[D]:
         return Event(
             id=event_id(self.id, name),
             source=SOURCE,
@@ -107,7 +107,7 @@ class Campaign:
             time=datetime.now(UTC),
             subject=data.subject(),
             shop=self.shop or None,
-            asker=asker or None,
+            requester=requester or None,
             correlationid=self.correlationid,
             causationid=self.causationid,
         )

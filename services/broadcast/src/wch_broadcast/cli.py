@@ -31,9 +31,10 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.schema import service_schema
+from wch_common.cli.service import service_schema
 from wch_common.client import Client
-from wch_common.event import new_event
+from wch_common.contract.event import new_event
+from wch_common.errors import field_errors
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
@@ -41,14 +42,13 @@ from wch_common.events.broadcast import (
     CampaignResumeRequested,
     RecipientsRequested,
 )
-from wch_common.phone import MalformedNumber, masked, normalised
-from wch_common.redact import problems
+from wch_common.integrations.phone import MalformedNumber, masked, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from wch_common.event import Request
+    from wch_common.contract.event import Request
 
 app = typer.Typer(
     help="Campaigns: start, status, list, pause, resume, cancel, import, report; forget and export a person.",
@@ -143,13 +143,13 @@ def list_(
     if lists:
         print_table(
             ("LIST", "SHOP", "RECIPIENTS", "MALFORMED", "DUPLICATES", "COMPLETE"),
-            [(*list(row.values())[:5], _moment(row["complete_at"])) for row in rows],
+            [(*list(row.values())[:5], _timestamp(row["complete_at"])) for row in rows],
             empty="no list",
         )
     else:
         print_table(
-            ("CAMPAIGN", "SHOP", "ASKER", "STATE", "CAUSE", "RECIPIENTS", "BATCHES", "ASKED FOR", "ENDED"),
-            [(*list(row.values())[:7], _moment(row["created_at"]), _moment(row["ended_at"])) for row in rows],
+            ("CAMPAIGN", "SHOP", "REQUESTER", "STATE", "CAUSE", "RECIPIENTS", "BATCHES", "ASKED FOR", "ENDED"),
+            [(*list(row.values())[:7], _timestamp(row["created_at"]), _timestamp(row["ended_at"])) for row in rows],
             empty="no campaign",
         )
 
@@ -379,9 +379,7 @@ def _validated(wanted: dict[str, Any]) -> CampaignRequested:
     try:
         return CampaignRequested.model_validate(wanted, strict=False)
     except ValidationError as error:
-        raise Wrong(
-            "; ".join(f"{place}: {problem}" if place else problem for place, problem in problems(error))
-        ) from None
+        raise Wrong("; ".join(str(one) if one.field else one.problem for one in field_errors(error))) from None
 
 
 def _value(text: str) -> dict[str, Any]:
@@ -396,5 +394,5 @@ def _number(text: str) -> str:
         raise Wrong(str(error)) from None
 
 
-def _moment(value: datetime | None) -> str:
+def _timestamp(value: datetime | None) -> str:
     return f"{value:%m-%d %H:%M:%S}" if value else ""

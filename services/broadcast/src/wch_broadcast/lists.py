@@ -10,17 +10,17 @@ import orjson
 from wch_broadcast.campaign import SOURCE, as_json
 from wch_broadcast.identity import list_uuid
 from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
+from wch_common.integrations.phone import MalformedNumber, normalised, one_form
 from wch_common.outcome import Reject
-from wch_common.phone import MalformedNumber, normalised, one_form
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from wch_broadcast.settings import BroadcastShop
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from wch_broadcast.answers import Answers
 from wch_broadcast.lists import Lists, refused
-from wch_broadcast.measures import Measures
-from wch_broadcast.requests import Requests, given_up
+from wch_broadcast.maintenance import Maintenance
+from wch_broadcast.metrics import CampaignMetrics
+from wch_broadcast.requests import Requests, request_dead_lettered
 from wch_broadcast.settings import BroadcastSettings
 from wch_broadcast.steps import Pace
 from wch_broadcast.tables import METADATA
 from wch_broadcast.topology import ANSWERS, CAMPAIGNS, CONTROL, RECIPIENTS
-from wch_broadcast.upkeep import Upkeep
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
@@ -37,14 +37,18 @@ async def compose(platform: Platform[BroadcastSettings]) -> Sequence[Job]:
     settings = platform.settings
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
     shops, pace = settings.shops(), Pace.of(settings)
-    upkeep = Upkeep(store, pace, Measures(platform.metrics.registry), keep_days=settings.broadcast_keep_days)
-    platform.background += upkeep.background
-    lists = Lists(shops, upkeep.nudge)
-    requests = Requests(shops, lists, pace, upkeep.nudge)
-    answers = Answers(shops, pace, settings, upkeep.nudge)
+    maintenance = Maintenance(
+        store, pace, CampaignMetrics(platform.metrics.registry), keep_days=settings.broadcast_keep_days
+    )
+    platform.background += maintenance.background
+    lists = Lists(shops, maintenance.nudge)
+    requests = Requests(shops, lists, pace, maintenance.nudge)
+    answers = Answers(shops, pace, settings, maintenance.nudge)
     in_transaction = partial(Job.in_transaction, store=store)
     return [
-        in_transaction(platform.queue(CAMPAIGNS), {CampaignRequested: requests.campaign}, given_up=given_up),
+        in_transaction(
+            platform.queue(CAMPAIGNS), {CampaignRequested: requests.campaign}, on_dead_letter=request_dead_lettered
+        ),
         in_transaction(
             platform.queue(CONTROL),
             {
@@ -52,9 +56,9 @@ async def compose(platform: Platform[BroadcastSettings]) -> Sequence[Job]:
                 CampaignResumeRequested: requests.resume,
                 CampaignCancelRequested: requests.cancel,
             },
-            given_up=given_up,
+            on_dead_letter=request_dead_lettered,
         ),
-        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}, given_up=refused),
+        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}, on_dead_letter=refused),
         in_transaction(platform.queue(ANSWERS), {BatchCompleted: answers.answer, BatchUpdated: answers.answer}),
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wch_common.phone import one_form
+from wch_common.integrations.phone import one_form
 
 # Who was asked for already keeps an outcome that names nobody; who was not is passed over.
 _FORGET = """

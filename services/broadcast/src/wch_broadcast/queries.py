@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from wch_broadcast.totals import SKIPPED, Standing, totalled
+from wch_broadcast.totals import SKIPPED, CampaignCounts, totalled
 
 CAMPAIGNS = """
-SELECT c.campaign_id, c.shop, c.asker, c.state, c.cause, coalesce(l.given, 0) AS recipients, c.batches, c.created_at, c.ended_at
+SELECT c.campaign_id, c.shop, c.requester, c.state, c.cause, coalesce(l.given, 0) AS recipients, c.batches, c.created_at, c.ended_at
 FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
 WHERE %(shop)s::text IS NULL OR c.shop = %(shop)s ORDER BY c.created_at DESC LIMIT %(limit)s
 """
@@ -22,7 +22,7 @@ LIST_NAMED = """
 SELECT 1 FROM lists WHERE list_id = %(list)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) AND complete_at IS NOT NULL
 """
 _FOUND = """
-SELECT c.id, c.campaign_id, c.shop, c.asker, c.state, c.cause, c.said_by AS by, c.batches, c.batch_size, c.pause_seconds,
+SELECT c.id, c.campaign_id, c.shop, c.requester, c.state, c.cause, c.said_by AS by, c.batches, c.batch_size, c.pause_seconds,
        c.exclusive, c.start_at, c.stop_at, c.created_at, c.started_at, c.ended_at, c.due_at, c.released, c.stopped,
        coalesce(l.given, 0) AS given, coalesce(l.malformed, 0) AS malformed, coalesce(l.duplicates, 0) AS duplicates,
        l.deleted_at IS NOT NULL OR (c.batches > 0 AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.campaign = c.id)) AS details_deleted
@@ -56,7 +56,7 @@ def summary(connection: Any, campaign: str, shop: str | None) -> list[dict[str, 
     for row in rows:
         names = ("state", "given", "malformed", "duplicates", "released", "stopped")
         counts = connection.execute(_COUNTS, {"id": row["id"]}).fetchall()
-        standing = Standing(**{name: row[name] for name in names})
-        told = totalled(standing, {one["key"]: one["recipients"] for one in counts})
+        campaign_counts = CampaignCounts(**{name: row[name] for name in names})
+        told = totalled(campaign_counts, {one["key"]: one["recipients"] for one in counts})
         row["totals"] = told.model_dump(mode="json")
     return rows

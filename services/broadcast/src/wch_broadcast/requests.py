@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from wch_broadcast.lists import Lists
     from wch_broadcast.settings import BroadcastShop
     from wch_broadcast.steps import Pace
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.broadcast import (
         CampaignCancelRequested,
         CampaignPauseRequested,
         CampaignResumeRequested,
     )
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
 
 _ADD = """
-INSERT INTO campaigns (id, shop, campaign_id, asker, request, hash, list, exclusive, batch_size, pause_seconds, start_at,
+INSERT INTO campaigns (id, shop, campaign_id, requester, request, hash, list, exclusive, batch_size, pause_seconds, start_at,
                        stop_at, state, correlationid, causationid)
-VALUES (%(id)s, %(shop)s, %(campaign_id)s, %(asker)s, %(request)s, %(hash)s, %(list)s, %(exclusive)s, %(batch_size)s,
+VALUES (%(id)s, %(shop)s, %(campaign_id)s, %(requester)s, %(request)s, %(hash)s, %(list)s, %(exclusive)s, %(batch_size)s,
         %(pause_seconds)s, %(start_at)s, %(stop_at)s, 'waiting', %(correlationid)s, %(causationid)s)
 ON CONFLICT (id) DO NOTHING RETURNING id
 """
@@ -126,7 +126,7 @@ class Requests:
             "id": id_,
             "shop": shop,
             "campaign_id": data.campaign_id,
-            "asker": event.asker or "",
+            "requester": event.requester or "",
             "request": Jsonb(request),
             "hash": hash_,
             "list": id_ if data.list_id is None else list_uuid(shop, data.list_id),
@@ -157,6 +157,6 @@ def _hash(data: CampaignRequested) -> bytes:
     return hashlib.blake2b(as_json(data.model_dump(mode="json")), digest_size=16).digest()
 
 
-def given_up(event: Event[Any], reason: str) -> CampaignRefused | None:
+def request_dead_lettered(event: Event[Any], reason: str) -> CampaignRefused | None:
     """Tell that a request about a campaign was refused."""
     return CampaignRefused(campaign_id=event.data.campaign_id, reason=reason[:500])

@@ -225,18 +225,18 @@ async def wake_others(tx: Transaction, campaign: Campaign) -> None:
 
 async def _look_again(tx: Transaction, campaign: Campaign, pace: Pace, open_: Open) -> None:
     """Say when time alone makes a difference; answers are looked at when they come."""
-    moments: list[datetime] = []
+    timestamps: list[datetime] = []
     if campaign.state == "running" and not campaign.released:
         if campaign.stop_at is not None:
-            moments.append(campaign.stop_at)
+            timestamps.append(campaign.stop_at)
         if campaign.next_batch_at is not None and campaign.next_batch_at > campaign.now:
-            moments.append(campaign.next_batch_at)
+            timestamps.append(campaign.next_batch_at)
     if (open_.unanswered or open_.tried_again) and not open_.parked_by:
         if campaign.state == "running" and campaign.now - campaign.moved_at >= pace.give_up:
             await fail(tx, campaign, STUCK)
             return
-        moments.append(await _until_stuck(tx, campaign, pace))
-    campaign.due_at = min(moments, default=None)
+        timestamps.append(await _until_stuck(tx, campaign, pace))
+    campaign.due_at = min(timestamps, default=None)
 
 
 async def _until_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datetime:

@@ -1,5 +1,7 @@
 """The queues of the broadcast family."""
 
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
@@ -8,11 +10,9 @@ from wch_common.events.broadcast import (
     RecipientsRequested,
 )
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
-from wch_common.policy import QueuePolicy
-from wch_common.topology import Follow, Topology, WorkQueue
 
-ASKER = "broadcast"
-_POLICY = QueuePolicy(rungs=(5, 30, 120), tries=3, concurrency=5, time_limit_seconds=60)
+REQUESTER = "broadcast"
+_POLICY = QueuePolicy(retry_delays=(5, 30, 120), tries=3, concurrency=5, time_limit_seconds=60)
 
 CAMPAIGNS = WorkQueue("broadcast.campaign", requests=(CampaignRequested,), policy=_POLICY)
 # Apart from what it is about: a pause must not stand behind a thousand campaigns, nor behind a list of a million.
@@ -23,7 +23,7 @@ CONTROL = WorkQueue(
 )
 RECIPIENTS = WorkQueue("broadcast.recipients", requests=(RecipientsRequested,), policy=_POLICY)
 ANSWERS = WorkQueue(
-    "broadcast.answer", follows=(Follow(BatchCompleted, ASKER), Follow(BatchUpdated, ASKER)), policy=_POLICY
+    "broadcast.answer", follows=(Follow(BatchCompleted, REQUESTER), Follow(BatchUpdated, REQUESTER)), policy=_POLICY
 )
 
 TOPOLOGY = Topology((CAMPAIGNS, CONTROL, RECIPIENTS, ANSWERS))

@@ -30,7 +30,7 @@ def is_skipped(outcome: str, reason: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Standing:
+class CampaignCounts:
     """What the totals of a campaign rest upon beside its recipients' outcomes."""
 
     state: str
@@ -49,10 +49,10 @@ class Standing:
 async def totals(tx: Transaction, campaign: Campaign) -> Totals:
     """Return what a campaign has come to."""
     rows = await tx.rows(_COUNTS, {"id": campaign.id})
-    return totalled(campaign.standing, {row["key"]: row["recipients"] for row in rows})
+    return totalled(campaign.counts, {row["key"]: row["recipients"] for row in rows})
 
 
-def totalled(campaign: Standing, counts: dict[str, int]) -> Totals:
+def totalled(campaign: CampaignCounts, counts: dict[str, int]) -> Totals:
     """Return the totals of recipients by `outcome/reason`: a pure function."""
     by: Counter[str] = Counter()
     failed: Counter[str] = Counter()

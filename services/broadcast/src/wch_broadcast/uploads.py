@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from wch_broadcast.lists import PART_SIZE
+from wch_common.errors import field_errors
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
-from wch_common.phone import MalformedNumber, normalised
-from wch_common.redact import problems
-from wch_common.whatsapp_content import Media, Parameter, TemplateButton
+from wch_common.events.whatsapp_content import Media, Parameter, TemplateButton
+from wch_common.integrations.phone import MalformedNumber, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -74,7 +74,7 @@ def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecip
     except MalformedNumber as error:
         return Refused(line, f"to: {error}")
     except ValidationError as error:
-        place, problem = problems(error)[0]
+        place, problem = field_errors(error)[0].field, field_errors(error)[0].problem
         return Refused(line, f"{place}: {problem}" if place else problem)
     except MissingValue as error:
         return Refused(line, str(error))

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Any, Self
 from psycopg.types.json import Jsonb
 
 from wch_carts.identity import cart_uuid, send_key
-from wch_carts.topology import ASKER
+from wch_carts.topology import REQUESTER
 from wch_common.events.carts import CartRecovered
 from wch_common.events.whatsapp import MessageCancelRequested
-from wch_common.phone import MalformedNumber, normalised, one_form
+from wch_common.integrations.phone import MalformedNumber, normalised, one_form
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from wch_carts.settings import CartsShop
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 
@@ -173,9 +173,9 @@ class Carts:
         }
 
 
-def is_before(moment: datetime | None, order: datetime | None) -> bool:
+def is_before(timestamp: datetime | None, order: datetime | None) -> bool:
     """Whether what was told at a moment came before the cart's order."""
-    return moment is not None and order is not None and moment <= order
+    return timestamp is not None and order is not None and timestamp <= order
 
 
 async def recover(event: Event[Any], tx: Transaction, cart: Row, total: str) -> None:
@@ -188,7 +188,7 @@ async def recover(event: Event[Any], tx: Transaction, cart: Row, total: str) -> 
             total=total,
             currency=cart["order_currency"],
         )
-        tx.emit(event.derive(told, SOURCE, asker=""))
+        tx.emit(event.derive(told, SOURCE, requester=""))
 
 
 def _number(text: str | None, region: str | None) -> tuple[str | None, str]:
@@ -214,4 +214,4 @@ async def _take_back(event: Event[Any], tx: Transaction, row: Row, after: Versio
     still = after.filled if after.status == "active" and after.filled == after.updated else _NEVER
     for reminder in await tx.rows(_TAKE_BACK, {"id": row["id"], "period": still}):
         key = send_key(row["id"], reminder["period"])
-        tx.emit(event.derive(MessageCancelRequested(send_key=key, reason=reason), SOURCE, key=key, asker=ASKER))
+        tx.emit(event.derive(MessageCancelRequested(send_key=key, reason=reason), SOURCE, key=key, requester=REQUESTER))

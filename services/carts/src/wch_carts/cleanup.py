@@ -10,19 +10,19 @@ import psycopg
 import structlog
 
 from wch_carts.carts import SOURCE
+from wch_common.contract.event import new_event
 from wch_common.errors import Interrupted
-from wch_common.event import new_event
 from wch_common.events.carts import CleanupCompleted
-from wch_common.redact import error_text
-from wch_common.store.due import DueRows
+from wch_common.observability.redact import error_text
+from wch_common.store.due_rows import DueRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wch_carts.settings import CartsShop
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.carts import CleanupRequested
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
 
@@ -32,8 +32,8 @@ CHUNK = 1000
 _LEASE_SECONDS = 10.0
 _RUNS = 4
 _ADD = """
-INSERT INTO cleanups (id, shop, older_than_hours, dry_run, asker, correlationid, causationid, due_at)
-VALUES (%(id)s, %(shop)s, %(older_than_hours)s, %(dry_run)s, %(asker)s, %(correlationid)s, %(causationid)s, now())
+INSERT INTO cleanups (id, shop, older_than_hours, dry_run, requester, correlationid, causationid, due_at)
+VALUES (%(id)s, %(shop)s, %(older_than_hours)s, %(dry_run)s, %(requester)s, %(correlationid)s, %(causationid)s, now())
 """
 _CLAIM = """
 UPDATE cleanups SET due_at = now() + %(lease)s * interval '1 second'
@@ -74,7 +74,7 @@ class Cleanup:
 
     async def requested(self, event: Event[CleanupRequested], tx: Transaction) -> None:
         """Begin a run."""
-        names = {"shop": self._shops.key(event.shop), "asker": event.asker, "causationid": event.id}
+        names = {"shop": self._shops.key(event.shop), "requester": event.requester, "causationid": event.id}
         names |= {"id": str(uuid.uuid4()), "correlationid": event.correlationid or event.id}
         await tx.rows(_ADD, names | event.data.model_dump())
         tx.then(self.runs.nudge)
@@ -113,7 +113,7 @@ async def _end(tx: Transaction, run: Row) -> None:
         SOURCE,
         id=str(uuid.uuid5(run["id"], told.TYPE)),
         shop=run["shop"] or None,
-        asker=run["asker"],
+        requester=run["requester"],
         correlationid=run["correlationid"],
     )
     tx.emit(replace(event, causationid=run["causationid"]))

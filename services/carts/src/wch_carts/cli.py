@@ -22,17 +22,17 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.schema import service_schema
+from wch_common.cli.service import service_schema
 from wch_common.client import Client
-from wch_common.event import new_event
+from wch_common.contract.event import new_event
 from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
-from wch_common.phone import MalformedNumber, masked, normalised
+from wch_common.integrations.phone import MalformedNumber, masked, normalised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-    from wch_common.event import Event, Request
+    from wch_common.contract.event import Event, Request
 
 app = typer.Typer(help="Carts: stats, show, cleanup, remind; forget and export a person.", no_args_is_help=True)
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from wch_carts.carts import Carts
 from wch_carts.cleanup import Cleanup
-from wch_carts.measures import Measures
-from wch_carts.reminders import Reminders, given_up
+from wch_carts.maintenance import Maintenance
+from wch_carts.metrics import CartMetrics
+from wch_carts.reminders import Reminders, reminder_dead_lettered
 from wch_carts.settings import CartsSettings
 from wch_carts.tables import METADATA
 from wch_carts.topology import ANSWERS, CARTS, CLEANUP, OUTCOMES, REMINDERS, SCAN
-from wch_carts.upkeep import Upkeep
 from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
 from wch_common.runtime.job import Job
@@ -32,18 +32,20 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
     shops = settings.shops()
     carts = Carts(shops, expiry_hours=settings.carts_expiry_hours)
     reminders, cleanup = Reminders(shops), Cleanup(store, shops)
-    upkeep = Upkeep(store, Measures(platform.metrics.registry), settings)
-    platform.background += [cleanup.runs.run, *upkeep.background]
+    maintenance = Maintenance(store, CartMetrics(platform.metrics.registry), settings)
+    platform.background += [cleanup.runs.run, *maintenance.background]
     in_transaction = partial(Job.in_transaction, store=store)
     return [
         in_transaction(
             platform.queue(CARTS),
             {CartUpdated: carts.updated, CartCompleted: carts.completed, CartDeleted: carts.deleted},
-            commit_together=16,
+            share_limit=16,
         ),
         in_transaction(platform.queue(CLEANUP), {CleanupRequested: cleanup.requested}),
         in_transaction(platform.queue(SCAN), {ReminderScanRequested: reminders.scan}),
-        in_transaction(platform.queue(REMINDERS), {ReminderRequested: reminders.remind}, given_up=given_up),
+        in_transaction(
+            platform.queue(REMINDERS), {ReminderRequested: reminders.remind}, on_dead_letter=reminder_dead_lettered
+        ),
         in_transaction(platform.queue(ANSWERS), dict.fromkeys(OUTCOMES, reminders.outcome)),
     ]
 

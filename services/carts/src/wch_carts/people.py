@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from wch_common.phone import one_form
+from wch_common.integrations.phone import one_form
 
 # That there was a cart under the shop's name for it, and what it was worth, stays for the statistics.
 _FORGET = """

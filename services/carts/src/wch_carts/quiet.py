@@ -18,20 +18,20 @@ class QuietHours:
     end: time
     zone: ZoneInfo
 
-    def are_on(self, moment: datetime) -> bool:
+    def are_on(self, timestamp: datetime) -> bool:
         """Whether it is quiet at a moment."""
-        now = moment.astimezone(self.zone).time()
+        now = timestamp.astimezone(self.zone).time()
         if self.begin <= self.end:
             return self.begin <= now < self.end
         return now >= self.begin or now < self.end
 
-    def next_begin(self, moment: datetime) -> datetime | None:
+    def next_begin(self, timestamp: datetime) -> datetime | None:
         """Return when they begin next; None where there are none."""
         if self.begin == self.end:
             return None
-        here = moment.astimezone(self.zone)
+        here = timestamp.astimezone(self.zone)
         for day in (here.date(), here.date() + timedelta(days=1)):
             begin = datetime.combine(day, self.begin, self.zone).astimezone(UTC)
-            if begin > moment:
+            if begin > timestamp:
                 return begin
         raise AssertionError("tomorrow's begin is later than now")

@@ -1,4 +1,4 @@
-"""Reminding: a scan takes idle carts up, each is looked at again and asked for, and what came of it is noted."""
+"""ReminderSection: a scan takes idle carts up, each is looked at again and asked for, and what came of it is noted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import structlog
 
 from wch_carts.carts import SOURCE, is_before, recover
 from wch_carts.identity import cart_uuid, parsed_key, send_key
-from wch_carts.topology import ASKER
+from wch_carts.topology import REQUESTER
 from wch_common.events.carts import (
     ReminderFailed,
     ReminderRequested,
@@ -31,9 +31,9 @@ from wch_common.events.whatsapp import (
 )
 
 if TYPE_CHECKING:
-    from wch_carts.settings import CartsShop, Reminding
-    from wch_common.event import Event, EventData
-    from wch_common.shops import Shops
+    from wch_carts.settings import CartsShop, ReminderSection
+    from wch_common.contract.event import Event, EventData
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
 
@@ -64,9 +64,9 @@ SELECT state, in_ledger, state = 'sent' OR (state = 'asked' AND changed_at > now
 FROM reminders WHERE cart = %(id)s AND period = %(period)s
 """
 _NOTE = """
-INSERT INTO reminders AS r (cart, period, shop, state, reason, asker)
-VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(asker)s)
-ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason, asker = excluded.asker, rank = 0,
+INSERT INTO reminders AS r (cart, period, shop, state, reason, requester)
+VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s)
+ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason, requester = excluded.requester, rank = 0,
   taken_back = false, changed_at = now()
 """
 _TAKE_UP = "UPDATE carts SET remindable = false WHERE id = %(id)s"
@@ -79,7 +79,7 @@ UPDATE reminders AS r SET state = %(state)s, reason = %(reason)s, attempt = %(at
        sent_at = CASE WHEN %(state)s = 'sent' THEN coalesce(r.sent_at, now()) ELSE r.sent_at END
 FROM before
 WHERE r.cart = %(id)s AND r.period = %(period)s AND (r.attempt, r.rank) < (%(attempt)s, %(rank)s)
-RETURNING r.asker, r.tries, before.state AS was
+RETURNING r.requester, r.tries, before.state AS was
 """
 # What is known of it once the cart was emptied starts no clock: its owner has answered.
 _SENT = """
@@ -160,7 +160,7 @@ class Reminders:
         id_ = cart_uuid(shop, data.cart_id)
         cart = next(iter(await tx.rows(_CART, {"id": id_})), None)
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
-        names = {"id": id_, "period": period, "shop": shop, "asker": event.asker or ""}
+        names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or ""}
         known = next(iter(await tx.rows(_REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known["is_under_way"]:
             return  # the scan's request came twice, or somebody else asked for it in between
@@ -180,7 +180,7 @@ class Reminders:
         """Ask whatsapp for the reminder; where its ledger has it as failed, to try it again under the same key, as it says now."""
         reminding = self._shops.named(event.shop).carts
         key, expires_at = send_key(names["id"], names["period"]), _until(cart, reminding)
-        message = reminding.wording.filled(cart)
+        message = reminding.reminder_text.filled(cart)
         await tx.rows(_NOTE, names | {"state": "asked", "reason": ""})
         await tx.rows(_TAKE_UP, names)
         request: MessageRequested | RetryRequested
@@ -194,7 +194,7 @@ class Reminders:
                 message=message,
                 expires_at=expires_at,
             )
-        tx.emit(event.derive(request, SOURCE, key=key, asker=ASKER))
+        tx.emit(event.derive(request, SOURCE, key=key, requester=REQUESTER))
 
     async def outcome(self, event: Event[Any], tx: Transaction) -> None:
         """Note what became of a reminder, and whether its cart may be reminded of again."""
@@ -223,10 +223,10 @@ class Reminders:
             given_back = await tx.rows(_NOT_SENT, names | {"passes": passes, "wait": _wait(changed[0]["tries"])})
             again = any(row["remindable"] for row in given_back)
         if cart is not None and changed[0]["was"] != what.state:
-            _tell(event, tx, cart["cart_id"], names["period"], what, changed[0]["asker"], again=again)
+            _tell(event, tx, cart["cart_id"], names["period"], what, changed[0]["requester"], again=again)
 
 
-def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) -> str | None:
+def _why_not(cart: Row, period: int, known: Row | None, reminding: ReminderSection) -> str | None:
     """Return why a cart's owner is not reminded now, or None."""
     reasons = (
         ("deleted", cart["status"] == "deleted"),
@@ -242,7 +242,7 @@ def _why_not(cart: Row, period: int, known: Row | None, reminding: Reminding) ->
     return next((reason for reason, applies in reasons if applies), None)
 
 
-def _until(cart: Row, reminding: Reminding) -> datetime:
+def _until(cart: Row, reminding: ReminderSection) -> datetime:
     """Return until when a reminder is worth sending: while the cart is there and not too old, and before it is quiet again."""
     oldest: datetime = min(cart["idle_since"] + timedelta(hours=reminding.oldest_hours), cart["expires_at"])
     quiet = reminding.quiet.next_begin(cart["now"])
@@ -254,7 +254,7 @@ def _wait(tries: int) -> float:
 
 
 def _tell(
-    event: Event[Any], tx: Transaction, cart_id: str, period: int, what: Said, asker: str, *, again: bool
+    event: Event[Any], tx: Transaction, cart_id: str, period: int, what: Said, requester: str, *, again: bool
 ) -> None:
     fact: ReminderSent | ReminderSkipped | ReminderFailed
     if what.state == "sent":
@@ -263,13 +263,13 @@ def _tell(
         fact = ReminderSkipped(cart_id=cart_id, version=period, reason=what.reason)
     else:
         fact = ReminderFailed(cart_id=cart_id, version=period, reason=what.reason, again=again)
-    tx.emit(event.derive(fact, SOURCE, asker=asker))
+    tx.emit(event.derive(fact, SOURCE, requester=requester))
 
 
-def given_up(event: Event[ReminderRequested], reason: str) -> ReminderFailed:
+def reminder_dead_lettered(event: Event[ReminderRequested], reason: str) -> ReminderFailed:
     """Tell that a request for a reminder was refused, or could not be done; only what a scan took up is taken up again."""
     del reason  # it is in the dead letter
     data = event.data
     return ReminderFailed(
-        cart_id=data.cart_id, version=data.version or 0, reason="given_up", again=event.source == SOURCE
+        cart_id=data.cart_id, version=data.version or 0, reason="dead_lettered", again=event.source == SOURCE
     )

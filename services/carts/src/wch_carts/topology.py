@@ -1,5 +1,7 @@
 """The queues of the carts family."""
 
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
 from wch_common.events.whatsapp import (
@@ -11,11 +13,9 @@ from wch_common.events.whatsapp import (
     MessageSuppressed,
     MessageUnknown,
 )
-from wch_common.policy import QueuePolicy
-from wch_common.topology import Follow, Topology, WorkQueue
 
-ASKER = "carts"
-_POLICY = QueuePolicy(rungs=(5, 60, 300), tries=3, concurrency=5, time_limit_seconds=120)
+REQUESTER = "carts"
+_POLICY = QueuePolicy(retry_delays=(5, 60, 300), tries=3, concurrency=5, time_limit_seconds=120)
 
 CARTS = WorkQueue(
     "carts.cart", follows=(Follow(CartUpdated), Follow(CartCompleted), Follow(CartDeleted)), policy=_POLICY
@@ -33,6 +33,6 @@ OUTCOMES = (
     MessageCancelled,
     MessageUnknown,
 )
-ANSWERS = WorkQueue("carts.answer", follows=tuple(Follow(model, ASKER) for model in OUTCOMES), policy=_POLICY)
+ANSWERS = WorkQueue("carts.answer", follows=tuple(Follow(model, REQUESTER) for model in OUTCOMES), policy=_POLICY)
 
 TOPOLOGY = Topology((CARTS, CLEANUP, SCAN, REMINDERS, ANSWERS))

@@ -13,10 +13,10 @@ import typer
 from rich.table import Table
 
 from wch_common.cli.output import AsJson, DatabaseUrl, DryRun, Wrong, console, print_json, print_table, say, whoami
-from wch_common.cli.schema import service_schema
-from wch_common.registry import published_contract
+from wch_common.cli.service import service_schema
+from wch_common.events import published_contract
 from wch_scheduler.file import Schedule, WrongFile, read
-from wch_scheduler.moments import planned_after
+from wch_scheduler.planned_times import planned_after
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -61,7 +61,7 @@ def list_(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
         return
     columns = ("SCHEDULE", "GROUP", "WHEN", "NEXT", "LAST", "FIRED", "MISSED", "")
     cells = [
-        (row["name"], row["definition"]["group"], _when(row), _moment(row["next_due"]), _moment(row["last_fired_at"]),
+        (row["name"], row["definition"]["group"], _when(row), _timestamp(row["next_due"]), _timestamp(row["last_fired_at"]),
          row["fired"], row["missed"], _state(row)) for row in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="the file in use has no schedule")
@@ -82,7 +82,9 @@ def show(name: Name, database_url: DatabaseUrl = None, json: AsJson = False) -> 
             table.add_row(key, _plain(value))
     for tick in ticks:
         by = f" by {tick['by']}" if tick["by"] else ""
-        table.add_row("run", f"{_moment(tick['planned'])}, {tick['kind']}{by}, published {_moment(tick['fired_at'])}")
+        table.add_row(
+            "run", f"{_timestamp(tick['planned'])}, {tick['kind']}{by}, published {_timestamp(tick['fired_at'])}"
+        )
     console.print(table)
 
 
@@ -186,7 +188,9 @@ def missed(
     if json:
         print_json(rows)
         return
-    cells = [(row["schedule"], row["ticks"], _moment(row["first"]), _moment(row["last"]), row["why"]) for row in rows]
+    cells = [
+        (row["schedule"], row["ticks"], _timestamp(row["first"]), _timestamp(row["last"]), row["why"]) for row in rows
+    ]
     print_table(("SCHEDULE", "TIMES", "FIRST", "LAST", "CATCH-UP"), cells, empty="nothing was passed over")
 
 
@@ -236,5 +240,5 @@ def _state(row: dict[str, Any]) -> str:
     return "" if row["next_due"] else "no next time"
 
 
-def _moment(value: datetime | None) -> str:
+def _timestamp(value: datetime | None) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}" if value else ""

@@ -11,15 +11,15 @@ import psycopg
 import structlog
 
 from wch_common.errors import Interrupted
-from wch_common.redact import error_text
-from wch_scheduler.standing import STANDS_BY, decides, seen
+from wch_common.observability.redact import error_text
+from wch_scheduler.file_in_use import STANDS_BY, decides, seen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from wch_common.store.store import Store
     from wch_scheduler.file import ScheduleFile
-    from wch_scheduler.measures import Measures
+    from wch_scheduler.metrics import SchedulerMetrics
     from wch_scheduler.settings import SchedulerSettings
     from wch_scheduler.ticks import Ticks
 
@@ -70,7 +70,7 @@ class Clock:
         self,
         store: Store,
         ticks: Ticks,
-        measures: Measures,
+        metrics: SchedulerMetrics,
         settings: SchedulerSettings,
         file: ScheduleFile,
         *,
@@ -78,7 +78,7 @@ class Clock:
     ) -> None:
         self._store = store
         self._ticks = ticks
-        self._measures = measures
+        self._metrics = metrics
         self._settings = settings
         self._file = file
         self._can_publish = can_publish
@@ -109,7 +109,7 @@ class Clock:
                     was = deciding
                     if deciding and await self._ticks.fire_due():
                         pause = await self._until_due()
-                    self._measures.looked(stands_by=not deciding)
+                    self._metrics.looked(stands_by=not deciding)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("schedules_wait", error=error_text(error))
             await asyncio.sleep(pause)
@@ -135,13 +135,13 @@ class Clock:
                     continue
                 file = await asyncio.to_thread(self._ticks.read, found)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with a file, the old schedules go on
-                self._measures.file(broken=True)
+                self._metrics.file(broken=True)
                 text, problem = None, error_text(error, 5000)
                 if (found, problem) != told:
                     log.error("schedules_file_broken", problem=problem)
                 told = (found, problem)
                 continue
-            self._measures.file(broken=False)
+            self._metrics.file(broken=False)
             text, told = found, None
             if file.hash != self._file.hash:
                 log.info("schedules_file_changed", hash=file.hash, schedules=len(file.schedules))
@@ -151,7 +151,7 @@ class Clock:
         while True:
             try:
                 (row,) = await self._store.database.rows(_COUNTS, {"late": self._settings.scheduler_late_seconds})
-                self._measures.counted(row)
+                self._metrics.counted(row)
             except (Interrupted, psycopg.Error) as error:
                 log.warning("schedules_not_counted", error=error_text(error))
             await asyncio.sleep(_COUNT_SECONDS)

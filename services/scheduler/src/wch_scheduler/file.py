@@ -26,15 +26,15 @@ from pydantic import (
     model_validator,
 )
 
-from wch_common.envelope import data_errors
+from wch_common.contract.envelope import data_errors
+from wch_common.contract.event import EventData, Request
 from wch_common.errors import UnknownType, UnknownVersion, WchError
-from wch_common.event import EventData, Request
-from wch_scheduler.moments import planned_after
+from wch_scheduler.planned_times import planned_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from wch_common.registry import Registry
+    from wch_common.contract.registry import Registry
 
 SHIPPED = Path(__file__).with_name("schedules.yaml")
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
@@ -86,7 +86,7 @@ def _is_in_calendar(value: datetime) -> datetime:
     return value
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_is_in_calendar)]
+Timestamp = Annotated[AwareDatetime, AfterValidator(_is_in_calendar)]
 
 
 class Schedule(BaseModel):
@@ -101,10 +101,10 @@ class Schedule(BaseModel):
     cron: Annotated[str, AfterValidator(_is_cron)] | None = None
     time_zone: Annotated[str, AfterValidator(_is_zone)] = "UTC"
     every_seconds: Annotated[float, Field(ge=0.1, le=_SECONDS_OF_A_YEAR)] | None = None
-    anchor: Moment = EPOCH
+    anchor: Timestamp = EPOCH
     jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    start_at: Moment | None = None
-    end_at: Moment | None = None
+    start_at: Timestamp | None = None
+    end_at: Timestamp | None = None
     enabled: bool = True
     catch_up: Literal["skip", "one", "all"] = "one"
     catch_up_most: Annotated[int, Field(ge=1, le=1000)] = 10
@@ -165,7 +165,7 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
             continue  # told already, with its line
         if not _NAME.match(name):
             wrong.append(
-                (_line(lines, ("schedules", name)), f"{name!r}: a name is letters, digits, . _ -, at most 100")
+                (_line(lines, ("schedules", name)), f"{name!r}: a name is dead letters, digits, . _ -, at most 100")
             )
             continue
         try:

@@ -8,18 +8,18 @@ import threading
 from typing import TYPE_CHECKING
 
 from wch_common.errors import SettingsError
+from wch_common.events import published_contract
 from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
-from wch_common.registry import published_contract
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_scheduler.clock import Clock
 from wch_scheduler.file import WrongFile, read
-from wch_scheduler.measures import Measures
+from wch_scheduler.metrics import SchedulerMetrics
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
 from wch_scheduler.ticks import Ticks
-from wch_scheduler.timers import Timers, given_up
+from wch_scheduler.timers import Timers, timer_dead_lettered
 from wch_scheduler.topology import TIMERS
 
 if TYPE_CHECKING:
@@ -38,21 +38,21 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
     except WrongFile as error:
         raise SettingsError(f"WCH_SCHEDULES_FILE: {error}") from None
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
-    measures = Measures(platform.metrics.registry)
-    ticks = Ticks(store, names, measures, registry, settings.scheduler_outage_seconds)
+    metrics = SchedulerMetrics(platform.metrics.registry)
+    ticks = Ticks(store, names, metrics, registry, settings.scheduler_outage_seconds)
 
     def can_publish() -> bool:
         return platform.publisher.is_ready
 
-    clock = Clock(store, ticks, measures, settings, file, can_publish=can_publish)
+    clock = Clock(store, ticks, metrics, settings, file, can_publish=can_publish)
     if threading.current_thread() is threading.main_thread():  # in no other are there signals
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
     timers = Timers(
         store,
         shops,
         registry,
-        measures,
-        allowed=settings.scheduler_askers,
+        metrics,
+        allowed=settings.scheduler_requesters,
         rate=settings.scheduler_timers_per_second,
         can_publish=can_publish,
     )
@@ -62,7 +62,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
             platform.queue(TIMERS),
             {TimerRequested: timers.requested, TimerCancelRequested: timers.cancelled},
             store,
-            given_up=given_up,
+            on_dead_letter=timer_dead_lettered,
         )
     ]
 

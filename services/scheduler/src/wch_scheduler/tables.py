@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Boolean, Column, Index, Integer, MetaData, PrimaryKeyConstraint, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from wch_common.store.columns import count, moment, now, words
+from wch_common.store.columns import count, now, text_column, timestamp
 
 METADATA = MetaData()
 
@@ -17,15 +17,15 @@ SCHEDULES = Table(
     Column(
         "timing", Text, nullable=False, comment="what decides when it is due; where it stays, so does its next time"
     ),
-    moment("next_planned", "named by it a tick is taken once; null before the first is known, and after the last"),
-    moment("next_due", "the same with its jitter"),
-    moment("paused_at"),
-    words("said_by", "who paused it"),
-    words("reason"),
-    moment("manual_at", "somebody asked for a run now"),
-    words("manual_by"),
-    moment("last_planned"),
-    moment("last_fired_at"),
+    timestamp("next_planned", "named by it a tick is taken once; null before the first is known, and after the last"),
+    timestamp("next_due", "the same with its jitter"),
+    timestamp("paused_at"),
+    text_column("said_by", "who paused it"),
+    text_column("reason"),
+    timestamp("manual_at", "somebody asked for a run now"),
+    text_column("manual_by"),
+    timestamp("last_planned"),
+    timestamp("last_fired_at"),
     count("fired"),
     count("missed"),
     now("created_at"),
@@ -37,9 +37,9 @@ TICKS = Table(
     "ticks",
     METADATA,
     Column("schedule", Text, nullable=False),
-    moment("planned", needed=True),
+    timestamp("planned", needed=True),
     Column("kind", Text, nullable=False, comment="scheduled, manual"),
-    words("by", "who asked for it by hand"),
+    text_column("by", "who asked for it by hand"),
     now("fired_at"),
     PrimaryKeyConstraint("schedule", "planned", "kind"),
     Index("ticks_fired", "fired_at"),
@@ -50,8 +50,8 @@ GAPS = Table(
     "gaps",
     METADATA,
     Column("schedule", Text, nullable=False),
-    moment("first", "planned time that was passed over", needed=True),
-    moment("last", needed=True),
+    timestamp("first", "planned time that was passed over", needed=True),
+    timestamp("last", needed=True),
     count("ticks"),
     Column("why", Text, nullable=False, comment="the catch-up policy"),
     now("noticed_at"),
@@ -63,22 +63,22 @@ GAPS = Table(
 TIMERS = Table(
     "timers",
     METADATA,
-    Column("id", Uuid, primary_key=True, comment="derived from asker and key"),
-    Column("asker", Text, nullable=False, comment="the AMQP user"),
+    Column("id", Uuid, primary_key=True, comment="derived from requester and key"),
+    Column("requester", Text, nullable=False, comment="the AMQP user"),
     Column("key", Text, nullable=False),
-    words("group_name"),
-    moment("due_at", needed=True),
+    text_column("group_name"),
+    timestamp("due_at", needed=True),
     Column("event", JSONB, nullable=False),
     Column("state", Text, nullable=False, comment="waiting, fired, cancelled, refused"),
     count("version", "how often it was replaced"),
-    moment("asked_at", "by the asker's clock: what was overtaken changes nothing", needed=True),
-    moment("ended_at"),
+    timestamp("asked_at", "by the requester's clock: what was overtaken changes nothing", needed=True),
+    timestamp("ended_at"),
     Column("correlationid", Text),
     Column("causationid", Text),
     now("created_at"),
-    Index("timers_due", "asker", "due_at", postgresql_where=text("state = 'waiting'")),
+    Index("timers_due", "requester", "due_at", postgresql_where=text("state = 'waiting'")),
     Index("timers_next", "due_at", postgresql_where=text("state = 'waiting'")),
-    Index("timers_grouped", "asker", "group_name", postgresql_where=text("state = 'waiting'")),
+    Index("timers_grouped", "requester", "group_name", postgresql_where=text("state = 'waiting'")),
     Index("timers_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     comment="Timers of other programs",
 )
@@ -86,10 +86,10 @@ TIMERS = Table(
 GROUPS = Table(
     "groups",
     METADATA,
-    Column("asker", Text, nullable=False),
+    Column("requester", Text, nullable=False),
     Column("name", Text, nullable=False),
-    moment("cancelled_at", "by the asker's clock: what was asked for before is not taken on", needed=True),
-    PrimaryKeyConstraint("asker", "name"),
+    timestamp("cancelled_at", "by the requester's clock: what was asked for before is not taken on", needed=True),
+    PrimaryKeyConstraint("requester", "name"),
     Index("groups_cancelled", "cancelled_at"),
     comment="Groups of timers that were taken back",
 )
@@ -98,7 +98,7 @@ PACE = Table(
     "pace",
     METADATA,
     Column("id", Integer, primary_key=True),
-    moment("released_until", "the rate's slots before it are taken", needed=True),
+    timestamp("released_until", "the rate's slots before it are taken", needed=True),
     comment="One row: how far timers were released",
 )
 

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import structlog
 
+from wch_common.contract.event import new_event
 from wch_common.errors import Interrupted
-from wch_common.event import new_event
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 from wch_scheduler.file import Schedule, ScheduleFile, read
-from wch_scheduler.moments import Plan, due, plan, planned_after
+from wch_scheduler.planned_times import Plan, due, plan, planned_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from wch_common.event import Event, EventData
-    from wch_common.registry import Registry
+    from wch_common.contract.event import Event, EventData
+    from wch_common.contract.registry import Registry
     from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
-    from wch_scheduler.measures import Measures
+    from wch_scheduler.metrics import SchedulerMetrics
 
 log = structlog.get_logger(__name__)
 
 SOURCE: Final = "/wch/scheduler"
-ASKER: Final = "scheduler"
+REQUESTER: Final = "scheduler"
 _NAMES = uuid.UUID("3d4f7c1e-52a0-5d0a-8f5e-6c0d9b7e2a41")
 _DUE = """
 SELECT *, now() AS now FROM schedules
@@ -73,7 +73,7 @@ class Ticks:
 
     store: Store
     shops: tuple[str, ...]
-    measures: Measures
+    metrics: SchedulerMetrics
     registry: Registry
     outage_seconds: float
 
@@ -106,9 +106,9 @@ class Ticks:
             if decided.missed:
                 gap = {"first": decided.first_missed, "last": decided.last_missed, "ticks": decided.missed}
                 await tx.rows(_GAP, gap | {"name": name, "why": schedule.catch_up})
-        self.measures.fired(name, [(row["now"] - due(name, schedule, one)).total_seconds() for one in decided.fire])
+        self.metrics.fired(name, [(row["now"] - due(name, schedule, one)).total_seconds() for one in decided.fire])
         if decided.missed:
-            self.measures.missed(name, schedule.catch_up, decided.missed)
+            self.metrics.missed(name, schedule.catch_up, decided.missed)
             log.warning("ticks_passed_over", schedule=name, ticks=decided.missed, policy=schedule.catch_up)
 
     async def _decided(self, name: str, schedule: Schedule, row: Row) -> Plan:
@@ -143,7 +143,7 @@ class Ticks:
             if not await tx.rows(_TAKE_MANUAL, {"name": name, "seen": planned}):
                 return
             await self._emit(tx, name, schedule, (planned,), row["manual_by"])
-        self.measures.fired(name, [0.0])
+        self.metrics.fired(name, [0.0])
 
     async def _emit(
         self, tx: Transaction, name: str, schedule: Schedule, times: Sequence[datetime], manual_by: str
@@ -165,4 +165,4 @@ class Ticks:
     def _event(self, schedule: Schedule, id_: str, shop: str) -> Event[EventData]:
         model = self.registry.model(schedule.event)
         data = model.__pydantic_validator__.validate_json(orjson.dumps(schedule.data), strict=True)
-        return new_event(data, SOURCE, id=id_, shop=shop or None, asker=ASKER, correlationid=id_)
+        return new_event(data, SOURCE, id=id_, shop=shop or None, requester=REQUESTER, correlationid=id_)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from wch_common.cli.output import AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, say, whoami
-from wch_common.cli.schema import service_schema
+from wch_common.cli.service import service_schema
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -17,21 +17,21 @@ app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", n
 
 Key = Annotated[str | None, typer.Option(help="Only this key's.")]
 Group = Annotated[str | None, typer.Option(help="Only this group's.")]
-Asker = Annotated[str | None, typer.Option(help="Only this AMQP user's.")]
+Requester = Annotated[str | None, typer.Option(help="Only this AMQP user's.")]
 State = Annotated[
     Literal["waiting", "fired", "cancelled", "refused"] | None, typer.Option(help="Only those in this state.")
 ]
 _WHERE = """
 WHERE (%(key)s::text IS NULL OR key = %(key)s) AND (%(group)s::text IS NULL OR group_name = %(group)s)
-AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(state)s::text IS NULL OR state = %(state)s)
+AND (%(requester)s::text IS NULL OR requester = %(requester)s) AND (%(state)s::text IS NULL OR state = %(state)s)
 """
 _LIST = f"""
-SELECT asker, key, group_name AS group, event->>'type' AS type, state, due_at, ended_at, version FROM timers {_WHERE}
+SELECT requester, key, group_name AS group, event->>'type' AS type, state, due_at, ended_at, version FROM timers {_WHERE}
 AND event->>'type' IS NOT NULL  -- what was taken back before it was asked for is no timer
 ORDER BY state <> 'waiting', CASE WHEN state = 'waiting' THEN due_at END, ended_at DESC LIMIT %(limit)s
 """  # noqa: S608 - words of this module
 _SHOW = f"""
-SELECT asker, key, group_name AS group, event->>'type' AS event, event->>'shop' AS shop, state, due_at, asked_at, ended_at,
+SELECT requester, key, group_name AS group, event->>'type' AS event, event->>'shop' AS shop, state, due_at, asked_at, ended_at,
        version AS replaced, correlationid, causationid FROM timers {_WHERE} ORDER BY due_at
 """  # noqa: S608 - words of this module
 _COUNT = f"SELECT count(*) AS timers FROM timers {_WHERE}"  # noqa: S608 - words of this module
@@ -39,7 +39,7 @@ _CANCEL = f"""
 UPDATE timers SET state = 'cancelled', asked_at = greatest(asked_at, now()), ended_at = now() {_WHERE} RETURNING 1
 """  # noqa: S608 - words of this module
 _STATS = """
-SELECT asker, group_name AS group, state, count(*) AS timers, min(due_at) AS first, max(due_at) AS last FROM timers
+SELECT requester, group_name AS group, state, count(*) AS timers, min(due_at) AS first, max(due_at) AS last FROM timers
 WHERE event->>'type' IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
 """
 
@@ -49,21 +49,22 @@ def list_(
     database_url: DatabaseUrl = None,
     key: Key = None,
     group: Group = None,
-    asker: Asker = None,
+    requester: Requester = None,
     state: State = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
     json: AsJson = False,
 ) -> None:
     """List timers: those that wait, the next first, and then the others, the latest first."""
-    wanted = {"key": key, "group": group, "asker": asker, "state": state, "limit": limit}
+    wanted = {"key": key, "group": group, "requester": requester, "state": state, "limit": limit}
     with _database(database_url) as connection:
         rows = connection.execute(_LIST, wanted).fetchall()
     if json:
         print_json(rows)
         return
-    columns = ("DUE", "ASKER", "KEY", "GROUP", "EVENT", "STATE")
+    columns = ("DUE", "REQUESTER", "KEY", "GROUP", "EVENT", "STATE")
     cells = [
-        (_moment(row["due_at"]), row["asker"], row["key"], row["group"], row["type"], row["state"]) for row in rows
+        (_timestamp(row["due_at"]), row["requester"], row["key"], row["group"], row["type"], row["state"])
+        for row in rows
     ]
     print_table(columns, cells, empty="no such timer")
 
@@ -72,12 +73,12 @@ def list_(
 def show(
     key: Annotated[str, typer.Argument(help="The timer's key.")],
     database_url: DatabaseUrl = None,
-    asker: Asker = None,
+    requester: Requester = None,
     json: AsJson = False,
 ) -> None:
     """Show all that is known of a timer, the event's data left out, which may be personal."""
     with _database(database_url) as connection:
-        found = connection.execute(_SHOW, {"key": key, "group": None, "asker": asker, "state": None}).fetchall()
+        found = connection.execute(_SHOW, {"key": key, "group": None, "requester": requester, "state": None}).fetchall()
     if not found:
         raise Wrong(f"there is no timer {key}")
     if json:
@@ -92,14 +93,14 @@ def cancel(
     database_url: DatabaseUrl = None,
     key: Key = None,
     group: Group = None,
-    asker: Asker = None,
+    requester: Requester = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Take waiting timers back; their askers are not told. Fails where none waits."""
-    if not (key or group or asker):
-        raise Wrong("say which timers: --key, --group, or --asker")
-    wanted = {"key": key, "group": group, "asker": asker, "state": "waiting"}
+    """Take waiting timers back; their requesters are not told. Fails where none waits."""
+    if not (key or group or requester):
+        raise Wrong("say which timers: --key, --group, or --requester")
+    wanted = {"key": key, "group": group, "requester": requester, "state": "waiting"}
     with _database(database_url) as connection:
         if dry_run:
             number = connection.execute(_COUNT, wanted).fetchone()["timers"]
@@ -115,14 +116,14 @@ def cancel(
 
 @app.command()
 def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
-    """Count timers by asker, group and state."""
+    """Count timers by requester, group and state."""
     with _database(database_url) as connection:
         rows = connection.execute(_STATS).fetchall()
     if json:
         print_json(rows)
         return
-    columns = ("ASKER", "GROUP", "STATE", "TIMERS", "FIRST DUE", "LAST DUE")
-    cells = [(*list(row.values())[:4], _moment(row["first"]), _moment(row["last"])) for row in rows]
+    columns = ("REQUESTER", "GROUP", "STATE", "TIMERS", "FIRST DUE", "LAST DUE")
+    cells = [(*list(row.values())[:4], _timestamp(row["first"]), _timestamp(row["last"])) for row in rows]
     print_table(columns, cells, empty="no timer")
 
 
@@ -130,5 +131,5 @@ def _database(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "scheduler", "timers")
 
 
-def _moment(value: datetime | None) -> str:
+def _timestamp(value: datetime | None) -> str:
     return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

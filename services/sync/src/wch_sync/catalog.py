@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import structlog
 
-from wch_common.breaker import Breaker, SystemFailure
-from wch_common.graph import Action, GraphError, graph_error
+from wch_common.integrations.breaker import Breaker, SystemFailure
+from wch_common.integrations.graph import Action, GraphError, graph_error
 from wch_common.outcome import Reject, Retry, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.store.lease import Lease
+    from wch_common.store.leases import Lease
     from wch_sync.settings import SyncShop
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ _SLOW_SECONDS = 60.0
 
 
 @dataclass
-class BatchResult:
+class CatalogBatchResult:
     """What became of items: refused ones with the catalog's reason, and those whose call failed with its outcome."""
 
     refused: dict[str, str] = field(default_factory=dict)
@@ -88,17 +88,19 @@ class CatalogWriter:
         self._poll_seconds = poll_seconds
         self._wait_seconds = wait_seconds
 
-    async def send(self, requests: Sequence[dict[str, Any]], lease: Lease, *, within_seconds: float) -> BatchResult:
+    async def send(
+        self, requests: Sequence[dict[str, Any]], lease: Lease, *, within_seconds: float
+    ) -> CatalogBatchResult:
         """Send item requests in as few calls as possible and return what became of each; raises LeaseLost.
 
         What a slow catalog leaves no time for is Throttled, so that what it has taken is not lost with it.
         """
-        result = BatchResult(until=time.monotonic() + within_seconds)
+        result = CatalogBatchResult(until=time.monotonic() + within_seconds)
         for start in range(0, len(requests), MOST_REQUESTS):
             await self._send_part(requests[start : start + MOST_REQUESTS], lease, result)
         return result
 
-    async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: BatchResult) -> None:
+    async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: CatalogBatchResult) -> None:
         """Send one call; where the catalog refuses it as a whole, halve it, so that one item cannot hold up the others."""
         ids = [request["data"]["id"] for request in requests]
         if result.left_seconds < self.CALL_SECONDS:
@@ -124,7 +126,7 @@ class CatalogWriter:
             await self._follow_up(requests, handles, lease, result)
 
     async def _follow_up(
-        self, requests: Sequence[dict[str, Any]], handles: Sequence[str], lease: Lease, result: BatchResult
+        self, requests: Sequence[dict[str, Any]], handles: Sequence[str], lease: Lease, result: CatalogBatchResult
     ) -> None:
         """Wait until the call's batch is finished; without a handle nothing was taken, so send the rest alone."""
         accepted = [request for request in requests if request["data"]["id"] not in result.refused]
@@ -154,7 +156,7 @@ class CatalogWriter:
             result.failed.update(dict.fromkeys(ids, known))
             result.unknown.update(ids)
 
-    async def _post(self, requests: Sequence[dict[str, Any]], result: BatchResult) -> list[str]:
+    async def _post(self, requests: Sequence[dict[str, Any]], result: CatalogBatchResult) -> list[str]:
         body = {"item_type": "PRODUCT_ITEM", "allow_upsert": True, "requests": requests}
         answer = await self._call("POST", "items_batch", json=body)
         for told in answer.get("validation_status", []):
@@ -162,7 +164,7 @@ class CatalogWriter:
                 result.refused[str(told.get("retailer_id"))] = "; ".join(str(e.get("message")) for e in told["errors"])
         return [str(handle) for handle in answer.get("handles", [])]
 
-    async def _until_finished(self, handle: str, result: BatchResult) -> None:
+    async def _until_finished(self, handle: str, result: CatalogBatchResult) -> None:
         parameters = {"handle": handle, "load_ids_of_invalid_requests": "true"}
         while True:
             answer = await self._call("GET", "check_batch_request_status", params=parameters)

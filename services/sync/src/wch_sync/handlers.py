@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from wch_common.contract.event import Event
 from wch_common.errors import IdReused, LeaseLost
-from wch_common.event import Event
 from wch_common.events.sync import ProductFailed, ProductRequested
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_sync.catalog import CatalogWriter
@@ -20,10 +20,10 @@ from wch_sync.mapping import ShopProduct, item_id, items
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from wch_common.runtime.job import Answer
-    from wch_common.shops import Shops
-    from wch_common.store.lease import Lease
-    from wch_sync.catalog import BatchResult, Catalogs
+    from wch_common.integrations.shops import Shops
+    from wch_common.runtime.job import BatchResult
+    from wch_common.store.leases import Lease
+    from wch_sync.catalog import CatalogBatchResult, Catalogs
     from wch_sync.ledger import Ledger
     from wch_sync.settings import SyncShop
     from wch_sync.shop import Reading, ShopReaders
@@ -78,7 +78,7 @@ class ProductSync:
         self._catalogs = catalogs
         self._ledger = ledger
 
-    async def __call__(self, events: Sequence[Requested]) -> list[Answer]:
+    async def __call__(self, events: Sequence[Requested]) -> list[BatchResult]:
         """Sync the products of all events and answer for each, in order; one shop's trouble is no other's."""
         by_shop: dict[str | None, list[Requested]] = defaultdict(list)
         for event in events:
@@ -87,8 +87,8 @@ class ProductSync:
         answers = {id(event): answer for one in given for event, answer in one}
         return [answers[id(event)] for event in events]
 
-    async def _answered(self, name: str | None, events: Sequence[Requested]) -> list[tuple[Requested, Answer]]:
-        """Answer for one shop's events: an id that came twice with other content is refused the second time."""
+    async def _answered(self, name: str | None, events: Sequence[Requested]) -> list[tuple[Requested, BatchResult]]:
+        """Results for one shop's events: an id that came twice with other content is refused the second time."""
         first: dict[tuple[str, str], Requested] = {}
         for event in events:
             first.setdefault((event.source, event.id), event)
@@ -106,10 +106,10 @@ class ProductSync:
             found = dict.fromkeys(first, outcome)
         return [(event, reused.get(id(event)) or found[event.source, event.id]) for event in events]
 
-    async def _sync_shop(self, shop: SyncShop, events: Sequence[Requested]) -> dict[tuple[str, str], Answer]:
+    async def _sync_shop(self, shop: SyncShop, events: Sequence[Requested]) -> dict[tuple[str, str], BatchResult]:
         """Sync one shop's events under the lease of its catalog; the newest state wins whatever two replicas do."""
         seen = await self._ledger.seen(events)
-        answers: dict[tuple[str, str], Answer] = dict.fromkeys(seen.done) | dict(seen.reused)
+        answers: dict[tuple[str, str], BatchResult] = dict.fromkeys(seen.done) | dict(seen.reused)
         todo = [event for event in events if (event.source, event.id) not in answers]
         if not todo:
             return answers
@@ -133,7 +133,7 @@ class ProductSync:
         plan = await self._plan(shop, reading, await reader.currency())
         await self._ledger.begin(shop.catalog.id, plan.sends, lease)
         result = await self._catalogs.of(shop).send(plan.requests, lease, within_seconds=_SENDING_SECONDS)
-        outcome, failed = _judge(plan, result)
+        outcome, failed = _decide(plan, result)
         outcome.product_of = {id_: reading.parents.get(id_, id_) for id_ in wanted}
         lost = Retry("the product was neither sent nor deleted")
         failed |= {one: lost for one in outcome.product_of.values() if one not in plan.sends and one not in failed}
@@ -167,7 +167,7 @@ class ProductSync:
         return plan
 
 
-def _judge(plan: _Plan, result: BatchResult) -> tuple[Outcome, dict[int, Exception]]:
+def _decide(plan: _Plan, result: CatalogBatchResult) -> tuple[Outcome, dict[int, Exception]]:
     """Turn what became of items into what became of products: one refused item fails its product, with the reason."""
     failed: dict[int, Exception] = dict(plan.failed)
     reasons: dict[int, list[str]] = defaultdict(list)

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from wch_common.event import Event
-    from wch_common.store.lease import Lease
-    from wch_common.store.store import Seen, Store, Transaction
+    from wch_common.contract.event import Event
+    from wch_common.store.inbox import Seen
+    from wch_common.store.leases import Lease
+    from wch_common.store.store import Store, Transaction
 
 _SENT = "SELECT product_id, item_id FROM sent_items WHERE catalog_id = %(catalog)s AND product_id = ANY(%(products)s)"
 _UNDER_WAY = "SELECT product_id FROM under_way WHERE catalog_id = %(catalog)s ORDER BY since LIMIT %(limit)s"
@@ -105,7 +106,7 @@ class Ledger:
                 await tx.rows(_FORGET, {"catalog": catalog, "items": deleted})
             if done:
                 new = await tx.first_times(done)
-                for event in _one_per_product_and_asker(event for event in done if (event.source, event.id) in new):
+                for event in _one_per_product_and_requester(event for event in done if (event.source, event.id) in new):
                     tx.emit(self._fact(event, outcome))
 
     def _fact(self, event: Event[ProductRequested], outcome: Outcome) -> Event[ProductSynced]:
@@ -121,6 +122,6 @@ class Ledger:
         return event.derive(fact, self._source, key=str(id_))
 
 
-def _one_per_product_and_asker(events: Iterable[Event[ProductRequested]]) -> list[Event[ProductRequested]]:
+def _one_per_product_and_requester(events: Iterable[Event[ProductRequested]]) -> list[Event[ProductRequested]]:
     """Ten requests for one product are one piece of news, for each who asked."""
-    return list({(event.data.product_id, event.asker): event for event in events}.values())
+    return list({(event.data.product_id, event.requester): event for event in events}.values())

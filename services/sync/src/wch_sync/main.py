@@ -31,7 +31,7 @@ async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
         Catalogs(poll_seconds=settings.catalog_poll_seconds, wait_seconds=settings.catalog_wait_seconds)
     )
     sync = ProductSync(shops, readers, catalogs, Ledger(store, platform.source))
-    return [Job.for_batch(platform.queue(PRODUCTS), sync, given_up=product_failed)]
+    return [Job.with_batch_handler(platform.queue(PRODUCTS), sync, on_dead_letter=product_failed)]
 
 
 def main() -> int:

@@ -170,8 +170,8 @@ def money(amount: str, currency: str, product_id: int) -> str:
     return f"{value:.{0 if currency in _NO_DECIMALS else 2}f} {currency}"
 
 
-def _minute(moment: str) -> str:
-    return f"{moment[:16]}+0000"
+def _minute(timestamp: str) -> str:
+    return f"{timestamp[:16]}+0000"
 
 
 def _shortened(text: str, limit: int) -> str:

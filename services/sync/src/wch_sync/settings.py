@@ -1,45 +1,43 @@
-"""What the sync service reads from its environment."""
+"""The settings of the sync service."""
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
-from wch_common.settings import DatabaseUrl
-from wch_common.shops import (
-    Catalog,
-    CatalogSettings,
-    Graph,
-    GraphSettings,
+from wch_common.integrations.shops import (
+    CatalogSection,
+    GraphSection,
     ShopEntry,
     Shops,
-    WooCommerce,
-    WooCommerceSettings,
+    ShopSettings,
+    WooCommerceSection,
 )
+from wch_common.settings import DatabaseUrl
 
 
 class SyncShop(ShopEntry):
-    """What syncing needs of a shop."""
+    """What syncing needs to know about a shop."""
 
-    woocommerce: WooCommerce
-    graph: Graph
-    catalog: Catalog
+    woocommerce: WooCommerceSection
+    graph: GraphSection
+    catalog: CatalogSection
 
 
-class SyncSettings(CatalogSettings, GraphSettings, WooCommerceSettings):
+class SyncSettings(ShopSettings):
     """Settings of the sync service."""
 
-    ENTRY: ClassVar[type[ShopEntry]] = SyncShop
-
+    one_shop: SyncShop | None = Field(None, exclude=True)
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
-    shop_concurrency: Annotated[int, Field(ge=1, le=20)] = Field(4, description="Calls to one shop at a time")
-    catalog_poll_seconds: Annotated[float, Field(gt=0)] = Field(2.0, description="Pause between two looks at a batch")
+    shop_concurrency: Annotated[int, Field(ge=1, le=20)] = Field(4, description="Concurrent calls to one shop")
+    catalog_poll_seconds: Annotated[float, Field(gt=0)] = Field(
+        2.0, description="Pause between two checks of a batch that Meta is processing"
+    )
     catalog_wait_seconds: Annotated[float, Field(gt=0)] = Field(
-        120.0, description="How long a batch may take at Meta before its events are retried"
+        120.0, description="How long Meta may process a batch before its events are retried"
     )
 
     def shops(self) -> Shops[SyncShop]:
         """Return the shops."""
-        sections = {"woocommerce": self.woocommerce, "graph": self.graph, "catalog": self.catalog}
-        return self.read_shops(SyncShop, sections)
+        return self.read_shops(SyncShop)

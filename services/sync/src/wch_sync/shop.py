@@ -11,7 +11,7 @@ import httpx
 import structlog
 from pydantic import ValidationError
 
-from wch_common.breaker import Breaker, SystemFailure
+from wch_common.integrations.breaker import Breaker, SystemFailure
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_sync.mapping import ShopProduct
 

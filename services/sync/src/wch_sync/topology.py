@@ -1,15 +1,15 @@
 """The queues of the sync family."""
 
+from wch_common.broker.queue_policy import Batching, QueuePolicy
+from wch_common.broker.topology import Topology, WorkQueue
 from wch_common.events.sync import ProductRequested
-from wch_common.policy import Batching, QueuePolicy
-from wch_common.topology import Topology, WorkQueue
 
 # Meta takes about 200 calls an hour per catalog: a batch every 20 s stays below, and 1,000 products fit one call.
 PRODUCTS = WorkQueue(
     "sync.product",
     requests=(ProductRequested,),
     policy=QueuePolicy(
-        rungs=(60, 300, 900),
+        retry_delays=(60, 300, 900),
         tries=3,
         concurrency=5,
         time_limit_seconds=300,

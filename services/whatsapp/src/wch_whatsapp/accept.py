@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
+from wch_common.integrations.phone import MalformedNumber, normalised
 from wch_common.outcome import Reject, Throttled
-from wch_common.phone import MalformedNumber, normalised
 from wch_whatsapp import bodies
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import SOURCE, TOLD, ask_alone, ask_also, batch_completed, complete, fact_data, members
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.whatsapp import Recipient
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import People
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0
 _INSERT = """
-INSERT INTO messages (id, shop, asker, send_key, sender, phone, person, category, content, fallback, own_values, batch,
+INSERT INTO messages (id, shop, requester, send_key, sender, phone, person, category, content, fallback, own_values, batch,
                       state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
-SELECT new.id, %(shop)s, %(asker)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
+SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
        new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
        CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz, new.reason, new.detail,
        %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
@@ -43,8 +43,8 @@ ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
 _ADD_BATCH = """
-INSERT INTO batches (id, shop, asker, batch_id, open, asked, correlationid, causationid)
-VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, true, %(correlationid)s, %(causationid)s)
+INSERT INTO batches (id, shop, requester, batch_id, open, asked, correlationid, causationid)
+VALUES (%(id)s, %(shop)s, %(requester)s, %(batch_id)s, 0, true, %(correlationid)s, %(causationid)s)
 ON CONFLICT (id) DO UPDATE SET asked = true, correlationid = excluded.correlationid, causationid = excluded.causationid
 WHERE NOT batches.asked RETURNING *
 """
@@ -94,7 +94,7 @@ class Acceptance:
             phone = normalised(data.to, self._shops.named(event.shop).whatsapp.region)
         except MalformedNumber as error:
             raise Reject(f"data.to: {error}") from None
-        id_ = message_id(shop, event.asker or "", data.send_key)
+        id_ = message_id(shop, event.requester or "", data.send_key)
         content = bodies.content(data.message, reply_to=data.reply_to)
         fallback = bodies.fallback(data.fallback) if data.fallback else None
         row = Message(id_, data.send_key, phone, self._people.person(phone), content, fallback)
@@ -108,7 +108,7 @@ class Acceptance:
         """Accept a batch; what is wrong with one recipient is that recipient's answer."""
         data, shop = event.data, self._shops.key(event.shop)
         sender = self._sender(shop, data.sender)
-        id_ = batch_id(shop, event.asker or "", data.batch_id)
+        id_ = batch_id(shop, event.requester or "", data.batch_id)
         names = self._names(event) | {"id": id_, "batch_id": data.batch_id}
         added = await tx.rows(_ADD_BATCH, names)
         if not added:
@@ -143,7 +143,7 @@ class Acceptance:
         return asked or known[0]
 
     def _recipient(self, event: Event[BatchRequested], shop: str, one: Recipient, *, cancelled: str | None) -> Message:
-        id_ = message_id(shop, event.asker or "", one.send_key)
+        id_ = message_id(shop, event.requester or "", one.send_key)
         try:
             phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
         except MalformedNumber:
@@ -161,7 +161,7 @@ class Acceptance:
     def _names(self, event: Event[Any]) -> dict[str, Any]:
         return {
             "shop": self._shops.key(event.shop),
-            "asker": event.asker or "",
+            "requester": event.requester or "",
             "correlationid": event.correlationid or event.id,
             "causationid": event.id,
         }
@@ -202,14 +202,14 @@ def _json(content: dict[str, Any] | None) -> str | None:
     return None if content is None else orjson.dumps(content).decode()
 
 
-def given_up(event: Event[MessageRequested], reason: str) -> MessageFailed | None:
+def message_dead_lettered(event: Event[MessageRequested], reason: str) -> MessageFailed | None:
     """Tell that a request for a message was refused before the ledger knew it."""
     if not isinstance(event.data, MessageRequested):
         return None
     return MessageFailed(send_key=event.data.send_key, message_id="", reason="refused", detail=reason[:500])
 
 
-def batch_given_up(event: Event[BatchRequested], reason: str) -> BatchCompleted:
+def batch_dead_lettered(event: Event[BatchRequested], reason: str) -> BatchCompleted:
     """Tell that a request for a batch was refused: every recipient failed with it."""
     outcomes = tuple(
         RecipientOutcome(send_key=one.send_key, outcome="failed", reason=f"refused: {reason}"[:200])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wch_common.whatsapp_content import (
+from wch_common.events.whatsapp_content import (
     PLACEHOLDER,
     Buttons,
     Choices,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wch_common.events.whatsapp import Recipient
-    from wch_common.whatsapp_content import Content
+    from wch_common.events.whatsapp_content import Content
 
 
 class MissingValue(ValueError):

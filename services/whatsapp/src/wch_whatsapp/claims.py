@@ -13,7 +13,7 @@ from wch_whatsapp.ledger import TOLD_WAIT_SECONDS, Change, Why, apply
 
 if TYPE_CHECKING:
     from wch_common.store.database import Row
-    from wch_common.store.lease import Lease
+    from wch_common.store.leases import Lease
     from wch_common.store.store import Store, Transaction
 
 PROBE_SECONDS = 30.0
@@ -28,27 +28,27 @@ WHERE sender = %(sender)s
 AND EXISTS (SELECT 1 FROM leases WHERE name = %(lease)s AND token = %(token)s AND until > now())
 FOR UPDATE
 """
-# One message of each lane (shop and asker) before the second of any, beginning after the lane that was served last.
+# One message of each lane (shop and requester) before the second of any, beginning after the lane that was served last.
 _DUE = """
 WITH RECURSIVE lanes AS (
-  (SELECT shop, asker FROM messages WHERE sender = %(sender)s AND state = 'queued' ORDER BY shop, asker LIMIT 1)
+  (SELECT shop, requester FROM messages WHERE sender = %(sender)s AND state = 'queued' ORDER BY shop, requester LIMIT 1)
   UNION ALL
-  SELECT next.shop, next.asker FROM lanes CROSS JOIN LATERAL (
-    SELECT shop, asker FROM messages
-    WHERE sender = %(sender)s AND state = 'queued' AND (shop, asker) > (lanes.shop, lanes.asker)
-    ORDER BY shop, asker LIMIT 1
+  SELECT next.shop, next.requester FROM lanes CROSS JOIN LATERAL (
+    SELECT shop, requester FROM messages
+    WHERE sender = %(sender)s AND state = 'queued' AND (shop, requester) > (lanes.shop, lanes.requester)
+    ORDER BY shop, requester LIMIT 1
   ) AS next
 ), due AS (
-  SELECT message.id, lanes.shop, lanes.asker,
-         row_number() OVER (PARTITION BY lanes.shop, lanes.asker ORDER BY message.due_at) AS turn
+  SELECT message.id, lanes.shop, lanes.requester,
+         row_number() OVER (PARTITION BY lanes.shop, lanes.requester ORDER BY message.due_at) AS turn
   FROM lanes CROSS JOIN LATERAL (
     SELECT id, due_at FROM messages
-    WHERE sender = %(sender)s AND state = 'queued' AND shop = lanes.shop AND asker = lanes.asker AND due_at <= now()
+    WHERE sender = %(sender)s AND state = 'queued' AND shop = lanes.shop AND requester = lanes.requester AND due_at <= now()
     ORDER BY due_at LIMIT %(limit)s
   ) AS message
 ), chosen AS (
-  SELECT id, turn, shop || chr(10) || asker AS lane FROM due
-  ORDER BY turn, shop || chr(10) || asker <= %(last_lane)s, shop, asker LIMIT %(limit)s
+  SELECT id, turn, shop || chr(10) || requester AS lane FROM due
+  ORDER BY turn, shop || chr(10) || requester <= %(last_lane)s, shop, requester LIMIT %(limit)s
 )
 SELECT m.id, m.shop, m.person, m.phone, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values, m.expires_at, m.attempt,
        m.failures, m.batch, m.answered, chosen.lane, pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures,

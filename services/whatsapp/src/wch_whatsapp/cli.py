@@ -20,11 +20,11 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.schema import service_schema
+from wch_common.cli.service import service_schema
 from wch_common.client import Client
-from wch_common.event import new_event
+from wch_common.contract.event import new_event
 from wch_common.events.whatsapp import RetryRequested, SuppressionAddRequested, SuppressionRemoveRequested
-from wch_common.phone import MalformedNumber, masked, normalised
+from wch_common.integrations.phone import MalformedNumber, masked, normalised
 from wch_whatsapp import people
 from wch_whatsapp.identity import People
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from datetime import datetime
 
-    from wch_common.event import Request
+    from wch_common.contract.event import Request
 
 app = typer.Typer(
     help="WhatsApp messages: list, show, retry, suppress, stats; forget and export a person.", no_args_is_help=True
@@ -48,7 +48,7 @@ State = Annotated[
     typer.Option(help="Only messages in this state."),
 ]
 Reason = Annotated[str | None, typer.Option(help="Only messages with this reason, like undeliverable.")]
-Asker = Annotated[str | None, typer.Option(help="Only messages this program asked for.")]
+Requester = Annotated[str | None, typer.Option(help="Only messages this program asked for.")]
 Shop = Annotated[str | None, typer.Option(help="Only this shop's; needed where there are several.")]
 Phone = Annotated[str, typer.Argument(help="Telephone number like +<country><number>.")]
 HashKey = Annotated[
@@ -66,22 +66,22 @@ Category = Annotated[
 ]
 _WHERE = """
 WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(reason)s::text IS NULL OR reason = %(reason)s)
-AND (%(asker)s::text IS NULL OR asker = %(asker)s) AND (%(shop)s::text IS NULL OR shop = %(shop)s)
+AND (%(requester)s::text IS NULL OR requester = %(requester)s) AND (%(shop)s::text IS NULL OR shop = %(shop)s)
 AND (%(keys)s::text[] IS NULL OR send_key = ANY(%(keys)s))
 """
 _LIST = f"""
-SELECT id, shop, asker, send_key, phone, category, state, reason, code, attempt, due_at, updated_at FROM messages {_WHERE}
+SELECT id, shop, requester, send_key, phone, category, state, reason, code, attempt, due_at, updated_at FROM messages {_WHERE}
 ORDER BY updated_at DESC LIMIT %(limit)s
 """  # noqa: S608 - words of this module
 _TO_RETRY = f"""
-SELECT shop, asker, send_key, state, reason, cancelled,
+SELECT shop, requester, send_key, state, reason, cancelled,
        state = 'failed' AND content IS NOT NULL AND phone IS NOT NULL AND cancelled IS NULL AS can_be
-FROM messages {_WHERE} ORDER BY can_be DESC, shop, asker LIMIT %(limit)s
+FROM messages {_WHERE} ORDER BY can_be DESC, shop, requester LIMIT %(limit)s
 """  # noqa: S608 - words of this module
 _ANY_PERSON = "SELECT phone, person FROM messages WHERE phone IS NOT NULL LIMIT 1"
 _SHOW = "SELECT * FROM messages WHERE send_key = %(key)s OR id::text = %(key)s"
 _STATS = """
-SELECT shop, asker, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages
+SELECT shop, requester, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages
 WHERE updated_at > now() - %(hours)s * interval '1 hour' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, messages DESC
 """
 _NUMBERS = "SELECT sender, cause, paused_until FROM numbers ORDER BY sender"
@@ -92,22 +92,22 @@ def list_(
     database_url: DatabaseUrl = None,
     state: State = None,
     reason: Reason = None,
-    asker: Asker = None,
+    requester: Requester = None,
     shop: Shop = None,
     limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
     json: AsJson = False,
 ) -> None:
     """List messages of the ledger, the newest first; numbers are masked."""
-    wanted = {"state": state, "reason": reason, "asker": asker, "shop": shop, "keys": None, "limit": limit}
+    wanted = {"state": state, "reason": reason, "requester": requester, "shop": shop, "keys": None, "limit": limit}
     with _ledger(database_url) as connection:
         rows = [_masked(row) for row in connection.execute(_LIST, wanted).fetchall()]
     if json:
         print_json(rows)
         return
-    columns = ("SEND KEY", "TO", "ASKER", "STATE", "REASON", "CODE", "ATTEMPT", "SINCE (UTC)", "DUE (UTC)")
+    columns = ("SEND KEY", "TO", "REQUESTER", "STATE", "REASON", "CODE", "ATTEMPT", "SINCE (UTC)", "DUE (UTC)")
     cells = [
-        (row["send_key"], row["phone"], row["asker"], row["state"], row["reason"], row["code"], row["attempt"],
-         _moment(row["updated_at"]), _moment(row["due_at"])) for row in rows
+        (row["send_key"], row["phone"], row["requester"], row["state"], row["reason"], row["code"], row["attempt"],
+         _timestamp(row["updated_at"]), _timestamp(row["due_at"])) for row in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="no such message")
     if len(rows) == limit:
@@ -142,7 +142,7 @@ def retry(
     database_url: DatabaseUrl = None,
     keys: Annotated[list[str] | None, typer.Option("--key", help="Send key; may be given several times.")] = None,
     reason: Reason = None,
-    asker: Asker = None,
+    requester: Requester = None,
     shop: Shop = None,
     everything: Annotated[bool, typer.Option("--all", help="Every failed message.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 10_000,
@@ -150,10 +150,10 @@ def retry(
     json: AsJson = False,
 ) -> None:
     """Try failed messages again, each still at most once; those in doubt and unknown are never touched."""
-    if not (keys or reason or asker or everything):
-        raise Wrong("say which messages: --key, --reason, --asker, or --all")
+    if not (keys or reason or requester or everything):
+        raise Wrong("say which messages: --key, --reason, --requester, or --all")
     state = None if keys else "failed"
-    wanted = {"state": state, "reason": reason, "asker": asker, "shop": shop, "keys": keys, "limit": limit}
+    wanted = {"state": state, "reason": reason, "requester": requester, "shop": shop, "keys": keys, "limit": limit}
     with _ledger(database_url) as connection:
         found = connection.execute(_TO_RETRY, wanted).fetchall()
     if missing := sorted(set(keys or ()) - {row["send_key"] for row in found}):
@@ -162,12 +162,12 @@ def retry(
     not_tried = Counter(_why_not(row) for row in found if not row["can_be"])
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in rows:
-        groups[row["shop"], row["asker"]].append(row["send_key"])
+        groups[row["shop"], row["requester"]].append(row["send_key"])
     if not dry_run:
         for (of_shop, of), mine in groups.items():
             parts = [mine[start : start + _MOST_KEYS] for start in range(0, len(mine), _MOST_KEYS)]
             for part in parts:
-                _publish(amqp_url, RetryRequested(send_keys=tuple(part), of=of or None), of_shop, asker=of)
+                _publish(amqp_url, RetryRequested(send_keys=tuple(part), of=of or None), of_shop, requester=of)
     if json:
         said = {"action": "retry", "messages": len(rows), "not_tried": not_tried}
         print_json(said | {"dry_run": dry_run, "by": whoami()})
@@ -197,7 +197,7 @@ def suppress(
     model = SuppressionRemoveRequested if remove else SuppressionAddRequested
     number = _number(phone)
     if not dry_run:
-        _publish(amqp_url, model(phone=number, category=category, reason=reason, by=whoami()), shop or "", asker="")
+        _publish(amqp_url, model(phone=number, category=category, reason=reason, by=whoami()), shop or "", requester="")
     verb = "removed" if remove else "added"
     if json:
         print_json({"action": f"suppression_{verb}", "category": category, "dry_run": dry_run, "by": whoami()})
@@ -211,18 +211,18 @@ def stats(
     hours: Annotated[float, typer.Option(min=0.1, help="Of messages that changed in so many hours.")] = 24.0,
     json: AsJson = False,
 ) -> None:
-    """Count messages by shop, asker, category, state and reason, and say which numbers rest and why."""
+    """Count messages by shop, requester, category, state and reason, and say which numbers rest and why."""
     with _ledger(database_url) as connection:
         rows = connection.execute(_STATS, {"hours": hours}).fetchall()
         numbers = connection.execute(_NUMBERS).fetchall()
     if json:
         print_json({"messages": rows, "numbers": numbers})
         return
-    columns = ("SHOP", "ASKER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST (UTC)")
-    print_table(columns, [(*list(row.values())[:6], _moment(row["last"])) for row in rows], empty="no message")
+    columns = ("SHOP", "REQUESTER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST (UTC)")
+    print_table(columns, [(*list(row.values())[:6], _timestamp(row["last"])) for row in rows], empty="no message")
     for number in numbers:
         if number["cause"]:
-            say(f"{number['sender']} rests: {number['cause']}, until {_moment(number['paused_until'])} UTC")
+            say(f"{number['sender']} rests: {number['cause']}, until {_timestamp(number['paused_until'])} UTC")
 
 
 @app.command()
@@ -261,9 +261,9 @@ def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "whatsapp", "messages")
 
 
-def _publish(amqp_url: str, data: Request, shop: str, *, asker: str) -> None:
+def _publish(amqp_url: str, data: Request, shop: str, *, requester: str) -> None:
     with Client(amqp_url, SOURCE) as client:
-        client.publish(new_event(data, SOURCE, shop=shop or None, asker=asker or None))
+        client.publish(new_event(data, SOURCE, shop=shop or None, requester=requester or None))
 
 
 def _number(text: str) -> str:
@@ -297,5 +297,5 @@ def _masked(row: dict[str, Any]) -> dict[str, Any]:
     return told | {"phone": masked(row["phone"]) if row["phone"] else None}
 
 
-def _moment(value: datetime | None) -> str:
+def _timestamp(value: datetime | None) -> str:
     return f"{value:%m-%d %H:%M:%S}" if value else ""

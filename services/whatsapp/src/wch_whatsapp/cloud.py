@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import httpx
 import orjson
 
-from wch_common.graph import GraphError, graph_error
+from wch_common.integrations.graph import GraphError, graph_error
+from wch_whatsapp.error_policy import TABLE
 from wch_whatsapp.transport import WRITTEN
-from wch_whatsapp.verdict import TABLE
 
 if TYPE_CHECKING:
-    from wch_common.shops import Graph
+    from wch_common.integrations.shops import GraphSection
 
 # With these the request was turned away; any other answer without Graph's own error may come from something on the way that
 # has passed it on (408, 499, 502, 504, 520 to 530).
@@ -68,7 +68,9 @@ Reply: TypeAlias = Accepted | Refused | Unsent | InDoubt
 class CloudApi:
     """Sends from one number."""
 
-    def __init__(self, transport: httpx.AsyncBaseTransport, graph: Graph, sender: str, *, seconds: float) -> None:
+    def __init__(
+        self, transport: httpx.AsyncBaseTransport, graph: GraphSection, sender: str, *, seconds: float
+    ) -> None:
         # Below httpx's client, whose cookies, redirects and authentication cost a third of a call and have no use here.
         self._transport = transport
         self._url = httpx.URL(f"{str(graph.url).rstrip('/')}/{graph.version}/{sender}/messages")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from psycopg.types.json import Jsonb
 
+from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.observability.redact import redact
 from wch_common.outcome import Reject
-from wch_common.phone import MalformedNumber, normalised
-from wch_common.redact import redact
 from wch_whatsapp import people
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.identity import batch_id, message_id
@@ -19,7 +19,7 @@ from wch_whatsapp.ledger import SOURCE, TOLD, Change, Why, apply, fact_data, fin
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.whatsapp import (
         BatchCancelRequested,
         MessageCancelRequested,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         SuppressionAddRequested,
         SuppressionRemoveRequested,
     )
-    from wch_common.shops import Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import People
     from wch_whatsapp.settings import WhatsAppShop
@@ -36,13 +36,13 @@ log = structlog.get_logger(__name__)
 
 # A cancellation that comes before its request: the request finds its key taken.
 _CANCELLED_BEFORE = """
-INSERT INTO messages (id, shop, asker, send_key, sender, person, category, state, expires_at, reason, causationid)
-VALUES (%(id)s, %(shop)s, %(asker)s, %(send_key)s, '', '', '', 'cancelled', now(), %(reason)s, %(causationid)s)
+INSERT INTO messages (id, shop, requester, send_key, sender, person, category, state, expires_at, reason, causationid)
+VALUES (%(id)s, %(shop)s, %(requester)s, %(send_key)s, '', '', '', 'cancelled', now(), %(reason)s, %(causationid)s)
 ON CONFLICT (id) DO NOTHING RETURNING id
 """
 _CANCEL_BATCH = """
-INSERT INTO batches (id, shop, asker, batch_id, open, asked, cancelled)
-VALUES (%(id)s, %(shop)s, %(asker)s, %(batch_id)s, 0, false, %(reason)s)
+INSERT INTO batches (id, shop, requester, batch_id, open, asked, cancelled)
+VALUES (%(id)s, %(shop)s, %(requester)s, %(batch_id)s, 0, false, %(reason)s)
 ON CONFLICT (id) DO UPDATE SET cancelled = coalesce(batches.cancelled, excluded.cancelled) RETURNING *
 """
 # Also where a call is under way, was taken or has failed: should the message come back from it, or be tried again, it is not sent.
@@ -82,9 +82,9 @@ class Control:
 
     async def cancel_message(self, event: Event[MessageCancelRequested], tx: Transaction) -> None:
         """Take a message back that is not under way; one under way is answered by its outcome."""
-        shop, asker, data = self._shops.key(event.shop), event.asker or "", event.data
-        id_, reason = message_id(shop, asker, data.send_key), data.reason or "cancelled"
-        names = {"shop": shop, "asker": asker, "send_key": data.send_key, "causationid": event.id}
+        shop, requester, data = self._shops.key(event.shop), event.requester or "", event.data
+        id_, reason = message_id(shop, requester, data.send_key), data.reason or "cancelled"
+        names = {"shop": shop, "requester": requester, "send_key": data.send_key, "causationid": event.id}
         if await tx.rows(_CANCELLED_BEFORE, names | {"id": id_, "reason": reason}):
             return
         await tx.rows(_CANCEL, {"id": id_, "reason": reason})
@@ -92,9 +92,9 @@ class Control:
 
     async def cancel_batch(self, event: Event[BatchCancelRequested], tx: Transaction) -> None:
         """Take back what is not under way of a batch."""
-        shop, asker, data = self._shops.key(event.shop), event.asker or "", event.data
-        id_, reason = batch_id(shop, asker, data.batch_id), data.reason or "cancelled"
-        names = {"id": id_, "shop": shop, "asker": asker, "batch_id": data.batch_id, "reason": reason}
+        shop, requester, data = self._shops.key(event.shop), event.requester or "", event.data
+        id_, reason = batch_id(shop, requester, data.batch_id), data.reason or "cancelled"
+        names = {"id": id_, "shop": shop, "requester": requester, "batch_id": data.batch_id, "reason": reason}
         await tx.rows(_CANCEL_BATCH, names)
         await tx.rows(_CANCEL, {"id": id_, "reason": reason})
         rows = await tx.rows(_OF_BATCH, {"id": id_})
@@ -102,8 +102,8 @@ class Control:
 
     async def retry(self, event: Event[RetryRequested], tx: Transaction) -> None:
         """Try failed messages again; all others are answered with what became of them."""
-        shop, asker = self._shops.key(event.shop), event.data.of or event.asker or ""
-        ids = [message_id(shop, asker, key) for key in event.data.send_keys]
+        shop, requester = self._shops.key(event.shop), event.data.of or event.requester or ""
+        ids = [message_id(shop, requester, key) for key in event.data.send_keys]
         names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
         content = content_of(event.data.message) if event.data.message else None
         await tx.rows(_NOBODY, names)

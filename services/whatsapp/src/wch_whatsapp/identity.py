@@ -8,20 +8,20 @@ import re
 import uuid
 from dataclasses import dataclass
 
-from wch_common.phone import one_form
+from wch_common.integrations.phone import one_form
 
 _NAMES = uuid.UUID("0c0e8a50-5c9b-5a5e-9d0b-3f3f1b8c2f11")
 _TAG = re.compile(r"^wch1:(?P<message>[0-9a-f-]{36}):(?P<attempt>[0-9]{1,9})$")
 
 
-def message_id(shop: str, asker: str, send_key: str) -> uuid.UUID:
-    """Return the ledger's id of a message: one per shop, asker and send key."""
-    return uuid.uuid5(_NAMES, f"message\n{shop}\n{asker}\n{send_key}")
+def message_id(shop: str, requester: str, send_key: str) -> uuid.UUID:
+    """Return the ledger's id of a message: one per shop, requester and send key."""
+    return uuid.uuid5(_NAMES, f"message\n{shop}\n{requester}\n{send_key}")
 
 
-def batch_id(shop: str, asker: str, name: str) -> uuid.UUID:
-    """Return the ledger's id of a batch: one per shop, asker and name."""
-    return uuid.uuid5(_NAMES, f"batch\n{shop}\n{asker}\n{name}")
+def batch_id(shop: str, requester: str, name: str) -> uuid.UUID:
+    """Return the ledger's id of a batch: one per shop, requester and name."""
+    return uuid.uuid5(_NAMES, f"batch\n{shop}\n{requester}\n{name}")
 
 
 def fact_id(owner: uuid.UUID, type_: str, number: int) -> str:

@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from wch_common.integrations.phone import MalformedNumber, normalised, one_form
 from wch_common.outcome import Retry
-from wch_common.phone import MalformedNumber, normalised, one_form
 from wch_whatsapp import people
+from wch_whatsapp.error_policy import Action, classify
 from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import Change, Why, apply
 from wch_whatsapp.outcomes import end_batch, for_whom_it_is, pause_for, refused, rest, untold
-from wch_whatsapp.verdict import Action, judge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from wch_common.event import Event
+    from wch_common.contract.event import Event
     from wch_common.events.meta import MessageReceived, StatusReceived
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
+    from wch_whatsapp.error_policy import ErrorPolicy
     from wch_whatsapp.identity import People
-    from wch_whatsapp.measures import Measures
-    from wch_whatsapp.verdict import Verdict
+    from wch_whatsapp.metrics import WhatsAppMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -50,19 +50,19 @@ _WAITING = frozenset({Action.THROTTLE, Action.PARK, Action.PAIR})
 _PUNCTUATION = " \t\n.!?\"'"
 
 
-def _failed(row: Row, data: StatusReceived) -> tuple[Change, Verdict | None]:
+def _failed(row: Row, data: StatusReceived) -> tuple[Change, ErrorPolicy | None]:
     """Return what a failure that Meta reports after it took a message makes of it: what passes is sent again, as it was not."""
     error = data.errors[0] if data.errors else None
     if error is None:
         return Change(row["id"], "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable")), None
-    verdict = judge(error.code, message=error.title, details=error.details, own_values=row["own_values"])
-    verdict = for_whom_it_is(verdict, row["content"], as_fallback=row["as_fallback"])
+    policy = classify(error.code, message=error.title, details=error.details, own_values=row["own_values"])
+    policy = for_whom_it_is(policy, row["content"], as_fallback=row["as_fallback"])
     # Counted, whatever it is: Meta takes the message each time, and without a count it would go there until it expires.
-    counted = replace(verdict, action=Action.BACK_OFF) if verdict.action in _WAITING else verdict
+    counted = replace(policy, action=Action.BACK_OFF) if policy.action in _WAITING else policy
     change = untold(row, refused(row, row["attempt"], counted))
     if change.state == "queued":
-        return replace(change, anew=True), verdict
-    return replace(change, wamid=data.wamid), verdict
+        return replace(change, anew=True), policy
+    return replace(change, wamid=data.wamid), policy
 
 
 def _is_of_the_doubted(row: Row, text: str | None) -> bool:
@@ -85,10 +85,10 @@ class Inbound:
     """The handlers of `meta.status.received` and `meta.message.received`."""
 
     def __init__(
-        self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...], measures: Measures
+        self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...], metrics: WhatsAppMetrics
     ) -> None:
         self._shop_of = shops_by_sender
-        self._measures = measures
+        self._metrics = metrics
         self._people = known
         self._stop_words = frozenset(word.casefold() for word in stop_words)
 
@@ -103,9 +103,9 @@ class Inbound:
             return
         change: Change | None = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
         if state == "failed":
-            change, verdict = _failed(row, data)
-            if row["state"] in _BEFORE[state] and verdict is not None:
-                await self._concern_others(tx, row, verdict, data.timestamp)
+            change, policy = _failed(row, data)
+            if row["state"] in _BEFORE[state] and policy is not None:
+                await self._concern_others(tx, row, policy, data.timestamp)
             if _is_of_the_doubted(row, data.tag):
                 await tx.rows(_NO_DOUBT, {"id": row["id"]})
                 change = change if row["doubted"] == row["attempt"] else _second(row, data.wamid)
@@ -123,17 +123,17 @@ class Inbound:
             raise Retry("the message may be one whose answer is not written yet")
         return None
 
-    async def _concern_others(self, tx: Transaction, row: Row, verdict: Verdict, since: datetime) -> None:
+    async def _concern_others(self, tx: Transaction, row: Row, policy: ErrorPolicy, since: datetime) -> None:
         """Do what an error asks for beside its message, as if the call had been answered with it."""
-        self._measures.refused(verdict.reason)
-        if verdict.reason == "opted_out":
+        self._metrics.refused(policy.reason)
+        if policy.reason == "opted_out":
             await people.suppress(tx, row, "marketing", reason="opted_out", by="meta", since=since)
-        if (pause := pause_for(verdict)) is not None:
+        if (pause := pause_for(policy)) is not None:
             shop = self._shop_of.get(row["sender"])
             senders = [sender for sender, of in self._shop_of.items() if of == shop] if pause.shop else [row["sender"]]
             log.error("number_rests", number=row["sender"], cause=pause.cause, seconds=pause.seconds)
             await rest(tx, pause, senders)
-        await end_batch(tx, row, verdict)
+        await end_batch(tx, row, policy)
 
     async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
         """Open the person's window; a stop word or a changed wish changes whom marketing goes to."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from wch_common.event import Event, EventData
+from wch_common.contract.event import Event, EventData
 from wch_common.events.whatsapp import (
     BatchCompleted,
     BatchUpdated,
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 SOURCE: Final = "/wch/whatsapp"
 TOLD: Final = frozenset({"accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown"})
 """States that are an answer. The others are queued, sending, and in_doubt."""
-# A wait of which the asker of a batch is told; a shorter one is over before it could act on the news.
+# A wait of which the requester of a batch is told; a shorter one is over before it could act on the news.
 TOLD_WAIT_SECONDS = 60.0
 _BUNDLE_SECONDS = 2
 _COLUMNS = (
-    "id, shop, asker, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
+    "id, shop, requester, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
     "detail, asked_again, asked_alone, correlationid, causationid"
 )
 # Rows are locked in the order of their ids, so that two writers of the same rows wait and do not deadlock. Messages, their
@@ -329,7 +329,7 @@ def _fact(row: Row, data: EventData, number: int) -> Event[EventData]:
         time=datetime.now(UTC),
         subject=data.subject(),
         shop=row["shop"] or None,
-        asker=row["asker"] or None,
+        requester=row["requester"] or None,
         correlationid=row["correlationid"],
         causationid=row["causationid"],
     )

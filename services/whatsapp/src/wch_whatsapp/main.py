@@ -19,20 +19,20 @@ from wch_common.events.whatsapp import (
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
-from wch_whatsapp.accept import Acceptance, batch_given_up, given_up
+from wch_whatsapp.accept import Acceptance, batch_dead_lettered, message_dead_lettered
 from wch_whatsapp.claims import Limits
 from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.control import Control
 from wch_whatsapp.decide import PairLimit
 from wch_whatsapp.identity import People
 from wch_whatsapp.inbound import Inbound
-from wch_whatsapp.measures import Measures
+from wch_whatsapp.maintenance import Maintenance
+from wch_whatsapp.metrics import WhatsAppMetrics
 from wch_whatsapp.sender import NumberSender, ShopState
 from wch_whatsapp.settings import WhatsAppSettings
 from wch_whatsapp.tables import METADATA
 from wch_whatsapp.topology import BATCHES, CONTROL, INBOUND, MESSAGES, STATUSES
 from wch_whatsapp.transport import Transport
-from wch_whatsapp.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,18 +49,18 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     settings = platform.settings
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
     shops, people = settings.shops(), People(settings.whatsapp_hash_key.get_secret_value())
-    measures = Measures(platform.metrics.registry)
-    senders = await _senders(platform, store, measures)
-    upkeep = Upkeep(
+    metrics = WhatsAppMetrics(platform.metrics.registry)
+    senders = await _senders(platform, store, metrics)
+    maintenance = Maintenance(
         store,
-        measures,
+        metrics,
         settle_seconds=settings.whatsapp_settle_seconds,
         resend_utility=settings.whatsapp_unknown_utility == "resend",
     )
     for sender in senders.values():
         platform.background.append(sender.run)
         platform.finishing.append(sender.finish)
-    platform.background += upkeep.background
+    platform.background += maintenance.background
 
     def nudge(sender: str) -> None:
         if sender in senders:
@@ -72,7 +72,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
 
     def full(shop: str) -> str | None:
         most = settings.whatsapp_most_waiting
-        return f"more than {most} messages wait to be sent" if upkeep.waiting.get(shop, 0) > most else None
+        return f"more than {most} messages wait to be sent" if maintenance.waiting.get(shop, 0) > most else None
 
     def all_full() -> str | None:
         found = [full(name) for name, _ in shops]
@@ -81,7 +81,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge, full=full if several else lambda _shop: None)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
-    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words, measures)
+    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words, metrics)
 
     return _jobs(platform, store, accept, control, inbound, all_full)
 
@@ -98,10 +98,16 @@ def _jobs(
     in_transaction = partial(Job.in_transaction, store=store)
     return [
         in_transaction(
-            platform.queue(MESSAGES), {MessageRequested: accept.message}, given_up=given_up, held_back=all_full
+            platform.queue(MESSAGES),
+            {MessageRequested: accept.message},
+            on_dead_letter=message_dead_lettered,
+            paused_by=all_full,
         ),
         in_transaction(
-            platform.queue(BATCHES), {BatchRequested: accept.batch}, given_up=batch_given_up, held_back=all_full
+            platform.queue(BATCHES),
+            {BatchRequested: accept.batch},
+            on_dead_letter=batch_dead_lettered,
+            paused_by=all_full,
         ),
         in_transaction(
             platform.queue(CONTROL),
@@ -118,7 +124,9 @@ def _jobs(
     ]
 
 
-async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures: Measures) -> dict[str, NumberSender]:
+async def _senders(
+    platform: Platform[WhatsAppSettings], store: Store, metrics: WhatsAppMetrics
+) -> dict[str, NumberSender]:
     """Build a sender for every number of every shop, with connections of their own."""
     settings, senders = platform.settings, {}
     portfolios: dict[str, tuple[str, ...]] = defaultdict(tuple)
@@ -145,7 +153,7 @@ async def _senders(platform: Platform[WhatsAppSettings], store: Store, measures:
                 CloudApi(transport, shop.graph, sender, seconds=settings.whatsapp_call_seconds),
                 limits,
                 states[name],
-                measures,
+                metrics,
                 calls=settings.whatsapp_calls_in_flight,
                 settle_seconds=settings.whatsapp_settle_seconds,
                 lease_seconds=settings.whatsapp_lease_seconds,

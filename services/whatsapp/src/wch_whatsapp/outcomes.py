@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from wch_common.phone import country
+from wch_common.integrations.phone import country
 from wch_whatsapp.bodies import is_free_form
 from wch_whatsapp.claims import OF_THE_SHOP, PROBE_SECONDS
 from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Reply, Unsent
+from wch_whatsapp.error_policy import Action, ErrorPolicy, classify
 from wch_whatsapp.ledger import TOLD_WAIT_SECONDS, Change, Why, apply
 from wch_whatsapp.people import suppress
-from wch_whatsapp.verdict import Action, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ class Outcome:
     attempt: int
     send: Send
     reply: Reply
-    verdict: Verdict | None
+    policy: ErrorPolicy | None
     change: Change
     pause: Pause | None
     probe: bool
@@ -84,7 +84,7 @@ class Outcome:
 
 def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, settle_seconds: float) -> Outcome:
     """Decide what a reply makes of its message: a pure function."""
-    verdict = None
+    policy = None
     match reply:
         case Accepted(wamid=wamid):
             fallback = send.as_fallback
@@ -94,10 +94,10 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
             why = Why("no_answer", detail=detail)
             change = Change(row["id"], "in_doubt", settle_seconds, attempt, defers=defers, why=why)
         case Unsent(detail=detail):
-            verdict = Verdict(Action.BACK_OFF, "meta_unreachable", detail=detail)
-            change = refused(row, attempt, verdict)
+            policy = ErrorPolicy(Action.BACK_OFF, "meta_unreachable", detail=detail)
+            change = refused(row, attempt, policy)
         case Refused(error=error):
-            verdict = judge(
+            policy = classify(
                 error.code,
                 status=error.status,
                 subcode=error.subcode,
@@ -105,16 +105,16 @@ def judged(row: Row, attempt: int, send: Send, *, probe: bool, reply: Reply, set
                 details=error.details,
                 own_values=row["own_values"],
             )
-            verdict = for_whom_it_is(verdict, row["content"], as_fallback=send.as_fallback)
-            change = refused(row, attempt, verdict)
-    return Outcome(row, attempt, send, reply, verdict, untold(row, change), _pause(reply, verdict), probe)
+            policy = for_whom_it_is(policy, row["content"], as_fallback=send.as_fallback)
+            change = refused(row, attempt, policy)
+    return Outcome(row, attempt, send, reply, policy, untold(row, change), _pause(reply, policy), probe)
 
 
-def for_whom_it_is(verdict: Verdict, content: dict[str, Any] | None, *, as_fallback: bool) -> Verdict:
+def for_whom_it_is(policy: ErrorPolicy, content: dict[str, Any] | None, *, as_fallback: bool) -> ErrorPolicy:
     """Return the verdict as its own recipient's where others of the batch have an open window and need no template."""
-    if verdict.action is Action.CAMPAIGN and as_fallback and content is not None and is_free_form(content):
-        return replace(verdict, action=Action.RECIPIENT)
-    return verdict
+    if policy.action is Action.CAMPAIGN and as_fallback and content is not None and is_free_form(content):
+        return replace(policy, action=Action.RECIPIENT)
+    return policy
 
 
 def untold(row: Row, change: Change) -> Change:
@@ -124,22 +124,22 @@ def untold(row: Row, change: Change) -> Change:
     return change
 
 
-def refused(row: Row, attempt: int, verdict: Verdict) -> Change:
+def refused(row: Row, attempt: int, policy: ErrorPolicy) -> Change:
     """Return what becomes of a message that surely was not accepted."""
-    id_, why = row["id"], verdict.why
-    match verdict.action:
+    id_, why = row["id"], policy.why
+    match policy.action:
         case Action.BACK_OFF:
             made = row["failures"] + 1
-            if made > (verdict.most_failures or len(BACK_OFF_SECONDS)):
+            if made > (policy.most_failures or len(BACK_OFF_SECONDS)):
                 return Change(id_, "failed", attempt=attempt, failed=True, why=why)
-            wait = max(BACK_OFF_SECONDS[made - 1], verdict.wait_seconds or 0.0)
+            wait = max(BACK_OFF_SECONDS[made - 1], policy.wait_seconds or 0.0)
             return Change(id_, "queued", wait, attempt, failed=True, defers=wait > TOLD_WAIT_SECONDS, why=why)
         case Action.THROTTLE | Action.PARK:
             return Change(id_, "queued", 0.0, attempt, why=why)
         case Action.PAIR:
             wait = pair_wait(row)
             return Change(id_, "queued", wait, attempt, defers=wait > TOLD_WAIT_SECONDS, why=why)
-    if verdict.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
+    if policy.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
         # Meta's clock is the one that counts; the template may go at any time.
         return Change(id_, "queued", 0.0, attempt, as_fallback=True, why=why)
     return Change(id_, "failed", attempt=attempt, why=why)
@@ -150,21 +150,21 @@ def pair_wait(row: Row) -> float:
     return min(_LONGEST_PAIR_WAIT, 4.0 ** min(row["pair_failures"] or 0, 10))
 
 
-def pause_for(verdict: Verdict, seconds: float = 0.0) -> Pause | None:
+def pause_for(policy: ErrorPolicy, seconds: float = 0.0) -> Pause | None:
     """Return the rest that an error asks for, which lasts as long as Meta says, or None."""
-    if verdict.action is Action.PARK:
-        return Pause(verdict.reason, PROBE_SECONDS, shop=verdict.reason in OF_THE_SHOP)
-    if verdict.action is Action.THROTTLE:
-        return Pause(verdict.reason, max(seconds, verdict.wait_seconds or 2.0), shop=verdict.reason in OF_THE_SHOP)
+    if policy.action is Action.PARK:
+        return Pause(policy.reason, PROBE_SECONDS, shop=policy.reason in OF_THE_SHOP)
+    if policy.action is Action.THROTTLE:
+        return Pause(policy.reason, max(seconds, policy.wait_seconds or 2.0), shop=policy.reason in OF_THE_SHOP)
     return None
 
 
-def _pause(reply: Reply, verdict: Verdict | None) -> Pause | None:
+def _pause(reply: Reply, policy: ErrorPolicy | None) -> Pause | None:
     """Return the rest that a reply asks for its number."""
     usage = getattr(reply, "usage", None)
     told = usage.regain_seconds if usage is not None else 0.0
     asked = reply.error.regain_seconds if isinstance(reply, Refused) else None
-    if verdict is not None and (pause := pause_for(verdict, max(told, asked or 0.0))) is not None:
+    if policy is not None and (pause := pause_for(policy, max(told, asked or 0.0))) is not None:
         return pause
     if usage is not None and usage.percent >= _USAGE_PERCENT:
         return Pause("usage_near_limit", usage.regain_seconds or _USAGE_PAUSE_SECONDS, shop=True)
@@ -205,29 +205,29 @@ async def _not_reached(tx: Transaction, limits: Limits, people: Sequence[bytes])
 
 async def _beside(tx: Transaction, one: Outcome, limits: Limits) -> None:
     """Write what an outcome means for others than its message."""
-    verdict = one.verdict
-    if verdict is None:
+    policy = one.policy
+    if policy is None:
         return
-    if verdict.action is Action.PAIR:
-        (moment,) = await tx.rows("SELECT now() AS now")
-        blocked = limits.pair.blocked(moment["now"], pair_wait(one.row))
+    if policy.action is Action.PAIR:
+        (timestamp,) = await tx.rows("SELECT now() AS now")
+        blocked = limits.pair.blocked(timestamp["now"], pair_wait(one.row))
         known = one.row["pair_failures"] or 0
         parameters = {"sender": limits.sender, "person": one.row["person"], "blocked": blocked, "known": known}
         await tx.rows(_REST_PAIR, parameters)
-    if verdict.reason == "opted_out":
+    if policy.reason == "opted_out":
         await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
-    await end_batch(tx, one.row, verdict)
+    await end_batch(tx, one.row, policy)
 
 
-async def end_batch(tx: Transaction, row: Row, verdict: Verdict) -> None:
+async def end_batch(tx: Transaction, row: Row, policy: ErrorPolicy) -> None:
     """End what is not under way of a message's batch, where nobody of it, or of the recipient's country, can be reached."""
-    if verdict.action not in _OF_MANY or row["batch"] is None:
+    if policy.action not in _OF_MANY or row["batch"] is None:
         return
-    others = await tx.rows(_OF_BATCH, {"batch": row["batch"], "reason": verdict.reason})
-    if verdict.action is Action.COUNTRY:
+    others = await tx.rows(_OF_BATCH, {"batch": row["batch"], "reason": policy.reason})
+    if policy.action is Action.COUNTRY:
         there = country(row["phone"] or "")
         others = [other for other in others if there is not None and country(other["phone"] or "") == there]
-    await apply(tx, [Change(other["id"], "failed", why=verdict.why) for other in others], before=("queued",))
+    await apply(tx, [Change(other["id"], "failed", why=policy.why) for other in others], before=("queued",))
 
 
 async def rest(tx: Transaction, pause: Pause, senders: Sequence[str], *, probe: bool = False, sender: str = "") -> None:
@@ -239,7 +239,7 @@ async def rest(tx: Transaction, pause: Pause, senders: Sequence[str], *, probe: 
 
 def _is_through(one: Outcome) -> bool:
     """Whether a call shows that its number works: it was accepted, or refused for a reason of its message or its recipient."""
-    return isinstance(one.reply, Accepted) or (one.verdict is not None and one.verdict.action in _OF_ITS_OWN)
+    return isinstance(one.reply, Accepted) or (one.policy is not None and one.policy.action in _OF_ITS_OWN)
 
 
 async def _pace(tx: Transaction, outcomes: Sequence[Outcome], limits: Limits, shop: Sequence[str]) -> None:

@@ -45,7 +45,7 @@ _FORGET = (
 )
 _TABLES = ("messages", "suppressions", "windows", "pairs", "reached")
 _EXPORT = {
-    "messages": "SELECT id, shop, asker, send_key, sender, phone, category, content, fallback, as_fallback, state, attempt, wamid, reason, "
+    "messages": "SELECT id, shop, requester, send_key, sender, phone, category, content, fallback, as_fallback, state, attempt, wamid, reason, "
     "code, detail, created_at, updated_at FROM messages WHERE person = %(person)s ORDER BY created_at",
     "suppressions": "SELECT shop, category, phone, reason, by, since, lifted_at FROM suppressions WHERE person = %(person)s",
     "windows": "SELECT sender, open_until FROM windows WHERE person = %(person)s",

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import psycopg
 import structlog
 
-from wch_common.engine.connection import backoff_seconds
+from wch_common.backoff import backoff_seconds
 from wch_common.errors import Contended, Interrupted
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 from wch_whatsapp.bodies import call
 from wch_whatsapp.claims import Claim, add_number, claim
 from wch_whatsapp.cloud import InDoubt, Refused, Unsent
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wch_common.store.database import Row
-    from wch_common.store.lease import Lease
+    from wch_common.store.leases import Lease
     from wch_common.store.store import Store
     from wch_whatsapp.claims import Limits
     from wch_whatsapp.cloud import CloudApi
     from wch_whatsapp.decide import Send
-    from wch_whatsapp.measures import Measures
+    from wch_whatsapp.metrics import WhatsAppMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +81,7 @@ class NumberSender:
         api: CloudApi,
         limits: Limits,
         shop: ShopState,
-        measures: Measures,
+        metrics: WhatsAppMetrics,
         *,
         calls: int,
         settle_seconds: float,
@@ -91,7 +91,7 @@ class NumberSender:
         self._api = api
         self._limits = limits
         self._shop = shop
-        self._measures = measures
+        self._metrics = metrics
         self._calls = calls
         self._settle_seconds = settle_seconds
         self._lease_seconds = lease_seconds
@@ -188,7 +188,7 @@ class NumberSender:
 
     def _end(self, over: Sequence[Over], rows: Sequence[Row]) -> None:
         """A call's place is free when its outcome is written."""
-        self._measures.ended(rows)
+        self._metrics.ended(rows)
         for one in over:
             self._running.discard(one.call)
 
@@ -232,7 +232,7 @@ class NumberSender:
         reply = await self._api.send(call(row["phone"], str(Tag(row["id"], attempt)), send.content))
         outcome = judged(row, attempt, send, probe=probe, reply=reply, settle_seconds=self._settle_seconds)
         outcome = self._paced(outcome)
-        self._measures.called(outcome, time.monotonic() - started)
+        self._metrics.called(outcome, time.monotonic() - started)
         return outcome
 
     async def _put_back(self, row: Row, attempt: int, send: Send) -> None:
@@ -245,7 +245,7 @@ class NumberSender:
         """Come to rest at once where the reply asks for it, before it is written; growing rests for repeated throttles."""
         pause = outcome.pause
         unreachable = isinstance(outcome.reply, (Unsent, InDoubt)) or (
-            outcome.verdict is not None and outcome.verdict.reason in {"meta_unavailable", "meta_failed"}
+            outcome.policy is not None and outcome.policy.reason in {"meta_unavailable", "meta_failed"}
         )
         self._failures = self._failures + 1 if unreachable else 0
         if self._failures >= _OUTAGE_FAILURES:

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-from wch_common.store.columns import count, moment, now, words
+from wch_common.store.columns import count, now, text_column, timestamp
 
 METADATA = MetaData()
 
@@ -30,9 +30,9 @@ def _flag(name: str, comment: str) -> Column[bool]:
 MESSAGES = Table(
     "messages",
     METADATA,
-    Column("id", Uuid, primary_key=True, comment="derived from shop, asker and send key"),
+    Column("id", Uuid, primary_key=True, comment="derived from shop, requester and send key"),
     Column("shop", Text, nullable=False),
-    Column("asker", Text, nullable=False),
+    Column("requester", Text, nullable=False),
     Column("send_key", Text, nullable=False),
     Column("sender", Text, nullable=False, comment="phone number id"),
     Column("phone", Text, comment="E.164; null when forgotten, or not known"),
@@ -44,14 +44,14 @@ MESSAGES = Table(
     _flag("own_values", "placeholders of its own"),
     Column("batch", Uuid),
     Column("state", Text, nullable=False),
-    moment("due_at", "when it is to be looked at next; null in a final state"),
-    moment("expires_at", needed=True),
+    timestamp("due_at", "when it is to be looked at next; null in a final state"),
+    timestamp("expires_at", needed=True),
     count("attempt", "calls begun"),
     count("failures", "counted ones since it was asked"),
     Column("wamid", Text),
-    words("reason"),
+    text_column("reason"),
     Column("code", Integer),
-    words("detail"),
+    text_column("detail"),
     Column("cancelled", Text, comment="why it is not to be sent, should it come back from a call"),
     _flag("answered", "its batch had a first answer"),
     _flag("changed", "its batch is to tell it anew"),
@@ -62,7 +62,7 @@ MESSAGES = Table(
     Column("causationid", Text),
     now("created_at"),
     now("updated_at"),
-    Index("messages_due", "sender", "shop", "asker", "due_at", postgresql_where=text("state = 'queued'")),
+    Index("messages_due", "sender", "shop", "requester", "due_at", postgresql_where=text("state = 'queued'")),
     Index(
         "messages_not_told",
         "sender",
@@ -83,9 +83,9 @@ MESSAGES = Table(
 BATCHES = Table(
     "batches",
     METADATA,
-    Column("id", Uuid, primary_key=True, comment="derived from shop, asker and the asker's name for it"),
+    Column("id", Uuid, primary_key=True, comment="derived from shop, requester and the requester's name for it"),
     Column("shop", Text, nullable=False),
-    Column("asker", Text, nullable=False),
+    Column("requester", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
     Column("open", Integer, nullable=False, comment="recipients without a first answer"),
     Column("asked", Boolean, nullable=False, comment="false where only its cancellation has come so far"),
@@ -99,8 +99,8 @@ BATCHES = Table(
     ),
     Column("cancelled", Text, comment="the reason"),
     count("bundles", "updates told"),
-    moment("completed_at"),
-    moment("due_at", "when the next bundle of changes is told"),
+    timestamp("completed_at"),
+    timestamp("due_at", "when the next bundle of changes is told"),
     Column("correlationid", Text),
     Column("causationid", Text),
     now("created_at"),
@@ -125,10 +125,10 @@ NUMBERS = Table(
     "numbers",
     METADATA,
     Column("sender", Text, primary_key=True, comment="phone number id"),
-    moment("slots_from", "slots before it are taken", needed=True),
-    moment("paused_until"),
+    timestamp("slots_from", "slots before it are taken", needed=True),
+    timestamp("paused_until"),
     Column("cause", Text, comment="of the pause; kept until a call succeeds"),
-    words("last_lane", "who was served last"),
+    text_column("last_lane", "who was served last"),
     comment="Numbers that are sent from: their rate, and why one rests",
 )
 
@@ -137,7 +137,7 @@ PAIRS = Table(
     METADATA,
     Column("sender", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    moment("slots_from", "slots before it are taken", needed=True),
+    timestamp("slots_from", "slots before it are taken", needed=True),
     count("failures"),
     PrimaryKeyConstraint("sender", "person"),
     Index("pairs_slots_from", "slots_from"),
@@ -149,7 +149,7 @@ WINDOWS = Table(
     METADATA,
     Column("sender", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    moment("open_until", needed=True),
+    timestamp("open_until", needed=True),
     PrimaryKeyConstraint("sender", "person"),
     Index("windows_open_until", "open_until"),
     comment="Who wrote to us within 24 hours and may be answered freely",
@@ -160,7 +160,7 @@ REACHED = Table(
     METADATA,
     Column("portfolio", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    moment("at", needed=True),
+    timestamp("at", needed=True),
     PrimaryKeyConstraint("portfolio", "person"),
     Index("reached_at", "portfolio", "at"),
     comment="People written to outside a window, which Meta limits per 24 hours",
@@ -176,7 +176,7 @@ SUPPRESSIONS = Table(
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     now("since"),
-    moment("lifted_at", "taken back by the person at that time: what they said before it counts no more"),
+    timestamp("lifted_at", "taken back by the person at that time: what they said before it counts no more"),
     Index("suppressions_lifted", "lifted_at", postgresql_where=text("lifted_at IS NOT NULL")),
     PrimaryKeyConstraint("shop", "person", "category"),
     comment="Who must not be written to",

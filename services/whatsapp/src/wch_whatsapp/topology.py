@@ -1,5 +1,7 @@
 """The queues of the whatsapp family."""
 
+from wch_common.broker.queue_policy import QueuePolicy
+from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.meta import MessageReceived, StatusReceived
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
@@ -10,10 +12,8 @@ from wch_common.events.whatsapp import (
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.policy import QueuePolicy
-from wch_common.topology import Follow, Topology, WorkQueue
 
-_POLICY = QueuePolicy(rungs=(2, 8, 30, 120, 600), tries=5, concurrency=10, time_limit_seconds=120)
+_POLICY = QueuePolicy(retry_delays=(2, 8, 30, 120, 600), tries=5, concurrency=10, time_limit_seconds=120)
 
 MESSAGES = WorkQueue("whatsapp.message", requests=(MessageRequested,), policy=_POLICY)
 BATCHES = WorkQueue("whatsapp.batch", requests=(BatchRequested,), policy=_POLICY)

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import orjson
 import typer
 
-from wch_common import headers as wch
+from wch_common.broker import headers as wch
+from wch_common.broker.blocking.dead_letters import DeadLetter, Mailbox, NoSuchQueue, open_mailbox
+from wch_common.broker.blocking.publisher import ConfirmedPublisher
+from wch_common.broker.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTABLE_QUEUE
 from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table, say, whoami
 from wch_common.cli.topology import installed_topology
-from wch_common.edge.letters import Letter, Mailbox, NoSuchQueue, open_mailbox
-from wch_common.edge.publishing import ConfirmedPublisher
-from wch_common.envelope import peek
-from wch_common.event import REQUESTS_EXCHANGE
-from wch_common.message import Message, Publication
-from wch_common.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTED_QUEUE
+from wch_common.contract.envelope import peek
+from wch_common.contract.event import REQUESTS_EXCHANGE
+from wch_common.contract.message import Message, Publication
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
 
-Queue = Annotated[str, typer.Argument(help="Like sync.product.dlq, or wch.unrouted.")]
+Queue = Annotated[str, typer.Argument(help="Like sync.product.dlq, or wch.unroutable.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Message id; may be given several times.")]
-Fingerprint = Annotated[str | None, typer.Option(help="Only letters of one cause, as `wch dlq list QUEUE` shows it.")]
+Fingerprint = Annotated[
+    str | None, typer.Option(help="Only dead letters of one cause, as `wch dlq list QUEUE` shows it.")
+]
 Kind = Annotated[str | None, typer.Option(help="Only one wch-error-kind, like retries_exhausted.")]
-All = Annotated[bool, typer.Option("--all", help="Every letter that is there now.")]
+All = Annotated[bool, typer.Option("--all", help="Every dead letter that is there now.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
 
 _PEEKED = 1000
@@ -43,7 +45,7 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Choice:
-    """Which letters of a queue are meant."""
+    """Which dead letters of a queue are meant."""
 
     ids: frozenset[str]
     fingerprint: str | None
@@ -54,16 +56,16 @@ class Choice:
     def of(cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool) -> Choice:
         """Return the choice; raises Wrong where nothing was chosen, as nobody means everything by saying nothing."""
         if not (ids or fingerprint or kind or everything):
-            raise Wrong("say which letters: --id, --fingerprint, --kind, or --all")
+            raise Wrong("say which dead letters: --id, --fingerprint, --kind, or --all")
         if kind is not None and kind not in wch.KINDS:
             raise Wrong(f"there is no kind {kind!r}; it is one of {', '.join(sorted(wch.KINDS))}")
         return cls(frozenset(ids or ()), fingerprint, kind, everything)
 
-    def takes(self, letter: Letter) -> bool:
-        """Whether a letter is meant; several conditions must all hold."""
-        headers = letter.message.headers
+    def takes(self, dead_letter: DeadLetter) -> bool:
+        """Whether a dead letter is meant; several conditions must all hold."""
+        headers = dead_letter.message.headers
         return (
-            (not self.ids or _id(letter) in self.ids)
+            (not self.ids or _id(dead_letter) in self.ids)
             and (self.fingerprint is None or headers.get(wch.FINGERPRINT) == self.fingerprint)
             and (self.kind is None or headers.get(wch.KIND) == self.kind)
         )
@@ -71,7 +73,7 @@ class Choice:
     def refuse_missing(self, queue: str, done: Sequence[str]) -> None:
         """Raise Wrong where an id was asked for that was not met."""
         if missing := sorted(self.ids - set(done)):
-            raise Wrong(f"{queue} has no such letter: {', '.join(missing)}")
+            raise Wrong(f"{queue} has no such dead letter: {', '.join(missing)}")
 
 
 @app.command(name="list")
@@ -80,19 +82,19 @@ def list_(
     queue: Annotated[str | None, typer.Argument(help="One dead-letter queue; all without.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List the dead-letter queues, or one queue's letters grouped by their cause."""
+    """List the dead-letter queues, or one queue's dead letters grouped by their cause."""
     if queue is None:
         rows: list[dict[str, Any]] = []
-        for name in [work.dlq for work in installed_topology().work_queues] + [UNROUTED_QUEUE]:
+        for name in [work.dlq for work in installed_topology().work_queues] + [UNROUTABLE_QUEUE]:
             try:
                 with open_mailbox(amqp_url, name) as mailbox:
-                    rows.append({"queue": name, "letters": mailbox.count()})
+                    rows.append({"queue": name, "dead letters": mailbox.count()})
             except NoSuchQueue:
-                rows.append({"queue": name, "letters": None})
+                rows.append({"queue": name, "dead letters": None})
         if json:
             print_json(rows)
         else:
-            table = [(row["queue"], "missing" if row["letters"] is None else row["letters"]) for row in rows]
+            table = [(row["queue"], "missing" if row["dead letters"] is None else row["dead letters"]) for row in rows]
             print_table(("QUEUE", "LETTERS"), table, empty="no service is installed")
         return
     with _opened(amqp_url, queue) as mailbox:
@@ -108,29 +110,31 @@ def list_(
     if not groups:
         say(f"{queue} is empty")
     if total > _PEEKED:
-        say(f"grouped the first {_PEEKED} of {total} letters")
+        say(f"grouped the first {_PEEKED} of {total} dead letters")
 
 
 @app.command()
 def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
-    """Show letters whole: every header and the body. Looking removes nothing; only the broker's delivery count rises."""
+    """Show dead letters whole: every header and the body. Looking removes nothing; only the broker's delivery count rises."""
     choice = Choice(frozenset(ids or ()), None, None, everything=True)
     with _opened(amqp_url, queue) as mailbox:
-        letters = [letter for letter in mailbox.take(None if ids else limit) if choice.takes(letter)]
+        dead_letters = [
+            dead_letter for dead_letter in mailbox.take(None if ids else limit) if choice.takes(dead_letter)
+        ]
     if json:
-        print_json([_as_dict(letter) for letter in letters])
-    choice.refuse_missing(queue, [str(_id(letter)) for letter in letters])
+        print_json([_as_dict(dead_letter) for dead_letter in dead_letters])
+    choice.refuse_missing(queue, [str(_id(dead_letter)) for dead_letter in dead_letters])
     if json:
         return
-    if not letters:
+    if not dead_letters:
         say(f"{queue} is empty")
-    for letter in letters:
-        console.rule(f"{_id(letter) or 'without an id'}", align="left")
+    for dead_letter in dead_letters:
+        console.rule(f"{_id(dead_letter) or 'without an id'}", align="left")
         for key, value in sorted(
-            letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
+            dead_letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
         ):
             _show_value(key, _readable(value))
-        _show_value("body", letter.message.body.decode("utf-8", "replace"))
+        _show_value("body", dead_letter.message.body.decode("utf-8", "replace"))
 
 
 def _show_value(key: str, value: str) -> None:
@@ -147,24 +151,26 @@ def replay(
     kind: Kind = None,
     everything: All = False,
     limit: Limit = None,
-    rate: Annotated[float, typer.Option(min=0.1, help="Letters a second, at most.")] = 50.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Dead letters a second, at most.")] = 50.0,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Send letters back to the queue they failed in, with their tries begun anew; it reaches that queue only."""
+    """Send dead letters back to the queue they failed in, with their tries begun anew; it reaches that queue only."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     done: list[str] = []
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
     with _opened(amqp_url, queue) as mailbox:
-        for letter in _chosen(mailbox, choice, limit):
+        for dead_letter in _chosen(mailbox, choice, limit):
             if not dry_run:
-                (error,) = publisher.publish([_replayed(queue, letter)])
+                (error,) = publisher.publish([_replayed(queue, dead_letter)])
                 if error is not None:
-                    raise Wrong(f"after {len(done)} letters, {_id(letter)} could not be replayed and stays: {error}")
+                    raise Wrong(
+                        f"after {len(done)} dead letters, {_id(dead_letter)} could not be replayed and stays: {error}"
+                    )
                 # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, never a loss.
-                mailbox.remove(letter)
+                mailbox.remove(dead_letter)
                 time.sleep(1 / rate)
-            done.append(_id(letter) or "(no id)")
+            done.append(_id(dead_letter) or "(no id)")
     publisher.close()
     _tell("replay", queue, done, dry_run=dry_run, json=json)
     choice.refuse_missing(queue, done)
@@ -181,55 +187,55 @@ def discard(
     everything: All = False,
     limit: Limit = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Append each discarded letter, whole, to this file of JSON lines.")
+        Path | None, typer.Option(help="Append each discarded dead letter, whole, to this file of JSON lines.")
     ] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Remove letters for good, with a reason; --keep writes them to a file first."""
+    """Remove dead letters for good, with a reason; --keep writes them to a file first."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     if not reason.strip():
-        raise Wrong("say in --reason why nobody needs these letters")
+        raise Wrong("say in --reason why nobody needs these dead letters")
     done: list[str] = []
     with _opened(amqp_url, queue) as mailbox:
-        for letter in _chosen(mailbox, choice, limit):
+        for dead_letter in _chosen(mailbox, choice, limit):
             if not dry_run:
                 if keep is not None:
-                    _keep(keep, queue, letter, reason)
-                mailbox.remove(letter)
-            done.append(_id(letter) or "(no id)")
+                    _keep(keep, queue, dead_letter, reason)
+                mailbox.remove(dead_letter)
+            done.append(_id(dead_letter) or "(no id)")
     _tell("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
     choice.refuse_missing(queue, done)
 
 
-def _id(letter: Letter) -> str | None:
+def _id(dead_letter: DeadLetter) -> str | None:
     """Return the event's id: the property that our clients set, or else what stands in the body."""
-    if letter.message.message_id:
-        return letter.message.message_id
-    event = peek(letter.message)
+    if dead_letter.message.message_id:
+        return dead_letter.message.message_id
+    event = peek(dead_letter.message)
     return event.id if event else None
 
 
 def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
-    """Open a queue of dead letters; raises Wrong for any other, whose messages are at work and no letters."""
-    if queue != UNROUTED_QUEUE and not queue.endswith(DLQ_SUFFIX):
-        raise Wrong(f"{queue} is no dead-letter queue: letters are in …{DLQ_SUFFIX} and {UNROUTED_QUEUE}")
+    """Open a queue of dead letters; raises Wrong for any other, whose messages are at work and no dead letters."""
+    if queue != UNROUTABLE_QUEUE and not queue.endswith(DLQ_SUFFIX):
+        raise Wrong(f"{queue} is no dead-letter queue: dead letters are in …{DLQ_SUFFIX} and {UNROUTABLE_QUEUE}")
     return open_mailbox(amqp_url, queue)
 
 
-def _chosen(mailbox: Mailbox, choice: Choice, limit: int | None) -> Iterator[Letter]:
-    """Yield the letters meant, of those that were there at the start."""
+def _chosen(mailbox: Mailbox, choice: Choice, limit: int | None) -> Iterator[DeadLetter]:
+    """Yield the dead letters meant, of those that were there at the start."""
     left = limit
-    for letter in mailbox.take():
+    for dead_letter in mailbox.take():
         if left is not None and left <= 0:
             return
-        if choice.takes(letter):
+        if choice.takes(dead_letter):
             left = None if left is None else left - 1
-            yield letter
+            yield dead_letter
 
 
-def _replayed(queue: str, letter: Letter) -> Publication:
-    message = letter.message
+def _replayed(queue: str, dead_letter: DeadLetter) -> Publication:
+    message = dead_letter.message
     own = {key: None for key in message.headers if key.startswith(wch.PREFIX)}
     record: dict[str, Any] = {
         wch.REPLAY: wch.replay_count(message) + 1,
@@ -237,22 +243,22 @@ def _replayed(queue: str, letter: Letter) -> Publication:
         "wch-replayed-by": whoami(),
     }
     clean: Message = message.copied({**own, **record})
-    if queue == UNROUTED_QUEUE:
-        return Publication(REQUESTS_EXCHANGE, letter.routing_key, clean)
+    if queue == UNROUTABLE_QUEUE:
+        return Publication(REQUESTS_EXCHANGE, dead_letter.routing_key, clean)
     return Publication(RETRY_EXCHANGE, queue.removesuffix(DLQ_SUFFIX), clean)
 
 
-def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
-    groups: dict[tuple[str, str], list[Letter]] = defaultdict(list)
-    for letter in letters:
-        headers = letter.message.headers
+def _grouped(dead_letters: Iterator[DeadLetter]) -> list[dict[str, Any]]:
+    groups: dict[tuple[str, str], list[DeadLetter]] = defaultdict(list)
+    for dead_letter in dead_letters:
+        headers = dead_letter.message.headers
         kind = headers.get(wch.KIND) or ("moved by the broker" if "x-death" in headers else "nobody does it")
-        cause = str(headers.get(wch.FINGERPRINT) or letter.routing_key)
-        groups[cause, str(kind)].append(letter)
+        cause = str(headers.get(wch.FINGERPRINT) or dead_letter.routing_key)
+        groups[cause, str(kind)].append(dead_letter)
     rows = []
     for (fingerprint, kind), members in sorted(groups.items(), key=lambda item: -len(item[1])):
         last = members[-1].message
-        moments = sorted(str(member.message.headers.get(wch.LAST_FAILED, "")) for member in members)
+        timestamps = sorted(str(member.message.headers.get(wch.LAST_FAILED, "")) for member in members)
         event = peek(last)
         rows.append(
             {
@@ -260,8 +266,8 @@ def _grouped(letters: Iterator[Letter]) -> list[dict[str, Any]]:
                 "fingerprint": fingerprint if wch.FINGERPRINT in last.headers else "",
                 "kind": kind,
                 "error": _error_line(last) or members[-1].routing_key,
-                "first": moments[0][:19],
-                "last": moments[-1][:19],
+                "first": timestamps[0][:19],
+                "last": timestamps[-1][:19],
                 "example": (event.subject if event else "") or _id(members[-1]) or "",
             }
         )
@@ -282,14 +288,14 @@ def _fields(message: Message) -> str:
         return ""  # somebody else's header of that name
 
 
-def _as_dict(letter: Letter) -> dict[str, Any]:
+def _as_dict(dead_letter: DeadLetter) -> dict[str, Any]:
     return {
-        "id": _id(letter),
-        "exchange": letter.exchange,
-        "routing_key": letter.routing_key,
-        "content_type": letter.message.content_type,
-        "headers": letter.message.headers,
-        **_body(letter.message.body),
+        "id": _id(dead_letter),
+        "exchange": dead_letter.exchange,
+        "routing_key": dead_letter.routing_key,
+        "content_type": dead_letter.message.content_type,
+        "headers": dead_letter.message.headers,
+        **_body(dead_letter.message.body),
     }
 
 
@@ -309,8 +315,8 @@ def _whole(value: object) -> object:
     return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else str(value)
 
 
-def _keep(file: Path, queue: str, letter: Letter, reason: str) -> None:
-    line = _as_dict(letter) | {"queue": queue, "discarded_by": whoami(), "reason": reason}
+def _keep(file: Path, queue: str, dead_letter: DeadLetter, reason: str) -> None:
+    line = _as_dict(dead_letter) | {"queue": queue, "discarded_by": whoami(), "reason": reason}
     line["discarded_at"] = datetime.now(UTC).isoformat(timespec="seconds")
     with file.open("ab") as out:
         out.write(orjson.dumps(line, default=_whole) + b"\n")
@@ -322,11 +328,11 @@ def _tell(
     action: str, queue: str, done: Sequence[str], *, dry_run: bool, json: bool, reason: str | None = None
 ) -> None:
     if json:
-        record = {"action": action, "queue": queue, "letters": len(done), "ids": done, "dry_run": dry_run}
+        record = {"action": action, "queue": queue, "dead letters": len(done), "ids": done, "dry_run": dry_run}
         print_json(record | {"by": whoami(), "reason": reason})
         return
     verb = f"would {action}" if dry_run else f"{action}ed"
-    say(f"{verb} {len(done)} {'letter' if len(done) == 1 else 'letters'} from {queue}")
+    say(f"{verb} {len(done)} {'dead_letter' if len(done) == 1 else 'dead_letters'} from {queue}")
     if dry_run:
         for id_ in done[:_LISTED]:
             say(f"    {id_}")

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import typer
 
+from wch_common.broker.blocking.connection import BrokerUnreachable, open_connection
+from wch_common.broker.diff import differences
+from wch_common.broker.management import Management, ManagementUnreachable
+from wch_common.broker.topology import UNROUTABLE_QUEUE
 from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, console, print_json
 from wch_common.cli.queues import parked_events
 from wch_common.cli.topology import installed_topology
-from wch_common.drift import differences
-from wch_common.edge.connection import BrokerUnreachable, open_connection
-from wch_common.management import Management, ManagementUnreachable
-from wch_common.redact import error_text
-from wch_common.topology import UNROUTED_QUEUE
+from wch_common.observability.redact import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wch_common.topology import Topology
+    from wch_common.broker.topology import Topology
 
 _OLDEST = (3, 10)
 
@@ -76,9 +76,9 @@ def _look_at_broker(management: Management, topology: Topology) -> Iterator[tupl
     queues = management.queues()
     for work in topology.work_queues:
         yield from _look_at_queue(work.name, work.dlq, queues)
-    unrouted = queues.get(UNROUTED_QUEUE, {}).get("messages", 0)
-    if unrouted:
-        yield UNROUTED_QUEUE, "warning", f"holds {unrouted} of types nobody does: `wch dlq list {UNROUTED_QUEUE}`"
+    unroutable = queues.get(UNROUTABLE_QUEUE, {}).get("messages", 0)
+    if unroutable:
+        yield UNROUTABLE_QUEUE, "warning", f"holds {unroutable} of types nobody does: `wch dlq list {UNROUTABLE_QUEUE}`"
 
 
 def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
@@ -91,9 +91,13 @@ def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> It
         yield name, "ok", f"{consumers} {'consumer' if consumers == 1 else 'consumers'}, {held}"
     else:
         yield name, "error", f"no consumer, {held}: does its service run, and is it ready?"
-    letters = queues.get(dlq, {}).get("messages", 0)
-    if letters:
-        yield dlq, "warning", f"{letters} dead {'letter' if letters == 1 else 'letters'}: `wch dlq list {dlq}`"
+    dead_letters = queues.get(dlq, {}).get("messages", 0)
+    if dead_letters:
+        yield (
+            dlq,
+            "warning",
+            f"{dead_letters} dead {'dead_letter' if dead_letters == 1 else 'dead_letters'}: `wch dlq list {dlq}`",
+        )
 
 
 def _look_at_database(url: str) -> Iterator[tuple[str, str, str]]:

@@ -12,12 +12,12 @@ from pydantic import ValidationError, create_model
 
 from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, print_json, print_table, say
 from wch_common.client import Client
-from wch_common.contract import data_schema, write_contract
-from wch_common.envelope import STRUCTURED, data_errors, decode, encode
+from wch_common.contract.envelope import STRUCTURED, data_errors, decode, encode
+from wch_common.contract.event import EventData, Request, new_event
+from wch_common.contract.message import Message
+from wch_common.contract.schemas import data_schema, write_contract
 from wch_common.errors import ContractError
-from wch_common.event import EventData, Request, new_event
-from wch_common.message import Message
-from wch_common.registry import published_contract
+from wch_common.events import published_contract
 
 app = typer.Typer(help="Publish and check events.", no_args_is_help=True)
 
@@ -30,13 +30,13 @@ def publish(
     source: Annotated[str, typer.Option(help="The publishing program.")] = "/wch/cli",
     id: Annotated[str | None, typer.Option(help="Same id, same event: it is done once.")] = None,  # noqa: A002
     shop: Annotated[str | None, typer.Option(help="Which shop, where there are several.")] = None,
-    asker: Annotated[str | None, typer.Option(help="Who is answered.")] = None,
+    requester: Annotated[str | None, typer.Option(help="Who is answered.")] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Publish one event, confirmed by the broker."""
     model = _data(type, data)
-    event = new_event(model, source, id=id, shop=shop, asker=asker)
+    event = new_event(model, source, id=id, shop=shop, requester=requester)
     if not dry_run:
         with Client(amqp_url, source) as client:
             client.publish(event)

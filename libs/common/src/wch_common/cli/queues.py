@@ -10,10 +10,10 @@ import typer
 from psycopg import sql
 from psycopg.rows import dict_row
 
+from wch_common.broker.management import Management
 from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, Wrong, print_json, print_table, say
 from wch_common.cli.topology import installed_topology
-from wch_common.management import Management
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
 if TYPE_CHECKING:
@@ -41,14 +41,14 @@ def list_(
         live = management.queues()
     rows = []
     for work in installed_topology().work_queues:
-        rungs = [work.rung(seconds) for seconds in work.policy.rungs]
+        retry_delays = [work.delay_queue(seconds) for seconds in work.policy.retry_delays]
         rows.append(
             {
                 "queue": work.name,
                 "waiting": _count(live, work.name, "messages_ready"),
                 "handled": _count(live, work.name, "messages_unacknowledged"),
                 "consumers": _count(live, work.name, "consumers"),
-                "retry": sum(_count(live, rung, "messages") or 0 for rung in rungs),
+                "retry": sum(_count(live, delay_queue, "messages") or 0 for delay_queue in retry_delays),
                 "parked": waiting[work.name] if database_url else None,
                 "dead": _count(live, work.dlq, "messages"),
             }
@@ -80,7 +80,13 @@ def parked(
         print_json(rows)
         return
     table = [
-        (row["queue"], row["scope"] or "(none)", row["events"], _moment(row["next_due"]), _moment(row["paused_until"]))
+        (
+            row["queue"],
+            row["scope"] or "(none)",
+            row["events"],
+            _timestamp(row["next_due"]),
+            _timestamp(row["paused_until"]),
+        )
         for row in rows
     ]
     print_table(("QUEUE", "SCOPE", "EVENTS", "NEXT DUE", "PAUSED UNTIL"), table, empty="nothing is parked")
@@ -107,5 +113,5 @@ def _count(live: Mapping[str, Mapping[str, Any]], queue: str, what: str) -> int 
     return int(live[queue].get(what, 0)) if queue in live else None
 
 
-def _moment(value: Any) -> str:  # noqa: ANN401 - a moment or nothing
+def _timestamp(value: Any) -> str:  # noqa: ANN401 - a moment or nothing
     return "" if value is None else value.isoformat(sep=" ", timespec="seconds")

@@ -9,14 +9,14 @@ from typing import Annotated
 
 import typer
 
+from wch_common.broker.blocking.declare import absent, declare
+from wch_common.broker.definitions import definitions, operator_manifests, producer_permissions, service_permissions
+from wch_common.broker.diff import differences
+from wch_common.broker.management import Management
+from wch_common.broker.topology import Topology
 from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, print_json, print_table, say
-from wch_common.definitions import definitions, operator_manifests, producer_permissions, service_permissions
-from wch_common.drift import differences
-from wch_common.edge.declare import absent, declare
-from wch_common.management import Management
-from wch_common.registry import published_contract
+from wch_common.events import published_contract
 from wch_common.settings import ToolSettings, changed_policy, load_settings
-from wch_common.topology import Topology
 
 app = typer.Typer(help="The broker's exchanges, queues and bindings.", no_args_is_help=True)
 
@@ -70,7 +70,7 @@ def show(
             (
                 work.name,
                 ", ".join(model.TYPE for model in work.models),
-                ", ".join(f"{rung:g} s" for rung in work.policy.rungs),
+                ", ".join(f"{delay_queue:g} s" for delay_queue in work.policy.retry_delays),
                 work.dlq,
             )
             for work in topology.work_queues

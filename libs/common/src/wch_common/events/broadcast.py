@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.event import Fact, Part, Request
+from wch_common.contract.event import Fact, Part, Request
 from wch_common.events.whatsapp import Category, Phone, Reason
-from wch_common.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
+from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
 CampaignId = Annotated[
-    str, Field(min_length=1, max_length=100, description="The asker's name for the campaign, unique per shop.")
+    str, Field(min_length=1, max_length=100, description="The requester's name for the campaign, unique per shop.")
 ]
 ListId = Annotated[str, Field(min_length=1, max_length=100, description="The name of a list, unique per shop.")]
 By = Annotated[Name, Field(description="Who asked for it.")]
@@ -67,8 +67,8 @@ class CampaignRequested(Request):
         if self.start_at is not None and self.stop_at is not None and self.stop_at <= self.start_at:
             raise ValueError("stop_at is not after start_at")
         for name in ("start_at", "stop_at"):
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
+            timestamp = getattr(self, name)
+            if timestamp is not None and timestamp.tzinfo is None:
                 raise ValueError(f"{name} needs an offset from UTC, like 2030-01-31T09:00:00+01:00")
         return self
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from wch_common.event import Fact, Request
+from wch_common.contract.event import Fact, Request
 from wch_common.events.shop import Amount, CartId, CartVersion, Currency
 
 # -- requests

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wch_common.event import Fact, Part
+from wch_common.contract.event import Fact, Part
 
 SenderId = Annotated[str, Field(pattern="^[0-9]{1,20}$", description="Phone number id of the business's number.")]
 

@@ -7,11 +7,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from wch_common.event import Fact, Part, Request
+from wch_common.contract.event import Fact, Part, Request
 
 TimerKey = Annotated[
     str,
-    Field(min_length=1, max_length=200, description="The asker's name for the timer; never holds a telephone number."),
+    Field(
+        min_length=1, max_length=200, description="The requester's name for the timer; never holds a telephone number."
+    ),
 ]
 TimerGroup = Annotated[str, Field(max_length=200, description="Timers that can be taken back together.")]
 SomeGroup = Annotated[str, Field(min_length=1, max_length=200)]
@@ -21,7 +23,7 @@ class TimedEvent(Part):
     """A request that is published at its time."""
 
     type: Annotated[
-        str, Field(description="Like carts.reminder.requested.v1; which ones an asker may name is a setting.")
+        str, Field(description="Like carts.reminder.requested.v1; which ones an requester may name is a setting.")
     ]
     data: dict[str, Any] = Field(default_factory=dict)
     shop: str | None = None

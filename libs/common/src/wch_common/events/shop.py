@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.event import Fact, Part
+from wch_common.contract.event import Fact, Part
 from wch_common.events.sync import ProductId
 from wch_common.events.whatsapp import Phone, refuse_number_in
 

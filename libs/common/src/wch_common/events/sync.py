@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wch_common.event import Fact, Request
+from wch_common.contract.event import Fact, Request
 
 ProductId = Annotated[
     int, Field(ge=1, le=2**63 - 1, description="The shop's id of the product (or of one of its variations).")

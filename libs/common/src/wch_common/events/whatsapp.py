@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.event import Fact, Part, Request
-from wch_common.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
+from wch_common.contract.event import Fact, Part, Request
+from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
 
 Phone = Annotated[
     str,
@@ -23,7 +23,7 @@ SendKey = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        description="Under one key of an asker one message is sent at most once; never holds the telephone number.",
+        description="Under one key of an requester one message is sent at most once; never holds the telephone number.",
     ),
 ]
 Category = Annotated[
@@ -105,7 +105,7 @@ class BatchRequested(_Sending):
 
     TYPE = "whatsapp.batch.requested.v1"
 
-    batch_id: Annotated[Name, Field(description="The asker's name for it, unique per shop.")]
+    batch_id: Annotated[Name, Field(description="The requester's name for it, unique per shop.")]
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")
@@ -151,7 +151,7 @@ class RetryRequested(Request):
     TYPE = "whatsapp.retry.requested.v1"
 
     send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
-    of: Annotated[str | None, Field(description="Whose keys they are; the asker's own if left out.")] = None
+    of: Annotated[str | None, Field(description="Whose keys they are; the requester's own if left out.")] = None
     expires_at: Annotated[datetime | None, Field(description="After it, they are not worth sending.")] = None
     message: Annotated[Content | None, Field(description="Sent instead of what failed, where that was mended.")] = None
 

@@ -1,4 +1,4 @@
-"""The gate before the handlers of a process: closed while the database does not answer."""
+"""The gate in front of a process's handlers: closed while the database does not answer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from wch_common.engine.connection import backoff_seconds
+from wch_common.backoff import until_success
 from wch_common.errors import DatabaseAway
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 class Gate:
-    """Open while handlers may start; an interruption closes it until `probe` succeeds."""
+    """Open while handlers may start; an outage closes it until `probe` succeeds."""
 
     def __init__(
         self, probe: Callable[[], Awaitable[None]] | None = None, overfull: Callable[[], bool] = lambda: False
@@ -37,9 +37,10 @@ class Gate:
         return self.closed_since is None and not self._overfull()
 
     async def wait_open(self, why: BaseException) -> None:
-        """Close the gate and return when the probe has succeeded; all who wait share one probe.
+        """Close the gate and return when the probe has succeeded; all waiters share one probe.
 
-        What is no outage (a deadlock, a lost lease) only waits a moment, so that two rivals do not meet again.
+        An interruption that is no outage (a deadlock, a lost lease) only waits up to 0.1 s, so that two rivals do not
+        collide again.
         """
         if not isinstance(why, DatabaseAway):
             await asyncio.sleep(random.uniform(0.01, 0.1))  # noqa: S311 - a pause, not a secret
@@ -47,23 +48,19 @@ class Gate:
         if self._probing is None:
             self.closed_since = time.monotonic()
             log.warning("consumption_paused", reason=error_text(why))
-            self._probing = asyncio.create_task(self._until_answered())
+            self._probing = asyncio.create_task(self._reopen())
         await asyncio.shield(self._probing)
 
-    async def _until_answered(self) -> None:
-        failures = 0
+    async def _reopen(self) -> None:
         try:
-            while True:
-                try:
-                    if self._probe is not None:
-                        await self._probe()
-                except Exception as error:  # noqa: BLE001 - however the probe fails, the answer is to ask again
-                    failures += 1
-                    log.warning("still_paused", failures=failures, error=error_text(error))
-                    await asyncio.sleep(backoff_seconds(failures))
-                else:
-                    break
+            if self._probe is not None:
+                # However the probe fails, the answer is to probe again.
+                await until_success(self._probe, Exception, _report_closed)
             self.closed_since = None
-            log.info("consumption_resumed", failures=failures)
+            log.info("consumption_resumed")
         finally:
             self._probing = None
+
+
+def _report_closed(failures: int, error: BaseException) -> None:
+    log.warning("consumption_still_paused", failures=failures, error=error_text(error))

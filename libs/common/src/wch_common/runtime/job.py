@@ -1,4 +1,4 @@
-"""What a family hands to the runtime: a queue and the handlers of its events."""
+"""What a family gives the runtime: a queue, and how its events are processed."""
 
 from __future__ import annotations
 
@@ -9,56 +9,76 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from wch_common.contract.event import Event, EventData
 from wch_common.errors import DuplicateRegistration
-from wch_common.event import Event, EventData
 
 if TYPE_CHECKING:
+    from wch_common.broker.topology import WorkQueue
     from wch_common.store.store import Store
-    from wch_common.topology import WorkQueue
 
-Each: TypeAlias = Callable[[Any], Awaitable[None]]
-Answer: TypeAlias = "Exception | None"
-"""What a batch handler says of one event: None for done, or the outcome it would have raised."""
-Together: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[Answer]]]
-GivenUp: TypeAlias = Callable[[Event[Any], str], EventData | None]
-HeldBack: TypeAlias = Callable[[], str | None]
-Joint: TypeAlias = Callable[[Sequence[Any]], Awaitable[None]]
+Handler: TypeAlias = Callable[[Any], Awaitable[None]]
+BatchResult: TypeAlias = "Exception | None"
+"""What a batch handler returns for one event: None for done, or the outcome it would have raised."""
+BatchHandler: TypeAlias = Callable[[Sequence[Any]], Awaitable[Sequence[BatchResult]]]
+OnDeadLetter: TypeAlias = Callable[[Event[Any], str], EventData | None]
+"""Called with an event that is being dead-lettered and the reason; returns the fact to publish about it, or None."""
+PausedBy: TypeAlias = Callable[[], str | None]
+"""Returns why no more events should be taken for now, or None; called about once a second."""
+
+
+@dataclass(frozen=True)
+class OneEvent:
+    """Processes events one by one, each by the handler of its type; `blocking` handlers run in threads."""
+
+    handlers: Mapping[str, Handler]
+    blocking: bool = False
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Processes many events in one call, which returns a result for each, in order."""
+
+    handler: BatchHandler
+
+
+@dataclass(frozen=True)
+class SharedTransaction:
+    """Processes up to `limit` waiting events in one transaction, all or none; otherwise each in a transaction of its own."""
+
+    own: OneEvent
+    shared: Callable[[Sequence[Any]], Awaitable[None]]
+    limit: int
+
+
+Processor: TypeAlias = OneEvent | Batch | SharedTransaction
 
 
 @dataclass(frozen=True)
 class Job:
-    """One queue and what is done with its events; build it with one of the constructors."""
+    """A queue and its processor; build it with one of the constructors."""
 
     queue: WorkQueue
-    each: Mapping[str, Each]
-    together: Together | None = None
-    given_up: GivenUp | None = None
-    """Called with an event that is being dead-lettered and the reason; returns the fact that tells so, or None."""
-    blocking: bool = False
-    source: str = "/wch"
-    held_back: HeldBack | None = None
-    """Returns why no more events should be taken for now, or None; asked about once a second."""
-    joint: Joint | None = None
-    """Handles several events in one transaction: all, or none where it raises."""
-    most_joint: int = 1
+    processor: Processor
+    on_dead_letter: OnDeadLetter | None = None
+    paused_by: PausedBy | None = None
 
     @classmethod
-    def for_each(
+    def with_handlers(
         cls,
         queue: WorkQueue,
         handlers: Mapping[type[EventData], Callable[..., Any]],
         *,
-        given_up: GivenUp | None = None,
+        on_dead_letter: OnDeadLetter | None = None,
     ) -> Job:
-        """Handle events one by one: `handler(event)`; plain functions run in threads.
+        """Handle events one by one with `handler(event)`; plain functions run in threads.
 
-        For calls that may be repeated harmlessly, and for families without tables.
+        For families without tables, and for calls that may be repeated without harm.
         """
         blocking = [not inspect.iscoroutinefunction(_unwrapped(handler)) for handler in handlers.values()]
         if any(blocking) and not all(blocking):
-            raise ValueError(f"{queue.name}: the handlers of one queue are all `async def` or all plain functions")
+            raise ValueError(f"{queue.name}: the handlers of a queue must be all `async def` or all plain functions")
         run = {model.TYPE: partial(asyncio.to_thread, fn) if any(blocking) else fn for model, fn in handlers.items()}
-        return cls(_checked(queue, handlers), run, given_up=given_up, blocking=any(blocking))
+        return cls(_checked(queue, handlers), OneEvent(run, blocking=any(blocking)), on_dead_letter)
 
     @classmethod
     def in_transaction(
@@ -67,34 +87,32 @@ class Job:
         handlers: Mapping[type[EventData], Callable[..., Awaitable[None]]],
         store: Store,
         *,
-        given_up: GivenUp | None = None,
-        held_back: HeldBack | None = None,
-        commit_together: int = 1,
+        on_dead_letter: OnDeadLetter | None = None,
+        paused_by: PausedBy | None = None,
+        share_limit: int = 1,
     ) -> Job:
-        """Handle events one by one inside a transaction: `handler(event, tx)`.
+        """Handle events one by one with `handler(event, tx)`, inside a transaction.
 
-        Inbox row, domain change and outbox rows commit together, so the effect happens once; no outside call belongs in it.
-        With `commit_together` up to so many first tries that wait at the same moment share a transaction, one after the
-        other by subject; where one fails, each is handled by itself. For handlers that are quick and lock few rows.
+        The inbox row, the domain change and the outbox rows commit together, so the effect happens once; the handler
+        must not call an outside system. With `share_limit` above 1, up to so many first tries that wait at the same
+        time share a transaction, ordered by subject; if one fails, each is handled in a transaction of its own. Use it
+        for handlers that are quick and lock few rows.
         """
         by_type = {model.TYPE: fn for model, fn in handlers.items()}
-        run = {type_: partial(store.handle, fn) for type_, fn in by_type.items()}
-        joint = partial(store.handle_together, by_type) if commit_together > 1 else None
-        return cls(
-            _checked(queue, handlers),
-            run,
-            given_up=given_up,
-            held_back=held_back,
-            joint=joint,
-            most_joint=commit_together,
-        )
+        own = OneEvent({type_: partial(store.handle, fn) for type_, fn in by_type.items()})
+        processor: Processor = own
+        if share_limit > 1:
+            processor = SharedTransaction(own, partial(store.handle_shared, by_type), share_limit)
+        return cls(_checked(queue, handlers), processor, on_dead_letter, paused_by)
 
     @classmethod
-    def for_batch(cls, queue: WorkQueue, handler: Together, *, given_up: GivenUp | None = None) -> Job:
-        """Handle many events at once: `handler(events)` answers for each, in order."""
+    def with_batch_handler(
+        cls, queue: WorkQueue, handler: BatchHandler, *, on_dead_letter: OnDeadLetter | None = None
+    ) -> Job:
+        """Handle many events at once with `handler(events)`, which returns a result for each, in order."""
         if queue.policy.batching is None:
-            raise ValueError(f"{queue.name}: a batch handler needs a policy with batching (size and window)")
-        return cls(queue, {}, together=handler, given_up=given_up)
+            raise ValueError(f"{queue.name}: a batch handler needs a queue policy with `batching` (size and window)")
+        return cls(queue, Batch(handler), on_dead_letter)
 
 
 def _unwrapped(handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,59 +1,49 @@
-"""Settling a delivery that failed: a confirmed copy to a rung, the parking table or the dead letters, then the ack."""
+"""Settles failed deliveries: a confirmed copy to a delay queue, the parking table or the DLQ, and only then the ack."""
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
-from wch_common import headers as wch
-from wch_common.engine.connection import backoff_seconds
-from wch_common.envelope import encode
+from wch_common.backoff import until_success
+from wch_common.broker import headers as wch
+from wch_common.broker.topology import DEAD_EXCHANGE, RETRY_EXCHANGE
+from wch_common.contract.envelope import encode
+from wch_common.contract.message import Publication
 from wch_common.errors import Interrupted, PublishError
-from wch_common.message import Publication
-from wch_common.policy import ToDeadLetters, ToParking, ToRung, Verdict
-from wch_common.redact import error_text
-from wch_common.topology import DEAD_EXCHANGE, RETRY_EXCHANGE
+from wch_common.observability.redact import error_text
+from wch_common.runtime.retry_decision import RetryDecision, ToDeadLetters, ToDelayQueue, ToParking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from wch_common.engine.consuming import Delivery
-    from wch_common.event import Event, EventData
-    from wch_common.message import Headers, Message
-    from wch_common.topology import WorkQueue
+    from wch_common.broker.aio.consumer import Delivery
+    from wch_common.broker.topology import WorkQueue
+    from wch_common.contract.event import Event, EventData
+    from wch_common.contract.message import Headers, Message, Publish
+    from wch_common.store.parking import ParkingLot
 
 log = structlog.get_logger(__name__)
 
 
-class Publishing(Protocol):
-    """The port a settlement publishes through."""
-
-    async def publish(self, publication: Publication) -> None:
-        """Return once the broker has confirmed; raises PublishError."""
-
-
-class Parking(Protocol):
-    """The port to the table in which events wait for their due time."""
-
-    async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
-        """Return once the message is committed; parking one again moves its due time."""
+class _DeliveryLost(Exception):
+    """The delivery's channel closed; the broker delivers it again."""
 
 
 class Settlement:
-    """Hands failed deliveries of one queue on, and acknowledges each only after what replaces it is safe."""
+    """Passes failed deliveries of one queue on, and acknowledges each only once what replaces it is safe."""
 
     def __init__(
-        self, queue: WorkQueue, publishing: Publishing, worker: wch.Worker, parking: Parking | None = None
+        self, queue: WorkQueue, publish: Publish, worker: wch.WorkerIdentity, parking: ParkingLot | None = None
     ) -> None:
         self._queue = queue
-        self._publishing = publishing
+        self._publish = publish
         self._worker = worker
         self._parking = parking
         self.stuck = 0
-        """How many settlements fail at the moment and are being repeated; consumption pauses meanwhile."""
+        """How many settlements fail at present and are being repeated; consumption pauses meanwhile."""
 
     @property
     def can_park(self) -> bool:
@@ -61,56 +51,67 @@ class Settlement:
         return self._parking is not None
 
     async def settle(
-        self, delivery: Delivery, error: BaseException, verdict: Verdict, *, answer: Event[EventData] | None = None
+        self,
+        delivery: Delivery,
+        error: BaseException,
+        decision: RetryDecision,
+        *,
+        answer: Event[EventData] | None = None,
     ) -> bool:
-        """Carry a verdict out; True once it is safe and acknowledged, False where the delivery was lost meanwhile.
+        """Carry a decision out; True once it is safe and acknowledged, False if the delivery was lost meanwhile.
 
-        `answer` is a fact told before the acknowledgement (that the event was given up).
+        `answer` is the fact for the requester of a dead-lettered event; it is published before the acknowledgement.
         """
         if not wch.has_room(delivery.message):
             delivery.dead_letter_unread()
             return True
-        message = self._copy(delivery, error, verdict)
-        if not await self._until_safe(delivery, lambda: self._hand_on(message, verdict)):
+        message = self._copy(delivery, error, decision)
+        try:
+            await self._until_safe(delivery, lambda: self._pass_on(message, decision))
+            if answer is not None:
+                publication = encode(answer)
+                await self._until_safe(delivery, lambda: self._publish(publication))
+        except _DeliveryLost:
             return False
-        if answer is not None:
-            publication = encode(answer)
-            if not await self._until_safe(delivery, lambda: self._publishing.publish(publication)):
-                return False
         return delivery.ack()
 
-    async def _hand_on(self, message: Message, verdict: Verdict) -> None:
-        match verdict:
+    async def _pass_on(self, message: Message, decision: RetryDecision) -> None:
+        match decision:
             case ToDeadLetters():
-                await self._publishing.publish(Publication(DEAD_EXCHANGE, self._queue.name, message))
-            case ToRung(seconds=seconds):
-                await self._publishing.publish(Publication(RETRY_EXCHANGE, self._queue.rung(seconds), message))
+                await self._publish(Publication(DEAD_EXCHANGE, self._queue.name, message))
+            case ToDelayQueue(seconds=seconds):
+                await self._publish(Publication(RETRY_EXCHANGE, self._queue.delay_queue(seconds), message))
             case ToParking(seconds=seconds, scope=scope):
                 if self._parking is None:
-                    raise AssertionError("a verdict to park was given without a table to park in")
+                    raise AssertionError("decided to park without a table to park in")
                 await self._parking.park(self._queue.name, message, seconds=seconds, scope=scope)
 
-    async def _until_safe(self, delivery: Delivery, step: Callable[[], Awaitable[None]]) -> bool:
-        """Repeat one step with back-off until it holds; the handler is not run again, nothing is acknowledged."""
-        failures = 0
-        try:
-            while delivery.is_held:
-                try:
-                    await step()
-                except (PublishError, Interrupted, OSError) as error:
-                    failures += 1
-                    self.stuck += failures == 1
-                    log.error("settlement_repeated", queue=self._queue.name, failures=failures, error=error_text(error))
-                    await asyncio.sleep(backoff_seconds(failures))
-                else:
-                    return True
-            return False
-        finally:
-            self.stuck -= failures > 0
+    async def _until_safe(self, delivery: Delivery, step: Callable[[], Awaitable[None]]) -> None:
+        """Repeat one step with back-off until it succeeds; the handler does not run again, nothing is acknowledged.
 
-    def _copy(self, delivery: Delivery, error: BaseException, verdict: Verdict) -> Message:
-        kind = verdict.kind if isinstance(verdict, ToDeadLetters) else None
-        counted = not isinstance(verdict, (ToRung, ToParking)) or verdict.counted
+        Raises _DeliveryLost if the delivery's channel closes meanwhile.
+        """
+        failing = False
+
+        async def attempt() -> None:
+            if not delivery.is_open:
+                raise _DeliveryLost
+            await step()
+
+        def report(failures: int, error: BaseException) -> None:
+            nonlocal failing
+            self.stuck += not failing
+            failing = True
+            log.error("settlement_repeated", queue=self._queue.name, failures=failures, error=error_text(error))
+
+        try:
+            await until_success(attempt, (PublishError, Interrupted, OSError), report)
+        finally:
+            self.stuck -= failing
+
+    def _copy(self, delivery: Delivery, error: BaseException, decision: RetryDecision) -> Message:
+        kind = decision.kind if isinstance(decision, ToDeadLetters) else None
+        counted = isinstance(decision, ToDeadLetters) or decision.counted
         extra = wch.failure_headers(
             delivery.message, error, queue=self._queue.name, kind=kind, counted=counted, worker=self._worker
         )
@@ -121,7 +122,7 @@ class Settlement:
 
 
 def _with_waiting(extra: Headers, message: Message, *, counted: bool) -> Headers:
-    """An uncounted wait remembers when the waiting began; a counted try begins anew."""
+    """Keep the time at which an uncounted wait began; a counted try ends it."""
     since = message.headers.get(wch.WAITING_SINCE)
     extra[wch.WAITING_SINCE] = None if counted else since or datetime.now(UTC).isoformat(timespec="seconds")
     return extra

@@ -1,25 +1,25 @@
-"""Columns that every service's tables have: times, counts and texts that are never null."""
+"""Kinds of columns that many tables have: times, counts, and texts that are never null."""
 
 from __future__ import annotations
 
 from sqlalchemy import Column, DateTime, Integer, Text, func, text
 
 
-def moment(name: str, comment: str | None = None, *, needed: bool = False) -> Column[object]:
-    """Return a time, which may be absent unless it is needed."""
+def timestamp(name: str, comment: str | None = None, *, needed: bool = False) -> Column[object]:
+    """Return a column for a time; it may be null unless `needed`."""
     return Column(name, DateTime(timezone=True), nullable=not needed, comment=comment)
 
 
 def now(name: str, comment: str | None = None) -> Column[object]:
-    """Return a time that is the transaction's unless given."""
+    """Return a column for a time that defaults to the transaction's."""
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now(), comment=comment)
 
 
 def count(name: str, comment: str | None = None) -> Column[object]:
-    """Return a number that begins at 0."""
+    """Return a column for a number that starts at 0."""
     return Column(name, Integer, nullable=False, server_default=text("0"), comment=comment)
 
 
-def words(name: str, comment: str | None = None) -> Column[object]:
-    """Return a text that is empty unless given."""
+def text_column(name: str, comment: str | None = None) -> Column[object]:
+    """Return a column for a text that defaults to the empty text."""
     return Column(name, Text, nullable=False, server_default="", comment=comment)

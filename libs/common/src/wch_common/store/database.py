@@ -1,18 +1,18 @@
-"""The pool, and what its failures mean to the runtime."""
+"""The connection pool, and what its failures mean to the runtime."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import psycopg
 import psycopg_pool
 from psycopg import errors as postgres
 from psycopg.conninfo import make_conninfo
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from wch_common.errors import Contended, DatabaseAway
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
 Row: TypeAlias = dict[str, Any]
 AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Row]"
 
+T = TypeVar("T")
+
 MOST_CONNECTIONS = 5
 _POOL_SECONDS = 5.0
 _CONTENDED = (postgres.SerializationFailure, postgres.DeadlockDetected)
-# SQLSTATE classes of an outage: connection, insufficient resources, shutdown or start-up; and a stand-by that only reads.
+# SQLSTATE classes of an outage: connection, insufficient resources, shutdown or start-up; and a read-only standby.
 _AWAY = ("08", "53", "57P", "25006")
 
 
@@ -34,19 +36,19 @@ def compiled(statement: ClauseElement) -> str:
 
     Parameters keep the names of their bindparams and take Python values as psycopg does (JSON as Jsonb).
     """
-    # Here, as `wch` needs this module and not SQLAlchemy, which takes a fifth of a second to load.
+    # Imported here, as `wch` needs this module but not SQLAlchemy, which takes a fifth of a second to load.
     from sqlalchemy.dialects import postgresql
 
     return str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
 
 
 def in_utf8(url: str, **parameters: str) -> str:
-    """Return a connection's parameters with UTF-8 between it and us, also where a database was made without an encoding."""
+    """Return connection parameters with UTF-8 as client encoding, also for a database that was created without one."""
     return make_conninfo(url, client_encoding="utf8", **parameters)
 
 
 def _means_away(error: Exception) -> bool:
-    """Whether an error is an outage, and not the statement's own fault, which repeating would not mend."""
+    """Whether an error is an outage, rather than a fault of the statement that repeating it would not cure."""
     if isinstance(error, psycopg_pool.PoolTimeout):
         return True
     state = getattr(error, "sqlstate", None)
@@ -81,7 +83,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
-        """Lend a connection in autocommit mode; its failures become DatabaseAway or Contended."""
+        """Provide a connection in autocommit mode; its failures become DatabaseAway or Contended."""
         try:
             async with self._pool.connection() as connection:
                 yield connection
@@ -90,7 +92,7 @@ class Database:
         except (psycopg.Error, psycopg_pool.PoolTimeout) as error:
             if not _means_away(error):
                 raise
-            raise DatabaseAway(f"the database does not answer: {error_text(error)}") from error
+            raise DatabaseAway(f"the database is unreachable: {error_text(error)}") from error
 
     async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
         """Run one statement by itself and return its rows."""
@@ -98,6 +100,12 @@ class Database:
             cursor = await connection.execute(statement, parameters)
             return await cursor.fetchall() if cursor.description else []
 
+    async def typed(self, row: type[T], statement: str, parameters: Any = None) -> list[T]:  # noqa: ANN401 - psycopg's own
+        """Run one statement by itself and return its rows as objects of a class, built from the columns by name."""
+        async with self.connection() as connection, connection.cursor(row_factory=class_row(row)) as cursor:
+            await cursor.execute(statement, parameters)
+            return await cursor.fetchall()
+
     async def ping(self) -> None:
-        """Ask whether the database answers; raises DatabaseAway."""
+        """Check that the database answers; raises DatabaseAway."""
         await self.rows("SELECT 1")

@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
 from wch_common.errors import DatabaseAway
-from wch_common.redact import error_text
+from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 from wch_common.store.tables import RUNTIME
 

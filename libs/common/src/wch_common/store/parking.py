@@ -1,4 +1,4 @@
-"""Events that wait longer than their ladder: rows with a due time, released at their scope's rate."""
+"""Parking: events that wait longer than their queue's retry delays, as rows with a due time, released at their scope's rate."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from psycopg.types.json import Jsonb
 
-from wch_common.envelope import peek
+from wch_common.broker.topology import RETRY_EXCHANGE
+from wch_common.contract.envelope import peek
+from wch_common.contract.message import Message, Publication
 from wch_common.errors import PublishError
-from wch_common.message import Message, Publication
-from wch_common.redact import error_text
-from wch_common.store.due import DueRows
-from wch_common.topology import RETRY_EXCHANGE
+from wch_common.observability.redact import error_text
+from wch_common.store.due_rows import DueRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.message import Headers
+    from wch_common.contract.message import Headers, Publish
     from wch_common.store.database import Database, Row
-    from wch_common.store.outbox import Publishing
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +41,7 @@ VALUES (%(queue)s, %(source)s, %(id)s, %(hash)s, %(scope)s, %(body)s, %(properti
 ON CONFLICT (queue, source, id, hash) DO UPDATE
 SET scope = excluded.scope, properties = excluded.properties, due_at = excluded.due_at
 """
-# A scope that was paused first releases one event; when that is not parked again within 30 s, the rest follow.
+# A paused scope first releases one event; unless that is parked again within 30 s, the rest follow.
 _CLAIM = f"""
 WITH open AS (
   SELECT scope, probing FROM scopes WHERE paused_until <= now() ORDER BY paused_until FOR UPDATE SKIP LOCKED
@@ -64,7 +63,7 @@ FROM due
 WHERE (parked.queue, parked.source, parked.id, parked.hash) = (due.queue, due.source, due.id, due.hash)
 RETURNING parked.queue, parked.source, parked.id, parked.hash, parked.due_at, parked.body, parked.properties
 """  # noqa: S608 - two numbers of this module
-# An event that was parked again before this delete has another due time: its row must stay.
+# An event that was parked again before this delete has a new due time: its row must stay.
 _DELETE = """
 DELETE FROM parked
 WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(hash)s AND due_at = %(due_at)s
@@ -72,17 +71,17 @@ WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(has
 
 
 class ParkingLot:
-    """Parks messages and hands each back to its queue when it is due."""
+    """Parks messages and publishes each to its queue again when it is due."""
 
-    def __init__(self, database: Database, publishing: Publishing, *, confirm_timeout_seconds: float) -> None:
+    def __init__(self, database: Database, publish: Publish, *, confirm_timeout_seconds: float) -> None:
         self._database = database
-        self._publishing = publishing
-        # Longer than any publish may take, so that no other replica releases what is under way here.
+        self._publish = publish
+        # Longer than any publish may take, so that no other replica releases what is in flight here.
         lease = 2 * confirm_timeout_seconds + 30
         self.release = DueRows(database, _CLAIM, self._release, lease=lease, limit=500)
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
-        """Return once the message is committed; parking one again moves its due time."""
+        """Return once the message is committed; parking it again moves its due time."""
         event = peek(message)
         await self._database.rows(
             _PARK,
@@ -105,7 +104,7 @@ class ParkingLot:
     async def _release_one(self, row: Row) -> None:
         message = _message(row["body"], row["properties"])
         try:
-            await self._publishing.publish(Publication(RETRY_EXCHANGE, row["queue"], message))
+            await self._publish(Publication(RETRY_EXCHANGE, row["queue"], message))
         except PublishError as error:
             log.warning("parked_event_not_released", queue=row["queue"], error=error_text(error))
         else:
@@ -127,7 +126,7 @@ def _message(body: bytes, properties: dict[str, Any]) -> Message:
 
 
 def _packed(value: Any) -> Any:  # noqa: ANN401 - a tree of header values
-    """Write header values as JSON, the kinds it lacks as a tagged list."""
+    """Write header values as JSON; kinds that JSON lacks become a tagged list."""
     if isinstance(value, dict):
         return {key: _packed(item) for key, item in value.items()}
     if isinstance(value, list):

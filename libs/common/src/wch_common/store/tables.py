@@ -1,14 +1,16 @@
-"""The runtime's tables; every service has them in its own schema."""
+"""The runtime's tables, which every service has in its own schema."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, DateTime, Index, LargeBinary, MetaData, Table, Text, func
 from sqlalchemy.dialects.postgresql import JSONB
 
+from wch_common.store.personal_data import personal_data
+
 RUNTIME = MetaData()
 
 
-def _moment(name: str, *, default: bool = False) -> Column[object]:
+def _timestamp(name: str, *, default: bool = False) -> Column[object]:
     return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now() if default else None)
 
 
@@ -19,11 +21,15 @@ INBOX = Table(
     Column("source", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column(
-        "hash", LargeBinary, nullable=False, comment="of type and canonical data: the same id with other data is told"
+        "hash",
+        LargeBinary,
+        nullable=False,
+        comment="of type and canonical data; another hash under the same id is refused",
     ),
-    _moment("handled_at", default=True),
+    _timestamp("handled_at", default=True),
     Index("inbox_handled_at", "handled_at", postgresql_using="brin"),
-    comment="Events whose effects are committed; one that comes again is only acknowledged",
+    comment="Events whose effects are committed; a duplicate is only acknowledged",
+    info=personal_data(impersonal=("queue", "source", "id", "hash")),
 )
 
 OUTBOX = Table(
@@ -32,10 +38,12 @@ OUTBOX = Table(
     Column("id", Text, primary_key=True, comment="the event's id"),
     Column("exchange", Text, nullable=False),
     Column("routing_key", Text, nullable=False),
+    Column("signed", Boolean, nullable=False, comment="published in the name of the AMQP user"),
     Column("body", LargeBinary, nullable=False),
-    _moment("due_at"),
+    _timestamp("due_at"),
     Index("outbox_due_at", "due_at"),
-    comment="Events committed with the work that caused them; deleted when the broker has confirmed them",
+    comment="Events committed with the work that caused them; deleted once the broker has confirmed them",
+    info=personal_data(impersonal=("id", "exchange", "routing_key"), erased={"body": None}),
 )
 
 PARKED = Table(
@@ -44,24 +52,31 @@ PARKED = Table(
     Column("queue", Text, primary_key=True),
     Column("source", Text, primary_key=True),
     Column("id", Text, primary_key=True),
-    Column("hash", LargeBinary, primary_key=True, comment="of the body: two events under one id both wait"),
-    Column("scope", Text, nullable=False, comment="what they wait for: a number, a catalog, a shop; empty for a time"),
+    Column("hash", LargeBinary, primary_key=True, comment="of the body, as two events may have one id"),
+    Column(
+        "scope",
+        Text,
+        nullable=False,
+        comment="a phone number id, a catalog or a shop; empty for events that wait for a time",
+    ),
     Column("body", LargeBinary, nullable=False),
     Column("properties", JSONB, nullable=False),
-    _moment("due_at"),
+    _timestamp("due_at"),
     Index("parked_scope_due_at", "scope", "due_at"),
-    comment="Events that wait longer than their queue's ladder",
+    comment="Events that wait longer than their queue's last retry delay",
+    info=personal_data(
+        impersonal=("queue", "source", "id", "hash", "scope"), erased={"body": None, "properties": None}
+    ),
 )
 
 SCOPES = Table(
     "scopes",
     RUNTIME,
     Column("scope", Text, primary_key=True),
-    _moment("paused_until"),
-    Column(
-        "probing", Boolean, nullable=False, comment="the next release is one event that tries whether it goes again"
-    ),
+    _timestamp("paused_until"),
+    Column("probing", Boolean, nullable=False, comment="the next release is a single event, as a probe"),
     comment="What parked events wait for",
+    info=personal_data(impersonal=("scope",)),
 )
 
 LEASES = Table(
@@ -70,8 +85,9 @@ LEASES = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column(
-        "token", BigInteger, nullable=False, comment="rises with every new holder: a late one is known by its token"
+        "token", BigInteger, nullable=False, comment="rises with every new holder, so that a late one is recognised"
     ),
-    _moment("until"),
-    comment="What must be one at a time",
+    _timestamp("until"),
+    comment="Work that one process may do at a time",
+    info=personal_data(impersonal=("name", "holder")),
 )

@@ -47,7 +47,7 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop and name"),
         sa.Column("shop", sa.Text(), nullable=False),
         sa.Column("campaign_id", sa.Text(), nullable=False),
-        sa.Column("asker", sa.Text(), nullable=False),
+        sa.Column("requester", sa.Text(), nullable=False),
         sa.Column(
             "request",
             postgresql.JSONB(astext_type=sa.Text()),

@@ -112,7 +112,7 @@ def upgrade() -> None:
         sa.Column("dry_run", sa.Boolean(), nullable=False),
         sa.Column("deleted", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("kept", sa.Integer(), nullable=True),
-        sa.Column("asker", sa.Text(), nullable=True),
+        sa.Column("requester", sa.Text(), nullable=True),
         sa.Column("correlationid", sa.Text(), nullable=True),
         sa.Column("causationid", sa.Text(), nullable=True),
         sa.Column(
@@ -143,7 +143,9 @@ def upgrade() -> None:
         sa.Column("shop", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False, comment="claimed, asked, sent, skipped, failed"),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("asker", sa.Text(), server_default="", nullable=False, comment="who asked for it; empty for a scan"),
+        sa.Column(
+            "requester", sa.Text(), server_default="", nullable=False, comment="who asked for it; empty for a scan"
+        ),
         sa.Column(
             "tries",
             sa.Integer(),

@@ -36,15 +36,15 @@ def upgrade() -> None:
     op.create_index("gaps_noticed", "gaps", ["noticed_at"], unique=False)
     op.create_table(
         "groups",
-        sa.Column("asker", sa.Text(), nullable=False),
+        sa.Column("requester", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column(
             "cancelled_at",
             sa.DateTime(timezone=True),
             nullable=False,
-            comment="by the asker's clock: what was asked for before is not taken on",
+            comment="by the requester's clock: what was asked for before is not taken on",
         ),
-        sa.PrimaryKeyConstraint("asker", "name"),
+        sa.PrimaryKeyConstraint("requester", "name"),
         comment="Groups of timers that were taken back",
     )
     op.create_index("groups_cancelled", "groups", ["cancelled_at"], unique=False)
@@ -107,8 +107,8 @@ def upgrade() -> None:
     op.create_index("ticks_fired", "ticks", ["fired_at"], unique=False)
     op.create_table(
         "timers",
-        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from asker and key"),
-        sa.Column("asker", sa.Text(), nullable=False, comment="the AMQP user"),
+        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from requester and key"),
+        sa.Column("requester", sa.Text(), nullable=False, comment="the AMQP user"),
         sa.Column("key", sa.Text(), nullable=False),
         sa.Column("group_name", sa.Text(), server_default="", nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
@@ -121,7 +121,7 @@ def upgrade() -> None:
             "asked_at",
             sa.DateTime(timezone=True),
             nullable=False,
-            comment="by the asker's clock: what was overtaken changes nothing",
+            comment="by the requester's clock: what was overtaken changes nothing",
         ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("correlationid", sa.Text(), nullable=True),
@@ -131,13 +131,17 @@ def upgrade() -> None:
         comment="Timers of other programs",
     )
     op.create_index(
-        "timers_due", "timers", ["asker", "due_at"], unique=False, postgresql_where=sa.text("state = 'waiting'")
+        "timers_due", "timers", ["requester", "due_at"], unique=False, postgresql_where=sa.text("state = 'waiting'")
     )
     op.create_index(
         "timers_ended", "timers", ["ended_at"], unique=False, postgresql_where=sa.text("ended_at IS NOT NULL")
     )
     op.create_index(
-        "timers_grouped", "timers", ["asker", "group_name"], unique=False, postgresql_where=sa.text("state = 'waiting'")
+        "timers_grouped",
+        "timers",
+        ["requester", "group_name"],
+        unique=False,
+        postgresql_where=sa.text("state = 'waiting'"),
     )
     op.create_index("timers_next", "timers", ["due_at"], unique=False, postgresql_where=sa.text("state = 'waiting'"))
     op.execute("INSERT INTO pace (id, released_until) VALUES (1, now())")

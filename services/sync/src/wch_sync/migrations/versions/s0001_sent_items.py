@@ -6,7 +6,7 @@ from alembic import op
 revision = "s0001"
 down_revision = None
 
-MOMENT = sa.DateTime(timezone=True)
+TIMESTAMP = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("catalog_id", sa.Text, primary_key=True),
         sa.Column("item_id", sa.Text, primary_key=True),
         sa.Column("product_id", sa.BigInteger, nullable=False),
-        sa.Column("sent_at", MOMENT, nullable=False, server_default=sa.func.now()),
+        sa.Column("sent_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
         comment="Items the catalog holds by our doing; an item its product has no more is deleted there",
     )
     op.create_index("sent_items_product", "sent_items", ["catalog_id", "product_id"])
@@ -25,7 +25,7 @@ def upgrade() -> None:
         sa.Column("catalog_id", sa.Text, primary_key=True),
         sa.Column("product_id", sa.BigInteger, primary_key=True),
         sa.Column("token", sa.BigInteger, nullable=False, comment="of the lease under which the call was begun"),
-        sa.Column("since", MOMENT, nullable=False, server_default=sa.func.now()),
+        sa.Column("since", TIMESTAMP, nullable=False, server_default=sa.func.now()),
         comment="Products in a call whose outcome is not known; who takes the lease over sends them again",
     )
 

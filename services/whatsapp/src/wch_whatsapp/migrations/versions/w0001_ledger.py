@@ -12,9 +12,11 @@ def upgrade() -> None:
     """Create all tables."""
     op.create_table(
         "batches",
-        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop, asker and the asker's name for it"),
+        sa.Column(
+            "id", sa.Uuid(), nullable=False, comment="derived from shop, requester and the requester's name for it"
+        ),
         sa.Column("shop", sa.Text(), nullable=False),
-        sa.Column("asker", sa.Text(), nullable=False),
+        sa.Column("requester", sa.Text(), nullable=False),
         sa.Column("batch_id", sa.Text(), nullable=False),
         sa.Column("open", sa.Integer(), nullable=False, comment="recipients without a first answer"),
         sa.Column("asked", sa.Boolean(), nullable=False, comment="false where only its cancellation has come so far"),
@@ -41,9 +43,9 @@ def upgrade() -> None:
     op.create_index("batches_due", "batches", ["due_at"], unique=False, postgresql_where=sa.text("due_at IS NOT NULL"))
     op.create_table(
         "messages",
-        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop, asker and send key"),
+        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop, requester and send key"),
         sa.Column("shop", sa.Text(), nullable=False),
-        sa.Column("asker", sa.Text(), nullable=False),
+        sa.Column("requester", sa.Text(), nullable=False),
         sa.Column("send_key", sa.Text(), nullable=False),
         sa.Column("sender", sa.Text(), nullable=False, comment="phone number id"),
         sa.Column("phone", sa.Text(), nullable=True, comment="E.164; null when forgotten, or not known"),
@@ -117,7 +119,7 @@ def upgrade() -> None:
     op.create_index(
         "messages_due",
         "messages",
-        ["sender", "shop", "asker", "due_at"],
+        ["sender", "shop", "requester", "due_at"],
         unique=False,
         postgresql_where=sa.text("state = 'queued'"),
     )

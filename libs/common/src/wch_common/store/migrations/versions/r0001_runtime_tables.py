@@ -7,7 +7,7 @@ from sqlalchemy.dialects import postgresql
 revision = "r0001"
 down_revision = None
 
-MOMENT = sa.DateTime(timezone=True)
+TIMESTAMP = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
@@ -21,10 +21,10 @@ def upgrade() -> None:
             "hash",
             sa.LargeBinary,
             nullable=False,
-            comment="of type and canonical data: the same id with other data is told",
+            comment="of type and canonical data; another hash under the same id is refused",
         ),
-        sa.Column("handled_at", MOMENT, nullable=False, server_default=sa.func.now()),
-        comment="Events whose effects are committed; one that comes again is only acknowledged",
+        sa.Column("handled_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
+        comment="Events whose effects are committed; a duplicate is only acknowledged",
     )
     op.create_index("inbox_handled_at", "inbox", ["handled_at"], postgresql_using="brin")
     op.create_table(
@@ -32,9 +32,10 @@ def upgrade() -> None:
         sa.Column("id", sa.Text, primary_key=True, comment="the event's id"),
         sa.Column("exchange", sa.Text, nullable=False),
         sa.Column("routing_key", sa.Text, nullable=False),
+        sa.Column("signed", sa.Boolean, nullable=False, comment="published in the name of the AMQP user"),
         sa.Column("body", sa.LargeBinary, nullable=False),
-        sa.Column("due_at", MOMENT, nullable=False),
-        comment="Events committed with the work that caused them; deleted when the broker has confirmed them",
+        sa.Column("due_at", TIMESTAMP, nullable=False),
+        comment="Events committed with the work that caused them; deleted once the broker has confirmed them",
     )
     op.create_index("outbox_due_at", "outbox", ["due_at"])
     op.create_table(
@@ -42,28 +43,28 @@ def upgrade() -> None:
         sa.Column("queue", sa.Text, primary_key=True),
         sa.Column("source", sa.Text, primary_key=True),
         sa.Column("id", sa.Text, primary_key=True),
-        sa.Column("hash", sa.LargeBinary, primary_key=True, comment="of the body: two events under one id both wait"),
+        sa.Column("hash", sa.LargeBinary, primary_key=True, comment="of the body, as two events may have one id"),
         sa.Column(
             "scope",
             sa.Text,
             nullable=False,
-            comment="what they wait for: a number, a catalog, a shop; empty for a time",
+            comment="a phone number id, a catalog or a shop; empty for events that wait for a time",
         ),
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("properties", postgresql.JSONB, nullable=False),
-        sa.Column("due_at", MOMENT, nullable=False),
-        comment="Events that wait longer than their queue's ladder",
+        sa.Column("due_at", TIMESTAMP, nullable=False),
+        comment="Events that wait longer than their queue's last retry delay",
     )
     op.create_index("parked_scope_due_at", "parked", ["scope", "due_at"])
     op.create_table(
         "scopes",
         sa.Column("scope", sa.Text, primary_key=True),
-        sa.Column("paused_until", MOMENT, nullable=False),
+        sa.Column("paused_until", TIMESTAMP, nullable=False),
         sa.Column(
             "probing",
             sa.Boolean,
             nullable=False,
-            comment="the next release is one event that tries whether it goes again",
+            comment="the next release is a single event, as a probe",
         ),
         comment="What parked events wait for",
     )
@@ -75,14 +76,14 @@ def upgrade() -> None:
             "token",
             sa.BigInteger,
             nullable=False,
-            comment="rises with every new holder: a late one is known by its token",
+            comment="rises with every new holder, so that a late one is recognised",
         ),
-        sa.Column("until", MOMENT, nullable=False),
-        comment="What must be one at a time",
+        sa.Column("until", TIMESTAMP, nullable=False),
+        comment="Work that one process may do at a time",
     )
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop the tables."""
     for table in ("leases", "scopes", "parked", "outbox", "inbox"):
         op.drop_table(table)

@@ -1,0 +1,68 @@
+"""What the demo shows while it runs: how far everything is, asked of the broker, the databases and the simulators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import psycopg
+from psycopg.rows import dict_row
+
+from wch_broadcast.queries import summary
+from wch_common.broker.blocking.dead_letters import NoSuchQueue, open_mailbox
+from wch_local.story import CAMPAIGN, CATALOG
+
+
+def depth(amqp_url: str, queue: str) -> int:
+    """Return how many messages lie in a queue."""
+    try:
+        with open_mailbox(amqp_url, queue) as mailbox:
+            return mailbox.count()
+    except NoSuchQueue:
+        return 0
+
+
+def items(graph_url: str) -> dict[str, Any]:
+    """Return what is in the catalog."""
+    return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
+
+
+def messages(database_url: str) -> dict[str, str]:
+    """Return the state of every message by its send key."""
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        alone = "SELECT send_key, state FROM messages WHERE batch IS NULL AND requester <> 'carts'"
+        return dict(connection.execute(alone).fetchall())
+
+
+def cart(database_url: str) -> str:
+    """Return how far the story of the cart is."""
+    far = """
+    SELECT CASE WHEN r.recovered_at IS NOT NULL THEN 'recovered' WHEN r.state IS NOT NULL THEN r.state ELSE c.status END
+    FROM carts AS c LEFT JOIN reminders AS r ON r.cart = c.id
+    """
+    with psycopg.connect(database_url, options="-c search_path=carts") as connection:
+        return str(next(iter(connection.execute(far).fetchall()), ("",))[0])
+
+
+def campaign(database_url: str) -> tuple[str, str]:
+    """Return the campaign's state, and how far it is in a line."""
+    with psycopg.connect(database_url, options="-c search_path=broadcast", row_factory=dict_row) as connection:
+        found = summary(connection, CAMPAIGN, None)
+    if not found:
+        return "", "–"
+    told = found[0]["totals"]
+    done = round(told["percentage"] / 5)
+    bar = f"[green]{'━' * done}[/][dim]{'━' * (20 - done)}[/] {told['percentage']:.0f} %"
+    return found[0]["state"], f"{bar}, {told['sent']} sent, {told['skipped']} skipped"
+
+
+def ticks(database_url: str) -> int:
+    """Return how often the schedule was due."""
+    with psycopg.connect(database_url, options="-c search_path=scheduler") as connection:
+        return len(connection.execute("SELECT schedule FROM ticks").fetchall())
+
+
+def suppressed(database_url: str) -> int:
+    """Return how many people must not be written to."""
+    with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
+        return len(connection.execute("SELECT person FROM suppressions").fetchall())

@@ -1,0 +1,92 @@
+"""What the commands of the services share: reading a service's schema, requesting work, and printing the result."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import psycopg
+from psycopg.rows import dict_row
+from rich.table import Table
+
+from wch_common.cli.output import Wrong, console, print_json, say, whoami
+from wch_common.client import Client
+from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.observability.redact import error_text
+from wch_common.store.database import in_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from wch_common.contract.event import Event, EventData
+
+SOURCE: Final = "/wch/operator"
+_WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.2
+_HANDLED = "SELECT 1 FROM inbox WHERE source = %(source)s AND id = ANY(%(ids)s)"
+
+
+@contextmanager
+def service_schema(database_url: str | None, service: str, contents: str) -> Iterator[Any]:
+    """Open the schema of a service for reading; its rows come as dicts. Raises Wrong, naming its `contents` (a plural)."""
+    if database_url is None:
+        raise Wrong(f"{contents} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
+    try:
+        address = in_utf8(database_url, options=f"-c search_path={service} -c timezone=UTC")
+        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
+            yield connection
+    except psycopg.errors.UndefinedTable:
+        raise Wrong(f"this database has no {contents}: the {service} service has never run on it") from None
+    except psycopg.Error as error:
+        raise Wrong(f"the database cannot be read: {error_text(error, 300)}") from None
+
+
+def request(
+    amqp_url: str, *events: EventData | Event[Any], shop: str | None = None, requester: str | None = None
+) -> list[str]:
+    """Publish requests in the operator's name and return their ids."""
+    with Client(amqp_url, SOURCE, shop=shop, requester=requester) as client:
+        return client.publish_many(events)
+
+
+def wait_until_handled(connection: Any, ids: Sequence[str]) -> None:  # noqa: ANN401 - a psycopg connection
+    """Wait until a service has handled the operator's requests; raises Wrong after a minute."""
+    deadline = time.monotonic() + _WAIT_SECONDS
+    while len(connection.execute(_HANDLED, {"source": SOURCE, "ids": list(ids)}).fetchall()) < len(ids):
+        if time.monotonic() > deadline:
+            raise Wrong(
+                f"the service has not handled the request within {_WAIT_SECONDS:.0f} s. It stays queued; see "
+                "`wch queues list` for its queue and `wch dlq list` for a dead letter"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def report(sentence: str, *, json: bool, dry_run: bool, **record: object) -> None:
+    """Print what a command did: a sentence, or with `json` a record with who did it."""
+    if json:
+        print_json(record | {"dry_run": dry_run, "by": whoami()})
+    else:
+        say(sentence)
+
+
+def print_record(values: Mapping[str, object]) -> None:
+    """Print the fields of one thing that are set, each on a line."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values.items():
+        if value not in (None, "", {}, [], False):
+            table.add_row(name, str(value))
+    console.print(table)
+
+
+def phone_number(text: str) -> str:
+    """Return a number in E.164; raises Wrong for one without its country code."""
+    try:
+        return normalised(text)
+    except MalformedNumber as error:
+        raise Wrong(str(error)) from None
+
+
+def timestamp(value: datetime | None) -> str:
+    """Return a time as tables show it, or an empty text."""
+    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

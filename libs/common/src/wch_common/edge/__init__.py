@@ -1,1 +1,0 @@
-"""The edge: kombu for synchronous code. Nothing outside this package imports kombu or amqp."""

@@ -1,1 +1,0 @@
-"""The engine room: pika's asyncio connection. Nothing outside this package imports pika."""

@@ -1,0 +1,114 @@
+"""Erasing and exporting a person, driven by what each table says about its columns.
+
+A table states in `info=personal_data(…)` which of its columns are personal, what erasing leaves in them, and which of its
+texts name nobody. A test fails for a column of text, JSON or bytes that is in neither list, so that no new personal column is
+forgotten.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
+from sqlalchemy import LargeBinary, Text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import MetaData, Table
+
+    from wch_common.store.store import Transaction
+
+_KEY = "personal_data"
+
+
+@dataclass(frozen=True)
+class PersonalData:
+    """What a table knows about people; see `personal_data`."""
+
+    person: str | None
+    erased: Mapping[str, object]
+    impersonal: Sequence[str]
+    delete: bool = False
+    also: str = ""
+    export: str = ""
+
+
+def personal_data(
+    *,
+    person: str | None = None,
+    erased: Mapping[str, object] | None = None,
+    impersonal: Sequence[str] = (),
+    delete: bool = False,
+    also: str = "",
+    export: str = "",
+) -> dict[str, Any]:
+    """Return the `info` of a table.
+
+    `person` is the column that identifies a person; None if rows cannot be found by person. `erased` maps each personal
+    column to the value that erasing leaves; `impersonal` names the other columns of text, JSON or bytes. With `delete` the
+    rows are deleted instead. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
+    the plain one, with %(person)s.
+    """
+    values = {
+        name: Jsonb(value) if isinstance(value, (list, dict)) else value for name, value in (erased or {}).items()
+    }
+    return {_KEY: PersonalData(person, values, impersonal, delete, also, export)}
+
+
+def unmarked_columns(metadata: MetaData) -> list[str]:
+    """Return the columns of text, JSON or bytes that no table marks as personal or impersonal."""
+    found = []
+    for table in metadata.sorted_tables:
+        marks: PersonalData | None = table.info.get(_KEY)
+        marked = {marks.person, *marks.erased, *marks.impersonal} if marks else set()
+        found += [
+            f"{table.name}.{one.name}" for one in table.columns if _holds_text(one.type) and one.name not in marked
+        ]
+    return found
+
+
+def _holds_text(type_: object) -> bool:
+    return isinstance(type_, (Text, JSONB, LargeBinary)) or (isinstance(type_, ARRAY) and _holds_text(type_.item_type))
+
+
+async def erase(tx: Transaction, metadata: MetaData, person: object) -> dict[str, int]:
+    """Erase a person from every table and return how many rows were changed or deleted, by table."""
+    return {
+        table.name: len(await tx.rows(erase_statement(table, marks), {**marks.erased, "person": person}))
+        for table, marks in _with_people(metadata)
+    }
+
+
+def export(connection: Any, metadata: MetaData, person: object) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - a psycopg connection
+    """Return every row about a person, by table."""
+    return {
+        table.name: connection.execute(export_statement(table, marks), {"person": person}).fetchall()
+        for table, marks in _with_people(metadata)
+    }
+
+
+def _with_people(metadata: MetaData) -> Iterator[tuple[Table, PersonalData]]:
+    for table in metadata.sorted_tables:
+        marks: PersonalData | None = table.info.get(_KEY)
+        if marks is not None and marks.person is not None:
+            yield table, marks
+
+
+def erase_statement(table: Table, marks: PersonalData) -> str:
+    """Return the statement that erases a person from a table; it returns one row for each row it affects."""
+    if marks.delete:
+        return f"DELETE FROM {table.name} WHERE {marks.person} = %(person)s RETURNING 1"  # noqa: S608 - names of columns
+    changes = ", ".join([*(f"{name} = %({name})s" for name in marks.erased), *([marks.also] if marks.also else [])])
+    present = " OR ".join(f"{name} IS DISTINCT FROM %({name})s" for name in marks.erased)
+    return f"UPDATE {table.name} SET {changes} WHERE {marks.person} = %(person)s AND ({present}) RETURNING 1"  # noqa: S608
+
+
+def export_statement(table: Table, marks: PersonalData) -> str:
+    """Return the statement that reads every row about a person; hashes and other bytes are left out."""
+    if marks.export:
+        return marks.export
+    columns = ", ".join(column.name for column in table.columns if not isinstance(column.type, LargeBinary))
+    return f"SELECT {columns} FROM {table.name} WHERE {marks.person} = %(person)s"  # noqa: S608 - names of columns

@@ -1,0 +1,112 @@
+"""What a reminder says: a template's values from small texts with placeholders, and nothing that could be executed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import regex
+from babel import Locale, UnknownLocaleError
+from babel.numbers import format_currency
+from pydantic import AfterValidator
+
+from wch_common.events.whatsapp_content import Parameter, Template, TemplateButton
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from decimal import Decimal
+
+PLACEHOLDERS: Final = ("name", "items", "total", "coupon", "link")
+_PLACEHOLDER = re.compile(r"\{(?P<name>[^{}|]*)(?:\|(?P<otherwise>[^{}]*))?\}")
+_NOTHING = "–"
+# Limits of the Cloud API for a value of the body, and of a button.
+_MOST_CHARACTERS, _MOST_OF_BUTTON = 1024, 256
+_MOST_OF_NAME = 100
+_LETTER = regex.compile(r"\X")
+
+
+def _known(text: str) -> str:
+    """Refuse a text that cannot be filled, naming the place."""
+    rest = _PLACEHOLDER.sub(lambda found: " " * len(found[0]), text)
+    for brace in "{}":
+        if brace in rest:
+            raise ValueError(f"character {rest.index(brace) + 1} of {text!r}: a brace that belongs to no placeholder")
+    for found in _PLACEHOLDER.finditer(text):
+        if found["name"] not in PLACEHOLDERS:
+            known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+            raise ValueError(f"character {found.start() + 1} of {text!r}: there is no {found[0]}; known are {known}")
+    return text
+
+
+SmallText = Annotated[str, AfterValidator(_known)]
+"""Like `Hello {name|there}`: what stands after the bar is taken where there is no value."""
+
+
+@dataclass(frozen=True)
+class ReminderText:
+    """A shop's reminder: an approved template, and the small texts of its values."""
+
+    template: str
+    language: str
+    body: tuple[str, ...]
+    button: str | None
+    most_items: int
+
+    def filled(self, cart: Mapping[str, Any]) -> Template:
+        """Return the template with the values of a cart's row."""
+        values = {
+            "name": cart["customer_name"],
+            "items": _listed(cart["items"], self.most_items),
+            "total": money(cart["total"], cart["currency"], self.language),
+            "coupon": cart["coupon"],
+            "link": cart["link"],
+        }
+        body = tuple(Parameter(text=_cut(_filled(text, values), _MOST_CHARACTERS)) for text in self.body)
+        buttons: tuple[TemplateButton, ...] = ()
+        if self.button is not None:
+            value = _filled(self.button, values)[:_MOST_OF_BUTTON]
+            buttons = (TemplateButton(index=0, kind="url", value=value),)
+        return Template(name=self.template, language=self.language, body=body, buttons=buttons)
+
+
+def money(amount: Decimal, currency: str, language: str) -> str:
+    """Return an amount as people of a language write it; a currency nobody knows stands with its code."""
+    text = format_currency(amount, currency, locale=_locale(language))
+    return re.sub(rf"^{re.escape(currency)}(?=\d)", f"{currency} ", text)
+
+
+def _locale(language: str) -> Locale:
+    try:
+        return Locale.parse(language)
+    except (UnknownLocaleError, ValueError):
+        return Locale("en")
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    """Fill a text; Meta takes neither an empty value nor line breaks, tabs and wide gaps."""
+
+    def value(found: re.Match[str]) -> str:
+        return values[found["name"]] or found["otherwise"] or ""
+
+    return " ".join(_PLACEHOLDER.sub(value, text).split()) or _NOTHING
+
+
+def _listed(items: Sequence[Mapping[str, Any]], most: int) -> str:
+    """Name the first items, and say how many lines more there are."""
+    named = [
+        _cut(" ".join(item["name"].split()), _MOST_OF_NAME) + (f" ×{item['quantity']}" if item["quantity"] > 1 else "")
+        for item in items[:most]
+    ]
+    more = [f"+{len(items) - most}"] if len(items) > most else []
+    return ", ".join([*named, *more])
+
+
+def _cut(text: str, most: int) -> str:
+    """Shorten a text between two letters as people see them: none loses its marks, and no emoji its parts."""
+    if len(text) <= most:
+        return text
+    ends = [letter.end() for letter in _LETTER.finditer(text, endpos=most)]
+    # The last one may go on past what was looked at.
+    end = max((end for end in ends[:-1] if end < most), default=0)
+    return text[:end].rstrip() + "…"
