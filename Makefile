@@ -1,7 +1,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
-# Tests wait more than they compute: six processes fill two cores. Each has a broker and a database of its own.
+# Tests wait more than they compute, so six processes use two cores. Each has a broker and a database of its own.
 WORKERS ?= 6
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
@@ -10,22 +10,22 @@ CODE := libs/common/src services/*/src simulators/src deploy/local/src tests ben
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
 
-install: ## Make .venv with all packages and what they need, pinned
+install: ## Create .venv with all packages and their pinned dependencies
 	@./deploy/local/bootstrap
 
-develop: install ## Add what tests and checks need
+develop: install ## Add the dependencies of tests and checks
 	@./deploy/local/bootstrap dev
 
-demo: install ## See a real job run, from nothing (leaves it running)
+demo: install ## Start everything and watch real jobs run (keeps running)
 	@$(BIN)/python -m wch_local.demo
 
-down: install ## Stop what the demo left running
+down: install ## Stop what the demo started
 	@$(BIN)/python -m wch_local.demo down
 
 up: ## Run broker, database, simulators and every service in Docker (stop with ctrl-c)
 	@docker compose -f deploy/compose.yaml $(addprefix -f ,$(wildcard deploy/compose/*.yaml)) --profile simulators up --build
 
-check: develop ## Style, types, import boundaries, dependencies, manifests, migrations
+check: develop ## Check style, types, boundaries, words, dependencies, manifests, migrations
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@MYPYPATH=$$(echo services/*/src | tr ' ' :) $(BIN)/mypy $(CODE)
@@ -34,13 +34,13 @@ check: develop ## Style, types, import boundaries, dependencies, manifests, migr
 		(cd $$package && $(CURDIR)/$(BIN)/deptry src > $(CURDIR)/.venv/deptry.log 2>&1) || { cat .venv/deptry.log; exit 1; }; \
 	done
 	@$(BIN)/python -m pytest -q tests/architecture
-	@echo "style, types, boundaries, dependencies, manifests and migrations are as they should be"
+	@echo "all checks passed: style, types, boundaries, words, dependencies, manifests, migrations"
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
 	@$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-scale: develop ## Run the tests marked for size, with full sizes
+scale: develop ## Run the tests of scale with their full sizes
 	@$(BIN)/python -m wch_local.provide
 	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q -m scale --timeout 1800 $(ARGS)
 
@@ -49,6 +49,6 @@ bench: develop ## Measure this project beside its peers (half an hour), into ben
 	@test -x .bench/report/bin/python || { $(BIN)/python -m venv .bench/report && .bench/report/bin/pip install -q matplotlib==3.10.7; }
 	@.bench/report/bin/python benchmarks/report.py
 
-contracts: install ## Write contracts/ and docs/settings.md anew from the models
+contracts: install ## Generate contracts/ and docs/settings.md from the models
 	@$(BIN)/wch events schemas --write contracts
 	@$(BIN)/python -m wch_local.settings_page > docs/settings.md

@@ -16,7 +16,7 @@ VERSION = "1.33"
 
 
 def render(folder: Path) -> list[dict[str, Any]]:
-    """Return the resources: by kustomize where there is one, else the files it names, as they are."""
+    """Return the resources: rendered by kustomize if it is installed, otherwise the files that it names."""
     for command in (["kustomize", "build"], ["kubectl", "kustomize"]):
         if shutil.which(command[0]):
             done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
@@ -26,7 +26,7 @@ def render(folder: Path) -> list[dict[str, Any]]:
 
 
 def problems(resource: dict[str, Any]) -> list[str]:
-    """Return what the schema and our own rules find wrong."""
+    """Return what violates the schema or our own rules."""
     name = f"{resource['kind']}/{resource['metadata']['name']}"
     found = []
     try:
@@ -47,7 +47,7 @@ def problems(resource: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Check all; returns the exit code."""
+    """Check every kustomization; returns the exit code."""
     found = [
         problem
         for kustomization in sorted(HERE.rglob("kustomization.yaml"))

@@ -44,15 +44,15 @@ def test_a_ledger_of_the_version_before_is_carried_over(database_url: str) -> No
             INSERT INTO messages (id, shop, requester, send_key, sender, person, category, state, expires_at, attempt, reason, due_at)
             SELECT md5(name)::uuid, '', '', name, '', '', '', 'queued', now(), 1, reason, now()
             FROM (VALUES ('again', 'resent_after_doubt'), ('known', ''), ('mine', '')) AS new (name, reason);
-            INSERT INTO batches (id, shop, requester, batch_id, open, asked, others)
+            INSERT INTO batches (id, shop, requester, batch_id, open, requested, others)
             VALUES (md5('b')::uuid, '', '', 'b', 1, true, ARRAY[md5('known')::uuid])
             """
         )
     migrate(database_url, "whatsapp", LEDGER)
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        kept = connection.execute("SELECT send_key, asked_again, doubted FROM messages ORDER BY 1").fetchall()
+        kept = connection.execute("SELECT send_key, in_other_batches, doubted_attempt FROM messages ORDER BY 1").fetchall()
         also = connection.execute(
-            "SELECT batch = md5('b')::uuid, message = md5('known')::uuid, answered, changed FROM also_asked"
+            "SELECT batch = md5('b')::uuid, message = md5('known')::uuid, answered, changed FROM also_requested"
         )
         assert also.fetchall() == [(True, True, True, False)]
     assert kept == [("again", False, 1), ("known", True, None), ("mine", False, None)]

@@ -32,7 +32,7 @@ def server() -> Iterator[EmbeddedServer]:
 
 
 @pytest.mark.parametrize("away", ["database", "broker"])
-def test_what_is_away_over_three_times_leaves_them_to_the_policy(
+def test_after_three_missed_times_the_policy_decides(
     node: Node, fragile: Stage, server: EmbeddedServer, tmp_path: Path, away: str
 ) -> None:
     sc = SchedulerStage(fragile, server.start(), tmp_path)

@@ -1,7 +1,8 @@
 """A service in a process of its own that can be killed at a named step: `python crashing.py URL JOURNAL STEP [DATABASE]`.
 
-The journal gets one line per handler run: the number of the thing and the attempt. With a database the handler works in
-a transaction, has its effect there and tells a fact; a thing whose note is `park` waits for its scope until the process was started again.
+The journal gets one line for each run of the handler: the number of the thing and the attempt. With a database the handler
+runs in a transaction, has its effect there and emits a fact; a thing with the note `park` waits for its scope until the process
+is started again.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from wch_common.outcome import Reject, Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service
 from wch_common.runtime.settlement import Settlement
-from wch_common.runtime.worker import Worker
+from wch_common.runtime.worker import EventWorker, Worker
 from wch_common.settings import ServiceSettings
 from wch_common.store.outbox import Outbox
 from wch_common.store.parking import ParkingLot
@@ -58,15 +59,15 @@ STEPS: dict[str, Callable[[], None]] = {
     "never": lambda: None,
     "on delivery": lambda: setattr(Subscription, "_take", die),
     "before decoding": lambda: setattr(Worker, "_decode", die),
-    "before the handler": lambda: setattr(Worker, "_handle", die),
+    "before the handler": lambda: setattr(EventWorker, "_handle", die),
     "after the handler": lambda: setattr(Worker, "_acknowledge", die),
     "before the ack is sent": lambda: setattr(Subscription, "_flush", die),
-    "before the verdict": lambda: setattr(Worker, "_verdict", die),
-    "before the retry is published": lambda: setattr(Settlement, "_hand_on", die),
-    "after the retry is confirmed": lambda: dying_after(Settlement, "_hand_on"),
+    "before the decision": lambda: setattr(Worker, "_decide", die),
+    "before the retry is published": lambda: setattr(Settlement, "_pass_on", die),
+    "after the retry is confirmed": lambda: dying_after(Settlement, "_pass_on"),
     "before the ack of the retried": lambda: setattr(Delivery, "ack", die),
-    "before the dead letter is published": lambda: setattr(Settlement, "_hand_on", die),
-    "after the dead letter is confirmed": lambda: dying_after(Settlement, "_hand_on"),
+    "before the dead letter is published": lambda: setattr(Settlement, "_pass_on", die),
+    "after the dead letter is confirmed": lambda: dying_after(Settlement, "_pass_on"),
     "before the ack of the dead letter": lambda: setattr(Delivery, "ack", die),
 }
 
@@ -76,9 +77,9 @@ STORE_STEPS: dict[str, Callable[[], None]] = {
     "before the outbox rows": lambda: setattr(Outbox, "add", die),
     "before the commit": lambda: dying_after(Outbox, "add"),
     "after the commit": lambda: setattr(Outbox, "relay", die),
-    "before the ack, with the relay under way": lambda: setattr(Worker, "_acknowledge", die),
-    "before the relay publishes": lambda: setattr(Outbox, "_publish", die),
-    "after the relay's confirm": lambda: dying_after(Outbox, "_publish"),
+    "before the ack, while the relay publishes": lambda: setattr(Worker, "_acknowledge", die),
+    "before the relay publishes": lambda: setattr(Outbox, "_relay_one", die),
+    "after the relay's confirm": lambda: dying_after(Outbox, "_relay_one"),
     "before the outbox row is deleted": lambda: setattr(Outbox, "delete_confirmed", die),
     "after the outbox row is deleted": lambda: dying_after(Outbox, "delete_confirmed"),
 }
@@ -92,7 +93,7 @@ PARKING_STEPS: dict[str, Callable[[], None]] = {
 
 
 def dying_with_many(owner: type, name: str) -> None:
-    """Let a method finish, and die where it was given several events."""
+    """Let a method finish, and die if it was given several events."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def wrapped(self: object, *args: Any) -> Any:
@@ -121,7 +122,7 @@ def dying_at_the_second(owner: type, name: str) -> None:
     setattr(owner, name, first)
 
 
-# Eight wait behind the one that holds the only slot, and share a transaction; the fourth of them asks for the first step.
+# Eight wait behind the one in the only slot and share a transaction; the fourth of them dies at the first step.
 MIDDLE = "in the middle of a shared transaction"
 SHARED_STEPS: dict[str, Callable[[], None]] = {
     MIDDLE: lambda: None,
@@ -135,7 +136,7 @@ STUCK = "a blocking handler never ends"
 
 
 def shorten_the_brokers_limit() -> None:
-    """Let the broker's half hour be one second."""
+    """Shorten the broker's half hour to one second."""
     wch_common.runtime.worker._BROKER_LIMIT_SECONDS = 1.0
 
 
@@ -148,7 +149,7 @@ def main() -> int:
     """Run until killed or stopped."""
     url, journal, step, *database = sys.argv[1:]
     first_life = not Path(journal).exists()
-    fail_first = "retr" in step or "verdict" in step
+    fail_first = "retr" in step or "decision" in step
 
     async def handle(event: Event[ThingRequested]) -> None:
         with Path(journal).open("a") as file:
@@ -170,7 +171,7 @@ def main() -> int:
         if first_life and event.data.note == step:
             die()
         if event.data.note == "park" and first_life:
-            raise Throttled("the scope is asked too often", scope="phone/1", after=1.5)
+            raise Throttled("the scope is rate-limited", scope="phone/1", after=1.5)
         await tx.rows("INSERT INTO effects (number) VALUES (%(number)s)", {"number": event.data.number})
         tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
 

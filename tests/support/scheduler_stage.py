@@ -1,4 +1,4 @@
-"""The scheduler with a file of the test's own; what it asks for lies in a queue of the test's own."""
+"""The scheduler with a file of the test's own; the requests it publishes go to a queue of the test's own."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ class SchedulerStage:
         self._schema = stage.schema(database_url, "scheduler")
         self._collected = Collected(stage)
         stage.declare(SHORT_TOPOLOGY)
-        stage.follow("asked", "carts.#", exchange="wch.requests")
-        stage.follow("told", "scheduler.#")
+        stage.follow("published", "carts.#", exchange="wch.requests")
+        stage.follow("facts", "scheduler.#")
 
     def write(self, file: Path | None = None, /, **schedules: dict[str, Any]) -> Path:
-        """Write the file of schedules, each a cleanup unless it says otherwise."""
+        """Write the file of schedules, each for a cleanup unless it says otherwise."""
         entries = {name.replace("_", "-"): {"event": CLEANUP} | entry for name, entry in schedules.items()}
         target = file or self.file
         target.write_text(yaml.safe_dump({"schedules": entries}))
@@ -62,32 +62,36 @@ class SchedulerStage:
         """The AMQP user of the tests."""
         return urlsplit(self.stage.url).username or ""
 
-    def told(self, kind: str = "") -> list[dict[str, Any]]:
-        """The facts told so far, whole, by the beginning of their type."""
-        return self._collected.events("told", f"scheduler.timer.{kind}")
+    def facts(self, kind: str = "") -> list[dict[str, Any]]:
+        """The complete facts about timers so far, by the beginning of their kind."""
+        return self._collected.events("facts", f"scheduler.timer.{kind}")
 
-    def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
-        """Wait for a fact, the last of so many, and return its data."""
-        return self._collected.await_data("told", f"scheduler.timer.{kind}", number)[number - 1]
+    def await_fact(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Wait for this many facts about timers and return the data of the last."""
+        return self._collected.await_data("facts", f"scheduler.timer.{kind}", number)[number - 1]
 
-    def asked(self) -> list[dict[str, Any]]:
-        """The events published so far, whole."""
-        return self._collected.events("asked")
+    def await_answer(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Wait for this many facts of a kind, like `schedule.paused`, and return the data of the last."""
+        return self._collected.await_data("facts", f"scheduler.{kind}", number)[number - 1]
+
+    def published(self) -> list[dict[str, Any]]:
+        """The complete requests that the scheduler has published so far."""
+        return self._collected.events("published")
 
     @property
     def ids(self) -> list[str]:
         """Their ids."""
-        return [event["id"] for event in self.asked()]
+        return [event["id"] for event in self.published()]
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask the service's schema; nothing is there before the service was."""
+        """Query the service's schema; without tables the result is empty."""
         try:
             return self._schema.rows(statement, *values)
         except psycopg.errors.UndefinedTable:
             return []
 
     def row(self, name: str) -> dict[str, Any]:
-        """The row of a schedule, or nothing."""
+        """The row of a schedule, or an empty dict."""
         try:
             return next(iter(self._schema.dicts("SELECT * FROM schedules WHERE name = %s", name)), {})
         except psycopg.errors.UndefinedTable:

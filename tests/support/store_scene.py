@@ -35,7 +35,7 @@ class Scene:
         *,
         confirm_timeout_seconds: float = 1.0,
         grace_seconds: float = 10.0,
-        commit_together: int = 1,
+        share_limit: int = 1,
         **policy: Any,
     ) -> RunningService:
         """Start a service whose handler works in transactions, of its own or shared by so many."""
@@ -43,7 +43,7 @@ class Scene:
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             store = await platform.open_store(self.url)
             queue = thing_queue(**policy)
-            return [Job.in_transaction(queue, {ThingRequested: handler}, store, share_limit=commit_together)]
+            return [Job.in_transaction(queue, {ThingRequested: handler}, store, share_limit=share_limit)]
 
         return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds, grace_seconds=grace_seconds)
 

@@ -1,4 +1,4 @@
-"""What every simulator can do beside its API: keep a journal, and answer slowly, wrongly or not at all on demand."""
+"""What every simulator does beside its API: keeps a journal, and answers slowly, wrongly or not at all on demand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fault:
-    """What to do with the next `times` requests whose method and path match."""
+    """What happens to the next `times` requests whose method and path match."""
 
     path: str
     method: str = ""
@@ -29,16 +29,16 @@ class Fault:
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
     reset: str = ""
-    """`before` cuts the connection before the request is done, `after` when it is done, before the answer."""
+    """`before` cuts the connection before the request is carried out, `after` between that and the answer."""
 
     def matches(self, request: web.Request) -> bool:
-        """Whether it applies to a request."""
+        """Whether the fault applies to a request."""
         right_method = not self.method or self.method == request.method
         return self.times > 0 and right_method and re.search(self.path, request.path_qs) is not None
 
 
 class Journal:
-    """Every request that was made, with the status it was answered, for counting effects."""
+    """Every request with the status of its answer, for counting effects."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
@@ -54,7 +54,7 @@ class Journal:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Write the journal and carry out faults."""
+        """Write the journal and apply faults."""
         if request.path.startswith("/_simulator/"):
             return await handler(request)
         entry: dict[str, Any] = {"time": time.time(), "method": request.method, "path": request.path_qs, "status": 0}
@@ -75,7 +75,7 @@ class Journal:
         return response
 
     def routes(self) -> list[web.RouteDef]:
-        """The simulator's own addresses, for programs in another process."""
+        """The simulator's control addresses, for programs in another process."""
         return [
             web.get("/_simulator/journal", self._show),
             web.post("/_simulator/faults", self._add_fault),

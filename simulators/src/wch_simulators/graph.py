@@ -1,4 +1,4 @@
-"""Meta's Graph API as far as the jobs use it: catalog batches and their status, and sending messages.
+"""The parts of Meta's Graph API that the jobs use: catalog batches and their status, and sending messages.
 
 Errors are Graph errors (`{error: {message, type, code, …}}`); a 200 says nothing about single items.
 """
@@ -39,7 +39,7 @@ _KNOWN = frozenset(
 
 
 class GraphError(Exception):
-    """An error as Graph answers it."""
+    """An error in Graph's form."""
 
     def __init__(self, status: int, code: int, message: str, *, subcode: int | None = None, details: str = "") -> None:
         super().__init__(message)
@@ -57,27 +57,27 @@ class GraphError(Exception):
 
 
 class GraphSimulator:
-    """One app's view of Graph: catalogs with items and batches, phone numbers with what they sent."""
+    """Graph as one app sees it: catalogs with items and batches, phone numbers with the messages they sent."""
 
     def __init__(self, *, token: str = "simulated-token", calls_per_hour: int = 200, finish_after: int = 1) -> None:
         self.token = token
         self.calls_per_hour = calls_per_hour
         self.finish_after = finish_after
-        """How often a batch is asked for before it is finished."""
+        """How often the status of a batch must be requested before it is finished."""
         self.catalogs: dict[str, dict[str, dict[str, Any]]] = {}
         self.batches: dict[str, dict[str, Any]] = {}
         self.refused: dict[str, str] = {}
-        """Items that the catalog refuses after it took the batch: id and reason."""
+        """Items that the catalog refuses after it accepted the batch: id and reason."""
         self.sent: list[dict[str, Any]] = []
-        """Messages that were accepted: number, body, and the moment."""
+        """Accepted messages: number, body and time."""
         self.latency_seconds = 0.0
-        """How long a message's call takes."""
+        """How long the call for a message takes, in seconds."""
         self.message_errors: dict[str, tuple[int, str]] = {}
-        """Errors by recipient or by template's name: code and details; they last until removed."""
+        """Errors by recipient or by template name: code and details; they last until removed."""
         self.messages_per_second = 0
-        """The most messages a number may send in any second; 0 for any number."""
+        """Most messages a number may send in a second; 0 for no limit."""
         self.usage_percent = 0
-        """What the usage header of a message's answer tells."""
+        """The usage in percent that the header of an answer reports."""
         self.journal = Journal()
         self._calls: dict[str, deque[float]] = {}
         self._times: dict[str, deque[float]] = {}
@@ -153,7 +153,7 @@ class GraphSimulator:
         return web.json_response(answer, headers={"X-Business-Use-Case-Usage": usage})
 
     def _count_call(self, catalog: str) -> str:
-        """Count against the hour's limit; returns the usage header."""
+        """Count a call against the hourly limit; returns the usage header."""
         calls, now = self._calls.setdefault(catalog, deque()), time.time()
         while calls and calls[0] < now - 3600:
             calls.popleft()
@@ -231,7 +231,7 @@ class GraphSimulator:
         return web.json_response(answer, headers={"X-Business-Use-Case-Usage": header})
 
     def _refuse(self, number: str, to: str, body: dict[str, Any]) -> None:
-        """Raise the error a recipient or template stands for, or the number's limit."""
+        """Raise the error configured for a recipient or template, or for the number's limit."""
         for name in (to, str(body.get("template", {}).get("name"))):
             if name in self.message_errors:
                 code, details = self.message_errors[name]
@@ -302,7 +302,7 @@ def _apply(items: dict[str, dict[str, Any]], one: dict[str, Any], *, upsert: boo
 
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token", default="simulated-token")
-    parser.add_argument("--latency", type=float, default=0.0, help="seconds a message's call takes")
+    parser.add_argument("--latency", type=float, default=0.0, help="seconds that the call for a message takes")
 
 
 def _made(given: argparse.Namespace) -> GraphSimulator:

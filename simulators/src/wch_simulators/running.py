@@ -1,4 +1,4 @@
-"""Running a simulator: as a program of its own, or in a thread of a test."""
+"""Runs a simulator as a program of its own, or in a thread of a test."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InThread:
     def __init__(self, simulator: Simulator) -> None:
         self._simulator = simulator
         self._ready = threading.Event()
-        # `run` cancels what is still being answered at the end, and so closes its connections.
+        # At the end, `run` cancels open answers and so closes their connections.
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()

@@ -1,6 +1,6 @@
-"""A WooCommerce shop's REST API v3, as WooCommerce 11 answers: products, variations, orders and the currency.
+"""A WooCommerce shop's REST API v3 with the answers of WooCommerce 11: products, variations, orders and the currency.
 
-Prices are strings, stock may be null, pages end with an empty list, errors are `{code, message, data: {status}}`.
+Prices are strings, stock may be null, the page after the last is an empty list, errors are `{code, message, data: {status}}`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _HIDDEN_FROM_ANY = frozenset({"trash", "auto-draft"})
 
 
 class ShopError(Exception):
-    """An error as WooCommerce answers it."""
+    """An error in WooCommerce's form."""
 
     def __init__(self, status: int, code: str, message: str, **data: Any) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class ShopError(Exception):
 
 
 def product(id_: int, **fields: Any) -> dict[str, Any]:
-    """Return a product with everything WooCommerce sends that matters to a reader."""
+    """Return a product with the fields of WooCommerce that matter to a reader."""
     price = str(fields.pop("price", "9.90"))
     known: dict[str, Any] = {
         "id": id_,
@@ -74,7 +74,7 @@ def product(id_: int, **fields: Any) -> dict[str, Any]:
 
 
 def variation(id_: int, parent: dict[str, Any], **fields: Any) -> dict[str, Any]:
-    """Return a variation: one image or none, its own price and stock, and its options."""
+    """Return a variation with at most one image, a price and stock of its own, and its options."""
     option = fields.pop("option", "Blue")
     known = product(id_, price=fields.pop("price", parent["price"]))
     for name in ("images", "variations", "categories", "brands", "short_description", "slug"):
@@ -95,7 +95,7 @@ class ShopSimulator:
 
     def __init__(self, *, key: str = "ck_simulated", secret: str = "cs_simulated", behind_tls: bool = True) -> None:
         self.key, self.secret = key, secret
-        # A shop that believes it is asked by HTTPS takes Basic and refuses OAuth; by HTTP it is the other way round.
+        # A shop that believes the request came by HTTPS accepts Basic and refuses OAuth; by HTTP it is the other way round.
         self.behind_tls = behind_tls
         self.currency = "EUR"
         self.products: dict[int, dict[str, Any]] = {}
@@ -126,16 +126,16 @@ class ShopSimulator:
         )
         return app
 
-    # -- what a test or the demo puts into the shop
+    # -- what tests and the demo add to the shop
 
     def add(self, *products: dict[str, Any]) -> None:
-        """Put products into the shop."""
+        """Add products to the shop."""
         for one in products:
             self.products[one["id"]] = one
             self._touch(one)
 
     def add_variations(self, parent_id: int, *variations: dict[str, Any]) -> None:
-        """Give a product variations."""
+        """Add variations to a product."""
         parent = self.products[parent_id]
         parent["type"] = "variable"
         for one in variations:
@@ -197,7 +197,7 @@ class ShopSimulator:
             raise wrong_secret
 
     def _oauth_signature(self, request: web.Request) -> str:
-        """Sign the request as OAuth 1.0a does, with HMAC-SHA256 or -SHA1."""
+        """Return the OAuth 1.0a signature of the request, with HMAC-SHA256 or -SHA1."""
         # PHP keeps the last of a repeated parameter, and the official client repeats some.
         given = dict(request.query.items())
         parameters = sorted((k, v) for k, v in given.items() if k != "oauth_signature")
@@ -219,7 +219,7 @@ class ShopSimulator:
 
     async def _get_product(self, request: web.Request) -> web.Response:
         id_ = int(request.match_info["id"])
-        # A single read of a variation's id answers too, unlike `include` in a list.
+        # A variation can be read by its id like a product, unlike with `include` in a list.
         return web.json_response(self.variations.get(id_) or self._product(request))
 
     async def _put_product(self, request: web.Request) -> web.Response:
@@ -277,7 +277,7 @@ class ShopSimulator:
         return web.json_response({"code": self.currency, "name": self.currency, "symbol": "¤"})
 
     async def _load(self, request: web.Request) -> web.Response:
-        """Take `{products: [...], variations: {parent: [...]}}` of partial fields; for programs in another process."""
+        """Add `{products: [...], variations: {parent: [...]}}` with partial fields; for programs in another process."""
         body = await request.json()
         self.add(*(product(**{"id_": fields.pop("id"), **fields}) for fields in body.get("products", [])))
         for parent_id, rows in body.get("variations", {}).items():
@@ -331,7 +331,7 @@ def _filtered(rows: Mapping[int, dict[str, Any]], query: Mapping[str, str]) -> l
 
 
 def _page(request: web.Request, rows: list[dict[str, Any]]) -> web.Response:
-    """Cut one page out; past the end is an empty list, and the Link header has a rel that is none of paging's."""
+    """Return one page; past the end it is an empty list, and the Link header also has a rel that is not about paging."""
     page, per_page = int(request.query.get("page", 1)), int(request.query.get("per_page", 10))
     if not 1 <= per_page <= MOST_PER_PAGE:
         problem = f"per_page must be between 1 (inclusive) and {MOST_PER_PAGE} (inclusive)"

@@ -78,11 +78,11 @@ def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Sta
     dead_letters(stage, 6)
     groups = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert {group["kind"]: group["count"] for group in groups} == {"rejected": 3, "retries_exhausted": 3}
-    assert {"queue": "sync.product.dlq", "dead letters": 6} in as_json(stage, "dlq", "list")
+    assert {"queue": "sync.product.dlq", "dead_letters": 6} in as_json(stage, "dlq", "list")
     (shown,) = as_json(stage, "dlq", "show", "sync.product.dlq", "--limit", "1")
     assert shown["headers"]["wch-queue"] == "sync.product"
     assert "wch-error-message" in wch(stage, "dlq", "show", "sync.product.dlq")
-    assert "no such dead letter: nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
+    assert "has no dead letter with the id nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
     assert stage.depth("sync.product.dlq") == 6
 
 
@@ -101,7 +101,7 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     said = wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
     ids = {str(one.message.message_id) for one in stage.dead_letters("sync.product.dlq") if kind_of(one) == "rejected"}
     assert "would replay 3 dead letters" in said
-    assert all(id_ in said for id_ in ids), "a dry run tells which"
+    assert all(id_ in said for id_ in ids), "a dry run lists them"
     told = as_json(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
     assert (set(told["ids"]), told["dry_run"]) == (ids, True)
     assert stage.depth("sync.product.dlq") == 6
@@ -114,14 +114,14 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     stage.await_depth("sync.product.dlq", 2)
     (group,) = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert "replayed 0 dead letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
-    assert "has no such dead letter: nobody" in wch(
+    assert "has no dead letter with the id nobody" in wch(
         stage, "dlq", "replay", "sync.product.dlq", "--id", "nobody", code=1
     )
-    assert "it is one of expired_waiting" in wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "x", code=1)
+    assert "choose one of expired_waiting" in wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "x", code=1)
     assert "replayed 2 dead letters" in wch(
         stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", group["fingerprint"]
     )
-    assert "say which dead letters" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
+    assert "select dead letters with" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
 
 
 def test_a_replayed_dead_letter_that_fails_again_says_how_often_it_was_replayed(stage: Stage) -> None:
@@ -142,13 +142,13 @@ def test_a_replayed_dead_letter_that_fails_again_says_how_often_it_was_replayed(
 def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_path: Path) -> None:
     dead_letters(stage, 4)
     assert "--reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", code=2)
-    assert "say in --reason why" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1)
+    assert "give the reason in --reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1)
     file = tmp_path / "kept.jsonl"
     words = ("dlq", "discard", "sync.product.dlq", "--kind", "rejected", "--reason", "a test", "--keep", str(file))
-    assert as_json(stage, *words, "--dry-run")["dead letters"] == 2
+    assert as_json(stage, *words, "--dry-run")["dead_letters"] == 2
     assert not file.exists()
     assert stage.depth("sync.product.dlq") == 4
-    assert as_json(stage, *words)["dead letters"] == 2
+    assert as_json(stage, *words)["dead_letters"] == 2
     stage.await_depth("sync.product.dlq", 2)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["reason"] for line in lines] == ["a test"] * 2
@@ -225,7 +225,7 @@ def test_events_at_work_are_no_dead_letters(stage: Stage) -> None:
     reason = ("--reason", "a test")
     for words in (("list",), ("show",), ("replay", "--all", "--dry-run"), ("discard", "--all", *reason)):
         said = wch(stage, "dlq", words[0], "sync.product", *words[1:], code=1)
-        assert "sync.product is no dead-letter queue" in said
+        assert "sync.product is not a dead-letter queue" in said
     assert stage.depth("sync.product") == 1
 
 
@@ -234,7 +234,7 @@ def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: 
     for words in (("doctor",), ("dlq", "list"), ("topology", "apply")):
         assert "refuses this user" in wch(stage, *words, code=1, WCH_AMQP_URL=wrong)
     said = wch(stage, "dlq", "list", code=1, WCH_AMQP_URL="http://localhost")
-    assert "must be an address like amqp://" in said
+    assert "must have the form amqp://" in said
     broken = stage.url.replace("@", "#x@")
     for words in (("doctor",), ("topology", "check"), ("queues", "list"), ("dlq", "list")):
         assert "in a name or password" in wch(stage, *words, code=1, WCH_AMQP_URL=broken)
@@ -255,7 +255,7 @@ def test_an_unroutable_request_is_replayed_once_somebody_does_it(stage: Stage) -
         client.publish(ProductRequested(product_id=7))
     stage.await_depth("wch.unroutable", 1)
     said = wch(stage, "dlq", "list", "wch.unroutable")
-    assert "nobody does it" in said
+    assert "unroutable" in said
     assert "sync.product.requested.v1" in said
     stage.declare(Topology((QUEUE,)))
     wch(stage, "dlq", "replay", "wch.unroutable", "--all")
@@ -284,7 +284,7 @@ def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
     wrong = wch(stage, "events", "publish", "sync.product.requested.v1", '{"product_id": "7", "extra": 1}', code=1)
     assert "data.product_id" in wrong
     assert "data.extra" in wrong
-    assert "not a type" in wch(stage, "events", "publish", "sync.nothing.requested.v1", "{}", code=1)
+    assert "does not know the type" in wch(stage, "events", "publish", "sync.nothing.requested.v1", "{}", code=1)
     assert "would publish" in wch(
         stage, "events", "publish", "sync.product.requested.v1", '{"product_id": 7}', "--dry-run"
     )
@@ -297,7 +297,7 @@ def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Sta
     assert "does not exist" in wch(stage, "topology", "check", code=1)
     wch(stage, "topology", "apply", "--dry-run")
     assert "does not exist" in wch(stage, "topology", "check", code=1), "a dry run changes nothing"
-    assert "(0 were there)" in wch(stage, "topology", "apply")
+    assert "(0 existed)" in wch(stage, "topology", "apply")
     stage.delete_queue("sync.product.dlq")
     would = {"object": "sync.product.dlq", "action": "created"}
     assert would in as_json(stage, "topology", "apply", "--dry-run")["would"]
@@ -379,7 +379,7 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
         stage.await_depth("sync.product.retry.60s", 1)
         stage.stop()
         service = everything.replace(everything.partition("@")[0], "amqp://service:service")
-        with pytest.raises(NoSuchQueue, match="may not read"), open_mailbox(service, "sync.product.dlq") as box:
+        with pytest.raises(NoSuchQueue, match="no permission to read"), open_mailbox(service, "sync.product.dlq") as box:
             next(box.take())
         with pytest.raises(TopologyMismatch, match=r"(?i)access"):
             declare(service, Topology((WorkQueue("other.queue"),)))
@@ -452,7 +452,7 @@ TOLD = {
     "sync.product.dlq": (
         "messages would be dropped",
         "a message TTL of 60000 ms",
-        "publishers are refused",
+        "publishes are refused",
         "limit to 50",
     ),
     "sync.product.retry.60s": ("lowers the delivery limit to 2",),
@@ -524,7 +524,7 @@ def test_a_dead_letter_whose_way_was_taken_away_is_held_and_told(stage: Stage) -
     )
     with Management(stage.url) as management:
         found = {one.object: one.problem for one in differences(Topology((QUEUE,)), management)}
-    assert "holds 1 dead letters" in found["sync.product.retry.200ms"]
+    assert "has 1 dead letters" in found["sync.product.retry.200ms"]
 
 
 def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -> None:
@@ -551,12 +551,12 @@ def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -
     assert (parked["queue"], parked["scope"], parked["events"]) == ("sync.product", "shop/x", 2)
     assert parked["paused_until"] is not None
     assert "shop/x" in wch(stage, "queues", "parked", "sync.product", WCH_DATABASE_URL=database_url)
-    assert "there is no job other" in wch(stage, "queues", "parked", "other", code=1, WCH_DATABASE_URL=database_url)
+    assert "other is not a work queue" in wch(stage, "queues", "parked", "other", code=1, WCH_DATABASE_URL=database_url)
     assert "WCH_DATABASE_URL" in wch(stage, "queues", "list")
     assert "give --database-url" in wch(stage, "queues", "parked", code=1)
     nowhere = "postgresql://user:hidden@127.0.0.1:1/x"
     said = wch(stage, "queues", "parked", code=1, WCH_DATABASE_URL=nowhere)
-    assert "does not tell what is parked" in said
+    assert "parked events cannot be read" in said
     assert "hidden" not in said
     others = len(TOPOLOGY.work_queues) > 1  # nobody works them here
     assert "2 events parked for shop/x" in wch(stage, "doctor", code=others, WCH_DATABASE_URL=database_url)
@@ -568,7 +568,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:
     findings = json.loads(wch(stage, "doctor", "--json", code=1))
     assert any("does not exist" in finding["detail"] for finding in findings)
     stage.declare(TOPOLOGY)
-    assert "no consumer, 0 messages: does its service run" in wch(stage, "doctor", code=1)
+    assert "no consumer, 0 messages: is its service running" in wch(stage, "doctor", code=1)
 
     async def handle(_event: Event[ProductRequested]) -> None: ...
 
@@ -587,7 +587,7 @@ def test_of_several_nodes_any_that_answers_is_asked(stage: Stage) -> None:
     assert as_json(stage, "topology", "check") == []
     user = stage.url.partition("@")[0]
     both = f"{user}@127.0.0.1:1/{stage.vhost};{stage.url}"
-    assert "the whole topology" in wch(stage, "topology", "check", WCH_AMQP_URL=both)
+    assert "the broker matches the topology" in wch(stage, "topology", "check", WCH_AMQP_URL=both)
     said = wch(stage, "topology", "check", code=1, WCH_AMQP_URL=f"{nowhere};{nowhere}")
     assert said.count("127.0.0.1:10001") == 2
     assert "hidden" not in said
@@ -623,7 +623,7 @@ def test_an_event_is_checked_for_programs_and_for_people(stage: Stage, tmp_path:
 
 def test_permissions_for_a_type_nobody_knows_are_refused(stage: Stage) -> None:
     words = ("topology", "show", "--as", "permissions", "--produces", "sync.product.requestd.v1")
-    assert "no such type: sync.product.requestd.v1" in wch(stage, *words, code=1)
+    assert "unknown type: sync.product.requestd.v1" in wch(stage, *words, code=1)
 
 
 def test_what_is_installed_is_told() -> None:

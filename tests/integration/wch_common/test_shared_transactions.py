@@ -110,7 +110,7 @@ def test_a_statement_that_fails_in_the_database_takes_no_neighbour_along(queuein
 def test_one_that_hangs_holds_its_neighbours_up_no_longer_than_a_timestamp(
     queueing: Queueing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stores, "_TOGETHER_SECONDS", 0.3)
+    monkeypatch.setattr(stores, "_SHARED_SECONDS", 0.3)
     tried: Counter[int] = Counter()
 
     async def hang(event: Event[ThingRequested], tx: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Schedules between a real broker and a real database: each time is published once, whoever takes it."""
+"""Schedules with a real broker and a real database: each time is published once, whichever replica takes it."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from support.stage import Stage
 from support.waiting import eventually
 from wch_common.contract.message import Publication
 from wch_common.events import published_contract
+from wch_common.events.scheduler import SchedulePauseRequested, ScheduleResumeRequested, ScheduleRunRequested
 from wch_common.store.store import Store
 from wch_scheduler import file_in_use
 from wch_scheduler.metrics import SchedulerMetrics
@@ -51,11 +52,11 @@ def set_back(sc: SchedulerStage, name: str, **ago: float) -> datetime:
 # -- the main path
 
 
-def test_a_schedule_asks_at_its_times_under_ids_that_anybody_can_name(sc: SchedulerStage) -> None:
+def test_a_schedule_publishes_at_its_times_under_derived_ids(sc: SchedulerStage) -> None:
     sc.write(often={"every_seconds": 0.5, "data": {"dry_run": True}})
     sc.start()
-    eventually(lambda: len(sc.asked()) >= 4)
-    first = sc.asked()[0]
+    eventually(lambda: len(sc.published()) >= 4)
+    first = sc.published()[0]
     assert (first["type"], first["source"], first["requester"]) == (
         "carts.cleanup.requested.v1",
         "/wch/scheduler",
@@ -69,7 +70,7 @@ def test_a_schedule_asks_at_its_times_under_ids_that_anybody_can_name(sc: Schedu
     assert {later - one for one, later in itertools.pairwise(times)} == {timedelta(seconds=0.5)}
 
 
-def test_each_shop_is_asked_for(sc: SchedulerStage, tmp_path: Path) -> None:
+def test_a_request_is_published_for_each_shop(sc: SchedulerStage, tmp_path: Path) -> None:
     shops = tmp_path / "shops.json"
     shops.write_text(json.dumps({"north": {}, "south": {}}))
     sc.write(everywhere=HOURLY | {"shops": "all"}, one=HOURLY | {"shops": ["south"]})
@@ -77,14 +78,14 @@ def test_each_shop_is_asked_for(sc: SchedulerStage, tmp_path: Path) -> None:
     for name in ("everywhere", "one"):
         sc.await_row(name)
         timestamp = set_back(sc, name, minutes=0)
-    eventually(lambda: len(sc.asked()) >= 3)
-    assert sorted((event["shop"], event["id"]) for event in sc.asked()) == sorted(
+    eventually(lambda: len(sc.published()) >= 3)
+    assert sorted((event["shop"], event["id"]) for event in sc.published()) == sorted(
         [(shop, event_id("everywhere", timestamp, shop)) for shop in ("north", "south")]
         + [("south", event_id("one", timestamp, "south"))]
     )
 
 
-def test_what_is_not_enabled_is_not_asked_for(sc: SchedulerStage) -> None:
+def test_a_schedule_that_is_not_enabled_publishes_nothing(sc: SchedulerStage) -> None:
     sc.write(off=OFTEN | {"enabled": False}, on=OFTEN)
     sc.start()
     eventually(lambda: len(sc.ticks("on")) >= 3)
@@ -116,7 +117,7 @@ class Published:
         self.ids.append(publication.message.message_id)
 
 
-def test_whoever_wakes_late_takes_nothing_that_was_taken(sc: SchedulerStage) -> None:
+def test_a_replica_that_wakes_late_takes_no_time_that_was_taken(sc: SchedulerStage) -> None:
     sc.write(hourly=HOURLY)
     service = sc.start()
     sc.await_row("hourly")
@@ -131,10 +132,10 @@ def test_whoever_wakes_late_takes_nothing_that_was_taken(sc: SchedulerStage) -> 
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         for _ in range(3):
             await ticks._due(seen)
-        await store.database.rows("UPDATE schedules SET manual_at = now(), manual_by = 'ada'")
+        await store.database.rows("UPDATE schedules SET triggered_at = now(), triggered_by = 'ada'")
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         for _ in range(3):
-            await ticks._manual(seen)
+            await ticks._triggered(seen)
         # One that was paused since it was seen.
         set_back(sc, "hourly", minutes=60)
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
@@ -160,14 +161,14 @@ class SleepyRegistry:
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: SchedulerStage, by_hand: bool) -> None:
+def test_a_replica_that_sleeps_in_its_transaction_delays_a_schedule_for_seconds_only(sc: SchedulerStage, by_hand: bool) -> None:
     sc.write(hourly=HOURLY)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
     set_back(sc, "hourly", minutes=0)
     if by_hand:
-        sc.query("UPDATE schedules SET manual_at = now(), manual_by = 'ada', next_due = NULL")
+        sc.query("UPDATE schedules SET triggered_at = now(), triggered_by = 'ada', next_due = NULL")
     sleepy, published = SleepyRegistry(), Published()
 
     async def sleep() -> None:
@@ -182,7 +183,7 @@ def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: S
     assert sleepy.asleep.wait(30)
     sc.start()
     try:
-        eventually(lambda: len(sc.asked()) == 1, "the other publishes it while the first one sleeps")
+        eventually(lambda: len(sc.published()) == 1, "the other publishes it while the first one sleeps")
     finally:
         sleepy.wake.set()
         sleeper.join(60)
@@ -190,7 +191,7 @@ def test_whoever_sleeps_in_the_middle_holds_a_schedule_up_for_seconds_only(sc: S
     assert sc.row("hourly")["fired"] == 1
 
 
-def test_a_change_of_the_plan_loses_no_time_that_has_come(sc: SchedulerStage) -> None:
+def test_changing_the_plan_loses_no_time_that_has_come(sc: SchedulerStage) -> None:
     sc.write(a=HOURLY | {"catch_up": "all"}, b=OFTEN)
     service = sc.start()
     sc.await_row("a")
@@ -202,20 +203,29 @@ def test_a_change_of_the_plan_loses_no_time_that_has_come(sc: SchedulerStage) ->
     assert sc.ticks("a")[:2] == [first, first + timedelta(minutes=30)]
 
 
-def test_a_resumed_schedule_goes_on_from_when_it_was_resumed(sc: SchedulerStage) -> None:
+async def publish_nothing(_self: Any) -> bool:
+    """Stand in for a scheduler that does not get to publish what is due."""
+    return False
+
+
+def test_a_resumed_schedule_continues_from_when_it_was_resumed(
+    sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sc.write(hourly=HOURLY | {"catch_up": "all"})
-    service = sc.start()
-    sc.await_row("hourly")
-    service.stop()
-    run(sc, "pause", "hourly")
-    run(sc, "resume", "hourly")
-    # Nobody looked for two hours since.
+    with monkeypatch.context() as patched:
+        patched.setattr(Ticks, "fire_due", publish_nothing)
+        service = sc.start()
+        sc.await_row("hourly")
+        run(sc, "pause", "hourly")
+        run(sc, "resume", "hourly")
+        service.stop()
+    # No scheduler has checked for two hours.
     sc.query("UPDATE schedules SET next_due = next_due - interval '2 hours'")
     sc.start()
     eventually(lambda: len(sc.ticks("hourly")) >= 2)
 
 
-def test_what_the_database_refuses_of_one_schedule_holds_up_no_other(sc: SchedulerStage) -> None:
+def test_a_schedule_that_the_database_refuses_delays_no_other(sc: SchedulerStage) -> None:
     sc.write(wrong=OFTEN, good=OFTEN)
     sc.start()
     eventually(lambda: len(sc.ticks("wrong")) >= 2)
@@ -224,7 +234,7 @@ def test_what_the_database_refuses_of_one_schedule_holds_up_no_other(sc: Schedul
     eventually(lambda: len(sc.ticks("good")) >= taken + 10)
 
 
-def test_one_that_cannot_be_published_holds_up_no_other(sc: SchedulerStage) -> None:
+def test_a_schedule_that_cannot_be_published_delays_no_other(sc: SchedulerStage) -> None:
     sc.write(good=OFTEN, wrong=OFTEN)
     sc.start()
     eventually(lambda: len(sc.ticks("wrong")) >= 2)
@@ -255,19 +265,19 @@ def test_after_an_outage_over_three_times_the_policy_decides(
     # The last of them is a whole hour's beginning, which may be now.
     sc.start(scheduler_outage_seconds=0.001)
     eventually(lambda: sc.row("hourly")["next_planned"] > grid[-1])
-    eventually(lambda: len(sc.asked()) == fired)
+    eventually(lambda: len(sc.published()) == fired)
     assert sc.ticks("hourly") == grid[3 - fired :]
-    gaps = sc.query("SELECT ticks, why FROM gaps")
+    gaps = sc.query("SELECT ticks, policy FROM gaps")
     assert gaps == ([(missed, policy["catch_up"])] if missed else [])
     assert (sc.row("hourly")["fired"], sc.row("hourly")["missed"]) == (fired, missed)
     told = run(sc, "missed")
     assert (policy["catch_up"] in told) == bool(missed)
 
 
-def test_what_the_broker_did_not_take_is_published_when_it_is_back(sc: SchedulerStage) -> None:
+def test_events_that_the_broker_did_not_confirm_are_published_after_the_outage(sc: SchedulerStage) -> None:
     sc.write(often=OFTEN)
     sc.start()
-    eventually(lambda: len(sc.asked()) >= 2)
+    eventually(lambda: len(sc.published()) >= 2)
     sc.stage.cut_connection("wch-scheduler publishing")
     taken = len(sc.ticks("often"))
     eventually(lambda: len(sc.ticks("often")) >= taken + 5)
@@ -278,7 +288,7 @@ def test_what_the_broker_did_not_take_is_published_when_it_is_back(sc: Scheduler
 # -- the file
 
 
-def test_a_changed_file_is_taken_up_and_a_broken_one_keeps_the_old_schedules(sc: SchedulerStage) -> None:
+def test_a_changed_file_is_applied_and_an_invalid_one_keeps_the_old_schedules(sc: SchedulerStage) -> None:
     sc.write(a=OFTEN, b=HOURLY)
     service = sc.start()
     eventually(lambda: len(sc.ticks("a")) >= 2)
@@ -298,13 +308,13 @@ def test_a_changed_file_is_taken_up_and_a_broken_one_keeps_the_old_schedules(sc:
     eventually(lambda: sc.row("b")["next_planned"].minute == 30)
 
 
-def test_a_broken_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage) -> None:
+def test_an_invalid_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage) -> None:
     sc.file.write_text("schedules:\n  a:\n    cron: every day\n    event: x\n")
     service = sc.start()
     assert service.stop() == 2
 
 
-def test_in_a_rollout_the_newer_file_decides_and_in_a_roll_back_the_one_that_is_in_use(
+def test_in_a_rollout_the_newer_file_is_in_use_and_in_a_rollback_the_older_one(
     sc: SchedulerStage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(file_in_use, "OUT_OF_USE_SECONDS", 10)
@@ -342,16 +352,18 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     told = run(sc, "list")
     assert "30 2 * * * Europe/Berlin" in told
     run(sc, "run", "nightly", "--dry-run")
-    assert "asked a running scheduler to publish nightly" in run(sc, "run", "nightly")
-    eventually(lambda: len(sc.asked()) == 1)
+    assert "triggered nightly" in run(sc, "run", "nightly")
+    assert sc.await_answer("schedule.triggered")["schedule"] == "nightly"
+    eventually(lambda: len(sc.published()) == 1)
     assert "manual by" in eventually(lambda: found if "manual" in (found := run(sc, "show", "nightly")) else "")
     assert sc.ticks("nightly") == [], "its plan stays as it is"
     run(sc, "pause", "nightly", "--reason", "stock-taking")
     assert "stock-taking" in run(sc, "list")
-    assert "is paused already" in run(sc, "pause", "nightly", code=1)
+    assert sc.await_answer("schedule.paused")["reason"] == "stock-taking"
+    assert "is already paused" in run(sc, "pause", "nightly", code=1)
     set_back(sc, "nightly", hours=3)
     run(sc, "run", "nightly")
-    eventually(lambda: len(sc.asked()) == 2, "also while it is paused")
+    eventually(lambda: len(sc.published()) == 2, "also while it is paused")
     run(sc, "resume", "nightly")
     assert "is not paused" in run(sc, "resume", "nightly", code=1)
     eventually(lambda: (sc.row("nightly")["next_planned"] or datetime.min.replace(tzinfo=UTC)) > datetime.now(UTC))
@@ -360,12 +372,40 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     assert len(lines) == 4
     assert all("02:30:00 CE" in line for line in lines[1:])
     assert len(json.loads(run(sc, "preview", "nightly", "--json"))) == 10
-    assert "nothing was passed over" in run(sc, "missed")
+    assert "no times were missed" in run(sc, "missed")
     assert "there is no schedule nobody's" in run(sc, "missed", "nobody's", code=1)
     assert "there is no schedule nothing" in run(sc, "show", "nothing", code=1)
 
 
-def test_what_was_kept_long_enough_is_deleted(sc: SchedulerStage) -> None:
+def test_a_pause_that_is_requested_twice_is_answered_twice_and_kept_once(sc: SchedulerStage) -> None:
+    sc.write(hourly=HOURLY)
+    sc.start()
+    sc.await_row("hourly")
+    with sc.stage.client() as client:
+        client.publish(SchedulePauseRequested(schedule="hourly", by="ada", reason="stock-taking"))
+        sc.await_answer("schedule.paused")
+        client.publish(SchedulePauseRequested(schedule="hourly", by="eve", reason="another"))
+        assert sc.await_answer("schedule.paused", 2) == {"schedule": "hourly", "by": "ada", "reason": "stock-taking"}
+        client.publish(ScheduleResumeRequested(schedule="hourly", by="eve"))
+        sc.await_answer("schedule.resumed")
+        client.publish(ScheduleResumeRequested(schedule="hourly", by="eve"))
+        sc.await_answer("schedule.resumed", 2)
+    assert sc.row("hourly")["paused_at"] is None
+
+
+def test_a_request_for_an_unknown_schedule_is_refused_and_dead_lettered(sc: SchedulerStage) -> None:
+    sc.write(hourly=HOURLY)
+    sc.start()
+    with sc.stage.client(requester="shop") as client:
+        client.publish(ScheduleRunRequested(schedule="weekly", by="ada"))
+    refused = sc.await_answer("schedule.refused")
+    assert refused["schedule"] == "weekly"
+    assert "there is no schedule weekly" in refused["reason"]
+    (dead_letter,) = sc.stage.await_dead_letters("scheduler.control.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "rejected"
+
+
+def test_old_rows_are_deleted(sc: SchedulerStage) -> None:
     sc.write(hourly=HOURLY)
     service = sc.start()
     sc.await_row("hourly")
@@ -377,7 +417,7 @@ def test_what_was_kept_long_enough_is_deleted(sc: SchedulerStage) -> None:
             days,
         )
         sc.query(
-            "INSERT INTO gaps (schedule, first, last, why, noticed_at) VALUES ('hourly', now() - %s * interval '1 day', now(), 'one', now() - %s * interval '1 day')",
+            "INSERT INTO gaps (schedule, first, last, policy, noticed_at) VALUES ('hourly', now() - %s * interval '1 day', now(), 'one', now() - %s * interval '1 day')",
             days,
             days,
         )
@@ -385,7 +425,7 @@ def test_what_was_kept_long_enough_is_deleted(sc: SchedulerStage) -> None:
     eventually(lambda: sc.query("SELECT count(*) FROM ticks") == sc.query("SELECT count(*) FROM gaps") == [(1,)])
 
 
-def test_a_schedule_that_is_late_is_told(sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_schedule_is_counted(sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch) -> None:
     sc.write(hourly=HOURLY, paused=HOURLY)
     service = sc.start()
     sc.await_row("hourly")
@@ -393,11 +433,7 @@ def test_a_schedule_that_is_late_is_told(sc: SchedulerStage, monkeypatch: pytest
     set_back(sc, "hourly", hours=1)
     set_back(sc, "paused", hours=2)
     sc.query("UPDATE schedules SET paused_at = now() WHERE name = 'paused'")
-
-    async def asleep(_self: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(Ticks, "fire_due", asleep)
+    monkeypatch.setattr(Ticks, "fire_due", publish_nothing)
     registry = sc.start().service._metrics.registry
     eventually(lambda: registry.get_sample_value("wch_scheduler_schedules_late") == 1)
     assert (registry.get_sample_value("wch_scheduler_oldest_due_seconds") or 0) >= 3600
@@ -406,7 +442,7 @@ def test_a_schedule_that_is_late_is_told(sc: SchedulerStage, monkeypatch: pytest
 def test_a_file_is_checked_before_it_is_rolled_out(sc: SchedulerStage, tmp_path: Path) -> None:
     file = tmp_path / "new.yaml"
     file.write_text("schedules:\n  a:\n    every_seconds: 900\n    event: carts.cleanup.requested.v1\n")
-    assert f"{file} is good: a" in run(sc, "check", str(file))
+    assert f"{file} is valid: a" in run(sc, "check", str(file))
     file.write_text(file.read_text() + "    shops: [north]\n  b: {evry: 3}\n")
     told = run(sc, "check", str(file), code=1).splitlines()
     assert [line.partition(":")[0] for line in told] == ["line 5", "line 6", "line 6"]

@@ -1,4 +1,4 @@
-"""What becomes of a delivery: every decision, without a broker."""
+"""What happens to a delivery: every decision, without a broker."""
 
 from __future__ import annotations
 
@@ -109,6 +109,6 @@ def test_after_a_crash_a_message_is_taken_alone_and_a_batch_in_shrinking_parts()
 
 
 @pytest.mark.parametrize("retry_delays", [(), (0,), (5, 5), (5, 1)])
-def test_a_ladder_that_is_none_is_refused(retry_delays: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="retry_delays"):
+def test_invalid_retry_delays_are_refused(retry_delays: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="retry delays"):
         QueuePolicy(retry_delays=retry_delays)

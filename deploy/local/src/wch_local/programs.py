@@ -1,4 +1,4 @@
-"""Programs the demo leaves running: started detached, logged to files, found again by pid and a mark of their own."""
+"""The programs that the demo leaves running: detached, logged to files, recognised by pid and a mark of their own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Program:
 
     @classmethod
     def start(cls, name: str, command: list[str], log: Path, **environment: str) -> Program:
-        """Start it with these settings and none of the caller's, so that nothing real can be reached by accident."""
+        """Start it with these settings and none of the caller's, so that it reaches nothing real by accident."""
         program = cls(name)
         kept = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
         with log.open("wb") as out:
@@ -48,7 +48,7 @@ class Program:
         return program
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything, for a state file."""
+        """Return the description for a state file."""
         return asdict(self)
 
     def await_answer(self, url: str, log: Path, seconds: float = 60) -> None:
@@ -66,7 +66,7 @@ class Program:
         )
 
     def stop(self) -> bool:
-        """Stop it in order; False where it was not running, or the pid is somebody else's by now."""
+        """Stop it; False if it was not running, or if its pid now belongs to another process."""
         if not is_ours(self.pid, self.mark):
             return False
         os.kill(self.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Getting a broker: the address given, Docker, the installed program, apt, or one clear sentence."""
+"""Provides a broker: the given address, Docker, the installed program, apt, or else one clear error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PULL_SECONDS = 120
 _START_SECONDS = 90
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _ADVICE = (
-    "No broker can be had here. Install one of these and try again: Docker; or the program rabbitmq-server "
+    "No broker is available. Install one of these and try again: Docker; or the program rabbitmq-server "
     "(Debian/Ubuntu: `sudo apt-get install rabbitmq-server`, macOS: `brew install rabbitmq`); or name a broker with "
     "WCH_DEMO_AMQP_URL=amqp://user:password@host:5672."
 )
@@ -35,7 +35,7 @@ _ADVICE = (
 
 @dataclass
 class ProvidedBroker:
-    """A broker and how to end it; `state` is what a later process needs for that."""
+    """A broker, and in `state` what a later process needs to stop it."""
 
     amqp_url: str
     described: str
@@ -49,7 +49,7 @@ class ProvidedBroker:
         return httpx.Client(base_url=f"http://{parts.hostname}:{port}", auth=auth, timeout=30)
 
     def fresh_vhost(self, name: str) -> str:
-        """Make an empty virtual host of this name and return its address."""
+        """Create an empty virtual host and return its address."""
         user = quote(urlsplit(self.amqp_url).username or "guest")
         with self.management() as api:
             api.delete(f"/api/vhosts/{name}")
@@ -60,9 +60,9 @@ class ProvidedBroker:
 
 
 def provide_broker(folder: Path, say: Callable[[str], None], given: str | None = None) -> ProvidedBroker:
-    """Return a broker, started if need be; raises LocalBrokerError with what to install."""
+    """Return a broker, starting one if necessary; raises LocalBrokerError that says what to install."""
     if given:
-        return ProvidedBroker(given.rstrip("/"), "the broker given", {"kind": "given"})
+        return ProvidedBroker(given.rstrip("/"), "the given broker", {"kind": "given"})
     root = Path(os.environ.get("WCH_RABBITMQ_ROOT") or "/")
     if root == Path("/") and (broker := _docker(say)):
         return broker
@@ -70,15 +70,15 @@ def provide_broker(folder: Path, say: Callable[[str], None], given: str | None =
         _install(say)
     if server_program(root) is None:
         raise LocalBrokerError(_ADVICE)
-    # Inside another root the node's folder has to be there as well.
-    node = PrivateNode.new(folder if root == Path("/") else Path(f"/var/tmp/wch-{secrets.token_hex(4)}"), root)  # noqa: S108 - a name nobody can guess
+    # Inside another root, the node's folder must be there, too.
+    node = PrivateNode.new(folder if root == Path("/") else Path(f"/var/tmp/wch-{secrets.token_hex(4)}"), root)  # noqa: S108 - a random name
     say("starting a private RabbitMQ node on loopback (the system's own broker is not touched)")
     node.start()
     return ProvidedBroker(node.amqp_url, "a private node", {"kind": "node", **node.as_dict()})
 
 
-def found_again(state: dict[str, Any]) -> ProvidedBroker | None:
-    """Return the broker a state describes where it still runs."""
+def running_broker(state: dict[str, Any]) -> ProvidedBroker | None:
+    """Return the broker that a state describes if it is still running."""
     kind = state.get("kind")
     if kind == "node":
         node = PrivateNode(**{key: value for key, value in state.items() if key != "kind"})
@@ -89,7 +89,7 @@ def found_again(state: dict[str, Any]) -> ProvidedBroker | None:
 
 
 def end_broker(state: dict[str, Any]) -> str | None:
-    """End what `provide_broker` started; returns what was ended, or None where there was nothing to end."""
+    """Stop what `provide_broker` started; returns its description, or None if nothing was running."""
     kind = state.get("kind")
     if kind == "docker":
         _run("docker", "rm", "-f", "-v", state["container"])
@@ -104,7 +104,7 @@ def end_broker(state: dict[str, Any]) -> str | None:
 
 
 def docker_offers(image: str, say: Callable[[str], None]) -> bool:
-    """Tell whether a Docker engine answers and has the image, which is pulled where it is missing."""
+    """Return whether a Docker engine answers and has the image, after pulling it if it is missing."""
     if shutil.which("docker") is None or not _run("docker", "info", "-f", "{{.ServerVersion}}"):
         return False
     if _run("docker", "image", "inspect", "-f", "{{.Id}}", image):
@@ -113,7 +113,7 @@ def docker_offers(image: str, say: Callable[[str], None]) -> bool:
     _run("docker", "pull", "-q", image, seconds=_PULL_SECONDS)
     if _run("docker", "image", "inspect", "-f", "{{.Id}}", image):
         return True
-    say(f"Docker answers, but {image} cannot be had; looking for rabbitmq-server instead")
+    say(f"Docker answers, but {image} is not available; using rabbitmq-server instead")
     return False
 
 
@@ -146,7 +146,7 @@ def _await_management(broker: ProvidedBroker) -> None:
 
 
 def _install(say: Callable[[str], None]) -> None:
-    """Install the program with apt where that is allowed without a question, and never start the package's service."""
+    """Install the program with apt if that needs no password; the package's own service is not started."""
     apt = shutil.which("apt-get")
     sudo: list[str] = []
     if apt is None:
@@ -170,7 +170,7 @@ def _install(say: Callable[[str], None]) -> None:
 
 @contextmanager
 def _services_not_started(sudo: list[str]) -> Iterator[None]:
-    """While packages are installed, forbid them to start services, as Debian's policy-rc.d does; put back what was there."""
+    """Keep packages from starting services while they are installed, by Debian's policy-rc.d."""
     if _POLICY.exists():
         yield
         return
@@ -184,7 +184,7 @@ def _services_not_started(sudo: list[str]) -> Iterator[None]:
 
 
 def _run(*command: str, seconds: float = 15) -> str:
-    """Run a command and return what it prints, empty where it fails."""
+    """Run a command and return its output; empty if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -193,7 +193,7 @@ def _run(*command: str, seconds: float = 15) -> str:
 
 
 if __name__ == "__main__":
-    # `make test` calls this before pytest, so that what has to be installed is installed and said.
+    # `make test` calls this before pytest, so that a necessary installation is announced.
     named = os.environ.get("WCH_RABBITMQ_ROOT") or os.environ.get("WCH_TEST_AMQP_URL")
     if not named and server_program(Path("/")) is None:
         say = partial(print, file=sys.stderr)

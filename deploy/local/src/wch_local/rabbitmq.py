@@ -1,4 +1,4 @@
-"""A private RabbitMQ node on loopback: own name, ports, cookie and data; never the system's broker."""
+"""A private RabbitMQ node on loopback, with its own name, ports, cookie and data; it never touches the system's broker."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _PLUGINS = "[rabbitmq_management]."
 
 
 class LocalBrokerError(Exception):
-    """No broker can be had here; the message says what to do."""
+    """The demo or the tests cannot run here; the message says what to do."""
 
 
 def server_program(root: Path) -> Path | None:
-    """Return the server's own start script below a system root, or None; /usr/sbin holds a wrapper that changes user."""
+    """Return the server's start script below a system root, or None; the one in /usr/sbin is a wrapper that changes user."""
     for folder in [
         *sorted(root.glob("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin")),
         root / "usr/lib/rabbitmq/bin",
@@ -44,10 +44,10 @@ def server_program(root: Path) -> Path | None:
 
 
 def free_port() -> int:
-    """Return a port nobody listens on at loopback at the moment, whose management port is free as well.
+    """Return a port on loopback that is free at present, as is its management port.
 
-    Both lie below the range from which outgoing connections take theirs (32768 and up on Linux), and above the ports
-    that the tests share out among their processes (12000 to 17000).
+    Both lie below the range of ports of outgoing connections (32768 and up on Linux), and above the ports that the tests
+    divide among their processes (12000 to 17000).
     """
     for _ in range(200):
         port = 17_000 + secrets.randbelow(5_000)
@@ -57,7 +57,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens at a port of loopback, nor at the management port that belongs to it."""
+    """Whether a port on loopback and the management port that belongs to it are free."""
     return all(_can_be_had(number) for number in (port, port + _MANAGEMENT_OFFSET))
 
 
@@ -73,7 +73,7 @@ def _can_be_had(port: int) -> bool:
 
 @dataclass
 class PrivateNode:
-    """One node, described by what has to be known to stop it again (it can be kept in a file)."""
+    """One node, described by what is needed to stop it later; the description can be kept in a file."""
 
     root: str
     folder: str
@@ -87,11 +87,11 @@ class PrivateNode:
 
     @classmethod
     def new(cls, folder: Path, root: Path = Path("/"), *, port: Callable[[], int] = free_port) -> PrivateNode:
-        """Describe a node that keeps its data in a folder (in another root: in a folder of that root)."""
+        """Return a new node with its data in a folder; with another root, in a folder of that root."""
         return cls(str(root), str(folder), port(), port(), port())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything, for a state file."""
+        """Return the description for a state file."""
         return asdict(self)
 
     @property
@@ -106,11 +106,11 @@ class PrivateNode:
 
     @property
     def is_running(self) -> bool:
-        """Whether its process is there and is still the one that was started."""
+        """Whether its process runs and is still the one that was started."""
         return self.pid > 0 and is_ours(self.pid, str(self.dist_port))
 
     def start(self) -> None:
-        """Start and wait until the management API answers; raises LocalBrokerError with the node's own words."""
+        """Start the node and wait until its management API answers; raises LocalBrokerError with the node's output."""
         inside = Path(self.folder)
         outside = self._outside(inside)
         for name in ("db", "log"):
@@ -127,15 +127,15 @@ class PrivateNode:
         except (httpx.HTTPError, LocalBrokerError) as error:
             words = (outside / "out").read_text(errors="replace")[-1500:]
             self.kill()
-            raise LocalBrokerError(f"the private RabbitMQ node did not start ({error}). It said:\n{words}") from None
+            raise LocalBrokerError(f"the private RabbitMQ node did not start ({error}). Its output:\n{words}") from None
 
     def stop(self) -> None:
-        """Stop in order and remove nothing."""
+        """Stop the node in an orderly way; its data stays."""
         self._end(signal.SIGTERM)
         self._end_epmd()
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """Kill the node, as a crash would."""
         self._end(signal.SIGKILL)
         self._end_epmd()
 
@@ -144,7 +144,7 @@ class PrivateNode:
         os.killpg(self.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let a frozen node go on."""
+        """Let a frozen node continue."""
         os.killpg(self.pid, signal.SIGCONT)
 
     def control(self, *words: str) -> str:
@@ -170,7 +170,7 @@ class PrivateNode:
         return Path(self.root) / str(inside).lstrip("/") if self._is_elsewhere else inside
 
     def _ensure_hosts(self) -> None:
-        """Give a bare system root the name localhost, without which the node cannot find itself."""
+        """Add localhost to the hosts file of a bare system root, without which the node cannot find itself."""
         hosts = Path(self.root) / "etc/hosts"
         if self._is_elsewhere and (not hosts.exists() or "localhost" not in hosts.read_text()):
             with hosts.open("a") as file:
@@ -187,11 +187,11 @@ class PrivateNode:
             return Path("/usr/bin/epmd")
         found = shutil.which("epmd") or next(iter(Path("/usr/lib/erlang").glob("erts-*/bin/epmd")), None)
         if found is None:
-            raise LocalBrokerError("Erlang's epmd was not found beside rabbitmq-server")
+            raise LocalBrokerError("epmd, a part of Erlang, was not found")
         return Path(found)
 
     def _command(self, command: Sequence[str], *, bind: bool) -> list[str]:
-        """Wrap a command to run inside another root, which needs the host's /proc and /dev in a mount namespace of its own."""
+        """Return the command for another root, which needs the host's /proc and /dev in a mount namespace of its own."""
         if not self._is_elsewhere:
             return list(command)
         if os.geteuid() != 0:
@@ -213,12 +213,12 @@ class PrivateNode:
             "ERL_EPMD_PORT": str(self.epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_MNESIA_BASE": f"{self.folder}/db",
-            # Where a node that fails to start would leave it otherwise: in the folder of whoever started it.
+            # Otherwise a node that fails to start leaves it in the current folder.
             "ERL_CRASH_DUMP": f"{self.folder}/erl_crash.dump",
             "RABBITMQ_LOG_BASE": f"{self.folder}/log",
             "RABBITMQ_CONFIG_FILE": f"{self.folder}/rabbitmq.conf",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{self.folder}/plugins",
-            # Without busy waiting: the node shares a small machine with all that is run against it.
+            # Without busy waiting, as the node shares a small machine with the programs that use it.
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}"
             " +sbwt none +sbwtdcpu none +sbwtdio none",
         }
@@ -274,7 +274,7 @@ class PrivateNode:
         self.pid = 0
 
     def _beam(self) -> int:
-        """The Erlang machine takes SIGTERM as an orderly stop; it replaced the start script, or is its child."""
+        """Return the pid of the Erlang machine, which stops in an orderly way on SIGTERM; it is the start script or its child."""
         done = subprocess.run(["pgrep", "-g", str(self.pid), "beam"], capture_output=True, text=True, check=False)
         return int(done.stdout.split()[0]) if done.stdout.split() else self.pid
 
@@ -287,18 +287,18 @@ class PrivateNode:
 
 
 def is_ours(pid: int, mark: str) -> bool:
-    """Whether a process is alive and its command line or environment carries our mark: a pid may have been given away."""
+    """Whether a process is alive and its command line or environment has our mark, as a pid may have been reused."""
     if has_ended(pid):
         return False
     try:
-        told = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        text = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         done = subprocess.run(["ps", "-Eww", "-o", "command=", "-p", str(pid)], capture_output=True, check=False)
-        told = done.stdout
-    return mark.encode() in told
+        text = done.stdout
+    return mark.encode() in text
 
 
-# Children of this process have to be reaped by it; a node described by a state file has another parent.
+# This process must reap its own children; a node from a state file has another parent.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 

@@ -1,4 +1,4 @@
-"""What the demo is about: products, messages, a campaign and a cart, and what goes wrong with some of them."""
+"""The story of the demo: products, messages, a campaign and a cart, some of which fail."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
 CAMPAIGN, CATALOG = "spring", "demo-catalog"
 CART = "ada"
-# Numbers that nobody has.
+# Fictitious numbers.
 CUSTOMER, OPTED_OUT, SHOPPER = "+15550100001", "+15550100002", "+15550100003"
 
 
 def fill(shop_url: str) -> None:
-    """Put products into the shop: most are fine, one is read only at the third try, one has no picture."""
+    """Add products to the shop: most are fine, one can only be read at the third try, one has no picture."""
     products: list[dict[str, Any]] = [{"id": id_, "name": f"Tee no. {id_}", "price": f"{9 + id_}.90"} for id_ in GOOD]
     products += [{"id": FAILS_TWICE, "name": "Hoodie"}, {"id": REFUSED, "name": "Mug without a picture", "images": []}]
     variations = {
@@ -43,25 +43,25 @@ def fill(shop_url: str) -> None:
         shop.post("/_simulator/faults", json=fault).raise_for_status()
 
 
-def to_one(person: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:
-    """Return a message to one person."""
+def to_one(phone: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:
+    """Return a message to one recipient."""
     template = Template(name="order_update", language="en_US", body=(Parameter(text="your order is on its way"),))
-    return MessageRequested(to=person, send_key=send_key, category=category, message=template)
+    return MessageRequested(to=phone, send_key=send_key, category=category, message=template)
 
 
 def campaign() -> CampaignRequested:
-    """Return a campaign to 500, one of whom wrote STOP, one was given twice, and one has no number."""
-    people = [OPTED_OUT, "+15550101000", "no number", *(f"+1555010{number}" for number in range(1000, 1497))]
+    """Return a campaign to 500 recipients, of whom one wrote STOP, one is given twice, and one has no number."""
+    numbers = [OPTED_OUT, "+15550101000", "no number", *(f"+1555010{number}" for number in range(1000, 1497))]
     return CampaignRequested(
         campaign_id=CAMPAIGN,
         message=Template(name="spring_sale", language="en_US"),
         category="marketing",
-        recipients=tuple(CampaignRecipient(to=number) for number in people),
+        recipients=tuple(CampaignRecipient(to=number) for number in numbers),
     )
 
 
 def cart() -> CartUpdated:
-    """Return a cart that its owner left behind."""
+    """Return a cart that its owner abandoned."""
     items = (CartItem(product_id=1, name="Tee no. 1", quantity=2, price="10.90"),)
     return CartUpdated(
         cart_id=CART, version=1, phone=SHOPPER, customer_name="Ada", items=items, total="21.80", currency="EUR"
@@ -79,7 +79,7 @@ def order() -> CartCompleted:
 
 
 def publish(amqp_url: str) -> str:
-    """Publish what the story is made of, and return it in words."""
+    """Publish the events of the story and return a description of them."""
     with Client(amqp_url, "/demo") as client:
         client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
         stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
@@ -87,9 +87,9 @@ def publish(amqp_url: str) -> str:
         client.publish_many([to_one(CUSTOMER, "order/17", "utility")] * 2)
         client.publish(cart())
     malformed = {"id": "demo-malformed", "type": "sync.product.requested.v1", "data": {"product_id": "seven"}}
-    nobodys = {"id": "demo-nobodys", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
+    unknown = {"id": "demo-unknown", "type": "sync.stock_take.requested.v1", "data": {"shelf": 3}}
     publisher = ConfirmedPublisher(amqp_url, "demo")
-    for attributes in (malformed, nobodys):
+    for attributes in (malformed, unknown):
         event = {"specversion": "1.0", "source": "/demo", **attributes}
         message = Message(json.dumps(event).encode(), STRUCTURED, None, str(event["id"]))
         (error,) = publisher.publish([Publication("wch.requests", str(event["type"]), message)])
@@ -98,5 +98,5 @@ def publish(amqp_url: str) -> str:
     publisher.close()
     return (
         f"{len(GOOD) + 2} product requests, two requests for one message, a cart, one malformed event, and one request "
-        "of a type nobody does"
+        "of a type that no service handles"
     )

@@ -1,1 +1,1 @@
-"""Event contracts and the machinery that every job family of WCH Jobs shares."""
+"""WCH Jobs: the event contract and its client, the machinery of services, and the operator's command."""

@@ -39,6 +39,10 @@ async def until_success(
         if state.outcome is not None and (error := state.outcome.exception()) is not None:
             report(state.attempt_number, error)
 
+    # tenacity would not await a plain function that returns an awaitable.
+    async def attempt() -> T:
+        return await step()
+
     retrying = AsyncRetrying(
         retry=retry_if_exception_type(errors),
         wait=lambda state: backoff_seconds(state.attempt_number),
@@ -46,4 +50,4 @@ async def until_success(
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(step)
+    return await retrying(attempt)

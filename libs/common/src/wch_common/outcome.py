@@ -1,10 +1,10 @@
-"""What a handler may raise to steer its event: a closed set. Returning means done."""
+"""The outcomes a handler may raise: a closed set. A handler that returns has done its work."""
 
 from __future__ import annotations
 
 
 class Outcome(Exception):
-    """Base of the closed set; raise one of the three below."""
+    """Base of the closed set; raise one of its subclasses."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -12,7 +12,7 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Try again later, spending a try; `after` (seconds) replaces the ladder's next delay queue."""
+    """Try again later, which spends a try; `after` (seconds) replaces the queue's next retry delay."""
 
     def __init__(self, reason: str, *, after: float | None = None) -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class Retry(Outcome):
 
 
 class Throttled(Outcome):
-    """Park the event uncounted: `scope` (a phone number's id, a catalog, a shop) takes nothing for `after` seconds."""
+    """Park the event without spending a try: its `scope` (a phone number id, a catalog, a shop) is paused for `after` seconds."""
 
     def __init__(self, reason: str, *, scope: str, after: float) -> None:
         super().__init__(reason)
@@ -29,4 +29,4 @@ class Throttled(Outcome):
 
 
 class Reject(Outcome):
-    """Dead-letter the event at once: no later try can succeed."""
+    """Dead-letter the event at once, as no later try can succeed."""

@@ -1,4 +1,4 @@
-"""The file of schedules: read and validated as a whole, every mistake named by its line."""
+"""The file of schedules: read and validated as a whole, with the line of every mistake."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UT
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _FIVE_FIELDS = "write minute, hour, day, month and weekday, like 30 2 * * 1"
 _SECONDS_OF_A_YEAR = 366 * 86_400
-# Of so many times of a schedule the nearest two are to be further apart than its jitter.
-_TIMES_LOOKED_AT = 400
+# Among so many times of a schedule, the nearest two must be further apart than its jitter.
+_TIMES_CHECKED = 400
 
 
 class WrongFile(WchError):
-    """The file cannot be used; `mistakes` names each with its line, the message all of them."""
+    """The file is invalid; `mistakes` names each mistake with its line, the message all of them."""
 
     def __init__(self, *mistakes: str) -> None:
         super().__init__("; ".join(mistakes))
@@ -58,7 +58,7 @@ def _is_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"there is no time zone {name!r}: write it like Europe/Berlin") from None
+        raise ValueError(f"{name!r} is not a time zone: write it like Europe/Berlin") from None
     return name
 
 
@@ -68,7 +68,7 @@ def _is_cron(text: str) -> str:
     except CronSimError as error:
         raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]} in {text!r}: {_FIVE_FIELDS}") from None
     if len(text.split()) != 5:
-        raise ValueError(f"seconds are not known here: {_FIVE_FIELDS}, or every_seconds")
+        raise ValueError(f"a field for seconds is not supported: {_FIVE_FIELDS}, or use every_seconds")
     return text
 
 
@@ -113,35 +113,35 @@ class Schedule(BaseModel):
     @model_validator(mode="after")
     def _says_when(self) -> Self:
         if (self.cron is None) == (self.every_seconds is None):
-            raise ValueError("give either cron or every_seconds")
+            raise ValueError("give exactly one of cron and every_seconds")
         if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
-            raise ValueError("end_at is not after start_at")
+            raise ValueError("end_at must be after start_at")
         if self.jitter_seconds and self._nearest() <= timedelta(seconds=self.jitter_seconds):
-            raise ValueError("jitter_seconds is not less than the time from one to the next")
+            raise ValueError("jitter_seconds must be less than the time between two runs")
         return self
 
     def _nearest(self) -> timedelta:
-        some = islice(planned_after(self, self.anchor), _TIMES_LOOKED_AT)
+        some = islice(planned_after(self, self.anchor), _TIMES_CHECKED)
         return min((later - one for one, later in pairwise(some)), default=timedelta.max)
 
     @property
     def timing(self) -> str:
-        """What decides when it is due: where this stays, its next time does."""
+        """The part of the definition that decides when it is due, as JSON; while it stays, so does the next time."""
         names = {"cron", "time_zone", "every_seconds", "anchor", "jitter_seconds", "start_at", "end_at", "enabled"}
         return orjson.dumps(self.model_dump(mode="json", include=names), option=orjson.OPT_SORT_KEYS).decode()
 
 
-# What pydantic says in words of its own, by its name for it.
-_SAID = {
-    "extra_forbidden": f"there is no such field, only {', '.join(Schedule.model_fields)}",
-    "model_type": "write its fields below it: event, and cron or every_seconds",
+# Our words for pydantic's own errors, by its name of the error.
+_MESSAGES = {
+    "extra_forbidden": f"unknown field; known are {', '.join(Schedule.model_fields)}",
+    "model_type": "must have fields below it: event, and cron or every_seconds",
     "missing": "is missing",
 }
 
 
 @dataclass(frozen=True)
 class ScheduleFile:
-    """A file that is good: its schedules by name, and the hash by which replicas know it."""
+    """A valid file: its schedules by name, and the hash by which replicas recognise it."""
 
     hash: str
     schedules: dict[str, Schedule]
@@ -152,20 +152,23 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
     content, places = _parsed(text)
     lines = {place.path: place.line for place in reversed(places)}
     if not isinstance(content, dict) or "schedules" not in content:
-        raise WrongFile("line 1: the file must hold `schedules:` and below it a schedule per name")
+        raise WrongFile("line 1: the file must contain `schedules:` with a schedule for each name below it")
     for other in content.keys() - {"schedules"}:
-        raise WrongFile(f"line {_line(lines, (other,))}: {other}: the file holds nothing beside `schedules:`")
+        raise WrongFile(f"line {_line(lines, (other,))}: {other}: the file must contain nothing but `schedules:`")
     if not isinstance(content["schedules"], dict):
         line = _line(lines, ("schedules",))
-        raise WrongFile(f"line {line}: below `schedules:` there is a schedule per name; write {{}} for none")
+        raise WrongFile(f"line {line}: `schedules:` must have a schedule for each name below it; write {{}} for none")
     wrong = [(place.line, f"{'.'.join(map(str, place.path[1:]))}: {place.wrong}") for place in places if place.wrong]
     schedules = {}
     for name, entry in content["schedules"].items():
         if not isinstance(name, str):
-            continue  # told already, with its line
+            continue  # already reported with its line
         if not _NAME.match(name):
             wrong.append(
-                (_line(lines, ("schedules", name)), f"{name!r}: a name is dead letters, digits, . _ -, at most 100")
+                (
+                    _line(lines, ("schedules", name)),
+                    f"{name!r}: a name must consist of at most 100 characters A-Z a-z 0-9 . _ -",
+                )
             )
             continue
         try:
@@ -177,25 +180,25 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
         except ValidationError as error:
             for item in error.errors(include_url=False, include_input=False):
                 place = ".".join(map(str, item["loc"]))
-                problem = _SAID.get(item["type"], item["msg"].removeprefix("Value error, "))
+                problem = _MESSAGES.get(item["type"], item["msg"].removeprefix("Value error, "))
                 text_of = f"{name}: {place}: {problem}" if place else f"{name}: {problem}"
                 wrong.append((_line(lines, ("schedules", name, *item["loc"])), text_of))
     if wrong:
         raise WrongFile(*(f"line {line}: {problem}" for line, problem in sorted(wrong)))
-    # The shops belong to it: replicas that would ask for others are not to take turns.
+    # The shops are part of it: replicas with other shops must not take turns.
     known = "\n".join((text, *shops)).encode()
     return ScheduleFile(hashlib.blake2b(known, digest_size=12).hexdigest(), schedules)
 
 
 def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Return what is wrong with what a schedule publishes, each with its place."""
+    """Return what is wrong with the event of a schedule, with the place of each mistake."""
     try:
         model: type[EventData] | None = registry.model(schedule.event)
     except (UnknownType, UnknownVersion) as error:
         yield ("event",), str(error)
         model = None
     if model is not None and not issubclass(model, Request):
-        yield ("event",), f"{schedule.event} is a fact, which tells what happened; a schedule asks for work"
+        yield ("event",), f"{schedule.event} is a fact; only requests can be scheduled"
     elif model is not None:
         try:
             data = model.__pydantic_validator__.validate_json(orjson.dumps(schedule.data), strict=True)
@@ -206,7 +209,7 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
             for problem in data_errors(error):
                 yield tuple(problem.field.split(".")), str(problem)
     if schedule.shops is None and len(shops) > 1:
-        yield ("event",), "there are several shops: say which with `shops: all` or a list of names"
+        yield ("event",), "several shops are configured: add `shops: all` or a list of names"
     for name in schedule.shops if isinstance(schedule.shops, tuple) else ():
         if name not in shops:
             yield (
@@ -216,23 +219,23 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
 
 
 def _unread(given: Any, kept: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401 - JSON
-    """Return what the event would go without: misspelt fields, which readers ignore, and what JSON has no number for."""
+    """Return what the event would lose: misspelt fields, which readers ignore, and numbers that JSON cannot express."""
     if isinstance(given, float) and not math.isfinite(given):
-        yield place, f"{'.'.join(place)}: {given} is no number JSON has"
+        yield place, f"{'.'.join(place)}: JSON cannot express {given}"
     elif isinstance(given, dict) and isinstance(kept, dict):
         for name, value in given.items():
             if name in kept:
                 yield from _unread(value, kept[name], (*place, name))
             else:
                 fields = ", ".join(sorted(kept)) or "none"
-                yield (*place, name), f"{'.'.join((*place, name))}: the event has no such field; it has {fields}"
+                yield (*place, name), f"{'.'.join((*place, name))}: unknown field of the event; it has {fields}"
     elif isinstance(given, list) and isinstance(kept, list):
         for number, (value, read_) in enumerate(zip(given, kept, strict=False)):
             yield from _unread(value, read_, (*place, str(number)))
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves dates as they are written: pydantic reads them, and names what is wrong with one."""
+    """Leaves dates as text, for pydantic to read and to report what is wrong with them."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way
         first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
@@ -242,7 +245,7 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass(frozen=True)
 class _Place:
-    """Something in the file, its line, and what is wrong with it as text."""
+    """A place in the file, its line, and what is wrong with it as YAML."""
 
     path: tuple[Any, ...]
     line: int
@@ -250,20 +253,20 @@ class _Place:
 
 
 def _parsed(text: str) -> tuple[Any, list[_Place]]:
-    """Return what the file holds, and every place in it; raises WrongFile."""
+    """Return the content of the file and every place in it; raises WrongFile."""
     try:
         loader = _Loader(text)
         root = loader.get_single_node()
         return (loader.construct_document(root), list(_places(root))) if root is not None else (None, [])
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        quoted = "; put what begins with * in quotes" if "alias" in str(error.context) else ""
-        raise WrongFile(f"line {line}: this is not YAML: {error.problem}{quoted}") from None
+        quoted = "; put text that begins with * in quotes" if "alias" in str(error.context) else ""
+        raise WrongFile(f"line {line}: invalid YAML: {error.problem}{quoted}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise WrongFile(f"line {line}: this is not YAML: {error.reason} (#x{error.character:04x})") from None
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # what a tag asks for cannot be made
-        raise WrongFile(f"line 1: this cannot be read: {error}") from None
+        raise WrongFile(f"line {line}: invalid YAML: {error.reason} (#x{error.character:04x})") from None
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:  # a tag whose value cannot be built
+        raise WrongFile(f"line 1: cannot be read: {error}") from None
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[_Place]:  # noqa: ANN401 - PyYAML's nodes
@@ -271,9 +274,9 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[_Place]:  # noqa:
         known: set[Any] = set()
         for key, value in node.value:
             below, line = (*path, key.value), key.start_mark.line + 1
-            # Such as on, which YAML takes for true.
-            unquoted = "" if key.tag.endswith((":str", ":merge")) else "is no text: put it in quotes"
-            yield _Place(below, line, "is there twice" if key.value in known else unquoted)
+            # Such as `on`, which YAML reads as true.
+            unquoted = "" if key.tag.endswith((":str", ":merge")) else "is not text: put it in quotes"
+            yield _Place(below, line, "is given twice" if key.value in known else unquoted)
             known.add(key.value)
             yield from _places(value, below)
     elif isinstance(node, yaml.SequenceNode):
@@ -281,11 +284,11 @@ def _places(node: Any, path: tuple[Any, ...] = ()) -> Iterator[_Place]:  # noqa:
             yield _Place((*path, number), value.start_mark.line + 1)
             yield from _places(value, (*path, number))
     elif "\0" in node.value:
-        yield _Place(path, node.start_mark.line + 1, "holds the character U+0000, which cannot be stored")
+        yield _Place(path, node.start_mark.line + 1, "contains the character U+0000, which cannot be stored")
 
 
 def _line(lines: dict[tuple[Any, ...], int], place: tuple[Any, ...]) -> int:
-    """Return the line of a place, or of the nearest above it that is in the file."""
+    """Return the line of a place, or of the nearest place above it that is in the file."""
     while place and place not in lines:
         place = place[:-1]
     return lines.get(place, 1)

@@ -1,4 +1,4 @@
-"""Puts the scheduler together."""
+"""Composes the scheduler."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 
 from wch_common.errors import SettingsError
 from wch_common.events import published_contract
-from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
+from wch_common.events.scheduler import (
+    SchedulePauseRequested,
+    ScheduleResumeRequested,
+    ScheduleRunRequested,
+    TimerCancelRequested,
+    TimerRequested,
+    TimersCancelRequested,
+)
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
+from wch_scheduler import schedules
 from wch_scheduler.clock import Clock
 from wch_scheduler.file import WrongFile, read
 from wch_scheduler.metrics import SchedulerMetrics
@@ -20,7 +28,7 @@ from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
 from wch_scheduler.ticks import Ticks
 from wch_scheduler.timers import Timers, timer_dead_lettered
-from wch_scheduler.topology import TIMERS
+from wch_scheduler.topology import CONTROL, TIMERS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +37,7 @@ MIGRATIONS = (MigrationSet("wch_scheduler:migrations", "scheduler_version", META
 
 
 async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
-    """Read the file, build the loops, and return the job of timers."""
+    """Read the file of schedules, build the loops, and return the jobs."""
     settings = platform.settings
     registry, shops = published_contract(), settings.shops()
     names = tuple(name for name, _ in shops)
@@ -45,7 +53,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         return platform.publisher.is_ready
 
     clock = Clock(store, ticks, metrics, settings, file, can_publish=can_publish)
-    if threading.current_thread() is threading.main_thread():  # in no other are there signals
+    if threading.current_thread() is threading.main_thread():  # signals reach no other thread
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
     timers = Timers(
         store,
@@ -63,7 +71,18 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
             {TimerRequested: timers.requested, TimerCancelRequested: timers.cancelled},
             store,
             on_dead_letter=timer_dead_lettered,
-        )
+        ),
+        Job.in_transaction(
+            platform.queue(CONTROL),
+            {
+                ScheduleRunRequested: schedules.run,
+                SchedulePauseRequested: schedules.pause,
+                ScheduleResumeRequested: schedules.resume,
+                TimersCancelRequested: schedules.cancel_timers,
+            },
+            store,
+            on_dead_letter=schedules.schedule_refused,
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""When a schedule is due: its planned times, as pure functions of its definition and of time."""
+"""When a schedule is due: its planned times, as pure functions of its definition and the time."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ if TYPE_CHECKING:
     from wch_scheduler.file import Schedule
 
 
-def planned_after(schedule: Schedule, timestamp: datetime) -> Iterator[datetime]:
-    """Return the planned times later than a moment, in order, each once, in UTC; those of its start and end included.
+def planned_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
+    """Return the planned times after a time, in order, each once, in UTC; start and end of the schedule are included.
 
-    By cron a time that does not exist when the clocks go forward is the next one that does, and one that exists twice is the
-    first; where every hour is meant (`*`) it runs in every hour that passes.
+    For cron, a time that does not exist when the clocks go forward becomes the next that does, and one that exists twice
+    means the first; with `*` as hour, the schedule runs in every hour that passes.
     """
     if schedule.start_at is not None:
-        timestamp = max(timestamp, schedule.start_at - timedelta(microseconds=1))
-    times = _by_cron(schedule, timestamp) if schedule.cron is not None else _by_interval(schedule, timestamp)
+        after = max(after, schedule.start_at - timedelta(microseconds=1))
+    times = _by_cron(schedule, after) if schedule.cron is not None else _by_interval(schedule, after)
     for planned in times:
         if schedule.end_at is not None and planned > schedule.end_at:
             return
         yield planned
 
 
-def _by_cron(schedule: Schedule, timestamp: datetime) -> Iterator[datetime]:
+def _by_cron(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     cron, zone = schedule.cron or "", ZoneInfo(schedule.time_zone)
-    local = timestamp.astimezone(zone)
+    local = after.astimezone(zone)
     if cron.split()[1] == "*":
         times = (one.astimezone(UTC) for one in CronSim(cron, local))
-    else:  # by the wall clock; CronSim's own handling of its changes leaves out what has a * before a step
+    else:  # by wall-clock time; CronSim's own handling of clock changes skips hours given as * with a step
         times = (_existing(one, zone) for one in CronSim(cron, local.replace(tzinfo=None)))
-    before = timestamp
+    before = after
     for planned in times:
         if planned > before:
             yield planned
@@ -48,7 +48,7 @@ def _by_cron(schedule: Schedule, timestamp: datetime) -> Iterator[datetime]:
 
 
 def _existing(wall: datetime, zone: ZoneInfo) -> datetime:
-    """Return when a clock on the wall shows a time first, or would have, were it not put forward over it."""
+    """Return when a wall clock first shows a time, or the end of the gap if the clock skips it."""
     planned = wall.replace(tzinfo=zone).astimezone(UTC)
     if planned.astimezone(zone).replace(tzinfo=None) == wall:
         return planned
@@ -60,23 +60,23 @@ def _existing(wall: datetime, zone: ZoneInfo) -> datetime:
     return after.replace(microsecond=0)
 
 
-def _by_interval(schedule: Schedule, timestamp: datetime) -> Iterator[datetime]:
+def _by_interval(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     every = timedelta(seconds=schedule.every_seconds or 1)
-    number = (timestamp - schedule.anchor) // every
+    number = (after - schedule.anchor) // every
     while True:
         number += 1
         yield (schedule.anchor + number * every).astimezone(UTC)
 
 
 def due(name: str, schedule: Schedule, planned: datetime) -> datetime:
-    """Return when a planned time is published: later by its own part of the jitter, whoever computes it."""
+    """Return when a planned time is published: later by its own share of the jitter, the same for every process."""
     digest = hashlib.blake2b(f"{name}\n{planned.isoformat()}".encode(), digest_size=8).digest()
     return planned + timedelta(seconds=schedule.jitter_seconds * int.from_bytes(digest) / 2**64)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done about the planned times that have come: which are published, how many are passed over, and the next."""
+    """What happens to the planned times that have come: which are published, how many are missed, and the next time."""
 
     fire: tuple[datetime, ...]
     missed: int
@@ -85,16 +85,16 @@ class Plan:
     following: datetime | None
 
 
-# At most so many are looked at one by one, the newest; older ones are counted only. More than can be on time and kept together.
+# Only this many, the newest, are examined one by one; older ones are counted. It exceeds what can be on time and kept.
 _MOST = 4000
 
 
 def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, outage_seconds: float) -> Plan:
-    """Decide on the times from `first` on that are due by now; what is late by no more than `outage_seconds` is no outage.
+    """Plan the times from `first` on that are due by now; one that is at most `outage_seconds` late is on time.
 
-    Where there was one, the times at its end are no flood either: of those that are not late, what the policy leaves of them.
+    After an outage the policy also applies to the times that are on time, so that they do not come as a flood.
     """
-    older, newest, following = _come(name, schedule, first, now.astimezone(UTC))
+    older, newest, following = _times_due(name, schedule, first, now.astimezone(UTC))
     old = now - timedelta(seconds=outage_seconds)
     late = [planned for planned in newest if due(name, schedule, planned) < old]
     on_time = [planned for planned in newest if due(name, schedule, planned) >= old]
@@ -113,15 +113,15 @@ def plan(name: str, schedule: Schedule, first: datetime, now: datetime, *, outag
     return Plan(tuple(fire), older + len(passed), first_missed, passed[-1] if passed else None, following)
 
 
-def _come(
+def _times_due(
     name: str, schedule: Schedule, first: datetime, until: datetime
 ) -> tuple[int, list[datetime], datetime | None]:
-    """Return how many times have come before the newest, the newest in order, and the one after them.
+    """Return how many times have come before the newest ones, the newest ones in order, and the time after them.
 
-    The first is a time also where the schedule has others by now.
+    `first` counts as a time even if the schedule has changed since.
     """
     older, times = 0, chain((first,), planned_after(schedule, first))
-    if schedule.every_seconds is not None:  # as many as there are, without looking at each
+    if schedule.every_seconds is not None:  # computed, without iterating over each
         every, last = timedelta(seconds=schedule.every_seconds), min(until, schedule.end_at or until)
         older = max(0, (last - first) // every + 1 - _MOST)
         if older:

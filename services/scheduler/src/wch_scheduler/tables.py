@@ -1,4 +1,4 @@
-"""What the scheduler keeps: schedules and when they are due, what was published and passed over, files in use, and timers."""
+"""The tables of the scheduler: schedules and when they are due, published and missed times, files, and timers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from sqlalchemy import Boolean, Column, Index, Integer, MetaData, PrimaryKeyCons
 from sqlalchemy.dialects.postgresql import JSONB
 
 from wch_common.store.columns import count, now, text_column, timestamp
+from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
 
@@ -15,15 +16,18 @@ SCHEDULES = Table(
     Column("name", Text, primary_key=True),
     Column("definition", JSONB, nullable=False),
     Column(
-        "timing", Text, nullable=False, comment="what decides when it is due; where it stays, so does its next time"
+        "timing",
+        Text,
+        nullable=False,
+        comment="the part of the definition that decides when it is due; while it stays, so does the next time",
     ),
-    timestamp("next_planned", "named by it a tick is taken once; null before the first is known, and after the last"),
+    timestamp("next_planned", "identifies the next tick; null before the first is known and after the last"),
     timestamp("next_due", "the same with its jitter"),
     timestamp("paused_at"),
-    text_column("said_by", "who paused it"),
+    text_column("paused_by", "who paused it"),
     text_column("reason"),
-    timestamp("manual_at", "somebody asked for a run now"),
-    text_column("manual_by"),
+    timestamp("triggered_at", "when an operator requested a run"),
+    text_column("triggered_by"),
     timestamp("last_planned"),
     timestamp("last_fired_at"),
     count("fired"),
@@ -31,6 +35,7 @@ SCHEDULES = Table(
     now("created_at"),
     Index("schedules_due", "next_due", postgresql_where=text("next_due IS NOT NULL AND paused_at IS NULL")),
     comment="Schedules of the file in use",
+    info=personal_data(impersonal=("name", "definition", "timing", "paused_by", "reason", "triggered_by")),
 )
 
 TICKS = Table(
@@ -39,25 +44,27 @@ TICKS = Table(
     Column("schedule", Text, nullable=False),
     timestamp("planned", needed=True),
     Column("kind", Text, nullable=False, comment="scheduled, manual"),
-    text_column("by", "who asked for it by hand"),
+    text_column("by", "who requested a manual run"),
     now("fired_at"),
     PrimaryKeyConstraint("schedule", "planned", "kind"),
     Index("ticks_fired", "fired_at"),
     comment="Times at which events were published",
+    info=personal_data(impersonal=("schedule", "kind", "by")),
 )
 
 GAPS = Table(
     "gaps",
     METADATA,
     Column("schedule", Text, nullable=False),
-    timestamp("first", "planned time that was passed over", needed=True),
+    timestamp("first", "first planned time that was missed", needed=True),
     timestamp("last", needed=True),
     count("ticks"),
-    Column("why", Text, nullable=False, comment="the catch-up policy"),
+    Column("policy", Text, nullable=False, comment="the catch-up policy"),
     now("noticed_at"),
     PrimaryKeyConstraint("schedule", "first"),
     Index("gaps_noticed", "noticed_at"),
-    comment="Times that were passed over",
+    comment="Times that were missed and not caught up",
+    info=personal_data(impersonal=("schedule", "policy")),
 )
 
 TIMERS = Table(
@@ -71,7 +78,7 @@ TIMERS = Table(
     Column("event", JSONB, nullable=False),
     Column("state", Text, nullable=False, comment="waiting, fired, cancelled, refused"),
     count("version", "how often it was replaced"),
-    timestamp("asked_at", "by the requester's clock: what was overtaken changes nothing", needed=True),
+    timestamp("requested_at", "by the requester's clock: an overtaken request changes nothing", needed=True),
     timestamp("ended_at"),
     Column("correlationid", Text),
     Column("causationid", Text),
@@ -81,6 +88,9 @@ TIMERS = Table(
     Index("timers_grouped", "requester", "group_name", postgresql_where=text("state = 'waiting'")),
     Index("timers_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     comment="Timers of other programs",
+    info=personal_data(
+        erased={"event": {}}, impersonal=("requester", "key", "group_name", "state", "correlationid", "causationid")
+    ),
 )
 
 GROUPS = Table(
@@ -88,18 +98,19 @@ GROUPS = Table(
     METADATA,
     Column("requester", Text, nullable=False),
     Column("name", Text, nullable=False),
-    timestamp("cancelled_at", "by the requester's clock: what was asked for before is not taken on", needed=True),
+    timestamp("cancelled_at", "by the requester's clock: timers requested before it are not accepted", needed=True),
     PrimaryKeyConstraint("requester", "name"),
     Index("groups_cancelled", "cancelled_at"),
-    comment="Groups of timers that were taken back",
+    comment="Cancelled groups of timers",
+    info=personal_data(impersonal=("requester", "name")),
 )
 
 PACE = Table(
     "pace",
     METADATA,
     Column("id", Integer, primary_key=True),
-    timestamp("released_until", "the rate's slots before it are taken", needed=True),
-    comment="One row: how far timers were released",
+    timestamp("released_until", "until when the slots of the rate are used up", needed=True),
+    comment="One row: the pace at which timers are released",
 )
 
 FILES = Table(
@@ -108,7 +119,14 @@ FILES = Table(
     Column("hash", Text, primary_key=True),
     now("first_seen"),
     now("last_seen"),
-    now("here_since"),
-    Column("applied", Boolean, nullable=False, server_default=text("false"), comment="the schedules are its"),
-    comment="Files that replicas have, and the one that decides",
+    now("present_since"),
+    Column(
+        "applied",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="whether the schedules in use come from it",
+    ),
+    comment="Files that replicas have, and which of them is in use",
+    info=personal_data(impersonal=("hash",)),
 )

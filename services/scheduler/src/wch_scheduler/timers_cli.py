@@ -1,4 +1,4 @@
-"""`wch timers`: what other programs have asked to be published at a time."""
+"""`wch timers`: events that other programs have scheduled, each at a time of its own."""
 
 from __future__ import annotations
 
@@ -6,42 +6,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wch_common.cli.output import AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, say, whoami
-from wch_common.cli.service import service_schema
+from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, whoami
+from wch_common.cli.service import print_record, report, request, service_schema, timestamp, wait_until_handled
+from wch_scheduler import admin
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
-    from datetime import datetime
 
 app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", no_args_is_help=True)
 
-Key = Annotated[str | None, typer.Option(help="Only this key's.")]
-Group = Annotated[str | None, typer.Option(help="Only this group's.")]
-Requester = Annotated[str | None, typer.Option(help="Only this AMQP user's.")]
+Key = Annotated[str | None, typer.Option(help="Only timers with this key.")]
+Group = Annotated[str | None, typer.Option(help="Only timers of this group.")]
+Requester = Annotated[str | None, typer.Option(help="Only timers of this AMQP user.")]
 State = Annotated[
-    Literal["waiting", "fired", "cancelled", "refused"] | None, typer.Option(help="Only those in this state.")
+    Literal["waiting", "fired", "cancelled", "refused"] | None, typer.Option(help="Only timers in this state.")
 ]
-_WHERE = """
-WHERE (%(key)s::text IS NULL OR key = %(key)s) AND (%(group)s::text IS NULL OR group_name = %(group)s)
-AND (%(requester)s::text IS NULL OR requester = %(requester)s) AND (%(state)s::text IS NULL OR state = %(state)s)
-"""
-_LIST = f"""
-SELECT requester, key, group_name AS group, event->>'type' AS type, state, due_at, ended_at, version FROM timers {_WHERE}
-AND event->>'type' IS NOT NULL  -- what was taken back before it was asked for is no timer
-ORDER BY state <> 'waiting', CASE WHEN state = 'waiting' THEN due_at END, ended_at DESC LIMIT %(limit)s
-"""  # noqa: S608 - words of this module
-_SHOW = f"""
-SELECT requester, key, group_name AS group, event->>'type' AS event, event->>'shop' AS shop, state, due_at, asked_at, ended_at,
-       version AS replaced, correlationid, causationid FROM timers {_WHERE} ORDER BY due_at
-"""  # noqa: S608 - words of this module
-_COUNT = f"SELECT count(*) AS timers FROM timers {_WHERE}"  # noqa: S608 - words of this module
-_CANCEL = f"""
-UPDATE timers SET state = 'cancelled', asked_at = greatest(asked_at, now()), ended_at = now() {_WHERE} RETURNING 1
-"""  # noqa: S608 - words of this module
-_STATS = """
-SELECT requester, group_name AS group, state, count(*) AS timers, min(due_at) AS first, max(due_at) AS last FROM timers
-WHERE event->>'type' IS NOT NULL GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-"""
 
 
 @app.command(name="list")
@@ -51,22 +30,18 @@ def list_(
     group: Group = None,
     requester: Requester = None,
     state: State = None,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many.")] = 50,
     json: AsJson = False,
 ) -> None:
-    """List timers: those that wait, the next first, and then the others, the latest first."""
-    wanted = {"key": key, "group": group, "requester": requester, "state": state, "limit": limit}
+    """List timers: the waiting ones by due time, then the others, the latest first."""
     with _database(database_url) as connection:
-        rows = connection.execute(_LIST, wanted).fetchall()
+        rows = admin.timers(connection, key=key, group=group, requester=requester, state=state, limit=limit)
     if json:
-        print_json(rows)
+        print_json([vars(row) for row in rows])
         return
-    columns = ("DUE", "REQUESTER", "KEY", "GROUP", "EVENT", "STATE")
-    cells = [
-        (_timestamp(row["due_at"]), row["requester"], row["key"], row["group"], row["type"], row["state"])
-        for row in rows
-    ]
-    print_table(columns, cells, empty="no such timer")
+    columns = ("DUE (UTC)", "REQUESTER", "KEY", "GROUP", "EVENT", "STATE")
+    cells = [(timestamp(row.due_at), row.requester, row.key, row.group, row.type, row.state) for row in rows]
+    print_table(columns, cells, empty="no timers match")
 
 
 @app.command()
@@ -76,60 +51,59 @@ def show(
     requester: Requester = None,
     json: AsJson = False,
 ) -> None:
-    """Show all that is known of a timer, the event's data left out, which may be personal."""
+    """Show a timer without the data of its event, which may be personal."""
     with _database(database_url) as connection:
-        found = connection.execute(_SHOW, {"key": key, "group": None, "requester": requester, "state": None}).fetchall()
+        found = admin.timers(connection, key=key, requester=requester)
     if not found:
         raise Wrong(f"there is no timer {key}")
     if json:
-        print_json(found)
+        print_json([vars(row) for row in found])
         return
     for row in found:
-        print_table(("", ""), [(name, value) for name, value in row.items() if value not in (None, "")], empty="")
+        print_record(vars(row))
 
 
 @app.command()
 def cancel(
+    amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     key: Key = None,
     group: Group = None,
     requester: Requester = None,
+    reason: Annotated[str, typer.Option(help="Why; the fact about it carries it.")] = "",
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Take waiting timers back; their requesters are not told. Fails where none waits."""
+    """Cancel waiting timers and notify their requesters; exit code 1 if none is waiting."""
     if not (key or group or requester):
-        raise Wrong("say which timers: --key, --group, or --requester")
-    wanted = {"key": key, "group": group, "requester": requester, "state": "waiting"}
+        raise Wrong("select timers with --key, --group or --requester")
     with _database(database_url) as connection:
-        if dry_run:
-            number = connection.execute(_COUNT, wanted).fetchone()["timers"]
-        else:
-            number = len(connection.execute(_CANCEL, wanted).fetchall())
-    if not number:
-        raise Wrong("no such timer waits; see `wch timers list`")
-    if json:
-        print_json({"action": "cancel", "timers": number, "dry_run": dry_run, "by": whoami()})
-    else:
-        say(f"{'would cancel' if dry_run else 'cancelled'} {number} timer{'' if number == 1 else 's'}")
+        number = admin.waiting_timers(connection, key=key, group=group, requester=requester)
+        if not number:
+            raise Wrong("no waiting timer matches; see `wch timers list`")
+        if not dry_run:
+            wanted = admin.cancel_timers_request(key=key, group=group, requester=requester, by=whoami(), reason=reason)
+            wait_until_handled(connection, request(amqp_url, wanted))
+    verb = "would cancel" if dry_run else "cancelled"
+    report(
+        f"{verb} {number} timer{'' if number == 1 else 's'}", json=json, dry_run=dry_run, action="cancel", timers=number
+    )
 
 
 @app.command()
 def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
     """Count timers by requester, group and state."""
     with _database(database_url) as connection:
-        rows = connection.execute(_STATS).fetchall()
+        rows = admin.timer_stats(connection)
     if json:
-        print_json(rows)
+        print_json([vars(row) for row in rows])
         return
-    columns = ("REQUESTER", "GROUP", "STATE", "TIMERS", "FIRST DUE", "LAST DUE")
-    cells = [(*list(row.values())[:4], _timestamp(row["first"]), _timestamp(row["last"])) for row in rows]
-    print_table(columns, cells, empty="no timer")
+    columns = ("REQUESTER", "GROUP", "STATE", "TIMERS", "FIRST DUE (UTC)", "LAST DUE (UTC)")
+    cells = [
+        (row.requester, row.group, row.state, row.timers, timestamp(row.first), timestamp(row.last)) for row in rows
+    ]
+    print_table(columns, cells, empty="there are no timers")
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "scheduler", "timers")
-
-
-def _timestamp(value: datetime | None) -> str:
-    return f"{value:%Y-%m-%d %H:%M:%S}" if value else ""

@@ -1,13 +1,24 @@
-"""The queue of timers; what the schedules' file asks for comes from nobody's queue."""
+"""The queues of the scheduler; what the file of schedules requests comes from no queue."""
 
 from wch_common.broker.queue_policy import QueuePolicy
 from wch_common.broker.topology import Topology, WorkQueue
-from wch_common.events.scheduler import TimerCancelRequested, TimerRequested
-
-TIMERS = WorkQueue(
-    "scheduler.timer",
-    requests=(TimerRequested, TimerCancelRequested),
-    policy=QueuePolicy(retry_delays=(1, 5, 30), tries=3, concurrency=5, time_limit_seconds=30),
+from wch_common.events.scheduler import (
+    SchedulePauseRequested,
+    ScheduleResumeRequested,
+    ScheduleRunRequested,
+    TimerCancelRequested,
+    TimerRequested,
+    TimersCancelRequested,
 )
 
-TOPOLOGY = Topology((TIMERS,))
+_POLICY = QueuePolicy(retry_delays=(1, 5, 30), tries=3, concurrency=5, time_limit_seconds=30)
+
+TIMERS = WorkQueue("scheduler.timer", requests=(TimerRequested, TimerCancelRequested), policy=_POLICY)
+# A queue of its own: what an operator requests must not wait behind a hundred thousand timers.
+CONTROL = WorkQueue(
+    "scheduler.control",
+    requests=(ScheduleRunRequested, SchedulePauseRequested, ScheduleResumeRequested, TimersCancelRequested),
+    policy=_POLICY,
+)
+
+TOPOLOGY = Topology((TIMERS, CONTROL))

@@ -1,14 +1,14 @@
-"""What can be seen of a broker's address before it is used."""
+"""Checks the address of a broker before it is used."""
 
 from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-_FORM = "must be an address like amqp://user:password@host:5672/vhost"
+_FORM = "must have the form amqp://user:password@host:5672/vhost"
 
 
 def amqp_problem(url: str) -> str | None:
-    """Return what is wrong with the address of a broker (of several, separated by semicolons), without it; or None."""
+    """Return what is wrong with the address of a broker (or several, separated by semicolons), without quoting it; or None."""
     for one in url.split(";"):
         if not one.startswith(("amqp://", "amqps://")):
             return _FORM
@@ -18,5 +18,5 @@ def amqp_problem(url: str) -> str | None:
         except ValueError:
             cut_short = True
         if cut_short or parts.fragment or "@" in parts.path + parts.query:
-            return f"{_FORM}; in a name or password, @ / : # ? and % are written %40 %2F %3A %23 %3F and %25"
+            return f"{_FORM}; in a name or password, write @ / : # ? and % as %40 %2F %3A %23 %3F and %25"
     return None

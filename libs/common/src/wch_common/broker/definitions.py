@@ -1,4 +1,4 @@
-"""The topology in the forms others read: a definitions file, permissions, and the topology operator's manifests."""
+"""The topology in the forms that other tools read: definitions file, permissions, manifests of the topology operator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
-    """Return what `rabbitmqctl import_definitions` and the management UI take."""
+    """Return a definitions file for `rabbitmqctl import_definitions` and the management UI."""
     return {
         "vhosts": [{"name": vhost}],
         "exchanges": [
@@ -55,7 +55,7 @@ def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
 
 
 def service_permissions(topology: Topology, user: str, vhost: str) -> dict[str, Any]:
-    """Return a service's permissions: nothing to configure, its exchanges to write, its own work queues to read."""
+    """Return a service's permissions: configure nothing, write its exchanges, read its own work queues."""
     names = "|".join(re.escape(work.name) for work in topology.work_queues)
     exchanges = (REQUESTS_EXCHANGE, FACTS_EXCHANGE, RETRY_EXCHANGE, DEAD_EXCHANGE)
     keys = "|".join(re.escape(work.name) for work in topology.work_queues)
@@ -79,9 +79,9 @@ def service_permissions(topology: Topology, user: str, vhost: str) -> dict[str, 
 
 
 def producer_permissions(user: str, vhost: str, types: Sequence[str], *, answered: bool = False) -> dict[str, Any]:
-    """Return another program's permissions: to publish exactly its own types, so that a typo is a 403, not a lost event.
+    """Return another program's permissions: to publish exactly its types, so that a typo is a 403 rather than a lost event.
 
-    With `answered` it may have queues of its own, named `<user>.…`, and bind them to the facts that answer it.
+    With `answered` it may declare queues named `<user>.…` and bind them to the facts that answer it.
     """
     own = rf"{re.escape(user)}\..*"
     requests = [type_ for type_ in types if re.search(r"requested\.v\d+$", type_)]
@@ -113,7 +113,7 @@ def _exactly(types: Sequence[str], suffix: str = "") -> str:
 
 
 def operator_manifests(topology: Topology, vhost: str, cluster: str) -> list[dict[str, Any]]:
-    """Return resources for the messaging topology operator; deleting one retains its queue and messages."""
+    """Return resources for the messaging topology operator; deleting a resource retains its queue and messages."""
     common = {"vhost": vhost, "rabbitmqClusterReference": {"name": cluster}}
     found: list[dict[str, Any]] = [_resource("Exchange", exchange.name, common | {
         "name": exchange.name, "type": "topic", "durable": True, "arguments": dict(exchange.arguments),

@@ -1,4 +1,4 @@
-"""How a live broker differs from the topology: what would lose or hold up messages, and what is merely left over."""
+"""Compares a live broker with the topology: what would lose or delay messages, and what is merely left over."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from wch_common.broker.management import Management
 
 _CANNOT_CHANGE = (
-    "The broker cannot change it in place: stop its consumers, let it drain or shovel its messages away, delete it, and "
+    "The broker cannot change it in place: stop its consumers, let it drain or move its messages with a shovel, delete it, and "
     "run `wch topology apply`."
 )
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference and what to do; an error must be mended before a rollout."""
+    """One difference and what to do about it; an error must be resolved before a rollout."""
 
     level: Literal["error", "warning"]
     object: str
@@ -28,7 +28,7 @@ class Difference:
 
 
 def differences(topology: Topology, management: Management) -> list[Difference]:
-    """Compare everything that can be compared."""
+    """Return every difference between the broker and the topology."""
     queues, exchanges, bindings = management.queues(), management.exchanges(), management.bindings()
     found = [*_exchanges(topology, exchanges), *_queues(topology, queues), *_bindings(topology, queues, bindings)]
     for work in topology.work_queues:
@@ -40,7 +40,7 @@ def differences(topology: Topology, management: Management) -> list[Difference]:
                     Difference(
                         "warning",
                         name,
-                        f"is a delay queue of no present setting, with {waiting} messages; delete it when empty",
+                        f"belongs to a retry delay that is no longer configured; it has {waiting} messages. Delete it when it is empty.",
                     )
                 )
     return found
@@ -48,10 +48,10 @@ def differences(topology: Topology, management: Management) -> list[Difference]:
 
 def _exchanges(topology: Topology, live: Mapping[str, Mapping[str, Any]]) -> Iterable[Difference]:
     for exchange in topology.exchanges:
-        there = live.get(exchange.name)
-        if there is None:
+        found = live.get(exchange.name)
+        if found is None:
             yield Difference("error", exchange.name, "does not exist. Create it with `wch topology apply`.")
-        elif there["type"] != "topic" or not there["durable"] or there["arguments"] != dict(exchange.arguments):
+        elif found["type"] != "topic" or not found["durable"] or found["arguments"] != dict(exchange.arguments):
             yield Difference(
                 "error", exchange.name, f"is not a durable topic exchange with {exchange.arguments}. {_CANNOT_CHANGE}"
             )
@@ -72,7 +72,7 @@ def _queues(topology: Topology, live: Mapping[str, Mapping[str, Any]]) -> Iterab
 
 
 def _policies(name: str, live: Mapping[str, Any]) -> Iterable[Difference]:
-    """A policy can take away what the arguments promise: the lower number wins, and overflow is the policy's."""
+    """Find policies that undo what the arguments promise: the lower limit wins, and a policy's overflow overrides ours."""
     effective = dict(live.get("effective_policy_definition") or {})
     where = f"policy {live.get('policy') or live.get('operator_policy')!r}"
     if effective.get("overflow", "reject-publish") != "reject-publish":
@@ -83,7 +83,7 @@ def _policies(name: str, live: Mapping[str, Any]) -> Iterable[Difference]:
     for key in ("max-length", "max-length-bytes"):
         if key in effective:
             yield Difference(
-                "warning", name, f"{where} sets {key} to {effective[key]}: above it publishers are refused"
+                "warning", name, f"{where} sets {key} to {effective[key]}: above it, publishes are refused"
             )
     if "expires" in effective:
         yield Difference("error", name, f"{where} lets the queue expire with its messages")
@@ -93,7 +93,7 @@ def _policies(name: str, live: Mapping[str, Any]) -> Iterable[Difference]:
         yield Difference(
             "warning",
             name,
-            f"holds {live['messages_dlx']} dead letters it cannot hand on; does their target exist and have room?",
+            f"has {live['messages_dlx']} dead letters that it cannot pass on; does their target exist, and has it room?",
         )
 
 
@@ -108,4 +108,6 @@ def _bindings(
     names = {queue.name for queue in topology.queues}
     for exchange, queue, key in sorted(live - wanted):
         if queue in names and exchange in ours:
-            yield Difference("warning", queue, f"is also bound to {exchange} by {key}, which nothing here asks for")
+            yield Difference(
+                "warning", queue, f"is also bound to {exchange} by {key}, which the topology does not contain"
+            )

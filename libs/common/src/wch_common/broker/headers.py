@@ -1,4 +1,4 @@
-"""Our own headers: what a retry and a dead letter carry, readable in the management UI."""
+"""Our own headers, with which retries and dead letters say why they failed; readable in the management UI."""
 
 from __future__ import annotations
 
@@ -85,23 +85,23 @@ def delivery_state(message: Message, event: Event[EventData] | None) -> Delivery
 
 
 def attempts_made(message: Message) -> int:
-    """Return how many counted tries the message has behind it."""
+    """Return how many counted tries the message has had."""
     return _number(message.headers.get(ATTEMPT))
 
 
 def replay_count(message: Message) -> int:
-    """Return how often a person replayed the message."""
+    """Return how often the message was replayed."""
     return _number(message.headers.get(REPLAY))
 
 
 def origin(message: Message, exchange: str, routing_key: str) -> tuple[str, str]:
-    """Return the exchange and routing key the message was first published with."""
+    """Return the exchange and the routing key with which the message was first published."""
     first, key = message.headers.get(EXCHANGE), message.headers.get(ROUTING_KEY)
     return (first, key) if isinstance(first, str) and isinstance(key, str) else (exchange, routing_key)
 
 
 def has_room(message: Message) -> bool:
-    """Return whether the message's own headers leave room for ours in one frame."""
+    """Whether the message's headers leave room for ours in one frame."""
     size = sum(len(key) + len(str(value)) * 2 + 16 for key, value in message.headers.items())
     return size + _OURS_BYTES < _FRAME_BYTES
 
@@ -109,7 +109,7 @@ def has_room(message: Message) -> bool:
 def failure_headers(
     message: Message, error: BaseException, *, queue: str, kind: str | None, counted: bool, worker: WorkerIdentity
 ) -> Headers:
-    """Return what a failed delivery carries on: why, where and how often; safe for any exception."""
+    """Return the headers of a failed delivery: why, where and how often it failed. Any exception is safe."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     made = attempts_made(message) + int(counted)
     headers: Headers = {
@@ -141,7 +141,7 @@ def _attempts(message: Message, error: BaseException, now: str, worker: WorkerId
 
 
 def _trace(error: BaseException) -> str:
-    """Return the end of the traceback, which says most; foreign exceptions may break even its making."""
+    """Return the end of the traceback, which says most; a foreign exception may break even formatting it."""
     try:
         text = "".join(traceback.format_exception(error, limit=-8))
     except Exception:  # noqa: BLE001 - any error may hide in a foreign exception
@@ -150,9 +150,9 @@ def _trace(error: BaseException) -> str:
 
 
 def _fingerprint(queue: str, kind: str, error: BaseException) -> str:
-    """Return one short name for failures with one cause: queue, kind, error class, where it was raised, and its words.
+    """Return a short name for failures with the same cause: queue, kind, error class, place and text.
 
-    Only a family's own words count, without what they name: those of other errors differ each time.
+    Only the text of our own outcomes counts, without names and numbers: the texts of other errors differ each time.
     """
     frames = traceback.extract_tb(error.__traceback__, limit=-1)
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].name}" if frames else ""

@@ -1,4 +1,4 @@
-"""The broker's management API: what AMQP does not tell, for checks and operators' tools."""
+"""The broker's management API: what AMQP does not offer, for checks and operators' tools."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _DEFAULT_AMQP_PORT = 5672
 
 
 class ManagementUnreachable(WchError):
-    """The management API does not answer, or refuses this user."""
+    """The management API cannot be reached, or refuses this user."""
 
 
 def management_addresses(amqp_url: str) -> list[str]:
-    """Return where the management API of each node is by default: 10,000 ports above AMQP."""
+    """Return the default address of each node's management API: 10,000 ports above AMQP."""
     nodes = [urlsplit(one) for one in amqp_url.split(";")]
     return [f"http://{node.hostname}:{(node.port or _DEFAULT_AMQP_PORT) + _OFFSET}" for node in nodes]
 
 
 class Management:
-    """The management API of one virtual host, with the user of the AMQP address; of several nodes, any that answers.
+    """The management API of one virtual host, as the user of the AMQP address; of several nodes, any that answers.
 
-    Raises SettingsError where the address is none.
+    Raises SettingsError for an invalid address.
     """
 
     def __init__(self, amqp_url: str, management_url: str | None = None) -> None:
@@ -46,7 +46,7 @@ class Management:
 
     @property
     def address(self) -> str:
-        """The node that is asked."""
+        """The node in use."""
         return self._addresses[0]
 
     def overview(self) -> dict[str, Any]:
@@ -54,9 +54,9 @@ class Management:
         return dict(self._get("/overview"))
 
     def alarms(self) -> str | None:
-        """Return which alarm is on, or None."""
-        response = self._ask("/health/checks/alarms")
-        return None if response.is_success else str(response.json().get("reason", "an alarm is on"))
+        """Return which alarm is active, or None."""
+        response = self._request("/health/checks/alarms")
+        return None if response.is_success else str(response.json().get("reason", "an alarm is active"))
 
     def queues(self) -> dict[str, dict[str, Any]]:
         """Return every queue of the virtual host by name."""
@@ -82,17 +82,17 @@ class Management:
         self.close()
 
     def _get(self, path: str) -> Any:  # noqa: ANN401 - JSON
-        response = self._ask(path)
+        response = self._request(path)
         if response.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
             raise ManagementUnreachable(
-                f"the management API at {self.address} refuses this user: it needs the tag `monitoring`"
+                f"the management API at {self.address} refuses this user: give the user the tag `monitoring`"
             )
         if not response.is_success:
-            raise ManagementUnreachable(f"the management API answered {response.status_code} at {path}")
+            raise ManagementUnreachable(f"the management API returned HTTP {response.status_code} for {path}")
         return response.json()
 
-    def _ask(self, path: str) -> httpx.Response:
-        """Ask the first node that answers, and stay with it."""
+    def _request(self, path: str) -> httpx.Response:
+        """Send a request to the first node that answers, and keep using it."""
         failures = []
         for address in tuple(self._addresses):
             try:
@@ -101,5 +101,5 @@ class Management:
                 failures.append(f"{address} ({error_text(error)})")
                 self._addresses.append(self._addresses.pop(0))
         raise ManagementUnreachable(
-            f"the management API does not answer at {', '.join(failures)}; set WCH_MANAGEMENT_URL"
+            f"the management API cannot be reached at {', '.join(failures)}; set WCH_MANAGEMENT_URL"
         ) from None

@@ -1,4 +1,4 @@
-"""The broker's objects as data. From here come declaration, checks, definitions, permissions and manifests."""
+"""The broker's objects as data, from which declarations, checks, definitions, permissions and manifests are made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNROUTABLE_QUEUE = "wch.unroutable"
 DLQ_SUFFIX = ".dlq"
 
 WORK_DELIVERY_LIMIT = 20
-# The only portable way to say "none": -1 deletes the message on its first return on RabbitMQ 3.10.
+# The only portable way to say "no limit": RabbitMQ 3.10 takes -1 as a limit and deletes a message on its first return.
 NO_DELIVERY_LIMIT = 1_000_000
 UNROUTABLE_LENGTH = 100_000
 
@@ -27,7 +27,7 @@ Argument: TypeAlias = str | int
 
 @dataclass(frozen=True)
 class Exchange:
-    """A durable topic exchange (topic, so that permissions can limit who publishes which type)."""
+    """A durable topic exchange; topic permissions limit who may publish which type."""
 
     name: str
     arguments: Mapping[str, Argument] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Queue:
 
 @dataclass(frozen=True)
 class Binding:
-    """What leads from an exchange to a queue."""
+    """A binding of a queue to an exchange."""
 
     exchange: str
     queue: str
@@ -52,20 +52,20 @@ class Binding:
 
 @dataclass(frozen=True)
 class Follow:
-    """A fact a queue follows; with an requester, only the answers to that requester's requests."""
+    """A fact a queue follows; with a requester, only the answers to its requests."""
 
     model: type[Fact]
     requester: str | None = None
 
     @property
     def key(self) -> str:
-        """The binding key: facts are bound in exact versions."""
+        """The binding key, with the exact version of the fact."""
         return f"{self.model.TYPE}.{self.requester}" if self.requester else f"{self.model.TYPE}.#"
 
 
 @dataclass(frozen=True)
 class WorkQueue:
-    """One job's queue: the requests it does, the facts it follows, and how it is worked."""
+    """One job's queue: the requests it handles, the facts it follows, and how it is consumed."""
 
     name: str
     requests: tuple[type[Request], ...] = ()
@@ -74,7 +74,7 @@ class WorkQueue:
 
     @property
     def models(self) -> tuple[type[EventData], ...]:
-        """Every event model that may arrive."""
+        """Every event model that may arrive in it."""
         return (*self.requests, *(follow.model for follow in self.follows))
 
     @property
@@ -83,7 +83,7 @@ class WorkQueue:
         return self.name + DLQ_SUFFIX
 
     def delay_queue(self, seconds: float) -> str:
-        """The name of the delay queue that waits so long."""
+        """The name of the delay queue for a retry delay."""
         return f"{self.name}.retry.{delay_name(seconds)}"
 
     def queues(self) -> list[Queue]:
@@ -97,7 +97,7 @@ class WorkQueue:
         return Queue(self.delay_queue(seconds), _handing_on(RETRY_EXCHANGE, self.name) | waits)
 
     def bindings(self) -> list[Binding]:
-        """Every binding that leads to its queues."""
+        """Every binding of its queues."""
         found = [Binding(REQUESTS_EXCHANGE, self.name, _all_versions(model)) for model in self.requests]
         found += [Binding(FACTS_EXCHANGE, self.name, follow.key) for follow in self.follows]
         found += [
@@ -108,12 +108,12 @@ class WorkQueue:
 
 
 def _keeping() -> dict[str, Argument]:
-    """Arguments of a queue that nothing leaves by itself: looked at without end, and refusing where a policy limits it."""
+    """Arguments of a queue that keeps its messages: reading never deletes them, and at a length limit it refuses new ones."""
     return {"x-queue-type": "quorum", "x-overflow": "reject-publish", "x-delivery-limit": NO_DELIVERY_LIMIT}
 
 
 def _handing_on(exchange: str, key: str) -> dict[str, Argument]:
-    """Arguments of a queue that dead-letters at least once: only strategy and overflow together survive a failover."""
+    """Arguments of a queue that dead-letters at least once; strategy and overflow are both needed to survive a failover."""
     return {
         "x-queue-type": "quorum",
         "x-dead-letter-exchange": exchange,
@@ -124,35 +124,35 @@ def _handing_on(exchange: str, key: str) -> dict[str, Argument]:
 
 
 def _all_versions(model: type[Request]) -> str:
-    """Bind a request in all versions, so that a newer producer's event waits here instead of being unroutable."""
+    """Return the key that binds all versions of a request, so that a newer producer's event waits instead of being unroutable."""
     match = TYPE_PATTERN.match(model.TYPE)
     if match is None:
-        raise ValueError(f"{model.__name__}: {model.TYPE!r} is not a type")
+        raise ValueError(f"{model.__name__}: {model.TYPE!r} is not a valid event type")
     return f"{match['name']}.*"
 
 
 def delay_name(seconds: float) -> str:
-    """Write a wait as queue names do: `60s`, or `250ms` below a second's precision."""
+    """Return a delay as queue names have it: `60s`, or `250ms` for a fraction of a second."""
     return f"{int(seconds)}s" if seconds == int(seconds) else f"{round(seconds * 1000)}ms"
 
 
 @dataclass(frozen=True)
 class Topology:
-    """All objects that a set of work queues needs."""
+    """All broker objects that a set of work queues needs."""
 
     work_queues: tuple[WorkQueue, ...] = ()
 
     def __post_init__(self) -> None:
         names = [queue.name for queue in self.work_queues]
         if twice := {name for name in names if names.count(name) > 1}:
-            raise ValueError(f"these work queues are defined twice: {', '.join(sorted(twice))}")
+            raise ValueError(f"work queues are defined twice: {', '.join(sorted(twice))}")
         done = [model.TYPE for queue in self.work_queues for model in queue.requests]
         if twice := {type_ for type_ in done if done.count(type_) > 1}:
-            raise ValueError(f"a request is done by one queue; these by several: {', '.join(sorted(twice))}")
+            raise ValueError(f"a request must be handled by one queue; several handle {', '.join(sorted(twice))}")
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """The exchanges everything shares."""
+        """The exchanges that all families share."""
         return [
             Exchange(UNROUTABLE_EXCHANGE),
             Exchange(REQUESTS_EXCHANGE, {"alternate-exchange": UNROUTABLE_EXCHANGE}),
@@ -163,7 +163,7 @@ class Topology:
 
     @property
     def queues(self) -> list[Queue]:
-        """Every queue, the one for unroutable requests first."""
+        """Every queue, starting with the one for unroutable requests."""
         unroutable = Queue(UNROUTABLE_QUEUE, _keeping() | {"x-max-length": UNROUTABLE_LENGTH})
         return [unroutable, *(queue for work in self.work_queues for queue in work.queues())]
 
@@ -174,5 +174,5 @@ class Topology:
         return [first, *(binding for work in self.work_queues for binding in work.bindings())]
 
     def merged(self, other: Topology) -> Topology:
-        """Return both together; the tools span all families."""
+        """Return the topology of both, for tools that span families."""
         return Topology((*self.work_queues, *other.work_queues))

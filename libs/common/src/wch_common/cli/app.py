@@ -1,4 +1,4 @@
-"""`wch` itself: the library's commands, and those of every installed service."""
+"""`wch`: the commands of the library and those of every installed service."""
 
 from __future__ import annotations
 
@@ -36,10 +36,13 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print what is installed.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the versions of the installed packages."
+        ),
     ] = False,
 ) -> None:
-    """Operate WCH Jobs. Every command takes --help; most take --json."""
+    """Operate WCH Jobs. Every command has --help; most have --json."""
 
 
 for found in entry_points(group="wch.cli"):
@@ -47,10 +50,10 @@ for found in entry_points(group="wch.cli"):
 
 
 def main() -> None:
-    """Run; an expected failure is one sentence on standard error and exit code 1."""
+    """Run the command; an expected failure is one sentence on standard error with exit code 1."""
     try:
         for name in ("WCH_AMQP_URL", "WCH_DATABASE_URL"):
-            # As in a pod, where secrets are files.
+            # In a pod, secrets are files.
             if (file := os.environ.get(f"{name}_FILE")) and name not in os.environ:
                 os.environ[name] = Path(file).read_text().strip()
         app()

@@ -1,4 +1,4 @@
-"""`wch dlq`: what failed and why; replay it to its own queue, or discard it with a reason."""
+"""`wch dlq`: what failed and why; replay dead letters to their queue, or discard them with a reason."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_
 Queue = Annotated[str, typer.Argument(help="Like sync.product.dlq, or wch.unroutable.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Message id; may be given several times.")]
 Fingerprint = Annotated[
-    str | None, typer.Option(help="Only dead letters of one cause, as `wch dlq list QUEUE` shows it.")
+    str | None, typer.Option(help="Only dead letters with one cause, as shown by `wch dlq list QUEUE`.")
 ]
 Kind = Annotated[str | None, typer.Option(help="Only one wch-error-kind, like retries_exhausted.")]
-All = Annotated[bool, typer.Option("--all", help="Every dead letter that is there now.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most so many.")]
+All = Annotated[bool, typer.Option("--all", help="Every dead letter that is in the queue now.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many.")]
 
 _PEEKED = 1000
 _LISTED = 20
@@ -45,7 +45,7 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Choice:
-    """Which dead letters of a queue are meant."""
+    """Which dead letters of a queue a command selects."""
 
     ids: frozenset[str]
     fingerprint: str | None
@@ -54,15 +54,15 @@ class Choice:
 
     @classmethod
     def of(cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool) -> Choice:
-        """Return the choice; raises Wrong where nothing was chosen, as nobody means everything by saying nothing."""
+        """Return the choice; raises Wrong if nothing was chosen, as no options must not mean all dead letters."""
         if not (ids or fingerprint or kind or everything):
-            raise Wrong("say which dead letters: --id, --fingerprint, --kind, or --all")
+            raise Wrong("select dead letters with --id, --fingerprint, --kind or --all")
         if kind is not None and kind not in wch.KINDS:
-            raise Wrong(f"there is no kind {kind!r}; it is one of {', '.join(sorted(wch.KINDS))}")
+            raise Wrong(f"{kind!r} is not an error kind; choose one of {', '.join(sorted(wch.KINDS))}")
         return cls(frozenset(ids or ()), fingerprint, kind, everything)
 
     def takes(self, dead_letter: DeadLetter) -> bool:
-        """Whether a dead letter is meant; several conditions must all hold."""
+        """Whether a dead letter is selected; all given conditions must hold."""
         headers = dead_letter.message.headers
         return (
             (not self.ids or _id(dead_letter) in self.ids)
@@ -71,31 +71,31 @@ class Choice:
         )
 
     def refuse_missing(self, queue: str, done: Sequence[str]) -> None:
-        """Raise Wrong where an id was asked for that was not met."""
+        """Raise Wrong if a given id was not found."""
         if missing := sorted(self.ids - set(done)):
-            raise Wrong(f"{queue} has no such dead letter: {', '.join(missing)}")
+            raise Wrong(f"{queue} has no dead letter with the id {', '.join(missing)}")
 
 
 @app.command(name="list")
 def list_(
     amqp_url: AmqpUrl,
-    queue: Annotated[str | None, typer.Argument(help="One dead-letter queue; all without.")] = None,
+    queue: Annotated[str | None, typer.Argument(help="A dead-letter queue; all of them if omitted.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List the dead-letter queues, or one queue's dead letters grouped by their cause."""
+    """List the dead-letter queues, or the dead letters of one queue, grouped by cause."""
     if queue is None:
         rows: list[dict[str, Any]] = []
         for name in [work.dlq for work in installed_topology().work_queues] + [UNROUTABLE_QUEUE]:
             try:
                 with open_mailbox(amqp_url, name) as mailbox:
-                    rows.append({"queue": name, "dead letters": mailbox.count()})
+                    rows.append({"queue": name, "dead_letters": mailbox.count()})
             except NoSuchQueue:
-                rows.append({"queue": name, "dead letters": None})
+                rows.append({"queue": name, "dead_letters": None})
         if json:
             print_json(rows)
         else:
-            table = [(row["queue"], "missing" if row["dead letters"] is None else row["dead letters"]) for row in rows]
-            print_table(("QUEUE", "LETTERS"), table, empty="no service is installed")
+            table = [(row["queue"], "missing" if row["dead_letters"] is None else row["dead_letters"]) for row in rows]
+            print_table(("QUEUE", "DEAD LETTERS"), table, empty="no service is installed")
         return
     with _opened(amqp_url, queue) as mailbox:
         total, groups = mailbox.count(), _grouped(mailbox.take(_PEEKED))
@@ -110,12 +110,12 @@ def list_(
     if not groups:
         say(f"{queue} is empty")
     if total > _PEEKED:
-        say(f"grouped the first {_PEEKED} of {total} dead letters")
+        say(f"only the first {_PEEKED} of {total} dead letters were read")
 
 
 @app.command()
 def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
-    """Show dead letters whole: every header and the body. Looking removes nothing; only the broker's delivery count rises."""
+    """Show dead letters with all headers and the body. Nothing is removed; only the broker's delivery count rises."""
     choice = Choice(frozenset(ids or ()), None, None, everything=True)
     with _opened(amqp_url, queue) as mailbox:
         dead_letters = [
@@ -155,7 +155,7 @@ def replay(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Send dead letters back to the queue they failed in, with their tries begun anew; it reaches that queue only."""
+    """Publish dead letters again to the queue in which they failed, and only to it, with no tries spent."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     done: list[str] = []
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
@@ -167,12 +167,12 @@ def replay(
                     raise Wrong(
                         f"after {len(done)} dead letters, {_id(dead_letter)} could not be replayed and stays: {error}"
                     )
-                # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, never a loss.
+                # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, and loses nothing.
                 mailbox.remove(dead_letter)
                 time.sleep(1 / rate)
             done.append(_id(dead_letter) or "(no id)")
     publisher.close()
-    _tell("replay", queue, done, dry_run=dry_run, json=json)
+    _report("replay", queue, done, dry_run=dry_run, json=json)
     choice.refuse_missing(queue, done)
 
 
@@ -180,22 +180,22 @@ def replay(
 def discard(
     queue: Queue,
     amqp_url: AmqpUrl,
-    reason: Annotated[str, typer.Option(help="Why nobody needs them; it is kept with the record.")],
+    reason: Annotated[str, typer.Option(help="Why they are not needed; it is kept with the record.")],
     ids: Ids = None,
     fingerprint: Fingerprint = None,
     kind: Kind = None,
     everything: All = False,
     limit: Limit = None,
     keep: Annotated[
-        Path | None, typer.Option(help="Append each discarded dead letter, whole, to this file of JSON lines.")
+        Path | None, typer.Option(help="Append each discarded dead letter to this file of JSON lines.")
     ] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Remove dead letters for good, with a reason; --keep writes them to a file first."""
+    """Remove dead letters permanently, with a reason; --keep writes them to a file first."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     if not reason.strip():
-        raise Wrong("say in --reason why nobody needs these dead letters")
+        raise Wrong("give the reason in --reason: why are these dead letters not needed?")
     done: list[str] = []
     with _opened(amqp_url, queue) as mailbox:
         for dead_letter in _chosen(mailbox, choice, limit):
@@ -204,12 +204,12 @@ def discard(
                     _keep(keep, queue, dead_letter, reason)
                 mailbox.remove(dead_letter)
             done.append(_id(dead_letter) or "(no id)")
-    _tell("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
+    _report("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
     choice.refuse_missing(queue, done)
 
 
 def _id(dead_letter: DeadLetter) -> str | None:
-    """Return the event's id: the property that our clients set, or else what stands in the body."""
+    """Return the event's id: the property that our clients set, otherwise the id in the body."""
     if dead_letter.message.message_id:
         return dead_letter.message.message_id
     event = peek(dead_letter.message)
@@ -217,14 +217,16 @@ def _id(dead_letter: DeadLetter) -> str | None:
 
 
 def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
-    """Open a queue of dead letters; raises Wrong for any other, whose messages are at work and no dead letters."""
+    """Open a queue of dead letters; raises Wrong for any other queue."""
     if queue != UNROUTABLE_QUEUE and not queue.endswith(DLQ_SUFFIX):
-        raise Wrong(f"{queue} is no dead-letter queue: dead letters are in …{DLQ_SUFFIX} and {UNROUTABLE_QUEUE}")
+        raise Wrong(
+            f"{queue} is not a dead-letter queue: their names end in {DLQ_SUFFIX}, and there is {UNROUTABLE_QUEUE}"
+        )
     return open_mailbox(amqp_url, queue)
 
 
 def _chosen(mailbox: Mailbox, choice: Choice, limit: int | None) -> Iterator[DeadLetter]:
-    """Yield the dead letters meant, of those that were there at the start."""
+    """Yield the selected dead letters among those that were in the queue at the start."""
     left = limit
     for dead_letter in mailbox.take():
         if left is not None and left <= 0:
@@ -252,7 +254,7 @@ def _grouped(dead_letters: Iterator[DeadLetter]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[DeadLetter]] = defaultdict(list)
     for dead_letter in dead_letters:
         headers = dead_letter.message.headers
-        kind = headers.get(wch.KIND) or ("moved by the broker" if "x-death" in headers else "nobody does it")
+        kind = headers.get(wch.KIND) or ("moved by the broker" if "x-death" in headers else "unroutable")
         cause = str(headers.get(wch.FINGERPRINT) or dead_letter.routing_key)
         groups[cause, str(kind)].append(dead_letter)
     rows = []
@@ -280,12 +282,12 @@ def _error_line(message: Message) -> str:
 
 
 def _fields(message: Message) -> str:
-    """Return which fields were wrong and how, empty where the failure was no data error."""
+    """Return which fields were wrong and why; empty if the data was not at fault."""
     try:
         rows = orjson.loads(str(message.headers.get(wch.ERROR_FIELDS) or "[]"))
         return "; ".join(f"{row['field']}: {row['problem']}" for row in rows)
     except (orjson.JSONDecodeError, TypeError, KeyError):
-        return ""  # somebody else's header of that name
+        return ""  # another program's header of that name
 
 
 def _as_dict(dead_letter: DeadLetter) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def _as_dict(dead_letter: DeadLetter) -> dict[str, Any]:
 
 
 def _body(body: bytes) -> dict[str, str]:
-    """Return a body as text, or in Base64 where it is none: not one byte of it may be lost by keeping it."""
+    """Return a body as text, or in Base64 if it is not UTF-8, so that no byte is lost."""
     try:
         return {"body": body.decode()}
     except UnicodeDecodeError:
@@ -324,15 +326,15 @@ def _keep(file: Path, queue: str, dead_letter: DeadLetter, reason: str) -> None:
         os.fsync(out.fileno())
 
 
-def _tell(
+def _report(
     action: str, queue: str, done: Sequence[str], *, dry_run: bool, json: bool, reason: str | None = None
 ) -> None:
     if json:
-        record = {"action": action, "queue": queue, "dead letters": len(done), "ids": done, "dry_run": dry_run}
+        record = {"action": action, "queue": queue, "dead_letters": len(done), "ids": done, "dry_run": dry_run}
         print_json(record | {"by": whoami(), "reason": reason})
         return
     verb = f"would {action}" if dry_run else f"{action}ed"
-    say(f"{verb} {len(done)} {'dead_letter' if len(done) == 1 else 'dead_letters'} from {queue}")
+    say(f"{verb} {len(done)} dead letter{'' if len(done) == 1 else 's'} from {queue}")
     if dry_run:
         for id_ in done[:_LISTED]:
             say(f"    {id_}")

@@ -1,4 +1,4 @@
-"""`wch doctor`: is everything there, and if not, what to do."""
+"""`wch doctor`: checks the installation and says what to do about each problem."""
 
 from __future__ import annotations
 
@@ -30,39 +30,39 @@ def doctor(
     database_url: DatabaseUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Look at broker, topology, consumers, dead letters and database; exit code 1 where something is wrong."""
+    """Check broker, topology, consumers, dead letters and database; exit code 1 if something is wrong."""
     findings = [
         {"what": what, "state": state, "detail": detail}
-        for what, state, detail in _look(amqp_url, management_url, database_url)
+        for what, state, detail in _check(amqp_url, management_url, database_url)
     ]
     if json:
         print_json(findings)
     else:
-        signs = {"ok": "[green]ok   [/]", "warning": "[yellow]look [/]", "error": "[red]wrong[/]"}
+        signs = {"ok": "[green]ok   [/]", "warning": "[yellow]check[/]", "error": "[red]wrong[/]"}
         for finding in findings:
             console.print(signs[finding["state"]], f"{finding['what']}:", finding["detail"])
     if any(finding["state"] == "error" for finding in findings):
         raise typer.Exit(1)
 
 
-def _look(amqp_url: str, management_url: str | None, database_url: str | None) -> Iterator[tuple[str, str, str]]:
+def _check(amqp_url: str, management_url: str | None, database_url: str | None) -> Iterator[tuple[str, str, str]]:
     topology = installed_topology()
     try:
         with open_connection(amqp_url, "wch doctor"):
-            yield "broker", "ok", "takes connections"
+            yield "broker", "ok", "accepts connections"
     except BrokerUnreachable as error:
         yield "broker", "error", str(error)
         return
     try:
         with Management(amqp_url, management_url) as management:
-            yield from _look_at_broker(management, topology)
+            yield from _check_broker(management, topology)
     except ManagementUnreachable as error:
-        yield "management API", "warning", f"{error}; topology and consumers were not looked at"
+        yield "management API", "warning", f"{error}; topology and consumers were not checked"
     if database_url:
-        yield from _look_at_database(database_url)
+        yield from _check_database(database_url)
 
 
-def _look_at_broker(management: Management, topology: Topology) -> Iterator[tuple[str, str, str]]:
+def _check_broker(management: Management, topology: Topology) -> Iterator[tuple[str, str, str]]:
     version = str(management.overview()["rabbitmq_version"])
     supported = tuple(int(part) for part in version.split(".")[:2]) >= _OLDEST
     yield "version", "ok" if supported else "error", f"RabbitMQ {version}" + ("" if supported else ", older than 3.10")
@@ -72,35 +72,39 @@ def _look_at_broker(management: Management, topology: Topology) -> Iterator[tupl
     for difference in found:
         yield "topology", difference.level, f"{difference.object} {difference.problem}"
     if not found:
-        yield "topology", "ok", f"{len(topology.queues)} queues as they should be"
+        yield "topology", "ok", f"{len(topology.queues)} queues match the topology"
     queues = management.queues()
     for work in topology.work_queues:
-        yield from _look_at_queue(work.name, work.dlq, queues)
+        yield from _check_queue(work.name, work.dlq, queues)
     unroutable = queues.get(UNROUTABLE_QUEUE, {}).get("messages", 0)
     if unroutable:
-        yield UNROUTABLE_QUEUE, "warning", f"holds {unroutable} of types nobody does: `wch dlq list {UNROUTABLE_QUEUE}`"
+        yield (
+            UNROUTABLE_QUEUE,
+            "warning",
+            f"has {unroutable} requests of types that no service handles: `wch dlq list {UNROUTABLE_QUEUE}`",
+        )
 
 
-def _look_at_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _check_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     queue = queues.get(name)
     if queue is None:
         return
     consumers, waiting = queue.get("consumers", 0), queue.get("messages", 0)
-    held = f"{waiting} {'message' if waiting == 1 else 'messages'}"
+    messages = f"{waiting} {'message' if waiting == 1 else 'messages'}"
     if consumers:
-        yield name, "ok", f"{consumers} {'consumer' if consumers == 1 else 'consumers'}, {held}"
+        yield name, "ok", f"{consumers} {'consumer' if consumers == 1 else 'consumers'}, {messages}"
     else:
-        yield name, "error", f"no consumer, {held}: does its service run, and is it ready?"
+        yield name, "error", f"no consumer, {messages}: is its service running and ready?"
     dead_letters = queues.get(dlq, {}).get("messages", 0)
     if dead_letters:
         yield (
             dlq,
             "warning",
-            f"{dead_letters} dead {'dead_letter' if dead_letters == 1 else 'dead_letters'}: `wch dlq list {dlq}`",
+            f"{dead_letters} dead {'letter' if dead_letters == 1 else 'letters'}: `wch dlq list {dlq}`",
         )
 
 
-def _look_at_database(url: str) -> Iterator[tuple[str, str, str]]:
+def _check_database(url: str) -> Iterator[tuple[str, str, str]]:
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             version = connection.info.server_version

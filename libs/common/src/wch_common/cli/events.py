@@ -1,4 +1,4 @@
-"""`wch events`: publish one, check one, look at the schemas."""
+"""`wch events`: publish or check an event, list the types and their schemas."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def publish(
     data: Annotated[str, typer.Argument(help="JSON, like '{\"product_id\": 7}'; - reads standard input.")],
     amqp_url: AmqpUrl,
     source: Annotated[str, typer.Option(help="The publishing program.")] = "/wch/cli",
-    id: Annotated[str | None, typer.Option(help="Same id, same event: it is done once.")] = None,  # noqa: A002
-    shop: Annotated[str | None, typer.Option(help="Which shop, where there are several.")] = None,
-    requester: Annotated[str | None, typer.Option(help="Who is answered.")] = None,
+    id: Annotated[str | None, typer.Option(help="Id of the event; the same id is handled once.")] = None,  # noqa: A002
+    shop: Annotated[str | None, typer.Option(help="Name of the shop, if there are several.")] = None,
+    requester: Annotated[str | None, typer.Option(help="Name of the requester, which the answers carry.")] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Publish one event, confirmed by the broker."""
+    """Publish one event and wait for the broker's confirm."""
     model = _data(type, data)
     event = new_event(model, source, id=id, shop=shop, requester=requester)
     if not dry_run:
@@ -49,11 +49,11 @@ def publish(
 @app.command()
 def check(
     file: Annotated[
-        Path, typer.Argument(help="A whole event as JSON (CloudEvents, structured); - reads standard input.")
+        Path, typer.Argument(help="A complete event as JSON (CloudEvents, structured mode); - reads standard input.")
     ],
     json: AsJson = False,
 ) -> None:
-    """Check an event against the contract, as a consumer would."""
+    """Check an event against the contract, as a consumer does."""
     body = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     try:
         event = decode(Message(body, STRUCTURED), published_contract())
@@ -62,8 +62,8 @@ def check(
             fields = [vars(field) for field in error.fields]
             print_json({"ok": False, "kind": error.kind, "error": str(error), "fields": fields})
             raise typer.Exit(1) from None
-        told = [f"\n  {field}" for field in error.fields if field.problem not in str(error)]
-        raise Wrong("".join((str(error), *told))) from None
+        details = [f"\n  {field}" for field in error.fields if field.problem not in str(error)]
+        raise Wrong("".join((str(error), *details))) from None
     if json:
         print_json({"ok": True, "type": event.type, "id": event.id})
     else:
@@ -72,13 +72,13 @@ def check(
 
 @app.command()
 def schemas(
-    type: Annotated[str | None, typer.Argument(help="One type; all are listed without.")] = None,  # noqa: A002
+    type: Annotated[str | None, typer.Argument(help="A type; all are listed if omitted.")] = None,  # noqa: A002
     write: Annotated[
         Path | None, typer.Option(help="Write all schemas and the AsyncAPI document into this folder.")
     ] = None,
     json: AsJson = False,
 ) -> None:
-    """List the event types, show one's JSON Schema, or write the whole contract."""
+    """List the event types, show the JSON Schema of one, or write the whole contract."""
     registry = published_contract()
     if write is not None:
         changed = write_contract(registry, write)
@@ -93,11 +93,11 @@ def schemas(
         if json:
             print_json([{"type": name, "kind": kind, "description": text} for name, kind, text in rows])
         else:
-            print_table(("TYPE", "KIND", "WHAT"), rows, empty="no family is installed")
+            print_table(("TYPE", "KIND", "DESCRIPTION"), rows, empty="no event types are installed")
 
 
 def _data(type_: str, text: str) -> EventData:
-    """Return the typed data; unknown fields are refused here, as they are never written."""
+    """Return the typed data; unknown fields are refused, as they are never written."""
     written = sys.stdin.buffer.read() if text == "-" else text
     model = published_contract().model(type_)
     strict: Any = create_model(f"Strict{model.__name__}", __base__=model)
@@ -107,5 +107,5 @@ def _data(type_: str, text: str) -> EventData:
         strict.model_validate_json(written)
     except ValidationError as error:
         lines = "".join(f"\n  {field}" for field in data_errors(error))
-        raise Wrong(f"the data does not keep the schema of {type_}:{lines}") from None
+        raise Wrong(f"the data does not match the schema of {type_}:{lines}") from None
     return model.model_validate_json(written)

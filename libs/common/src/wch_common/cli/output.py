@@ -1,4 +1,4 @@
-"""What the commands share: where the broker is, tables for people, JSON for programs, errors as one sentence."""
+"""What all commands share: addresses, tables, JSON for programs, errors of one sentence."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AmqpUrl = Annotated[
 ManagementUrl = Annotated[
     str | None,
     typer.Option(
-        "--management-url", envvar="WCH_MANAGEMENT_URL", help="Management API; by default 10,000 ports above AMQP."
+        "--management-url", envvar="WCH_MANAGEMENT_URL", help="Management API; by default, 10,000 ports above AMQP."
     ),
 ]
 DatabaseUrl = Annotated[
@@ -41,15 +41,15 @@ DatabaseUrl = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, without doing it.")]
 
 
 class Wrong(WchError):
-    """The command was asked for something it cannot do."""
+    """The command cannot do what was requested; the message says why, and what to do."""
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - anything JSON holds
-    """Print for programs."""
+    """Print a value as JSON."""
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2 if sys.stdout.isatty() else 0, default=_plain)
     sys.stdout.write(text.decode() + "\n")
 
@@ -59,9 +59,9 @@ def _plain(value: object) -> object:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
-    """Print for people."""
+    """Print rows as a table, or the sentence `empty` if there are none."""
     first, *others = columns
-    # What names a row can be copied whole; the rest is folded rather than cut off.
+    # The first column names the row and stays whole, to be copied; the others are folded rather than cut.
     heads = (Column(first, no_wrap=True), *(Column(other, overflow="fold") for other in others))
     table = Table(*heads, box=None, pad_edge=False, show_header=any(columns), header_style="bold", row_styles=None)
     filled = False
@@ -69,7 +69,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         table.add_row(*("" if cell is None else str(cell) for cell in row))
         filled = True
     if filled:
-        # For another program every row is a line.
+        # In a pipe every row is one line.
         wide = not console.is_terminal and not os.environ.get("COLUMNS")
         (Console(highlight=False, width=_WIDEST) if wide else console).print(table)
     else:
@@ -77,10 +77,10 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 
 def say(text: str) -> None:
-    """Print one sentence, never broken by us, so that what it names can be copied."""
+    """Print one sentence without line breaks, so that names in it can be copied."""
     console.print(text, soft_wrap=True, markup=False)
 
 
 def whoami() -> str:
-    """Return who runs the command, for the record."""
+    """Return who runs the command, for records."""
     return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or os.getuid()}@{os.uname().nodename}"

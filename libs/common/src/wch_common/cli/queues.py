@@ -1,4 +1,4 @@
-"""`wch queues`: what each job has to do, what waits for another try, and what is parked for which scope."""
+"""`wch queues`: what each queue holds, what waits for a retry, and what is parked for which scope."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from wch_common.store.database import in_utf8
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-app = typer.Typer(help="Queues: list what they hold, and what is parked.", no_args_is_help=True)
+app = typer.Typer(help="Queues: list what they hold, and parked events.", no_args_is_help=True)
 
 _PARKED = """
 SELECT parked.queue, parked.scope, count(*) AS events, min(parked.due_at) AS next_due,
@@ -33,7 +33,7 @@ GROUP BY parked.queue, parked.scope, scopes.paused_until
 def list_(
     amqp_url: AmqpUrl, management_url: ManagementUrl = None, database_url: DatabaseUrl = None, json: AsJson = False
 ) -> None:
-    """List every job's queue: events that wait, are being handled, wait for another try, are parked, are dead letters."""
+    """List every work queue: events waiting, being handled, waiting for a retry, parked, and dead letters."""
     waiting: Counter[str] = Counter()
     for row in parked_events(database_url) if database_url else []:
         waiting[row["queue"]] += row["events"]
@@ -56,25 +56,27 @@ def list_(
     if json:
         print_json(rows)
         return
-    columns = ("QUEUE", "WAITING", "IN WORK", "CONSUMERS", "RETRY", "PARKED", "DEAD")
+    columns = ("QUEUE", "WAITING", "HANDLED NOW", "CONSUMERS", "RETRYING", "PARKED", "DEAD LETTERS")
     table = [tuple("?" if cell is None else cell for cell in row.values()) for row in rows]
     print_table(columns, table, empty="no service is installed")
     if database_url is None:
-        say("what is parked is in the services' databases: give --database-url (or WCH_DATABASE_URL) to see it")
+        say(
+            "to count parked events, give --database-url (or set WCH_DATABASE_URL): they are in the services' databases"
+        )
 
 
 @app.command()
 def parked(
     database_url: DatabaseUrl = None,
-    queue: Annotated[str | None, typer.Argument(help="One queue; all without.")] = None,
+    queue: Annotated[str | None, typer.Argument(help="A queue; all of them if omitted.")] = None,
     json: AsJson = False,
 ) -> None:
-    """List parked events by the scope they wait for (a shop, a catalog, a number), and until when it is left alone."""
+    """List parked events by the scope they wait for (a shop, a catalog, a phone number id) and the end of its pause."""
     if database_url is None:
         raise Wrong("parked events are in the services' databases: give --database-url, or set WCH_DATABASE_URL")
     known = {work.name for work in installed_topology().work_queues}
     if queue is not None and queue not in known:
-        raise Wrong(f"there is no job {queue}; there are {', '.join(sorted(known)) or 'none'}")
+        raise Wrong(f"{queue} is not a work queue; choose one of {', '.join(sorted(known)) or 'none'}")
     rows = [row for row in parked_events(database_url) if queue in {None, row["queue"]}]
     if json:
         print_json(rows)
@@ -93,7 +95,7 @@ def parked(
 
 
 def parked_events(database_url: str) -> list[dict[str, Any]]:
-    """Return parked events by queue and scope, of every service whose schema is in this database; raises Wrong."""
+    """Return parked events by queue and scope, for every service whose schema is in this database; raises Wrong."""
     found: list[dict[str, Any]] = []
     try:
         with psycopg.connect(in_utf8(database_url), connect_timeout=5, row_factory=dict_row) as connection:
@@ -104,14 +106,14 @@ def parked_events(database_url: str) -> list[dict[str, Any]]:
                 statement = sql.SQL(_PARKED).format(schema=sql.Identifier(row["table_schema"]))
                 found += connection.execute(statement).fetchall()
     except psycopg.Error as error:
-        raise Wrong(f"the database does not tell what is parked: {error_text(error, 300)}") from None
+        raise Wrong(f"the parked events cannot be read: {error_text(error, 300)}") from None
     return sorted(found, key=lambda row: (row["queue"], -row["events"]))
 
 
 def _count(live: Mapping[str, Mapping[str, Any]], queue: str, what: str) -> int | None:
-    """Return a queue's number, None where the queue does not exist."""
+    """Return a number of a queue, or None if the queue does not exist."""
     return int(live[queue].get(what, 0)) if queue in live else None
 
 
-def _timestamp(value: Any) -> str:  # noqa: ANN401 - a moment or nothing
+def _timestamp(value: Any) -> str:  # noqa: ANN401 - a datetime or None
     return "" if value is None else value.isoformat(sep=" ", timespec="seconds")

@@ -1,4 +1,4 @@
-"""`wch topology`: show it, compare a broker with it, create it."""
+"""`wch topology`: show the topology, compare a broker with it, create it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(help="The broker's exchanges, queues and bindings.", no_args_i
 
 
 class Form(Enum):
-    """How the topology is written."""
+    """The form in which the topology is printed."""
 
     TABLE = "table"
     DEFINITIONS = "definitions"
@@ -43,14 +43,19 @@ def installed_topology() -> Topology:
 
 @app.command()
 def show(
-    form: Annotated[Form, typer.Option("--as", help="A table, or a form another tool reads.")] = Form.TABLE,
+    form: Annotated[Form, typer.Option("--as", help="A table, or a form for another tool.")] = Form.TABLE,
     vhost: Annotated[str, typer.Option(help="Virtual host in definitions, manifests and permissions.")] = "wch",
     cluster: Annotated[str, typer.Option(help="RabbitmqCluster in the operator's manifests.")] = "rabbitmq",
-    user: Annotated[str, typer.Option(help="Whose permissions.")] = "wch",
-    produces: Annotated[list[str] | None, typer.Option(help="With --as permissions: types the user publishes.")] = None,
+    user: Annotated[str, typer.Option(help="The user of the permissions.")] = "wch",
+    produces: Annotated[
+        list[str] | None,
+        typer.Option(help="With --as permissions: a type that the user publishes; may be given several times."),
+    ] = None,
     answered: Annotated[
         bool,
-        typer.Option("--answered", help="With --produces: also queues of the user's own for the facts that answer it."),
+        typer.Option(
+            "--answered", help="With --produces: also queues of the user's own for the facts that answer its requests."
+        ),
     ] = False,
 ) -> None:
     """Show the topology of every installed service."""
@@ -61,7 +66,7 @@ def show(
         print_json({"apiVersion": "v1", "kind": "List", "items": operator_manifests(topology, vhost, cluster)})
     elif form is Form.PERMISSIONS and produces:
         if unknown := [name for name in produces if name not in published_contract()]:
-            raise Wrong(f"no such type: {', '.join(unknown)}; `wch events schemas` lists them")
+            raise Wrong(f"unknown type: {', '.join(unknown)}; `wch events schemas` lists them")
         print_json(producer_permissions(user, vhost, produces, answered=answered))
     elif form is Form.PERMISSIONS:
         print_json(service_permissions(topology, user, vhost))
@@ -70,24 +75,26 @@ def show(
             (
                 work.name,
                 ", ".join(model.TYPE for model in work.models),
-                ", ".join(f"{delay_queue:g} s" for delay_queue in work.policy.retry_delays),
+                ", ".join(f"{delay:g} s" for delay in work.policy.retry_delays),
                 work.dlq,
             )
             for work in topology.work_queues
         ]
-        print_table(("QUEUE", "DOES OR FOLLOWS", "RUNGS", "DEAD LETTERS"), rows, empty="no service is installed")
+        print_table(
+            ("QUEUE", "HANDLES OR FOLLOWS", "RETRY DELAYS", "DEAD LETTERS"), rows, empty="no service is installed"
+        )
 
 
 @app.command()
 def check(amqp_url: AmqpUrl, management_url: ManagementUrl = None, json: AsJson = False) -> None:
-    """Compare a live broker with the topology; exit code 1 where something would lose or hold up messages."""
+    """Compare a live broker with the topology; exit code 1 if a difference would lose or delay messages."""
     with Management(amqp_url, management_url) as management:
         found = differences(installed_topology(), management)
     if json:
         print_json([vars(difference) for difference in found])
     else:
         rows = [(one.level, one.object, one.problem) for one in found]
-        print_table(("LEVEL", "OBJECT", "PROBLEM"), rows, empty="the broker has the whole topology, as it should be")
+        print_table(("LEVEL", "OBJECT", "PROBLEM"), rows, empty="the broker matches the topology")
     if any(one.level == "error" for one in found):
         raise typer.Exit(1)
 
@@ -96,7 +103,7 @@ def check(amqp_url: AmqpUrl, management_url: ManagementUrl = None, json: AsJson 
 def apply(
     amqp_url: AmqpUrl, management_url: ManagementUrl = None, dry_run: DryRun = False, json: AsJson = False
 ) -> None:
-    """Create what is missing; change nothing that exists, and say what differs."""
+    """Create what is missing; change nothing that exists, and report what differs."""
     topology = installed_topology()
     if dry_run:
         with Management(amqp_url, management_url) as management:
@@ -105,20 +112,20 @@ def apply(
         if json:
             print_json({"dry_run": True, "would": [{"object": name, "action": action} for name, action in rows]})
             return
-        print_table(("OBJECT", "WHAT WOULD BE DONE"), rows, empty="nothing to do")
+        print_table(("OBJECT", "ACTION"), rows, empty="nothing to do")
         return
     if not topology.work_queues:
-        raise Wrong("no service is installed here, so there is no topology to apply")
+        raise Wrong("no service is installed, so there is no topology to apply")
     missing = absent(amqp_url, topology)
     declare(amqp_url, topology)
     if json:
         print_json({"dry_run": False, "created": missing, "bindings": len(topology.bindings)})
         return
-    there = len(topology.exchanges) + len(topology.queues) - len(missing)
-    say(f"created {len(missing)} exchanges and queues ({there} were there), and set {len(topology.bindings)} bindings")
+    existing = len(topology.exchanges) + len(topology.queues) - len(missing)
+    say(f"created {len(missing)} exchanges and queues ({existing} existed), and set {len(topology.bindings)} bindings")
 
 
 def _would(problem: str) -> str:
     if problem.startswith("does not exist"):
         return "created"
-    return "bound" if "is not bound" in problem else f"nothing: it {problem}"
+    return "bound" if "is not bound" in problem else f"none: it {problem}"

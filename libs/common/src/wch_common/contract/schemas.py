@@ -20,16 +20,28 @@ _ENVELOPE: dict[str, Any] = {
     "required": ["specversion", "id", "source", "type", "time", "data"],
     "properties": {
         "specversion": {"const": "1.0"},
-        "id": {"type": "string", "minLength": 1, "description": "Unique per source; publish again under the same id."},
+        "id": {
+            "type": "string",
+            "minLength": 1,
+            "description": "Unique per source; to repeat a publish, use the same id.",
+        },
         "source": {"type": "string", "minLength": 1, "description": "The publishing program, like /shop/admin."},
         "time": {"type": "string", "format": "date-time"},
-        "subject": {"type": "string", "description": "What it is about; never a telephone number."},
-        "shop": {"type": "string", "description": "Which shop; may be left out where there is one."},
-        "requester": {"type": "string", "pattern": "^[a-z][a-z0-9_-]{0,62}$", "description": "Who is answered."},
+        "subject": {"type": "string", "description": "What the event is about; never a telephone number."},
+        "shop": {"type": "string", "description": "Name of the shop; optional where there is only one."},
+        "requester": {
+            "type": "string",
+            "pattern": "^[a-z][a-z0-9_-]{0,62}$",
+            "description": "Name that facts which answer a request carry.",
+        },
         "correlationid": {"type": "string"},
         "causationid": {"type": "string"},
         "traceparent": {"type": "string"},
-        "expirytime": {"type": "string", "format": "date-time", "description": "Waits no longer than this."},
+        "expirytime": {
+            "type": "string",
+            "format": "date-time",
+            "description": "After this time the event is no longer handled.",
+        },
         "datacontenttype": {"const": "application/json"},
     },
 }
@@ -59,7 +71,9 @@ def asyncapi(registry: Registry) -> dict[str, Any]:
             },
         }
         if "{requester}" in address:
-            channels[name]["parameters"] = {"requester": {"description": "Left out, with its dot, where nobody asked."}}
+            channels[name]["parameters"] = {
+                "requester": {"description": "Absent, with its dot, if the request had no requester."}
+            }
         operations[name] = {
             "action": "receive" if is_request else "send",
             "channel": {"$ref": f"#/channels/{name}"},

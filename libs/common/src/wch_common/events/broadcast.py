@@ -1,4 +1,4 @@
-"""Events of the broadcast family: campaigns, their lists of recipients, and what became of them."""
+"""Events of the broadcast family: campaigns, their lists of recipients, and their results."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request
+from wch_common.contract.operations import TableRows
 from wch_common.events.whatsapp import Category, Phone, Reason
 from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
@@ -15,11 +16,11 @@ CampaignId = Annotated[
     str, Field(min_length=1, max_length=100, description="The requester's name for the campaign, unique per shop.")
 ]
 ListId = Annotated[str, Field(min_length=1, max_length=100, description="The name of a list, unique per shop.")]
-By = Annotated[Name, Field(description="Who asked for it.")]
+By = Annotated[Name, Field(description="The person or program that requested it.")]
 
 
 class CampaignRecipient(Part):
-    """One person, with values of their own for the message's placeholders."""
+    """One recipient, optionally with their own values for the message's placeholders."""
 
     to: Phone
     header: Parameter | Media | None = None
@@ -34,7 +35,10 @@ Recipients = Annotated[tuple[CampaignRecipient, ...], Field(max_length=1000)]
 
 
 class CampaignRequested(Request):
-    """Send one message to many people, in batches, at a pace; free text without a fallback reaches open windows only."""
+    """Send one message to many recipients, in batches, at a pace.
+
+    Free text without a fallback reaches only recipients whose customer-service window is open.
+    """
 
     TYPE = "broadcast.campaign.requested.v1"
 
@@ -44,20 +48,23 @@ class CampaignRequested(Request):
     fallback: Fallback = None
     sender: Annotated[
         str | None,
-        Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; the shop's first if left out."),
+        Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; by default the shop's first."),
     ] = None
-    recipients: Annotated[Recipients | None, Field(description="Up to 1,000; more are a list.")] = None
-    list_id: Annotated[ListId | None, Field(description="A list that was uploaded before, or is being uploaded.")] = (
-        None
-    )
-    batch_size: Annotated[int, Field(ge=1, le=1000)] = 50
+    recipients: Annotated[
+        Recipients | None, Field(description="Up to 1,000 recipients; upload a list for more, and give list_id.")
+    ] = None
+    list_id: Annotated[ListId | None, Field(description="A list whose upload is complete or in progress.")] = None
+    batch_size: Annotated[int, Field(ge=1, le=1000, description="Recipients per batch.")] = 50
     pause_seconds: Annotated[
-        float, Field(ge=0, le=86_400, description="From the start of one batch to the start of the next.")
+        float, Field(ge=0, le=86_400, description="Seconds from the start of one batch to the start of the next.")
     ] = 1.0
-    start_at: Annotated[datetime | None, Field(description="Not before.")] = None
-    stop_at: Annotated[datetime | None, Field(description="What is not sent by then is not sent at all.")] = None
+    start_at: Annotated[datetime | None, Field(description="The campaign does not start before this time.")] = None
+    stop_at: Annotated[
+        datetime | None, Field(description="Messages that are not sent by this time are not sent at all.")
+    ] = None
     exclusive: Annotated[
-        bool, Field(description="Waits for the shop's other exclusive campaigns, and they for this one.")
+        bool,
+        Field(description="The campaign waits for the shop's other exclusive campaigns, and they wait for it."),
     ] = True
 
     @model_validator(mode="after")
@@ -65,7 +72,7 @@ class CampaignRequested(Request):
         if (self.recipients is None) == (self.list_id is None):
             raise ValueError("give either recipients or list_id")
         if self.start_at is not None and self.stop_at is not None and self.stop_at <= self.start_at:
-            raise ValueError("stop_at is not after start_at")
+            raise ValueError("stop_at must be after start_at")
         for name in ("start_at", "stop_at"):
             timestamp = getattr(self, name)
             if timestamp is not None and timestamp.tzinfo is None:
@@ -77,7 +84,7 @@ class CampaignRequested(Request):
         return f"campaign/{self.campaign_id}"
 
 
-class _Control(Request):
+class _CampaignControl(Request):
     campaign_id: CampaignId
     reason: Reason = ""
     by: By
@@ -87,33 +94,33 @@ class _Control(Request):
         return f"campaign/{self.campaign_id}"
 
 
-class CampaignPauseRequested(_Control):
-    """Begin no further batch of a campaign."""
+class CampaignPauseRequested(_CampaignControl):
+    """Release no further batches of a campaign."""
 
     TYPE = "broadcast.campaign.pause_requested.v1"
 
 
-class CampaignResumeRequested(_Control):
-    """Go on with a campaign that paused, or stopped for a reason that is mended; those it failed for that are tried again."""
+class CampaignResumeRequested(_CampaignControl):
+    """Continue a paused or failed campaign, and retry recipients that failed for a reason that affected the campaign."""
 
     TYPE = "broadcast.campaign.resume_requested.v1"
 
 
-class CampaignCancelRequested(_Control):
-    """End a campaign and take back what WhatsApp was not yet asked to send."""
+class CampaignCancelRequested(_CampaignControl):
+    """End a campaign, and cancel its messages that WhatsApp has not started to send."""
 
     TYPE = "broadcast.campaign.cancel_requested.v1"
 
 
 class RecipientsRequested(Request):
-    """Add a part to a list; parts may come in any order, and the last one says how many there are."""
+    """Add one part to a list; parts may arrive in any order."""
 
     TYPE = "broadcast.recipients.requested.v1"
 
     list_id: ListId
-    part: Annotated[int, Field(ge=1, le=9_999, description="Counted from 1.")]
+    part: Annotated[int, Field(ge=1, le=9_999, description="Number of this part, from 1.")]
     parts: Annotated[
-        int | None, Field(ge=1, le=9_999, description="How many there are; at least one part says it.")
+        int | None, Field(ge=1, le=9_999, description="Number of parts of the list; at least one part must give it.")
     ] = None
     recipients: Recipients
 
@@ -122,37 +129,47 @@ class RecipientsRequested(Request):
         return f"list/{self.list_id}"
 
 
+class CampaignRecipientEraseRequested(Request):
+    """Erase a person from every list; messages that are not requested yet are not sent."""
+
+    TYPE = "broadcast.recipient.erase_requested.v1"
+
+    phone: Phone
+    reason: Reason
+    by: By
+
+
 # -- facts
 
 
-class Count(Part):
-    """How many, for one reason."""
+class ReasonCount(Part):
+    """The number of recipients with one reason."""
 
     reason: str
     recipients: Annotated[int, Field(ge=0)]
 
 
-class Totals(Part):
-    """Recipients by what became of them: recipients = sent + failed + unknown + skipped + cancelled + deferred + waiting."""
+class CampaignTotals(Part):
+    """Recipients by result: recipients = sent + failed + unknown + skipped + cancelled + deferred + waiting."""
 
     recipients: int
-    sent: Annotated[int, Field(description="Taken by Meta; those delivered and read are among them.")] = 0
-    delivered: Annotated[int, Field(description="Those read are among them.")] = 0
+    sent: Annotated[int, Field(description="Accepted by Meta, including those delivered and read.")] = 0
+    delivered: Annotated[int, Field(description="Includes those read.")] = 0
     read: int = 0
     failed: int = 0
-    failed_by: tuple[Count, ...] = ()
+    failed_by: tuple[ReasonCount, ...] = ()
     unknown: Annotated[
-        int, Field(description="It cannot be known whether they were sent; they are not sent again.")
+        int, Field(description="The answer of Meta was lost; these messages are not sent a second time.")
     ] = 0
     skipped: int = 0
     skipped_by: Annotated[
-        tuple[Count, ...],
-        Field(description="Like suppressed, duplicate_number, malformed_number, window_closed, stopped, forgotten."),
+        tuple[ReasonCount, ...],
+        Field(description="Such as suppressed, duplicate_number, malformed_number, window_closed, stopped and erased."),
     ] = ()
     cancelled: int = 0
-    deferred: Annotated[int, Field(description="Asked for, and waiting for a limit of WhatsApp.")] = 0
-    waiting: Annotated[int, Field(description="Not asked for yet, or without an answer yet.")] = 0
-    percentage: Annotated[float, Field(ge=0, le=100, description="Of recipients with an outcome.")]
+    deferred: Annotated[int, Field(description="Requested, and waiting for a limit of WhatsApp.")] = 0
+    waiting: Annotated[int, Field(description="Not requested yet, or requested and not answered yet.")] = 0
+    percentage: Annotated[float, Field(ge=0, le=100, description="Share of recipients that have a result.")]
 
 
 class _CampaignFact(Fact):
@@ -163,8 +180,8 @@ class _CampaignFact(Fact):
         return f"campaign/{self.campaign_id}"
 
 
-class _CampaignTotals(_CampaignFact):
-    totals: Totals
+class _CampaignTotalsFact(_CampaignFact):
+    totals: CampaignTotals
 
 
 class CampaignStarted(_CampaignFact):
@@ -175,16 +192,16 @@ class CampaignStarted(_CampaignFact):
     recipients: int
 
 
-class CampaignProgressed(_CampaignTotals):
-    """How far a campaign is; told about once a second while it runs, and in answer to a repeated request."""
+class CampaignProgressed(_CampaignTotalsFact):
+    """The progress of a campaign: published about once a second while it runs, and in answer to a repeated request."""
 
     TYPE = "broadcast.campaign.progressed.v1"
 
     state: Literal["waiting", "running", "paused", "cancelling", "completed", "cancelled", "failed"]
 
 
-class CampaignPaused(_CampaignTotals):
-    """No further batch begins until the campaign is resumed."""
+class CampaignPaused(_CampaignTotalsFact):
+    """The campaign releases no further batches until it is resumed."""
 
     TYPE = "broadcast.campaign.paused.v1"
 
@@ -192,36 +209,36 @@ class CampaignPaused(_CampaignTotals):
     by: By
 
 
-class CampaignResumed(_CampaignTotals):
-    """The campaign goes on."""
+class CampaignResumed(_CampaignTotalsFact):
+    """The campaign continues."""
 
     TYPE = "broadcast.campaign.resumed.v1"
 
     by: By
 
 
-class CampaignCompleted(_CampaignTotals):
-    """Every recipient has an outcome; told once."""
+class CampaignCompleted(_CampaignTotalsFact):
+    """Every recipient has a result; published once."""
 
     TYPE = "broadcast.campaign.completed.v1"
 
 
-class CampaignUpdated(_CampaignTotals):
-    """What became known after a campaign's end, like deliveries, in bundles."""
+class CampaignUpdated(_CampaignTotalsFact):
+    """Results that arrived after the campaign ended, such as deliveries, in bundles."""
 
     TYPE = "broadcast.campaign.updated.v1"
 
 
-class CampaignCancelled(_CampaignTotals):
-    """The campaign ended before its end was reached; told once."""
+class CampaignCancelled(_CampaignTotalsFact):
+    """The campaign was cancelled, and every message in progress has a result; published once."""
 
     TYPE = "broadcast.campaign.cancelled.v1"
 
     reason: Reason
 
 
-class CampaignFailed(_CampaignTotals):
-    """The campaign could not go on; it can be resumed."""
+class CampaignFailed(_CampaignTotalsFact):
+    """The campaign could not continue; it can be resumed."""
 
     TYPE = "broadcast.campaign.failed.v1"
 
@@ -229,7 +246,7 @@ class CampaignFailed(_CampaignTotals):
 
 
 class CampaignRefused(_CampaignFact):
-    """A request was refused; a campaign of that name, if there is one, is not touched."""
+    """A request was refused; an existing campaign of that name is unchanged."""
 
     TYPE = "broadcast.campaign.refused.v1"
 
@@ -237,7 +254,7 @@ class CampaignRefused(_CampaignFact):
 
 
 class RecipientsAdded(Fact):
-    """A list is complete: what was given, and what is usable of it."""
+    """A list is complete; how many recipients it received, and how many of them cannot be used."""
 
     TYPE = "broadcast.recipients.added.v1"
 
@@ -252,7 +269,7 @@ class RecipientsAdded(Fact):
 
 
 class RecipientsRefused(Fact):
-    """A part of a list was refused, and so the list will not be complete, or is another one."""
+    """A part of a list was refused."""
 
     TYPE = "broadcast.recipients.refused.v1"
 
@@ -265,12 +282,21 @@ class RecipientsRefused(Fact):
         return f"list/{self.list_id}"
 
 
+class CampaignRecipientErased(Fact):
+    """A person was erased from every list; 0 rows if no list contained them."""
+
+    TYPE = "broadcast.recipient.erased.v1"
+
+    rows: Annotated[tuple[TableRows, ...], Field(description="Rows changed in each table.")]
+
+
 EVENTS = (
     CampaignRequested,
     CampaignPauseRequested,
     CampaignResumeRequested,
     CampaignCancelRequested,
     RecipientsRequested,
+    CampaignRecipientEraseRequested,
     CampaignStarted,
     CampaignProgressed,
     CampaignPaused,
@@ -282,4 +308,5 @@ EVENTS = (
     CampaignRefused,
     RecipientsAdded,
     RecipientsRefused,
+    CampaignRecipientErased,
 )

@@ -1,4 +1,4 @@
-"""Events of the carts family: cleaning up, reminding, and what came of it."""
+"""Events of the carts family: cleanups, reminders, erasing a customer, and their results."""
 
 from __future__ import annotations
 
@@ -7,42 +7,60 @@ from typing import Annotated
 from pydantic import Field
 
 from wch_common.contract.event import Fact, Request
+from wch_common.contract.operations import TableRows
 from wch_common.events.shop import Amount, CartId, CartVersion, Currency
+from wch_common.events.whatsapp import Phone, Reason
+from wch_common.events.whatsapp_content import Name
 
 # -- requests
 
 
 class CleanupRequested(Request):
-    """Delete a shop's carts that have expired, and nothing else."""
+    """Delete a shop's expired carts."""
 
     TYPE = "carts.cleanup.requested.v1"
 
     older_than_hours: Annotated[
         float | None,
-        Field(ge=0, le=1_000_000, description="Only those untouched for so long; those that have not expired stay."),
+        Field(
+            ge=0,
+            le=1_000_000,
+            description="Delete only expired carts that have not changed for so many hours.",
+        ),
     ] = None
-    dry_run: Annotated[bool, Field(description="Count, and delete nothing.")] = False
+    dry_run: Annotated[bool, Field(description="Count the carts, and delete none.")] = False
 
 
 class ReminderScanRequested(Request):
-    """Remind the owners of a shop's idle carts, each once since the cart last changed."""
+    """Remind the owners of a shop's idle carts, once for each change of a cart."""
 
     TYPE = "carts.reminder_scan.requested.v1"
 
 
 class ReminderRequested(Request):
-    """Remind the owner of one cart, however long it is idle."""
+    """Remind the owner of one cart, however short the cart has been idle."""
 
     TYPE = "carts.reminder.requested.v1"
 
     cart_id: CartId
     version: Annotated[
-        CartVersion | None, Field(description="As the cart was found: one that has changed since is passed over.")
+        CartVersion | None,
+        Field(description="The version the reminder is about; it is skipped if the cart has changed since."),
     ] = None
 
     def subject(self) -> str:
         """Name the cart."""
         return f"cart/{self.cart_id}"
+
+
+class CustomerEraseRequested(Request):
+    """Erase a customer from every cart; the values of the carts are kept."""
+
+    TYPE = "carts.customer.erase_requested.v1"
+
+    phone: Phone
+    reason: Reason
+    by: Annotated[Name, Field(description="The person or program that requested it.")]
 
 
 # -- facts
@@ -53,7 +71,7 @@ class CleanupCompleted(Fact):
 
     TYPE = "carts.cleanup.completed.v1"
 
-    deleted: Annotated[int, Field(ge=0, description="In a dry run: how many would be.")]
+    deleted: Annotated[int, Field(ge=0, description="Carts deleted; in a dry run, carts that would be deleted.")]
     kept: Annotated[int, Field(ge=0)]
     duration_seconds: Annotated[float, Field(ge=0)]
     dry_run: bool = False
@@ -61,7 +79,7 @@ class CleanupCompleted(Fact):
 
 class _ReminderFact(Fact):
     cart_id: CartId
-    version: Annotated[CartVersion, Field(description="Of the cart the reminder is about.")]
+    version: Annotated[CartVersion, Field(description="Version of the cart that the reminder is about.")]
 
     def subject(self) -> str:
         """Name the cart."""
@@ -69,18 +87,21 @@ class _ReminderFact(Fact):
 
 
 class ReminderSent(_ReminderFact):
-    """WhatsApp took the reminder."""
+    """WhatsApp accepted the reminder."""
 
     TYPE = "carts.reminder.sent.v1"
 
 
 class ReminderSkipped(_ReminderFact):
-    """The owner was not reminded, for a reason that is no failure."""
+    """The owner was not reminded, for a reason that is not a failure."""
 
     TYPE = "carts.reminder.skipped.v1"
 
     reason: Annotated[
-        str, Field(description="Like bought, changed, emptied, quiet_hours; where they are suppressed: that reason.")
+        str,
+        Field(
+            description="Such as bought, changed, emptied or quiet_hours; for a suppressed owner, the suppression's reason."
+        ),
     ]
 
 
@@ -89,8 +110,10 @@ class ReminderFailed(_ReminderFact):
 
     TYPE = "carts.reminder.failed.v1"
 
-    reason: Annotated[str, Field(description="One of the whatsapp service's, or unknown: it may have been sent.")]
-    again: Annotated[bool, Field(description="Whether a later scan tries again.")]
+    reason: Annotated[
+        str, Field(description="A failure reason of the whatsapp service, or unknown: it may have been sent.")
+    ]
+    will_retry: Annotated[bool, Field(description="Whether a later scan tries again.")]
 
 
 class CartRecovered(Fact):
@@ -108,13 +131,23 @@ class CartRecovered(Fact):
         return f"cart/{self.cart_id}"
 
 
+class CustomerErased(Fact):
+    """A customer was erased from every cart; 0 rows if no cart contained them."""
+
+    TYPE = "carts.customer.erased.v1"
+
+    rows: Annotated[tuple[TableRows, ...], Field(description="Rows changed in each table.")]
+
+
 EVENTS = (
     CleanupRequested,
     ReminderScanRequested,
     ReminderRequested,
+    CustomerEraseRequested,
     CleanupCompleted,
     ReminderSent,
     ReminderSkipped,
     ReminderFailed,
     CartRecovered,
+    CustomerErased,
 )

@@ -1,4 +1,4 @@
-"""Facts that the webhook receiver tells of what Meta reported: statuses of messages, and what people wrote."""
+"""Facts that the webhook receiver publishes about Meta's webhooks: message statuses and messages from customers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StatusError(Part):
 
 
 class StatusReceived(Fact):
-    """Meta reported a message's status; it comes at least once, in any order."""
+    """Meta reported the status of a message; statuses arrive at least once and in any order."""
 
     TYPE = "meta.status.received.v1"
 
@@ -29,23 +29,27 @@ class StatusReceived(Fact):
     wamid: Annotated[str, Field(min_length=1, max_length=300)]
     status: Annotated[str, Field(description="sent, delivered, read, played or failed; others are ignored.")]
     timestamp: datetime
-    tag: Annotated[str | None, Field(max_length=512, description="What was sent as biz_opaque_callback_data.")] = None
+    tag: Annotated[
+        str | None, Field(max_length=512, description="The value that was sent as biz_opaque_callback_data.")
+    ] = None
     errors: tuple[StatusError, ...] = ()
 
 
 class MessageReceived(Fact):
-    """A person wrote, pressed a button, or changed what they want to be sent."""
+    """A customer wrote, pressed a button, or changed their marketing preference."""
 
     TYPE = "meta.message.received.v1"
 
     phone_number_id: SenderId
     message_id: Annotated[str, Field(min_length=1, max_length=300)]
-    sender: Annotated[str, Field(description="The person's number, as Meta writes it: digits, no plus sign.")]
+    sender: Annotated[str, Field(description="The customer's number as Meta writes it: digits, no plus sign.")]
     timestamp: datetime
-    kind: Annotated[str, Field(description="text, button, interactive, order, …; preference for a changed wish.")]
-    text: Annotated[str | None, Field(description="What was written, or the button's payload.")] = None
+    kind: Annotated[
+        str, Field(description="text, button, interactive, order, …; `preference` for a changed marketing preference.")
+    ]
+    text: Annotated[str | None, Field(description="The text, or the payload of the button.")] = None
     marketing: Annotated[
-        Literal["stop", "resume"] | None, Field(description="The wish, where the kind is preference.")
+        Literal["stop", "resume"] | None, Field(description="The new preference, if the kind is `preference`.")
     ] = None
 
 

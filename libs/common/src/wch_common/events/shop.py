@@ -1,4 +1,4 @@
-"""Events of the shop: what its customers have in their carts. The receiver of its webhooks will publish them."""
+"""Events of the shop: the contents of its customers' carts. The receiver of its webhooks will publish them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,16 @@ from wch_common.events.sync import ProductId
 from wch_common.events.whatsapp import Phone, refuse_number_in
 
 CartId = Annotated[
-    str, Field(min_length=1, max_length=100, description="The shop's name for the cart; never the telephone number.")
+    str,
+    Field(min_length=1, max_length=100, description="The shop's name for the cart; must not contain the phone number."),
 ]
 CartVersion = Annotated[
-    int, Field(ge=0, le=2**63 - 1, description="Grows with each change of the cart: of two facts the higher one holds.")
+    int,
+    Field(
+        ge=0,
+        le=2**63 - 1,
+        description="Grows with each change of the cart; the fact with the highest version is current.",
+    ),
 ]
 Amount = Annotated[
     str,
@@ -34,11 +40,11 @@ class CartItem(Part):
     variation_id: ProductId | None = None
     name: Line
     quantity: Annotated[int, Field(ge=1, le=1_000_000)]
-    price: Annotated[Amount, Field(description="Of one piece.")]
+    price: Annotated[Amount, Field(description="Price of one piece.")]
 
 
 class Address(Part):
-    """Where the cart would be sent to."""
+    """The shipping address of a cart."""
 
     name: Line = ""
     company: Line = ""
@@ -60,18 +66,20 @@ class _CartFact(Fact):
 
 
 class CartUpdated(_CartFact):
-    """A cart was filled, changed or emptied; this is the whole cart as it is now."""
+    """A cart was filled, changed or emptied; the data is the whole cart in its new state."""
 
     TYPE = "shop.cart.updated.v1"
 
-    phone: Annotated[Phone | None, Field(description="The owner's; without one nobody can be reminded.")] = None
+    phone: Annotated[Phone | None, Field(description="The owner's number; without it the owner is not reminded.")] = (
+        None
+    )
     customer_name: Line = ""
     items: Annotated[tuple[CartItem, ...], Field(max_length=1000)]
     total: Amount
     currency: Currency
-    coupon: Annotated[str, Field(max_length=200, description="A coupon's code.")] = ""
+    coupon: Annotated[str, Field(max_length=200, description="The code of a coupon.")] = ""
     shipping_address: Address | None = None
-    link: Annotated[str, Field(max_length=2000, description="Address at which the customer finds the cart again.")] = ""
+    link: Annotated[str, Field(max_length=2000, description="Address that opens the cart for the customer.")] = ""
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
@@ -86,12 +94,12 @@ class CartCompleted(_CartFact):
     TYPE = "shop.cart.completed.v1"
 
     order_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
-    total: Annotated[Amount, Field(description="Of the order.")]
+    total: Annotated[Amount, Field(description="Total of the order.")]
     currency: Currency
 
 
 class CartDeleted(_CartFact):
-    """The shop has the cart no more."""
+    """The shop deleted the cart."""
 
     TYPE = "shop.cart.deleted.v1"
 

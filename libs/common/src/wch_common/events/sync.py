@@ -9,7 +9,7 @@ from pydantic import Field
 from wch_common.contract.event import Fact, Request
 
 ProductId = Annotated[
-    int, Field(ge=1, le=2**63 - 1, description="The shop's id of the product (or of one of its variations).")
+    int, Field(ge=1, le=2**63 - 1, description="The shop's id of the product, or of one of its variations.")
 ]
 
 
@@ -26,7 +26,7 @@ class ProductRequested(Request):
 
 
 class ProductSynced(Fact):
-    """The catalog holds the product's newest state: its items were sent, or deleted because the shop has it no more."""
+    """The catalog holds the newest state of the product: its items were sent, or deleted if the shop no longer has it."""
 
     TYPE = "sync.product.synced.v1"
 
@@ -41,7 +41,7 @@ class ProductSynced(Fact):
 
 
 class ProductFailed(Fact):
-    """The product was given up; its request lies in the dead-letter queue with this reason."""
+    """The product could not be synced; its request is in the dead-letter queue with this reason."""
 
     TYPE = "sync.product.failed.v1"
 

@@ -1,4 +1,4 @@
-"""Events of the whatsapp family: messages to people, asked for by other programs, and what became of them."""
+"""Events of the whatsapp family: requests to send messages to recipients, and the results of sending."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request
+from wch_common.contract.operations import TableRows
 from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
 
 Phone = Annotated[
     str,
     Field(
         max_length=100,
-        description="A telephone number, best as +<country><number>; a wrong one is one recipient's answer.",
+        description="A telephone number, preferably as +<country><number>. "
+        "In a batch, an invalid number fails its own recipient only.",
     ),
 ]
 SendKey = Annotated[
@@ -23,12 +25,14 @@ SendKey = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        description="Under one key of an requester one message is sent at most once; never holds the telephone number.",
+        description="At most one message is sent under a requester's key. It must not contain the telephone number.",
     ),
 ]
 Category = Annotated[
     Literal["marketing", "utility", "service"],
-    Field(description="What the message is; suppressions and the handling of unknown outcomes follow it."),
+    Field(
+        description="The kind of message. Suppressions apply by category, and so does the handling of unknown results."
+    ),
 ]
 Reason = Annotated[str, Field(max_length=500)]
 
@@ -36,17 +40,17 @@ Reason = Annotated[str, Field(max_length=500)]
 
 
 def refuse_number_in(name: str, value: str, phone: str) -> None:
-    """Raise ValueError where a field's value holds the telephone number, with or without its country."""
+    """Raise ValueError if the value of the field `name` contains the telephone number, with or without its country."""
     digits = re.sub(r"\D", "", phone)[-8:]
     if len(digits) == 8 and digits in re.sub(r"\D", "", value):
-        raise ValueError(f"{name} holds the telephone number: choose one that does not name the person")
+        raise ValueError(f"{name} contains the telephone number: choose a key that does not identify the recipient")
 
 
-def refuse_placeholders(message: Content | None, why: str) -> None:
-    """Raise ValueError where a message's body waits for values it is not given."""
+def refuse_placeholders(message: Content | None, reason: str) -> None:
+    """Raise ValueError if the body of a message has a placeholder; `reason` completes the sentence of the error."""
     body = getattr(message, "body", None)
     if isinstance(body, str) and (found := PLACEHOLDER.search(body)):
-        raise ValueError(f"message.body has the placeholder {found[0]}, but {why}: write it out")
+        raise ValueError(f"message.body has the placeholder {found[0]}, but {reason}: write the value into the text")
 
 
 class _Sending(Request):
@@ -54,21 +58,21 @@ class _Sending(Request):
     category: Category
     sender: Annotated[
         str | None,
-        Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; the shop's first if left out."),
+        Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; by default the shop's first."),
     ] = None
     not_before: datetime | None = None
-    expires_at: Annotated[datetime | None, Field(description="After it, it is not worth sending.")] = None
+    expires_at: Annotated[datetime | None, Field(description="The message is not sent after this time.")] = None
     fallback: Fallback = None
 
 
 class MessageRequested(_Sending):
-    """Send one message to one person, at most once under its key."""
+    """Send one message to one recipient, at most once under its key."""
 
     TYPE = "whatsapp.message.requested.v1"
 
     to: Phone
     send_key: SendKey
-    reply_to: Annotated[str | None, Field(description="Id (wamid…) of the message this one answers.")] = None
+    reply_to: Annotated[str | None, Field(description="Id (wamid…) of the message that this one answers.")] = None
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
@@ -76,8 +80,8 @@ class MessageRequested(_Sending):
         return self
 
     @model_validator(mode="after")
-    def _says_it_all(self) -> Self:
-        refuse_placeholders(self.message, "only a batch's recipients have values of their own")
+    def _has_no_placeholder(self) -> Self:
+        refuse_placeholders(self.message, "only the recipients of a batch have values of their own")
         return self
 
     def subject(self) -> str:
@@ -86,7 +90,7 @@ class MessageRequested(_Sending):
 
 
 class Recipient(Part):
-    """One person of a batch, with values of their own for the message's placeholders."""
+    """A recipient of a batch, with their own values for the placeholders of the message."""
 
     to: Phone
     send_key: SendKey
@@ -101,15 +105,15 @@ class Recipient(Part):
 
 
 class BatchRequested(_Sending):
-    """Send one message to up to 1,000 people, each at most once under a key of their own."""
+    """Send one message to up to 1,000 recipients, to each at most once under a key of its own."""
 
     TYPE = "whatsapp.batch.requested.v1"
 
-    batch_id: Annotated[Name, Field(description="The requester's name for it, unique per shop.")]
+    batch_id: Annotated[Name, Field(description="The requester's name for the batch, unique per shop.")]
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=1000)]
 
     @model_validator(mode="after")
-    def _names_each_once(self) -> Self:
+    def _has_unique_keys(self) -> Self:
         if len({recipient.send_key for recipient in self.recipients}) < len(self.recipients):
             raise ValueError("two recipients have the same send_key")
         return self
@@ -120,7 +124,7 @@ class BatchRequested(_Sending):
 
 
 class MessageCancelRequested(Request):
-    """Do not send a message that is not yet under way; also one whose request arrives after this."""
+    """Cancel a message whose sending has not begun; also holds for a request that arrives later."""
 
     TYPE = "whatsapp.message.cancel_requested.v1"
 
@@ -133,7 +137,7 @@ class MessageCancelRequested(Request):
 
 
 class BatchCancelRequested(Request):
-    """Do not send what is not yet under way of a batch; also of one whose request arrives after this."""
+    """Cancel the messages of a batch whose sending has not begun; also holds for a batch that arrives later."""
 
     TYPE = "whatsapp.batch.cancel_requested.v1"
 
@@ -146,18 +150,22 @@ class BatchCancelRequested(Request):
 
 
 class RetryRequested(Request):
-    """Try messages again that have failed, with the same guarantee; any other is answered with what became of it."""
+    """Send failed messages again, each still at most once; the result of any other message is published again."""
 
     TYPE = "whatsapp.retry.requested.v1"
 
     send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
-    of: Annotated[str | None, Field(description="Whose keys they are; the requester's own if left out.")] = None
-    expires_at: Annotated[datetime | None, Field(description="After it, they are not worth sending.")] = None
-    message: Annotated[Content | None, Field(description="Sent instead of what failed, where that was mended.")] = None
+    keys_of: Annotated[
+        str | None, Field(description="The requester whose keys these are; by default the requester of this event.")
+    ] = None
+    expires_at: Annotated[datetime | None, Field(description="The messages are not sent after this time.")] = None
+    message: Annotated[Content | None, Field(description="A corrected message to send instead of the failed one.")] = (
+        None
+    )
 
     @model_validator(mode="after")
-    def _is_the_same_for_all(self) -> Self:
-        refuse_placeholders(self.message, "it is the same for all who are tried again")
+    def _has_no_placeholder(self) -> Self:
+        refuse_placeholders(self.message, "the corrected message is the same for all recipients")
         return self
 
 
@@ -165,19 +173,29 @@ class _Suppression(Request):
     phone: Phone
     category: Literal["marketing", "utility", "all"]
     reason: Reason
-    by: Annotated[Name, Field(description="Who asked for it.")]
+    by: Annotated[Name, Field(description="The person or program that makes the request.")]
 
 
 class SuppressionAddRequested(_Suppression):
-    """Write to a person no more, in one category or at all."""
+    """Send a recipient no more messages, in one category or at all."""
 
     TYPE = "whatsapp.suppression.add_requested.v1"
 
 
 class SuppressionRemoveRequested(_Suppression):
-    """Write to a person again, as far as this category held: what holds for others (`all` is one of its own) stays."""
+    """Remove a recipient's suppression in exactly this category; others stay (`all` is a category of its own)."""
 
     TYPE = "whatsapp.suppression.remove_requested.v1"
+
+
+class RecipientEraseRequested(Request):
+    """Erase a recipient's personal data; their suppressions stay, under a hash of the number."""
+
+    TYPE = "whatsapp.recipient.erase_requested.v1"
+
+    phone: Phone
+    reason: Reason
+    by: Annotated[Name, Field(description="The person or program that makes the request.")]
 
 
 # -- facts
@@ -185,8 +203,10 @@ class SuppressionRemoveRequested(_Suppression):
 
 class _MessageFact(Fact):
     send_key: SendKey
-    message_id: Annotated[str, Field(description="Its id in the ledger, for `wch whatsapp show`.")]
-    attempt: Annotated[int, Field(description="Grows: of two facts about a message the later attempt's holds.")] = 0
+    message_id: Annotated[str, Field(description="Id in the ledger, for `wch whatsapp show`.")]
+    attempt: Annotated[
+        int, Field(description="Grows: of two facts about a message, the one with the higher attempt holds.")
+    ] = 0
 
     def subject(self) -> str:
         """Name the message."""
@@ -194,7 +214,7 @@ class _MessageFact(Fact):
 
 
 class MessageAccepted(_MessageFact):
-    """Meta took the message; it is on its way."""
+    """Meta accepted the message for delivery."""
 
     TYPE = "whatsapp.message.accepted.v1"
 
@@ -214,7 +234,7 @@ class MessageRead(_MessageFact):
 
 
 class MessageFailed(_MessageFact):
-    """The message did not reach its recipient and is not tried again by itself."""
+    """The message did not reach its recipient and is not retried automatically."""
 
     TYPE = "whatsapp.message.failed.v1"
 
@@ -224,7 +244,7 @@ class MessageFailed(_MessageFact):
 
 
 class MessageSuppressed(_MessageFact):
-    """The message was not sent, because its recipient must not be written to."""
+    """The message was not sent, because its recipient is suppressed."""
 
     TYPE = "whatsapp.message.suppressed.v1"
 
@@ -232,7 +252,7 @@ class MessageSuppressed(_MessageFact):
 
 
 class MessageCancelled(_MessageFact):
-    """The message was taken back before it was begun."""
+    """The message was cancelled before its sending began."""
 
     TYPE = "whatsapp.message.cancelled.v1"
 
@@ -240,19 +260,19 @@ class MessageCancelled(_MessageFact):
 
 
 class MessageUnknown(_MessageFact):
-    """It cannot be known whether Meta took the message; it is not sent again. A later status may still settle it."""
+    """Meta may or may not have accepted the message, so it is not sent again; a later status may settle it."""
 
     TYPE = "whatsapp.message.unknown.v1"
 
 
-Outcome = Literal["accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown", "deferred"]
+RecipientResult = Literal["accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown", "deferred"]
 
 
 class RecipientOutcome(Part):
-    """What became of one recipient; deferred ones wait until a time, for a reason."""
+    """The result for one recipient; a `deferred` message waits until a time, for a reason."""
 
     send_key: SendKey
-    outcome: Outcome
+    outcome: RecipientResult
     reason: str = ""
     code: int | None = None
     until: datetime | None = None
@@ -261,7 +281,9 @@ class RecipientOutcome(Part):
 class _BatchFact(Fact):
     batch_id: Name
     recipients: Annotated[tuple[RecipientOutcome, ...], Field(max_length=1000)]
-    version: Annotated[int, Field(description="Grows: of two facts that name a recipient the higher one holds.")] = 0
+    version: Annotated[
+        int, Field(description="Grows: of two facts about a recipient, the one with the higher version holds.")
+    ] = 0
 
     def subject(self) -> str:
         """Name the batch."""
@@ -269,15 +291,23 @@ class _BatchFact(Fact):
 
 
 class BatchCompleted(_BatchFact):
-    """Every recipient of a batch has a first answer."""
+    """Every recipient of a batch has a first result."""
 
     TYPE = "whatsapp.batch.completed.v1"
 
 
 class BatchUpdated(_BatchFact):
-    """What changed for recipients of a batch after its first answers, in bundles."""
+    """Results of a batch that changed after it was completed, collected for a few seconds."""
 
     TYPE = "whatsapp.batch.updated.v1"
+
+
+class RecipientErased(Fact):
+    """A recipient's personal data is erased; the counts are 0 if there was none."""
+
+    TYPE = "whatsapp.recipient.erased.v1"
+
+    rows: Annotated[tuple[TableRows, ...], Field(description="Rows that were changed or deleted, by table.")]
 
 
 EVENTS = (
@@ -288,6 +318,7 @@ EVENTS = (
     RetryRequested,
     SuppressionAddRequested,
     SuppressionRemoveRequested,
+    RecipientEraseRequested,
     MessageAccepted,
     MessageDelivered,
     MessageRead,
@@ -297,4 +328,5 @@ EVENTS = (
     MessageUnknown,
     BatchCompleted,
     BatchUpdated,
+    RecipientErased,
 )

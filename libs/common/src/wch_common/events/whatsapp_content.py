@@ -1,4 +1,4 @@
-"""What WhatsApp sends: texts, templates, and what people answer with a touch (limits: facts of the Cloud API)."""
+"""Contents of WhatsApp messages: text, templates and interactive messages, with the limits of the Cloud API."""
 
 from __future__ import annotations
 
@@ -12,43 +12,45 @@ from wch_common.contract.event import Part
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 PLACEHOLDER = re.compile(r"\{\{\s*([a-z0-9_]{1,64})\s*\}\}")
-"""Of a text: a value of a recipient's own, by place or name."""
-_MEANT = re.compile(r"\{\{\s*[\w.-]{1,64}\s*\}\}")
+"""A placeholder in a text, for a recipient's value by position or name."""
+_BRACED = re.compile(r"\{\{\s*[\w.-]{1,64}\s*\}\}")
 
 
-def _names_values(text: str) -> str:
-    for found in _MEANT.findall(text):
+def _has_valid_placeholders(text: str) -> str:
+    for found in _BRACED.findall(text):
         if not PLACEHOLDER.fullmatch(found):
-            raise ValueError(f"{found} is no placeholder: write {{{{1}}}}, or a name of small letters, digits and _")
+            raise ValueError(
+                f"{found} is not a valid placeholder: use a number like {{{{1}}}} or a name of a-z, 0-9 and _"
+            )
     return text
 
 
-Readable = AfterValidator(_names_values)
+ValidPlaceholders = AfterValidator(_has_valid_placeholders)
 
 
 class Parameter(Part):
-    """A value for a placeholder: positional, or by the placeholder's name."""
+    """A value for a placeholder, by position or by name."""
 
     text: Annotated[str, Field(max_length=1024)]
     name: Annotated[str, Field(pattern="^[a-z0-9_]{1,64}$")] | None = None
 
 
 class Media(Part):
-    """A picture, film or file, by its address or its id at Meta."""
+    """An image, video or document, by its URL or its id at Meta."""
 
     kind: Literal["image", "video", "document"]
     link: str | None = None
     id: str | None = None
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
+    def _has_one_source(self) -> Self:
         if (self.link is None) == (self.id is None):
-            raise ValueError("give either link or id")
+            raise ValueError("give either link or id, not both or neither")
         return self
 
 
 class TemplateButton(Part):
-    """A value for one of the template's buttons: a reply's payload, an address's end, or a catalog's product."""
+    """A value for a button of the template: the payload of a reply, the end of a URL, or a product of the catalog."""
 
     index: Annotated[int, Field(ge=0, le=9)]
     kind: Literal["quick_reply", "url", "catalog"]
@@ -56,7 +58,7 @@ class TemplateButton(Part):
 
 
 class Template(Part):
-    """A template approved by Meta, with the values of its placeholders."""
+    """A template approved by Meta, with values for its placeholders."""
 
     kind: Literal["template"] = "template"
     name: Annotated[str, Field(pattern="^[a-z0-9_]{1,512}$")]
@@ -67,57 +69,57 @@ class Template(Part):
 
 
 class Text(Part):
-    """Free text, inside the 24-hour window; {{1}} and {{name}} are filled from a batch recipient's values, {{1}} from the first of them."""
+    """Free text, inside the 24-hour window; a recipient's values replace {{1}} (the first value) and {{name}}."""
 
     kind: Literal["text"]
-    body: Annotated[str, Field(min_length=1, max_length=4096), Readable]
+    body: Annotated[str, Field(min_length=1, max_length=4096), ValidPlaceholders]
     preview_url: bool = False
 
 
 class _Interactive(Part):
-    """What people may answer with a touch, inside the 24-hour window; the body is filled as a text is."""
+    """A message with buttons or a list, inside the 24-hour window; placeholders in the body work as in a text."""
 
-    body: Annotated[str, Field(min_length=1, max_length=1024), Readable]
+    body: Annotated[str, Field(min_length=1, max_length=1024), ValidPlaceholders]
     footer: Annotated[str, Field(max_length=60)] | None = None
 
 
 class ReplyButton(Part):
-    """One button of a message."""
+    """A reply button."""
 
     id: Annotated[str, Field(min_length=1, max_length=256)]
     title: Annotated[str, Field(min_length=1, max_length=20)]
 
 
 class Buttons(_Interactive):
-    """Text with up to three buttons."""
+    """Text with up to three reply buttons."""
 
     kind: Literal["buttons"]
     header: Annotated[str, Field(max_length=60)] | None = None
     buttons: Annotated[tuple[ReplyButton, ...], Field(min_length=1, max_length=3)]
 
 
-class Row(Part):
-    """One line of a list."""
+class ListRow(Part):
+    """A row of a list."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
     title: Annotated[str, Field(min_length=1, max_length=24)]
     description: Annotated[str, Field(max_length=72)] | None = None
 
 
-class Section(Part):
-    """Lines of a list under a title."""
+class ListSection(Part):
+    """Rows of a list under a title."""
 
     title: Annotated[str, Field(min_length=1, max_length=24)]
-    rows: Annotated[tuple[Row, ...], Field(min_length=1, max_length=10)]
+    rows: Annotated[tuple[ListRow, ...], Field(min_length=1, max_length=10)]
 
 
 class Choices(_Interactive):
-    """Text with a list to choose from."""
+    """Text with a list of choices."""
 
     kind: Literal["list"]
     header: Annotated[str, Field(max_length=60)] | None = None
     button: Annotated[str, Field(min_length=1, max_length=20)]
-    sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=10)]
+    sections: Annotated[tuple[ListSection, ...], Field(min_length=1, max_length=10)]
 
 
 class Product(Part):
@@ -126,7 +128,7 @@ class Product(Part):
     kind: Literal["product"]
     catalog_id: Name
     item_id: Annotated[str, Field(min_length=1, max_length=100, description="The item's id in the catalog.")]
-    body: Annotated[str, Field(max_length=1024), Readable] | None = None
+    body: Annotated[str, Field(max_length=1024), ValidPlaceholders] | None = None
     footer: Annotated[str, Field(max_length=60)] | None = None
 
 
@@ -138,7 +140,7 @@ class ProductSection(Part):
 
 
 class ProductList(_Interactive):
-    """Several products of the catalog."""
+    """A list of products of the catalog."""
 
     kind: Literal["product_list"]
     header: Annotated[str, Field(min_length=1, max_length=60)]
@@ -148,12 +150,12 @@ class ProductList(_Interactive):
 
 Content: TypeAlias = Annotated[
     Text | Template | Buttons | Choices | Product | ProductList,
-    Field(discriminator="kind", description="What is sent."),
+    Field(discriminator="kind", description="The message to send."),
 ]
 Fallback: TypeAlias = Annotated[
     Template | None,
     Field(
-        description="Sent instead where the 24-hour window is closed, with a recipient's own values in the place of its own, "
-        "by name or place."
+        description="Template to send instead if the 24-hour window is closed. "
+        "A recipient's own values replace its values, by name or position."
     ),
 ]

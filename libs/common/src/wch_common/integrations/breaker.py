@@ -1,4 +1,4 @@
-"""A circuit breaker per outside system and shop: stops taking work that cannot succeed, instead of failing it."""
+"""A circuit breaker for each outside system and shop: parks work that cannot succeed instead of failing it."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ SHARE = 0.5
 
 
 class SystemFailure(Exception):
-    """The outside system itself failed (no answer, a server error); raise it inside `Breaker.watch` to be counted."""
+    """The outside system failed (no answer, a server error); raise it inside `Breaker.watch` to count it."""
 
 
 class Breaker:
-    """Opens after 5 failures in a row, or when half of the last 100 calls failed; lets 3 calls probe after 60 s.
+    """Opens after 5 failures in a row, or when half of the last 100 calls failed; admits 3 probes after 60 s.
 
-    While it is open, and for all but the probes until those have succeeded, `watch` raises Throttled for its scope, so
-    that the events park uncounted. A probe that fails opens it again.
+    While it is open, and for other calls until the probes have succeeded, `watch` raises Throttled for its scope, so that
+    events park without spending a try. A probe that fails opens it again.
     """
 
     def __init__(self, scope: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,7 +46,7 @@ class Breaker:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Guard one call: SystemFailure counts against the system, anything else shows that it answers."""
+        """Guard one call: SystemFailure counts as a failure, anything else shows that the system answers."""
         probe, failed = self._admit(), None
         try:
             yield
@@ -58,25 +58,33 @@ class Breaker:
             failed = False
             raise
         finally:
-            # A call that was cancelled says nothing about the system, and gives its place as a probe back.
+            # A cancelled call says nothing about the system and frees its place as a probe.
             self._settle(probe=probe, failed=failed)
 
     def _admit(self) -> bool:
-        """Let a call through, and say whether it is a probe; raises Throttled."""
+        """Admit a call and return whether it is a probe; raises Throttled."""
         now = self._clock()
         if now < self._open_until:
-            raise Throttled(f"{self.scope} fails; it is left alone", scope=self.scope, after=self._open_until - now)
+            raise Throttled(
+                f"circuit breaker open for {self.scope}; retrying in {self._open_until - now:.0f} s",
+                scope=self.scope,
+                after=self._open_until - now,
+            )
         if not self._probes_wanted:
             return False
         if self._probes_out >= self._probes_wanted:
-            raise Throttled(f"{self.scope} failed; it is being probed", scope=self.scope, after=PROBING_SECONDS)
+            raise Throttled(
+                f"circuit breaker half-open for {self.scope}; probing with {PROBES} calls",
+                scope=self.scope,
+                after=PROBING_SECONDS,
+            )
         self._probes_out += 1
         return True
 
     def _settle(self, *, probe: bool, failed: bool | None) -> None:
         self._probes_out -= probe
         if failed is None or (self._probes_wanted and not probe):
-            return  # begun before it opened: old news
+            return  # the call began before the breaker opened
         self._recent.append(failed)
         self._in_a_row = self._in_a_row + 1 if failed else 0
         if probe and not failed:
@@ -86,4 +94,4 @@ class Breaker:
             self._open_until = self._clock() + OPEN_SECONDS
             self._probes_wanted, self._in_a_row = PROBES, 0
             self._recent.clear()
-            log.error("breaker_opened", scope=self.scope, seconds=OPEN_SECONDS)
+            log.error("circuit_breaker_opened", scope=self.scope, seconds=OPEN_SECONDS)

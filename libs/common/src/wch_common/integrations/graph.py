@@ -1,4 +1,4 @@
-"""Meta's Graph API: reading its errors and deciding by their code, never by the HTTP status."""
+"""Errors of Meta's Graph API, classified by their code; the HTTP status decides only for unlisted codes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import httpx
 
 
-class Action(Enum):
-    """What a Graph error asks for."""
+class GraphAction(Enum):
+    """How to react to a Graph error."""
 
     AUTH = "auth"
     """Pause the scope and alert; keep the events."""
     THROTTLE = "throttle"
-    """Slow the scope down."""
+    """Send fewer calls for the scope."""
     BACKOFF = "backoff"
     """Try again later."""
     REJECT = "reject"
-    """Permanent: no later try can succeed."""
+    """Permanent: no retry can succeed."""
 
 
 _AUTH = frozenset({0, 3, 10, 33, 102, 104, 190, 368, *range(200, 300)})
@@ -37,7 +37,7 @@ _TOO_MANY, _SERVER_ERROR = 429, 500
 
 @dataclass(eq=False)
 class GraphError(Exception):
-    """An error body that Graph sent: proof that nothing of the call was accepted."""
+    """An error body that Graph sent, which proves that it accepted nothing of the call."""
 
     status: int
     code: int
@@ -51,25 +51,25 @@ class GraphError(Exception):
         return redact(f"{text} ({self.details})" if self.details else text, 500)
 
     @property
-    def action(self) -> Action:
-        """What to do, by the code; by the HTTP class for codes nobody listed."""
+    def action(self) -> GraphAction:
+        """How to react, by the code; for unlisted codes by the class of the HTTP status."""
         if self.code in _AUTH or (self.code == _INVALID_PARAMETER and self.subcode == _OBJECT_NOT_VISIBLE):
-            return Action.AUTH
+            return GraphAction.AUTH
         if self.code in _THROTTLE:
-            return Action.THROTTLE
+            return GraphAction.THROTTLE
         if self.code in _BACKOFF:
-            return Action.BACKOFF
+            return GraphAction.BACKOFF
         if self.code == _INVALID_PARAMETER:
-            return Action.REJECT
+            return GraphAction.REJECT
         if self.status in _HTTP_AUTH:
-            return Action.AUTH
+            return GraphAction.AUTH
         if self.status == _TOO_MANY:
-            return Action.THROTTLE
-        return Action.BACKOFF if self.status >= _SERVER_ERROR else Action.REJECT
+            return GraphAction.THROTTLE
+        return GraphAction.BACKOFF if self.status >= _SERVER_ERROR else GraphAction.REJECT
 
 
 def graph_error(response: httpx.Response) -> GraphError | None:
-    """Return the Graph error of an answer, or None where it carries none (a gateway's page, say)."""
+    """Return the Graph error of a response, or None if it has none (like the error page of a gateway)."""
     try:
         error = response.json()["error"]
         code = int(error["code"])
@@ -89,7 +89,7 @@ def graph_error(response: httpx.Response) -> GraphError | None:
 
 
 def _regain_seconds(response: httpx.Response) -> float | None:
-    """Return how long Meta says to wait, from its usage header, which counts in minutes."""
+    """Return the seconds that Meta asks to wait, from its usage header (in minutes) or Retry-After."""
     try:
         usage: dict[str, list[dict[str, Any]]] = json.loads(response.headers["X-Business-Use-Case-Usage"])
         minutes = max(float(row.get("estimated_time_to_regain_access", 0)) for rows in usage.values() for row in rows)

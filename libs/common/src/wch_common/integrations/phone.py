@@ -1,4 +1,4 @@
-"""Telephone numbers: one form for all, E.164 with a plus sign, because Meta reads a number without one as of its own country."""
+"""Telephone numbers as people type them, in one form: E.164 with a plus sign, without which Meta assumes a country."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import phonenumbers
 
 
 class MalformedNumber(ValueError):
-    """The text is no telephone number; the message says why and never holds it."""
+    """The text is not a telephone number; the message says why, without quoting it."""
 
 
 def normalised(text: str, region: str | None = None) -> str:
-    """Return a number in E.164 with `+`; `region` (like DE) reads numbers without a country code. Raises MalformedNumber."""
+    """Return a number in E.164 with `+`; `region` (like DE) is for numbers without a country code. Raises MalformedNumber."""
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException as error:
         if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
-            hint = "it has no country code: write it like +<country><number>"
+            hint = "it has no country code; write it as +<country><number>"
             hint += ", or set the shop's region" if region is None else ""
             raise MalformedNumber(f"not a telephone number: {hint}") from None
         raise MalformedNumber("not a telephone number") from None
     if not phonenumbers.is_possible_number(number):
-        raise MalformedNumber("no telephone number of its country has this length")
+        raise MalformedNumber("not a telephone number: no number of its country has this length")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 
-# Meta writes numbers of these countries in two ways: with and without a digit that once told mobiles.
+# Meta writes numbers of these countries in two ways: with and without a digit that once marked mobile numbers.
 _TWO_FORMS = (
     (re.compile(r"^\+521(\d{10})$"), r"+52\1"),
     (re.compile(r"^\+549(\d{10})$"), r"+54\1"),
@@ -35,14 +35,14 @@ _TWO_FORMS = (
 
 
 def one_form(number: str) -> str:
-    """Return one form for a number (E.164) that Meta writes in two, by which its owner is known; not for sending to."""
+    """Return one form of a number (E.164) that Meta writes in two ways, to identify its owner; not for sending."""
     for pattern, form in _TWO_FORMS:
         number = pattern.sub(form, number)
     return number
 
 
 def country(number: str) -> str | None:
-    """Return the country (like DE) of a number in E.164, or None where it cannot be told."""
+    """Return the country (like DE) of a number in E.164, or None if it is not known."""
     try:
         return phonenumbers.region_code_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
@@ -50,5 +50,5 @@ def country(number: str) -> str | None:
 
 
 def masked(number: str) -> str:
-    """Return a number as it may be shown in a list: its country and last two digits."""
+    """Return a number as lists may show it: its first three characters and its last two digits."""
     return f"{number[:3]}…{number[-2:]}"

@@ -141,7 +141,7 @@ class ShopSettings(ServiceSettings):
     def variable_at(cls, place: tuple[str, ...]) -> str:
         """Return the setting that an error at a place of this model is about."""
         if place[:1] == ("one_shop",):
-            return PREFIX + "_".join(place[1:3]).upper() + ("_…" if len(place) == 2 else "")  # noqa: PLR2004
+            return PREFIX + "_".join(place[1:3]).upper() + ("_…" if len(place) == 2 else "")
         return super().variable_at(place)
 
     @classmethod

@@ -1,1 +1,1 @@
-"""The consuming runtime: from a delivery to its acknowledgement, and a service made of such queues."""
+"""The runtime: from a delivery to its acknowledgement, and a service made of such queues."""

@@ -1,4 +1,4 @@
-"""Migrations: the runtime's tables and then the service's, in the service's schema, one process at a time."""
+"""Migrations: first the runtime's tables, then the service's, in the service's schema, one process at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LOCK = 0x7763_6800
 
 @dataclass(frozen=True)
 class MigrationSet:
-    """A chain of migrations: where its scripts are (`package:folder`), its version table, and the tables it ends with."""
+    """A chain of migrations: the place of its scripts (`package:folder`), its version table, and the tables it results in."""
 
     scripts: str
     version_table: str
@@ -40,7 +40,7 @@ RUNTIME_MIGRATIONS = MigrationSet("wch_common:store/migrations", "runtime_versio
 
 
 def migrate(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> None:
-    """Bring a service's schema to the newest version; safe to call from every replica at once; raises DatabaseAway."""
+    """Migrate a service's schema to the newest version; every replica may call it at once. Raises DatabaseAway."""
     try:
         _migrate(_engine(database_url), schema, sets)
     except OperationalError as error:
@@ -63,7 +63,7 @@ def _migrate(engine: Engine, schema: str, sets: Sequence[MigrationSet]) -> None:
 
 
 def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) -> list[str]:
-    """Return how the migrated tables differ from those in the code; empty where they match."""
+    """Return how the migrated tables differ from those in the code; empty if they match."""
     engine = _engine(database_url)
     found: list[str] = []
     with engine.connect() as connection:
@@ -82,7 +82,7 @@ def differences(database_url: str, schema: str, sets: Sequence[MigrationSet]) ->
 
 
 def _engine(database_url: str) -> Engine:
-    """Connect as psycopg does, which takes an address or keywords."""
+    """Return an engine that connects with psycopg, which accepts both an address and keywords."""
     return create_engine(
         "postgresql+psycopg://",
         creator=lambda: psycopg.connect(in_utf8(database_url, connect_timeout="10")),
@@ -101,7 +101,7 @@ def _config(migrations: MigrationSet, connection: Connection) -> Config:
 
 
 def run_environment() -> None:
-    """What every env.py does: run the scripts on the connection it was given."""
+    """Run the scripts on the connection passed to Alembic; every env.py calls it."""
     from alembic import context
 
     attributes = context.config.attributes

@@ -1,0 +1,1 @@
+"""The broker for services: consuming and publishing on pika's asyncio connection. Nothing else imports pika."""

@@ -1,4 +1,4 @@
-"""Confirmed publishing on a connection of its own, many at once, so that back-pressure never blocks acknowledgements."""
+"""Confirmed publishing on a connection of its own, so that back-pressure never blocks acknowledgements."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ import pika.exceptions
 import structlog
 
 from wch_common.backoff import backoff_seconds
-from wch_common.broker.aio.connection import Link
 from wch_common.broker.codec.write import publish_frames
 from wch_common.errors import PublishError, Refused, Unconfirmed, Unroutable
 from wch_common.observability.redact import error_text
 
 if TYPE_CHECKING:
-    from wch_common.broker.aio.connection import Connection
+    from wch_common.broker.aio.connection import Connection, Link
     from wch_common.contract.message import Publication
 
 log = structlog.get_logger(__name__)
@@ -27,7 +26,7 @@ _ACCESS_REFUSED = 403
 
 
 class _Pending:
-    """One publish that waits for its confirm."""
+    """A publish that waits for its confirm."""
 
     __slots__ = ("confirmed", "publication", "since")
 
@@ -38,7 +37,7 @@ class _Pending:
 
 
 class Publisher:
-    """Publishes with confirms over one channel; `run` keeps the channel up, `publish` returns when the broker has it."""
+    """Publishes with confirms on one channel; `run` keeps the channel open, `publish` returns once the broker has confirmed."""
 
     def __init__(self, link: Link, *, confirm_timeout_seconds: float = 30.0) -> None:
         self._link = link
@@ -55,13 +54,13 @@ class Publisher:
         self._stale = False
 
     async def publish(self, publication: Publication) -> None:
-        """Return once the broker has confirmed the message as safe.
+        """Publish a message and return once the broker has confirmed it.
 
         Raises Unroutable (mandatory and no queue takes it, or no such exchange), Refused (queue full, no permission), or
-        Unconfirmed (no answer within the confirm timeout, or the connection broke: it may have arrived).
+        Unconfirmed (no confirm within the timeout, or the connection broke: the message may have arrived).
         """
         id_ = publication.message.message_id or ""
-        # A returned message carries no delivery tag, only its id: so one in flight per id.
+        # A returned message carries its id but no delivery tag, so only one publish per id may be in flight.
         while id_ in self._in_flight or not self._can_send:
             if id_ in self._in_flight:
                 await asyncio.wait((self._in_flight[id_],))
@@ -77,7 +76,7 @@ class Publisher:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a publish would be sent at once."""
+        """Whether a publish would be sent immediately."""
         return self._can_send
 
     @property
@@ -86,7 +85,7 @@ class Publisher:
         return len(self._pending)
 
     async def run(self) -> None:
-        """Keep a confirming channel open, and give up on confirms that are overdue, until cancelled."""
+        """Keep a channel with confirms open, and fail publishes whose confirm is overdue, until cancelled."""
         failures = 0
         while True:
             connection = await self._link.connected()
@@ -112,9 +111,9 @@ class Publisher:
         while not self._can_send:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise Unconfirmed(f"the broker took no publish for {self._timeout:g} s; nothing was sent")
+                raise Unconfirmed(f"the broker accepted no publish for {self._timeout:g} s; nothing was sent")
             try:
-                # Woken by a new channel; the end of a block on publishing is looked for.
+                # A new channel wakes this; the end of a connection.blocked is polled.
                 await asyncio.wait_for(self._opened.wait(), min(left, 0.5))
             except TimeoutError:
                 continue
@@ -137,13 +136,13 @@ class Publisher:
         return confirmed
 
     def _write(self) -> None:
-        """Write what was published in this turn of the loop; on a channel that is gone it is answered as unconfirmed."""
+        """Write what was published in this turn of the event loop; without a channel it stays unconfirmed."""
         unsent, self._unsent = self._unsent, []
         if unsent and self._connection is not None and self._channel is not None and self._channel.is_open:
             self._connection.write(b"".join(unsent))
 
     async def _open(self, channel: Any) -> asyncio.Future[BaseException]:  # noqa: ANN401 - pika ships no types
-        """Switch the channel to confirms and use it; returns what will tell of its end."""
+        """Switch the channel to confirms and use it; returns a future that is done when the channel closes."""
         closed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         selected: asyncio.Future[object] = asyncio.get_running_loop().create_future()
 
@@ -163,7 +162,7 @@ class Publisher:
             raise ConnectionError(error_text(error)) from error
         await asyncio.wait((selected, closed), timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
         if not selected.done():
-            raise ConnectionError("the broker did not switch the channel to confirms")
+            raise ConnectionError("the broker did not enable confirms on the channel")
         self._tag = 0
         self._stale = False
         self._channel = channel
@@ -171,7 +170,7 @@ class Publisher:
         return closed
 
     async def _watch(self, channel: Any, closed: asyncio.Future[BaseException]) -> None:  # noqa: ANN401
-        """Wait for the channel's end; drop it when a confirm is overdue, as a late one must not answer another."""
+        """Wait until the channel closes; close it when a confirm is overdue, as a late confirm must not answer another publish."""
         while not closed.done():
             await asyncio.wait((closed,), timeout=min(1.0, self._timeout / 4))
             oldest = next(iter(self._pending.values()), None)
@@ -189,7 +188,7 @@ class Publisher:
         tags = [method.delivery_tag]
         if method.multiple:
             tags = [tag for tag in self._pending if tag <= method.delivery_tag]
-        # RabbitMQ 3.10 goes on refusing on a channel it once refused on, even when the queue has room again.
+        # RabbitMQ 3.10 keeps refusing on a channel once it has refused there, even when the queue has room again.
         self._stale = self._stale or refused
         for tag in tags:
             self._settle(
@@ -216,7 +215,7 @@ class Publisher:
             pending.confirmed.set_exception(error)
 
     def _fail_pending(self, reason: BaseException) -> None:
-        """Tell each waiting publish why its channel ended: the culprit by its exchange, the others as unconfirmed."""
+        """Fail every pending publish with the reason: its own for the one that closed the channel, Unconfirmed for the others."""
         code, text = getattr(reason, "reply_code", 0), error_text(reason)
         for tag, pending in list(self._pending.items()):
             error: PublishError = Unconfirmed(f"the channel closed before the confirm: {text}")
@@ -226,15 +225,15 @@ class Publisher:
                 elif code == _ACCESS_REFUSED:
                     error = Refused(text)
             self._settle(tag, error)
-        self._nothing_more()
+        self._discard_unsent()
 
     def _fail_all(self, make: Any) -> None:  # noqa: ANN401 - a factory of errors
         for tag in list(self._pending):
             self._settle(tag, make())
-        self._nothing_more()
+        self._discard_unsent()
 
-    def _nothing_more(self) -> None:
-        """All that was published on the channel is answered; nothing of it goes out on the next."""
+    def _discard_unsent(self) -> None:
+        """Discard what belongs to the closed channel, so that nothing of it is sent on the next one."""
         self._unsent.clear()
         self._returned.clear()
 

@@ -1,0 +1,1 @@
+"""The broker for synchronous programs: client, declaring, dead letters. Nothing else imports kombu or amqp."""

@@ -1,4 +1,4 @@
-"""A synchronous broker connection: declaring, looking passively, getting, and publishing with confirms."""
+"""A synchronous connection to the broker, for declaring, reading and publishing with confirms."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ CONNECT_SECONDS = 10
 
 
 class BrokerUnreachable(WchError):
-    """No connection to the broker could be made; the message says why, without the password."""
+    """The broker cannot be reached; the message says why, without the password."""
 
 
-# What kombu and py-amqp raise when the connection, not the request, is at fault.
+# What kombu and py-amqp raise for a fault of the connection rather than of the request.
 CONNECTION_ERRORS = (kombu.exceptions.OperationalError, amqp.exceptions.ConnectionError, OSError)
 
 
 @contextmanager
 def open_connection(url: str, name: str = "wch") -> Iterator[kombu.Connection]:
-    """Connect, and close at the end; raises BrokerUnreachable."""
+    """Open a connection and close it at the end; raises BrokerUnreachable."""
     connection = new_connection(url, name)
     try:
         try:
@@ -42,7 +42,7 @@ def open_connection(url: str, name: str = "wch") -> Iterator[kombu.Connection]:
 
 
 def connect_problem(error: Exception) -> str:
-    """Return in words why no connection could be made, without the password."""
+    """Return why the connection failed, as a sentence without the password."""
     if isinstance(error, amqp.exceptions.AccessRefused):
         return "the broker refuses this user: wrong name or password, or no permission for this virtual host"
     if isinstance(error, amqp.exceptions.NotAllowed):
@@ -51,9 +51,9 @@ def connect_problem(error: Exception) -> str:
 
 
 def new_connection(url: str, name: str, *, confirm_timeout_seconds: float = 30.0) -> kombu.Connection:
-    """Return an unopened connection that publishes with confirms and does not wait for ever for one.
+    """Return an unopened connection that publishes with confirms, for which it waits a limited time.
 
-    Raises SettingsError where the address is none.
+    Raises SettingsError for an invalid address.
     """
     if problem := amqp_problem(url):
         raise SettingsError(f"the broker's address {problem}")

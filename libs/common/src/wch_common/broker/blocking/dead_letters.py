@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class NoSuchQueue(WchError):
-    """The queue does not exist, or this user may not read it."""
+    """The queue does not exist, or this user has no permission to read it."""
 
 
 @dataclass
 class DeadLetter:
-    """One message held unsettled."""
+    """One message that was taken from the queue and not settled yet."""
 
     tag: int
     exchange: str
@@ -34,7 +34,7 @@ class DeadLetter:
 
 
 class Mailbox:
-    """One queue, opened for a person: what is taken and not removed goes back when it closes."""
+    """One queue, opened for an operator: messages that were taken and not removed return to it when it closes."""
 
     def __init__(self, channel: Any, queue: str) -> None:  # noqa: ANN401 - py-amqp ships no types
         self._channel = channel
@@ -47,7 +47,7 @@ class Mailbox:
         return int(kombu.Queue(self._queue, channel=self._channel).queue_declare(passive=True).message_count)
 
     def take(self, limit: int | None = None) -> Iterator[DeadLetter]:
-        """Take what was there at the start, one after another, held until removed or given back."""
+        """Take the messages that are in the queue now, one after another; each stays unsettled until removed or requeued."""
         for _ in range(min(self.count(), limit) if limit is not None else self.count()):
             got = self._channel.basic_get(self._queue, no_ack=False)
             if got is None:
@@ -57,12 +57,12 @@ class Mailbox:
             yield DeadLetter(self._last, info["exchange"], info["routing_key"], _message(got))
 
     def remove(self, dead_letter: DeadLetter) -> None:
-        """Take a message out of the queue for good."""
+        """Remove a message from the queue."""
         self._channel.basic_ack(dead_letter.tag)
         self._removed.add(dead_letter.tag)
 
     def requeue(self) -> None:
-        """Return what was taken and not removed, in its order: nack, as reject would count against the delivery limit."""
+        """Return the messages that were not removed, in order, by nack: a reject would count against the delivery limit."""
         held = [tag for tag in range(1, self._last + 1) if tag not in self._removed]
         if held and len(held) == self._last:
             self._nack(self._last, multiple=True)
@@ -71,7 +71,7 @@ class Mailbox:
                 self._nack(tag, multiple=False)
 
     def _nack(self, tag: int, *, multiple: bool) -> None:
-        # py-amqp knows the method for confirms only and offers no call for it.
+        # py-amqp has no call for basic.nack.
         self._channel.send_method(amqp.spec.Basic.Nack, "Lbb", (tag, multiple, True))
 
 
@@ -86,7 +86,7 @@ def open_mailbox(url: str, queue: str) -> Iterator[Mailbox]:
 def mailbox_on(connection: kombu.Connection, queue: str) -> Iterator[Mailbox]:
     """Open a queue on a connection; raises NoSuchQueue."""
     channel = connection.channel()
-    # The original bytes are wanted, not text decoded by content encoding.
+    # Return the original bytes instead of decoding them by content encoding.
     channel.auto_decode = False
     mailbox = Mailbox(channel, queue)
     try:
@@ -95,7 +95,7 @@ def mailbox_on(connection: kombu.Connection, queue: str) -> Iterator[Mailbox]:
     except amqp.exceptions.NotFound:
         raise NoSuchQueue(f"there is no queue {queue}") from None
     except amqp.exceptions.AccessRefused:
-        raise NoSuchQueue(f"this user may not read the queue {queue}") from None
+        raise NoSuchQueue(f"this user has no permission to read the queue {queue}") from None
     finally:
         if channel.is_open:
             mailbox.requeue()
@@ -103,7 +103,7 @@ def mailbox_on(connection: kombu.Connection, queue: str) -> Iterator[Mailbox]:
 
 
 def purge(url: str, queue: str) -> int:
-    """Remove every message of a queue and return how many; for tests and tools of one's own queues."""
+    """Remove every message of a queue and return how many there were."""
     return int(_with_channel(url, lambda channel: channel.queue_purge(queue)))
 
 
@@ -116,7 +116,7 @@ def _message(got: Any) -> Message:  # noqa: ANN401 - py-amqp ships no types
     properties = got.properties
     body = got.body
     headers = properties.get("application_headers") or {}
-    # What we put into a dead-letter queue says who published it; what the broker moved there has the property still.
+    # Dead letters of ours name the first publisher in a header; those the broker moved still have the property.
     user = headers.get(USER) if QUEUE in headers else properties.get("user_id")
     return Message(
         body

@@ -1,7 +1,7 @@
-"""Confirmed publishing for synchronous programs: many outstanding at once, reconnecting, one answer per message.
+"""Confirmed publishing for synchronous programs: many confirms outstanding, reconnecting, one result for each message.
 
-kombu waits for each confirm; py-amqp's channel beneath it does not have to, and matches no confirm to its message.
-This does both, and throws a channel away after any fault, so that a late confirm can never answer for another message.
+kombu waits for each confirm. py-amqp's channel beneath it need not, but does not match confirms to messages; this does. A
+channel is discarded after any fault, so that a late confirm can never answer for another message.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     from wch_common.contract.message import Publication
 
 _WINDOW = 1000
-# Written at once: as much as a socket takes without waiting, usually.
+# Bytes in one write: what a socket usually accepts without blocking.
 _TOGETHER_BYTES = 64 * 1024
 
 
 class _Lost(Exception):
-    """The connection broke or a confirm is overdue; what is not answered is sent again."""
+    """The connection broke or a confirm is overdue; unanswered messages are sent again."""
 
 
 class ConfirmedPublisher:
-    """Publishes from any thread over one connection, made when first needed and again when it breaks."""
+    """Publishes from any thread on one connection, which is opened when first needed and after it breaks."""
 
     def __init__(self, url: str, name: str, *, confirm_timeout_seconds: float = 30.0) -> None:
         self._url = url
@@ -47,9 +47,9 @@ class ConfirmedPublisher:
         self._window: _Window | None = None
         self._process = os.getpid()
         self._unreachable = ""
-        """Why no connection could be made, while nothing of the present call was sent."""
+        """Why connecting failed, while nothing of the present call was sent."""
         self._sent = False
-        # Made once: with a new one for each call, publishing one at a time costs a tenth more.
+        # Built once: building it for each call makes publishing one at a time a tenth slower.
         self._attempts = Retrying(
             retry=retry_if_exception_type(_Lost),
             stop=stop_after_delay(confirm_timeout_seconds),
@@ -57,9 +57,9 @@ class ConfirmedPublisher:
         )
 
     def publish(self, publications: Sequence[Publication]) -> list[PublishError | None]:
-        """Publish all and return one answer each, in order: None for confirmed, or the error.
+        """Publish all messages and return a result for each, in order: None for confirmed, or the error.
 
-        What a broken connection leaves unanswered is sent again under the same message id until the confirm timeout is over.
+        Messages left unanswered by a broken connection are sent again under the same id until the confirm timeout.
         """
         answers: dict[int, PublishError | None] = {}
         with self._lock, contextlib.suppress(RetryError):
@@ -67,13 +67,13 @@ class ConfirmedPublisher:
             for attempt in self._attempts:
                 with attempt:
                     self._publish_rest(publications, answers)
-        late = f"the broker did not confirm within {self._timeout:g} s; the message may be there or not"
+        late = f"no confirm within {self._timeout:g} s; the message may or may not have arrived"
         if self._unreachable:
             late = f"nothing was sent within {self._timeout:g} s: {self._unreachable}"
         return [answers.get(place, Unconfirmed(late)) for place in range(len(publications))]
 
     def close(self) -> None:
-        """Close the connection; the next publish makes a new one."""
+        """Close the connection; the next publish opens a new one."""
         with self._lock:
             self._drop()
 
@@ -86,7 +86,7 @@ class ConfirmedPublisher:
                     window.send(place, publication, answers)
             window.drain(0, answers)
             if any(isinstance(answer, Refused) for answer in answers.values()):
-                # RabbitMQ 3.10 goes on refusing on a channel it once refused on, even when the queue has room again.
+                # RabbitMQ 3.10 keeps refusing on a channel once it has refused there, even when the queue has room again.
                 self._drop()
         except amqp.exceptions.AMQPError as error:
             self._answer_culprit(error, publications, answers)
@@ -96,7 +96,7 @@ class ConfirmedPublisher:
             self._drop()
             raise _Lost from error
         except BaseException:
-            # Interrupted from outside (Ctrl-C, a task's time limit): what is outstanding must not answer a later call.
+            # Interrupted from outside (Ctrl-C, a task's time limit): outstanding confirms must not answer a later call.
             self._drop()
             raise
 
@@ -106,7 +106,7 @@ class ConfirmedPublisher:
         publications: Sequence[Publication],
         answers: dict[int, PublishError | None],
     ) -> None:
-        """A missing exchange or permission closes the channel for all; its text names the exchange at fault."""
+        """Assign an error that closed the channel to its message: its text names the missing or forbidden exchange."""
         if not isinstance(error, (amqp.exceptions.NotFound, amqp.exceptions.AccessRefused)):
             return
         text = redact(str(error.reply_text), 300)
@@ -118,7 +118,7 @@ class ConfirmedPublisher:
 
     def _opened(self) -> _Window:
         if self._process != os.getpid():
-            # A forked child must neither use nor close its parent's socket.
+            # A forked child must neither use nor close the socket of its parent.
             self._window, self._process = None, os.getpid()
         if self._window is None:
             connection = new_connection(self._url, self._name)
@@ -140,12 +140,12 @@ class ConfirmedPublisher:
 
 
 class _Window:
-    """One channel and what is outstanding on it."""
+    """One channel and its outstanding confirms."""
 
     def __init__(self, connection: kombu.Connection, timeout: float) -> None:
         self._connection = connection
         self._timeout = timeout
-        # `confirm_publish` would make the channel wait for each confirm; here they are counted instead.
+        # `confirm_publish` would make the channel wait for each confirm; here they are counted.
         connection.transport_options.pop("confirm_publish", None)
         self._channel: Any = connection.channel()
         self._channel.confirm_select()
@@ -162,9 +162,9 @@ class _Window:
         self._answered: dict[int, PublishError | None] = {}
 
     def send(self, place: int, publication: Publication, answers: dict[int, PublishError | None]) -> None:
-        """Send one message, waiting first while too many are outstanding or one with its id is."""
+        """Send one message; waits first while too many are outstanding, or one with the same id."""
         id_ = publication.message.message_id or ""
-        # A returned message carries no delivery tag, only its id: so one in flight per id.
+        # A returned message carries its id but no delivery tag, so only one publish per id may be in flight.
         if id_ in self._ids:
             self.drain(0, answers)
         if len(self._outstanding) >= _WINDOW:
@@ -179,7 +179,7 @@ class _Window:
             self._write()
 
     def _write(self) -> None:
-        """Write what is collected; a broker that takes none of it in time is as good as gone."""
+        """Write the collected frames; a broker that accepts nothing in time counts as lost."""
         unsent, self._unsent, self._unsent_bytes = self._unsent, [], 0
         if unsent:
             transport = self._channel.connection.transport
@@ -187,7 +187,7 @@ class _Window:
                 transport.write(b"".join(unsent))
 
     def drain(self, down_to: int, answers: dict[int, PublishError | None]) -> None:
-        """Wait until no more than so many are outstanding; raises _Lost when the broker is silent for too long."""
+        """Wait until at most `down_to` confirms are outstanding; raises _Lost if the broker is silent for too long."""
         self._write()
         deadline = time.monotonic() + self._timeout
         while len(self._outstanding) > down_to:
@@ -203,7 +203,7 @@ class _Window:
             self._answered.clear()
 
     def close(self) -> None:
-        """Close without waiting for a broker that may be gone."""
+        """Close without waiting for a broker that may be unreachable."""
         self._connection.collect(socket_timeout=1)
 
     def _on_ack(self, tag: int, multiple: bool) -> None:  # noqa: FBT001 - AMQP's own argument

@@ -1,0 +1,1 @@
+"""AMQP frames: reading deliveries and writing publishes."""

@@ -1,4 +1,4 @@
-"""Schedules, what was published and passed over, files in use, and timers."""
+"""Schedules, published and missed times, files of schedules, and timers."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,23 +15,27 @@ def upgrade() -> None:
         sa.Column("hash", sa.Text(), nullable=False),
         sa.Column("first_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("last_seen", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("here_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("present_since", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column(
-            "applied", sa.Boolean(), server_default=sa.text("false"), nullable=False, comment="the schedules are its"
+            "applied",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="whether the schedules in use come from it",
         ),
         sa.PrimaryKeyConstraint("hash"),
-        comment="Files that replicas have, and the one that decides",
+        comment="Files that replicas have, and which of them is in use",
     )
     op.create_table(
         "gaps",
         sa.Column("schedule", sa.Text(), nullable=False),
-        sa.Column("first", sa.DateTime(timezone=True), nullable=False, comment="planned time that was passed over"),
+        sa.Column("first", sa.DateTime(timezone=True), nullable=False, comment="first planned time that was missed"),
         sa.Column("last", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ticks", sa.Integer(), server_default=sa.text("0"), nullable=False),
-        sa.Column("why", sa.Text(), nullable=False, comment="the catch-up policy"),
+        sa.Column("policy", sa.Text(), nullable=False, comment="the catch-up policy"),
         sa.Column("noticed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("schedule", "first"),
-        comment="Times that were passed over",
+        comment="Times that were missed and not caught up",
     )
     op.create_index("gaps_noticed", "gaps", ["noticed_at"], unique=False)
     op.create_table(
@@ -42,20 +46,23 @@ def upgrade() -> None:
             "cancelled_at",
             sa.DateTime(timezone=True),
             nullable=False,
-            comment="by the requester's clock: what was asked for before is not taken on",
+            comment="by the requester's clock: timers requested before it are not accepted",
         ),
         sa.PrimaryKeyConstraint("requester", "name"),
-        comment="Groups of timers that were taken back",
+        comment="Cancelled groups of timers",
     )
     op.create_index("groups_cancelled", "groups", ["cancelled_at"], unique=False)
     op.create_table(
         "pace",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column(
-            "released_until", sa.DateTime(timezone=True), nullable=False, comment="the rate's slots before it are taken"
+            "released_until",
+            sa.DateTime(timezone=True),
+            nullable=False,
+            comment="until when the slots of the rate are used up",
         ),
         sa.PrimaryKeyConstraint("id"),
-        comment="One row: how far timers were released",
+        comment="One row: the pace at which timers are released",
     )
     op.create_table(
         "schedules",
@@ -65,20 +72,22 @@ def upgrade() -> None:
             "timing",
             sa.Text(),
             nullable=False,
-            comment="what decides when it is due; where it stays, so does its next time",
+            comment="the part of the definition that decides when it is due; while it stays, so does the next time",
         ),
         sa.Column(
             "next_planned",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="named by it a tick is taken once; null before the first is known, and after the last",
+            comment="identifies the next tick; null before the first is known and after the last",
         ),
         sa.Column("next_due", sa.DateTime(timezone=True), nullable=True, comment="the same with its jitter"),
         sa.Column("paused_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("said_by", sa.Text(), server_default="", nullable=False, comment="who paused it"),
+        sa.Column("paused_by", sa.Text(), server_default="", nullable=False, comment="who paused it"),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
-        sa.Column("manual_at", sa.DateTime(timezone=True), nullable=True, comment="somebody asked for a run now"),
-        sa.Column("manual_by", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "triggered_at", sa.DateTime(timezone=True), nullable=True, comment="when an operator requested a run"
+        ),
+        sa.Column("triggered_by", sa.Text(), server_default="", nullable=False),
         sa.Column("last_planned", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_fired_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("fired", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -99,7 +108,7 @@ def upgrade() -> None:
         sa.Column("schedule", sa.Text(), nullable=False),
         sa.Column("planned", sa.DateTime(timezone=True), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False, comment="scheduled, manual"),
-        sa.Column("by", sa.Text(), server_default="", nullable=False, comment="who asked for it by hand"),
+        sa.Column("by", sa.Text(), server_default="", nullable=False, comment="who requested a manual run"),
         sa.Column("fired_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("schedule", "planned", "kind"),
         comment="Times at which events were published",
@@ -118,10 +127,10 @@ def upgrade() -> None:
             "version", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="how often it was replaced"
         ),
         sa.Column(
-            "asked_at",
+            "requested_at",
             sa.DateTime(timezone=True),
             nullable=False,
-            comment="by the requester's clock: what was overtaken changes nothing",
+            comment="by the requester's clock: an overtaken request changes nothing",
         ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("correlationid", sa.Text(), nullable=True),
