@@ -1,4 +1,4 @@
-"""The migrations of every service end with the tables its code describes."""
+"""The tables of every service: its migrations produce them, and their columns are marked as personal or impersonal."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from alembic import command
 from sqlalchemy import text
 
 from wch_common.store.migrate import RUNTIME_MIGRATIONS, _config, _engine, differences, migrate
+from wch_common.store.personal_data import unmarked_columns
 from wch_whatsapp.main import MIGRATIONS as LEDGER
 
 SERVICES = sorted(path.name for path in (Path(__file__).parents[2] / "services").iterdir() if path.is_dir())
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_migrated_tables_are_those_of_the_code(database_url: str, service: str) -> None:
+def test_the_migrated_tables_match_the_code(database_url: str, service: str) -> None:
     migrations = getattr(importlib.import_module(f"wch_{service}.main"), "MIGRATIONS", ())
-    for _ in range(2):  # a replica that comes later finds nothing to do
+    for _ in range(2):  # a replica that starts later has nothing to migrate
         migrate(database_url, service, migrations)
     assert differences(database_url, service, migrations) == []
     for table in [name for one in (RUNTIME_MIGRATIONS, *migrations) for name in one.metadata.tables]:
@@ -32,7 +33,15 @@ def test_the_migrated_tables_are_those_of_the_code(database_url: str, service: s
             connection.execute(f"ALTER TABLE {service}.{table} DROP COLUMN surplus".encode())
 
 
-def test_a_ledger_of_the_version_before_is_carried_over(database_url: str) -> None:
+@pytest.mark.parametrize("service", SERVICES)
+def test_every_text_column_is_marked_as_personal_or_impersonal(service: str) -> None:
+    """Erasing and exporting a person rely on these marks."""
+    migrations = getattr(importlib.import_module(f"wch_{service}.main"), "MIGRATIONS", ())
+    for one in (RUNTIME_MIGRATIONS, *migrations):
+        assert unmarked_columns(one.metadata) == []
+
+
+def test_a_ledger_of_the_previous_version_is_migrated(database_url: str) -> None:
     migrate(database_url, "whatsapp", ())
     with _engine(database_url).connect() as connection:
         connection.execute(text("SET search_path TO whatsapp"))
@@ -50,7 +59,9 @@ def test_a_ledger_of_the_version_before_is_carried_over(database_url: str) -> No
         )
     migrate(database_url, "whatsapp", LEDGER)
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
-        kept = connection.execute("SELECT send_key, in_other_batches, doubted_attempt FROM messages ORDER BY 1").fetchall()
+        kept = connection.execute(
+            "SELECT send_key, in_other_batches, doubted_attempt FROM messages ORDER BY 1"
+        ).fetchall()
         also = connection.execute(
             "SELECT batch = md5('b')::uuid, message = md5('known')::uuid, answered, changed FROM also_requested"
         )

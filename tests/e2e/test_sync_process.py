@@ -1,4 +1,4 @@
-"""The sync service as a process of its own: started as in production, killed, restarted; sizes by `make scale`."""
+"""The sync service as a process: started as in production, killed and restarted; `make scale` uses larger numbers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sync(stage: Stage, database_url: str) -> Iterator[SyncStage]:
 
 
 class Service:
-    """`python -m wch_sync` with its settings in the environment."""
+    """`python -m wch_sync`, with its settings in the environment."""
 
     def __init__(self, sync: SyncStage, log: Path, **changes: str) -> None:
         self.port = own_port()
@@ -64,7 +64,7 @@ class Service:
         return program
 
     def get(self, path: str) -> str:
-        """Ask its health endpoint; empty where it does not say yes."""
+        """Return the answer of its health port, or an empty text if that is not a success."""
         try:
             answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5)
         except httpx.HTTPError:
@@ -77,7 +77,7 @@ def more_calls_than(sync: SyncStage, calls: int) -> bool:
 
 
 def resident_megabytes(program: Program) -> float:
-    """Return the process's resident memory, or 0 where the system does not tell."""
+    """Return the peak resident memory of the process, or 0 if the system does not report it."""
     status = Path(f"/proc/{program.pid}/status")
     if not status.exists():
         return 0.0
@@ -113,18 +113,18 @@ def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStag
     sync.request(*range(1, PRODUCTS + 1))
     for _ in range(3):
         with service.start() as program:
-            eventually(partial(more_calls_than, sync, len(sync.batches)), "it is in the middle of a call", seconds=60)
+            eventually(partial(more_calls_than, sync, len(sync.batches)), "a call is in flight", seconds=60)
             program.kill()
-        # What a dead holder leaves behind runs out after 60 and 90 s; here it is cut short.
+        # The leases of a dead holder expire after 60 and 90 s; the test expires them at once.
         sync.query("UPDATE leases SET until = now(); UPDATE outbox SET due_at = now()")
     with service.start() as program:
         eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(PRODUCTS,)], seconds=SECONDS)
         eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)], seconds=SECONDS)
         assert program.terminate() == 0
     assert len(sync.catalog) == PRODUCTS
-    assert sync.query("SELECT count(*) FROM under_way") == [(0,)]
+    assert sync.query("SELECT count(*) FROM in_flight") == [(0,)]
     assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
-    # A fact may be told twice after a kill, under the same id.
+    # After a kill, a fact may be published twice under the same id.
     facts = sync.facts()
     assert {fact["data"]["product_id"] for fact in facts} == set(range(1, PRODUCTS + 1))
     assert len({fact["id"] for fact in facts}) == PRODUCTS
@@ -134,7 +134,7 @@ def test_nothing_is_lost_when_the_service_is_killed_in_the_middle(sync: SyncStag
 def test_the_catalog_ends_with_the_newest_state_whatever_step_the_process_is_killed_at(
     sync: SyncStage, tmp_path: Path, step: str
 ) -> None:
-    """Each event is answered once, nothing stays under way, and a change made after the kill is not overwritten."""
+    """Each event has one result, no product stays in flight, and a change after the kill is not overwritten."""
     sync.add([product(1), product(2)])
     service = Service(sync, tmp_path / "log", WCH_SYNC_PRODUCT_BATCH_WINDOW="0.2")
     sync.request(1, 2)
@@ -142,20 +142,20 @@ def test_the_catalog_ends_with_the_newest_state_whatever_step_the_process_is_kil
         assert dying.wait() == SIGKILLED, (tmp_path / "log").read_text()
     sync.add([product(1, price="77.00", regular_price="77.00"), product(2)])
     sync.request(1)
-    # What a dead holder leaves behind runs out after 60 and 120 s; here it is cut short.
+    # The leases of a dead holder expire after 60 and 120 s; the test expires them at once.
     sync.query("UPDATE leases SET until = now(); UPDATE outbox SET due_at = now()")
     with service.start() as program:
         eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(3,)], "every event is done")
-        eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)], "every fact is told")
+        eventually(lambda: sync.query("SELECT count(*) FROM outbox") == [(0,)], "every fact is published")
         assert program.terminate() == 0
     assert sync.catalog["wc_1"]["price"] == "77.00 EUR"
     assert set(sync.catalog) == {"wc_1", "wc_2"}
-    assert sync.query("SELECT count(*) FROM under_way") == [(0,)]
+    assert sync.query("SELECT count(*) FROM in_flight") == [(0,)]
     assert sync.stage.depth("sync.product") == sync.stage.depth("sync.product.dlq") == 0
     assert {fact["data"]["product_id"] for fact in sync.facts()} == {1, 2}
 
 
-def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:
+def test_missing_settings_stop_the_process_at_once(tmp_path: Path) -> None:
     names = {name: "" for name in os.environ if name.startswith("WCH_")}
     with Program("wch_sync", log=tmp_path / "log", **names) as program:
         assert program.wait() == 2
@@ -163,14 +163,14 @@ def test_missing_settings_stop_it_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("away", ["WCH_AMQP_URL", "WCH_DATABASE_URL"])
-def test_a_stop_is_heard_while_broker_or_database_is_away_at_the_start(
+def test_a_stop_is_obeyed_while_broker_or_database_is_unreachable_at_the_start(
     sync: SyncStage, tmp_path: Path, away: str
 ) -> None:
     scheme = "amqp" if away == "WCH_AMQP_URL" else "postgresql"
     log = tmp_path / "log"
     service = Service(sync, log, **{away: f"{scheme}://guest:guest@127.0.0.1:1/x"})
     with service.run("wch_sync") as program:
-        eventually(lambda: "unreachable" in log.read_text(), "it tries")
+        eventually(lambda: "unreachable" in log.read_text(), "it tries to connect")
         assert program.terminate() == 0, log.read_text()
     assert '"stopped"' in log.read_text()
 
@@ -179,7 +179,9 @@ def test_a_stop_is_heard_while_broker_or_database_is_away_at_the_start(
     ("setting", "value"),
     [("WCH_DATABASE_URL", "nonsense"), ("WCH_AMQP_URL", "http://x"), ("WCH_HEALTH_HOST", "192.0.2.77")],
 )
-def test_a_wrong_address_stops_it_with_one_sentence(sync: SyncStage, tmp_path: Path, setting: str, value: str) -> None:
+def test_a_wrong_address_stops_the_process_with_one_sentence(
+    sync: SyncStage, tmp_path: Path, setting: str, value: str
+) -> None:
     log = tmp_path / "log"
     with Service(sync, log, **{setting: value}).run("wch_sync") as program:
         assert program.wait() in {1, 2}
@@ -187,7 +189,7 @@ def test_a_wrong_address_stops_it_with_one_sentence(sync: SyncStage, tmp_path: P
     assert setting in log.read_text() or "amqp://" in log.read_text()
 
 
-def test_its_health_endpoints_answer(sync: SyncStage, tmp_path: Path) -> None:
+def test_the_process_serves_health_and_metrics(sync: SyncStage, tmp_path: Path) -> None:
     service = Service(sync, tmp_path / "log")
     sync.add([product(7)])
     with service.start() as program:
@@ -195,7 +197,7 @@ def test_its_health_endpoints_answer(sync: SyncStage, tmp_path: Path) -> None:
         eventually(lambda: 'outcome="done"' in service.get("/metrics"), "the metric counts the event")
         assert service.get("/healthz") == "ok\n"
         sync.stage.delete_queue("sync.product")
-        eventually(lambda: not service.get("/readyz"), "not consuming is not ready")
+        eventually(lambda: not service.get("/readyz"), "a process that does not consume is not ready")
         assert service.get("/healthz") == "ok\n"
         assert program.terminate() == 0
     log = (tmp_path / "log").read_text()

@@ -1,4 +1,4 @@
-"""The whatsapp service as a process of its own, killed at every step and at random: nobody is written to twice."""
+"""The whatsapp service as a process, killed at every step and at random: no recipient gets a message twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def start(wa: WhatsAppStage, log: Path, step: str = "never", **changes: str) -> 
 
 
 @pytest.mark.parametrize("step", [step for step in STEPS if step != "never"])
-def test_killed_at_any_step_a_message_is_sent_at_most_once_and_ends_in_one_state(
+def test_a_message_is_sent_at_most_once_whatever_step_the_process_is_killed_at(
     wa: WhatsAppStage, step: str, tmp_path: Path
 ) -> None:
     with start(wa, tmp_path / "log", step) as program:
@@ -47,13 +47,13 @@ def test_killed_at_any_step_a_message_is_sent_at_most_once_and_ends_in_one_state
         assert program.wait() == SIGKILLED
     with start(wa, tmp_path / "log") as program:
         eventually(lambda: len(wa.states()) == 5)
-        # A call whose process died is in doubt at its deadline, and unknown ten minutes later.
+        # A call whose process died is in doubt after its deadline, and unknown ten minutes later.
         in_doubt = eventually(lambda: not {"queued"} & set(wa.states().values()) and wa.states())
         wa.query("UPDATE messages SET due_at = now() WHERE state = 'sending'")
         eventually(lambda: set(wa.states().values()) <= {"accepted", "in_doubt"})
         wa.query("UPDATE messages SET due_at = now() WHERE state = 'in_doubt'")
         eventually(lambda: set(wa.states().values()) <= FINAL)
-        # What a dead process had committed and not told is swept up seconds later.
+        # Facts that a dead process committed but did not publish are swept seconds later.
         eventually(lambda: {fact["send_key"] for fact in wa.facts()} == {f"key-{number}" for number in range(5)})
         assert program.terminate() == 0
     assert in_doubt
@@ -68,12 +68,14 @@ def test_killed_at_any_step_a_message_is_sent_at_most_once_and_ends_in_one_state
         "before the claim",
         "after the outcome is committed",
     }:
-        assert states["unknown"] <= (4 if "outcome" in step else 0), "nothing was under way"
+        assert states["unknown"] <= (4 if "outcome" in step else 0), "no call was in flight"
 
 
 @pytest.mark.scale
 @pytest.mark.timeout(900)
-def test_killed_again_and_again_at_random_nobody_is_written_to_twice(wa: WhatsAppStage, tmp_path: Path) -> None:
+def test_no_recipient_gets_a_message_twice_however_often_the_process_is_killed(
+    wa: WhatsAppStage, tmp_path: Path
+) -> None:
     chance = random.Random(7)
     wa.graph.latency_seconds = 0.02
     wa.publish(*(message(number) for number in range(REQUESTS)))
@@ -87,7 +89,7 @@ def test_killed_again_and_again_at_random_nobody_is_written_to_twice(wa: WhatsAp
         doubtful = sum(state == "sending" for state in wa.states().values())
         assert doubtful <= CALLS * (kill + 1)
     with start(wa, tmp_path / "log") as program:
-        eventually(lambda: settled(wa), "all is sent or under way", seconds=300)
+        eventually(lambda: settled(wa), "every message is sent or in flight", seconds=300)
         wa.query("UPDATE messages SET due_at = now() WHERE state = 'sending'")
         eventually(lambda: not {"sending", "queued"} & set(wa.states().values()))
         wa.query("UPDATE messages SET due_at = now() WHERE state = 'in_doubt'")
@@ -96,7 +98,7 @@ def test_killed_again_and_again_at_random_nobody_is_written_to_twice(wa: WhatsAp
     states = Counter(wa.states().values())
     assert states.total() == REQUESTS
     sends = Counter(body["to"] for body in wa.sent)
-    assert max(sends.values()) == 1, "no recipient has two sends"
+    assert max(sends.values()) == 1, "no recipient is sent two messages"
     assert states["unknown"] <= CALLS * KILLS
     unsure = {key for key, state in wa.states().items() if state == "unknown"}
     assert states["accepted"] <= len(sends) <= states["accepted"] + len(unsure)
@@ -130,12 +132,12 @@ def test_memory_is_flat_while_batches_are_sent(wa: WhatsAppStage, tmp_path: Path
 
 
 def resident(program: Program) -> int:
-    """Resident memory in MB."""
+    """Return the resident memory in MB."""
     status = Path(f"/proc/{program.pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 
-def test_a_process_that_is_told_to_stop_writes_the_outcomes_of_its_calls(wa: WhatsAppStage, tmp_path: Path) -> None:
+def test_a_stopping_process_writes_the_outcomes_of_its_calls(wa: WhatsAppStage, tmp_path: Path) -> None:
     wa.graph.latency_seconds = 1
     with start(wa, tmp_path / "log") as program:
         wa.publish(batch("b", range(40)))

@@ -1,4 +1,4 @@
-"""The sync service, killed at a step: `python -m support.crashing_sync STEP`, its settings in the environment."""
+"""Runs the sync service and kills it at a step: `python -m support.crashing_sync STEP`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ STEPS: dict[str, Callable[[], None]] = {
     "after the shop is read": lambda: dying_after(ShopReader, "read"),
     "before the intent is committed": lambda: setattr(Ledger, "begin", die),
     "after the intent is committed": lambda: dying_after(Ledger, "begin"),
-    "after the catalog took the call": lambda: dying_after(CatalogWriter, "_post"),
-    "after the catalog has finished": lambda: dying_after(CatalogWriter, "send"),
+    "after the catalog accepted the call": lambda: dying_after(CatalogWriter, "_post"),
+    "after the catalog has processed it": lambda: dying_after(CatalogWriter, "send"),
     "before the outcome is committed": lambda: setattr(Ledger, "finish", die),
     "after the outcome is committed": lambda: dying_after(Ledger, "finish"),
     "before the acknowledgements": lambda: setattr(BatchWorker, "_acknowledge", die),

@@ -1,4 +1,4 @@
-"""The whatsapp service, killed at a step: `python -m support.crashing_whatsapp STEP`, its settings in the environment."""
+"""Runs the whatsapp service and kills it at a step: `python -m support.crashing_whatsapp STEP`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.crashing import die, dying_after
 from wch_whatsapp import claims, sender
-from wch_whatsapp.accept import Acceptance
+from wch_whatsapp.acceptance import Acceptance
 from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.main import main
 from wch_whatsapp.sender import NumberSender
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _die_where(name: str, condition: Callable[[Any], bool]) -> None:
-    """Die before a step of the sender whose first argument meets a condition."""
+    """Die before a step of the sender if its first argument meets a condition."""
     step = getattr(NumberSender, name)
 
     def perhaps(self: NumberSender, given: Any, *rest: Any) -> object:
@@ -32,7 +32,7 @@ STEPS: dict[str, Callable[[], None]] = {
     "after the row is written": lambda: dying_after(Acceptance, "message"),
     "before the claim": lambda: setattr(sender, "claim", die),
     "before the intent is committed": lambda: dying_after(claims, "_begin"),
-    "after the intent is committed": lambda: _die_where("_begin", lambda taken: bool(taken.sends)),
+    "after the intent is committed": lambda: _die_where("_begin", lambda claimed: bool(claimed.sends)),
     "before the call": lambda: setattr(CloudApi, "send", die),
     "after the call": lambda: dying_after(CloudApi, "send"),
     "before the outcome is committed": lambda: setattr(sender, "write", die),

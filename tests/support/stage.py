@@ -1,4 +1,4 @@
-"""A virtual host of its own with a service on it: what it was sent, what it holds, what it handed on."""
+"""A virtual host for one test, with services on it, and ways to inspect its queues."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Broker:
-    """Where a broker is; management is 10,000 ports above AMQP, as by default."""
+    """The address of a broker, whose management API is 10,000 ports above AMQP, as by default."""
 
     amqp_url: str
 
@@ -70,14 +70,14 @@ class Broker:
         return f"{self.amqp_url}/{name}"
 
     def delete_vhost(self, url: str) -> None:
-        """Delete a virtual host and all in it."""
+        """Delete a virtual host with everything in it."""
         with self.api as api:
             api.delete(f"/vhosts/{url.rpartition('/')[2]}")
 
 
 @dataclass
 class Stage:
-    """A virtual host, and services started on it."""
+    """A virtual host, and the services started on it."""
 
     broker: Broker
     url: str
@@ -116,7 +116,7 @@ class Stage:
         return Client(self.url, "/test", **options)
 
     def send(self, exchange: str, key: str, message: Message) -> None:
-        """Publish any message as any program could."""
+        """Publish any message, as any program could."""
         publisher = ConfirmedPublisher(self.url, "test")
         (error,) = publisher.publish([Publication(exchange, key, message)])
         publisher.close()
@@ -133,7 +133,7 @@ class Stage:
 
     @contextmanager
     def mailbox(self, queue: str) -> Iterator[Mailbox]:
-        """Open a queue, on one connection that is made again when it broke."""
+        """Open a queue, on a connection that is reopened after it breaks."""
         if self._inspecting is None or not self._inspecting.connected:
             self._opened.close()
             self._inspecting = self._opened.enter_context(open_connection(self.url, "test inspecting"))
@@ -150,35 +150,35 @@ class Stage:
             return mailbox.count()
 
     def dead_letters(self, queue: str) -> list[DeadLetter]:
-        """Look at every message."""
+        """Read every message of a queue and leave them there."""
         with self.mailbox(queue) as mailbox:
             found = list(mailbox.take())
-        eventually(lambda: self.depth(queue) >= len(found), f"{queue} has again what was looked at")
+        eventually(lambda: self.depth(queue) >= len(found), f"the messages read are back in {queue}")
         return found
 
     def schema(self, database_url: str, name: str) -> Schema:
-        """A service's schema, to be asked from outside."""
+        """A service's schema, for queries by the test."""
         schema = Schema(database_url, name)
         self.resources.callback(schema.close)
         return schema
 
     def await_depth(self, queue: str, count: int, *, seconds: float = 30) -> None:
-        """Wait until so many are ready."""
+        """Wait until this many messages are ready."""
         eventually(lambda: self.depth(queue) == count, f"{count} messages in {queue}", seconds=seconds)
 
     def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = 30) -> list[DeadLetter]:
-        """Wait until so many are ready and return them."""
+        """Wait until this many messages are ready and return them."""
         self.await_depth(queue, count, seconds=seconds)
         return self.dead_letters(queue)
 
     def queue_info(self, queue: str) -> dict[str, Any]:
-        """What the management API tells of a queue, which lags by a second or more."""
+        """A queue's state from the management API, which lags by a second or more."""
         with self.broker.api as api:
             answer = api.get(f"/queues/{self.vhost}/{queue}")
             return dict(answer.json()) if answer.status_code == httpx.codes.OK else {}
 
     def cut_connection(self, name: str) -> None:
-        """Have the broker force-close the connections with a name, and wait until they are gone."""
+        """Have the broker close the connections with a name, and wait until they are gone."""
 
         def mine() -> list[str]:
             found = api.get("/connections").json()
@@ -192,12 +192,12 @@ class Stage:
             eventually(lambda: not set(old) & set(mine()), f"the connection {name} is closed")
 
     def delete_queue(self, queue: str) -> None:
-        """Delete a queue under its consumers, as a person in the management UI could."""
+        """Delete a queue with consumers, as a person in the management UI could."""
         with self.broker.api as api:
             api.delete(f"/queues/{self.vhost}/{queue}").raise_for_status()
 
     def fill(self, queue: str) -> None:
-        """Make a queue refuse: a policy limits its length, and messages fill it."""
+        """Make a queue refuse messages: a policy limits its length, and messages fill it."""
         self.limit(queue, 1)
 
         def refused() -> bool:
@@ -210,12 +210,12 @@ class Stage:
         eventually(refused, f"{queue} is full")
 
     def empty(self, queue: str) -> None:
-        """Undo `fill`: first the messages, as what is let in after the limit is the service's own."""
+        """Undo `fill`; the messages are removed first, because those published after the limit are the service's."""
         purge(self.url, queue)
         self.unlimit()
 
     def limit(self, queue: str, length: int) -> None:
-        """Limit a queue's length by a policy, as a person could; it holds a moment later, so wait for a refusal."""
+        """Limit a queue's length by a policy; it takes effect a little later, so wait for a refusal."""
         policy = {"pattern": f"^{queue}$", "definition": {"max-length": length}, "apply-to": "queues"}
         with self.broker.api as api:
             api.put(f"/policies/{self.vhost}/tiny", json=policy).raise_for_status()
@@ -226,14 +226,14 @@ class Stage:
             api.delete(f"/policies/{self.vhost}/tiny").raise_for_status()
 
     def delivery_mode(self, queue: str) -> int:
-        """The first message's delivery mode: 2 is persistent."""
+        """The delivery mode of the first message; 2 is persistent."""
         peek = {"count": 1, "ackmode": "ack_requeue_true", "encoding": "auto"}
         with self.broker.api as api:
             (got,) = api.post(f"/queues/{self.vhost}/{queue}/get", json=peek).raise_for_status().json()
         return int(got["properties"]["delivery_mode"])
 
     def reject(self, queue: str) -> None:
-        """Have the broker dead-letter the first message by itself, as a foreign consumer's reject does."""
+        """Have the broker dead-letter the first message, as a reject by a foreign consumer does."""
         with open_connection(self.url) as connection:
             channel = connection.channel()
             channel.basic_reject(channel.basic_get(queue).delivery_tag, requeue=False)
@@ -244,15 +244,17 @@ class Stage:
             service.stop()
 
     def close(self) -> None:
-        """Stop every service, and look no more."""
+        """Stop every service and close the connections."""
         with self.resources, self._opened:
             self.stop()
 
 
 def in_sections(settings_type: type[ServiceSettings], values: dict[str, Any]) -> dict[str, Any]:
     """Return settings with those of the one shop, given by their flat names, put into its sections."""
-    if not issubclass(settings_type, ShopSettings) or values.get("shops_file"):
+    if not issubclass(settings_type, ShopSettings):
         return values
+    if values.get("shops_file"):
+        return values | {"one_shop": None}  # the stage sets no variables, which would be the one shop
     shop: dict[str, dict[str, Any]] = {section: {} for section in settings_type.entry().model_fields}
     plain = dict(values)
     for variable, ((section, name), _) in settings_type.section_variables().items():
@@ -289,7 +291,7 @@ class RunningService:
         self.exit_code: int | None = None
 
     def start(self) -> RunningService:
-        """Start and wait until it is ready."""
+        """Start the service and wait until it is ready."""
         self._thread.start()
         eventually(lambda: self.is_ready or not self._thread.is_alive(), "the service to be ready", seconds=60)
         return self
@@ -302,17 +304,17 @@ class RunningService:
 
     @property
     def is_ready(self) -> bool:
-        """Whether /readyz would say yes."""
+        """Whether /readyz would return 200."""
         service = self._service
         return service is not None and bool(service._tasks) and not service.not_ready()
 
     def in_loop(self, action: Callable[[], object]) -> None:
-        """Run something in the service's own loop."""
+        """Run a function in the service's event loop."""
         assert self._loop is not None
         self._loop.call_soon_threadsafe(action)
 
     def stop(self) -> int | None:
-        """Stop as SIGTERM would and return the exit code."""
+        """Stop the service as SIGTERM does and return the exit code."""
         if self._thread.is_alive() and self._loop is not None and self._service is not None:
             self._loop.call_soon_threadsafe(self._service.stop_requested.set)
         self._thread.join(60)

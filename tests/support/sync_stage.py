@@ -1,4 +1,4 @@
-"""A shop and a Graph simulator, and the sync service between them."""
+"""The sync service between a simulated shop and a simulated Graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHORT = {"SYNC_PRODUCT": {"retry_delays": (0.2, 0.4, 0.6), "batch_window": 0.3}}
 
 
 class SyncStage:
-    """Everything the sync service needs, on loopback."""
+    """Everything that the sync service needs, on loopback."""
 
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
@@ -55,6 +55,8 @@ class SyncStage:
             "catalog_wait_seconds": 5.0,
             "queues": SHORT,
         }
+        if "shops_file" in changes:
+            values["one_shop"] = None  # the stage sets no variables, which would be the one shop
         return values | changes
 
     def start(self, **changes: Any) -> RunningService:
@@ -65,34 +67,34 @@ class SyncStage:
         return service.start()
 
     def request(self, *ids: int, **options: Any) -> list[str]:
-        """Ask for products."""
+        """Request the sync of products."""
         with self.stage.client(**options) as client:
             return client.publish_many(ProductRequested(product_id=id_) for id_ in ids)
 
     @property
     def catalog(self) -> dict[str, dict[str, Any]]:
-        """What the catalog holds."""
+        """The items of the catalog."""
         return self.graph.catalogs.get(CATALOG, {})
 
     @property
     def batches(self) -> list[dict[str, Any]]:
-        """The items_batch calls that were made."""
+        """The items_batch calls that Graph received."""
         return self.graph.journal.calls("items_batch")
 
     def facts(self) -> list[dict[str, Any]]:
-        """The facts told so far."""
+        """Return the facts published so far."""
         return self._collected.events("facts")
 
     def fail_shop(self, path: str, **fault: Any) -> None:
-        """Make the shop misbehave."""
+        """Inject a fault into the shop."""
         self.shop.journal.faults.append(Fault(path, **fault))
 
     def fail_graph(self, path: str, **fault: Any) -> None:
-        """Make Graph misbehave."""
+        """Inject a fault into Graph."""
         self.graph.journal.faults.append(Fault(path, **fault))
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the service's schema."""
+        """Query the service's schema."""
         return self._schema.rows(statement)
 
     def close(self) -> None:
@@ -101,5 +103,5 @@ class SyncStage:
         self._open.close()
 
     def add(self, products: Iterable[dict[str, Any]]) -> None:
-        """Put products into the shop."""
+        """Add products to the shop."""
         self.shop.add(*products)

@@ -1,4 +1,4 @@
-"""The whatsapp service's tables by themselves, on a real database."""
+"""The tables of the whatsapp service without the service, on a real database."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from wch_common.contract.message import Publication
 from wch_common.store.leases import Lease
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
-from wch_whatsapp.claims import Claim, Limits, add_number, claim
-from wch_whatsapp.decide import PairLimit
+from wch_whatsapp.claims import Claim, add_number, claim
+from wch_whatsapp.limits import Limits, PairLimit
 from wch_whatsapp.main import MIGRATIONS
 
 LIMITS = Limits(
@@ -25,14 +25,14 @@ LIMITS = Limits(
     portfolio="",
     portfolio_senders=(NUMBER, "3003"),
     rate=0,
-    people_a_day=-1,
+    recipients_a_day=-1,
     pair=PairLimit(0, 1),
     call_deadline_seconds=60,
 )
 
 
 async def publish_never(_publication: Publication) -> None:
-    """Confirm nothing, so that facts stay in the outbox."""
+    """Never confirm, so that facts stay in the outbox."""
     await asyncio.Event().wait()
 
 
@@ -60,7 +60,7 @@ _WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_databa
 
 
 async def meeting(database_url: str, held: str, *claims: Coroutine[Any, Any, Claim]) -> list[Claim]:
-    """Run claims while another transaction holds what a statement locks, which commits when each has come as far as it can."""
+    """Run claims while another transaction holds the locks of a statement; it commits once every claim waits or is done."""
     tasks = [asyncio.ensure_future(one) for one in claims]
 
     def met() -> bool:
@@ -70,18 +70,18 @@ async def meeting(database_url: str, held: str, *claims: Coroutine[Any, Any, Cla
 
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
         connection.execute(held.encode())
-        await asyncio.to_thread(eventually, met, "all wait, or are done")
+        await asyncio.to_thread(eventually, met, "every claim waits or is done")
     return await asyncio.gather(*tasks)
 
 
 async def claimed(store: Store, limits: Limits, lease: Lease, wanted: int) -> Claim:
-    """Take messages up, in a transaction of its own."""
+    """Claim messages in a transaction of its own."""
     async with store.transaction() as tx:
         return await claim(tx, limits, lease, wanted)
 
 
 def fill(database_url: str, count: int, requester: str = "carts", state: str = "queued") -> None:
-    """Put messages into the ledger."""
+    """Add messages to the ledger."""
     statement = """
     INSERT INTO messages (id, shop, requester, send_key, sender, phone, person, category, content, state, due_at, expires_at)
     SELECT gen_random_uuid(), '', %(requester)s, %(requester)s || n, %(sender)s, '+1555', decode(lpad(to_hex(n), 32, '0'), 'hex'),

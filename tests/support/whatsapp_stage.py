@@ -1,4 +1,4 @@
-"""A Graph simulator, and the whatsapp service before it."""
+"""The whatsapp service with a Graph simulator behind it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import psycopg
 from pydantic import HttpUrl, SecretStr
 
 from support.collected import Collected
+from support.command import wch
 from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.broker.topology import Topology
@@ -29,12 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 NUMBER = "2002"
-HASH_KEY = "a key of the tests' own"
+HASH_KEY = "a key for the tests"
 TEMPLATE = Template(name="hello", language="en_US", body=(Parameter(text="you"),))
-ANYBODY = "+1555010"
+NUMBERS = "+1555010"
 
 
-# One delay queue for each queue: making thirty queues takes longer than most tests.
+# One delay queue for each work queue, because declaring thirty queues takes longer than most tests.
 SHORT = {work.name.upper().replace(".", "_"): QueueSettings(retry_delays=(2,)) for work in TOPOLOGY.work_queues}
 SHORT_TOPOLOGY = Topology(
     tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in TOPOLOGY.work_queues)
@@ -42,12 +43,12 @@ SHORT_TOPOLOGY = Topology(
 
 
 def phone(number: int) -> str:
-    """A number that nobody has."""
-    return f"{ANYBODY}{number:04d}" if number < 10_000 else f"+1{2_000_000_000 + number}"
+    """Return a number that is not assigned."""
+    return f"{NUMBERS}{number:04d}" if number < 10_000 else f"+1{2_000_000_000 + number}"
 
 
 def message(number: int, **changes: Any) -> MessageRequested:
-    """A message to person `number`, with a template."""
+    """Return a request to send a template to recipient `number`."""
     values: dict[str, Any] = {
         "to": phone(number),
         "send_key": f"key-{number}",
@@ -58,22 +59,22 @@ def message(number: int, **changes: Any) -> MessageRequested:
 
 
 def batch(name: str, numbers: Iterable[int], **changes: Any) -> BatchRequested:
-    """A batch to people by number."""
+    """Return a request to send a template to the recipients `numbers`."""
     recipients = tuple(Recipient(to=phone(n), send_key=f"{name}-{n}") for n in numbers)
     values: dict[str, Any] = {"batch_id": name, "category": "marketing", "message": TEMPLATE, "recipients": recipients}
     return BatchRequested(**(values | changes))
 
 
 def suppression(number: int, category: Literal["marketing", "utility", "all"] = "all") -> SuppressionAddRequested:
-    """Somebody who must not be written to."""
-    return SuppressionAddRequested(phone=phone(number), category=category, reason="asked to", by="tests")
+    """Return a request to suppress recipient `number`."""
+    return SuppressionAddRequested(phone=phone(number), category=category, reason="requested", by="tests")
 
 
 TEXT = Text(kind="text", body="Hello")
 
 
 class WhatsAppStage:
-    """Everything the whatsapp service needs, on loopback."""
+    """Everything that the whatsapp service needs, on loopback."""
 
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
@@ -101,10 +102,12 @@ class WhatsAppStage:
             "whatsapp_lease_seconds": 2,
             "queues": SHORT,
         }
+        if "shops_file" in changes:
+            values["one_shop"] = None  # the stage sets no variables, which would be the one shop
         return values | changes
 
     def environment(self, **changes: str) -> dict[str, str]:
-        """Return the settings of any of the services as a process on this stage."""
+        """Return the environment of a service that runs as a process on this stage."""
         return {
             "WCH_AMQP_URL": self.stage.url,
             "WCH_DATABASE_URL": self.database_url,
@@ -134,48 +137,48 @@ class WhatsAppStage:
 
     @property
     def sent(self) -> list[dict[str, Any]]:
-        """The bodies of messages Meta accepted."""
+        """The bodies of the messages that Meta accepted."""
         return [one["body"] for one in self.graph.sent]
 
     def sent_to(self, number: int) -> list[dict[str, Any]]:
-        """The bodies of messages Meta accepted for one person."""
+        """Return the bodies of the messages that Meta accepted for one recipient."""
         return [body for body in self.sent if body["to"] == phone(number)]
 
     @property
     def calls(self) -> list[dict[str, Any]]:
-        """The calls that were made."""
+        """The calls that Graph received."""
         return self.graph.journal.calls("/messages", "POST")
 
     def facts(self, kind: str = "") -> list[dict[str, Any]]:
-        """The data of the facts told so far, by the end of their type."""
-        return [event["data"] for event in self.told() if kind in event["type"]]
+        """Return the data of the facts published so far whose type contains `kind`."""
+        return [event["data"] for event in self.published() if kind in event["type"]]
 
-    def told(self) -> list[dict[str, Any]]:
-        """The facts told so far, whole, with their routing `key`."""
+    def published(self) -> list[dict[str, Any]]:
+        """Return the facts published so far, with their routing `key`."""
         return self._collected.events("facts")
 
     def fail(self, **fault: Any) -> None:
-        """Make Graph misbehave for messages."""
+        """Inject a fault into Graph's messages endpoint."""
         self.graph.journal.faults.append(Fault("/messages", **fault))
 
     def states(self) -> dict[str, str]:
-        """The state of every message by its send key."""
+        """Return the state of every message by its send key."""
         return dict(self.query("SELECT send_key, state FROM messages"))
 
     def row(self, send_key: str) -> dict[str, Any]:
-        """One message of the ledger."""
+        """Return one message of the ledger."""
         rows = self._schema.dicts("SELECT * FROM messages WHERE send_key = %s", send_key)
         return rows[0] if rows else {}
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        """Ask the service's schema; nothing is there before the service was."""
+        """Query the service's schema; returns no rows if the service has never run."""
         try:
             return self._schema.rows(statement)
         except psycopg.errors.UndefinedTable:
             return []
 
     def status(self, send_key: str, status: str, *, error: int | None = None, tagged: bool = True) -> StatusReceived:
-        """A status of a message as the webhook receiver tells it."""
+        """Return a status of a message as the webhook receiver publishes it."""
         row = self.row(send_key)
         errors = (StatusError(code=error),) if error else ()
         return StatusReceived(
@@ -187,6 +190,11 @@ class WhatsAppStage:
             errors=errors,
         )
 
+    def command(self, *words: str, code: int = 0, **environment: str) -> str:
+        """Run `wch whatsapp` with the service's settings, check its exit code, and return what it prints."""
+        settings = {"WCH_DATABASE_URL": self.database_url, "WCH_WHATSAPP_HASH_KEY": HASH_KEY} | environment
+        return wch(self.stage, "whatsapp", *words, code=code, **settings)
+
     def close(self) -> None:
         """Stop everything."""
         self.stage.stop()
@@ -194,7 +202,7 @@ class WhatsAppStage:
 
 
 def wrote(number: int, text: str = "Hi", **changes: Any) -> MessageReceived:
-    """What a person wrote, as the webhook receiver tells it."""
+    """Return a message from customer `number` as the webhook receiver publishes it."""
     values: dict[str, Any] = {
         "phone_number_id": NUMBER,
         "message_id": f"wamid.in-{number}-{text}",

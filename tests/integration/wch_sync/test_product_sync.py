@@ -26,7 +26,7 @@ def sync(stage: Stage, database_url: str) -> Iterator[SyncStage]:
     made.close()
 
 
-def test_a_product_reaches_the_catalog_and_the_fact_is_told(sync: SyncStage) -> None:
+def test_a_product_reaches_the_catalog_and_the_fact_is_published(sync: SyncStage) -> None:
     sync.add([product(7, price="19.5", description="<p>Soft <b>tee</b></p>", manage_stock=True, stock_quantity=-3)])
     sync.start()
     (id_,) = sync.request(7, requester="admin")
@@ -42,7 +42,7 @@ def test_a_product_reaches_the_catalog_and_the_fact_is_told(sync: SyncStage) -> 
     assert (fact["causationid"], fact["requester"]) == (id_, "admin")
 
 
-def test_ten_requests_for_one_product_in_a_window_are_one_item(sync: SyncStage) -> None:
+def test_ten_requests_for_one_product_in_a_window_send_one_item(sync: SyncStage) -> None:
     sync.add([product(7)])
     sync.start()
     sync.request(*[7] * 10)
@@ -52,7 +52,7 @@ def test_ten_requests_for_one_product_in_a_window_are_one_item(sync: SyncStage) 
     assert len(sync.facts()) == 1
 
 
-def test_variations_are_items_of_a_group_and_one_that_is_gone_is_deleted(sync: SyncStage) -> None:
+def test_variations_are_items_of_a_group_and_a_removed_one_is_deleted(sync: SyncStage) -> None:
     sync.add([product(7, name="Tee")])
     parent = sync.shop.products[7]
     sync.shop.add_variations(7, *(variation(700 + n, parent, option=f"Tone {n}") for n in range(120)))
@@ -63,11 +63,11 @@ def test_variations_are_items_of_a_group_and_one_that_is_gone_is_deleted(sync: S
     assert sync.catalog["wc_701"]["color"] == "Tone 1"
     assert sync.catalog["wc_701"]["title"] == "Tee Tone 1"
     sync.shop.remove_variation(701)
-    sync.request(702)  # asked for by the id of another variation
+    sync.request(702)  # requested by the id of another variation
     eventually(lambda: "wc_701" not in sync.catalog)
     assert len(sync.catalog) == 119
-    remembered = "SELECT count(*), bool_or(item_id = 'wc_701') FROM sent_items"
-    eventually(lambda: sync.query(remembered) == [(119, False)], "what is remembered is what the catalog holds")
+    stored = "SELECT count(*), bool_or(item_id = 'wc_701') FROM sent_items"
+    eventually(lambda: sync.query(stored) == [(119, False)], "the table equals the catalog")
 
 
 @pytest.mark.parametrize("how", ["trash", "draft", "force"])
@@ -87,8 +87,8 @@ def test_a_product_that_is_no_longer_sold_is_deleted(sync: SyncStage, how: str) 
 
 
 @pytest.mark.parametrize("how", ["draft", "gone"])
-def test_an_item_somebody_else_put_into_the_catalog_is_deleted_too(sync: SyncStage, how: str) -> None:
-    """Before this service there was another: what it sent is nowhere remembered here."""
+def test_an_item_that_another_program_added_to_the_catalog_is_deleted_too(sync: SyncStage, how: str) -> None:
+    """The program that this service replaces has sent items of which this service has no record."""
     if how == "draft":
         sync.add([product(7, status="draft")])
     sync.graph.catalogs[CATALOG] = {"wc_7": {"id": "wc_7"}}
@@ -97,7 +97,7 @@ def test_an_item_somebody_else_put_into_the_catalog_is_deleted_too(sync: SyncSta
     eventually(lambda: not sync.catalog)
 
 
-def test_a_product_missing_from_a_page_is_deleted_only_when_a_single_read_says_so(sync: SyncStage) -> None:
+def test_a_product_missing_from_a_page_is_deleted_only_if_reading_it_alone_finds_nothing(sync: SyncStage) -> None:
     sync.add([product(7)])
     sync.start()
     sync.request(7)
@@ -107,11 +107,12 @@ def test_a_product_missing_from_a_page_is_deleted_only_when_a_single_read_says_s
     sync.shop.products[7]["name"] = "Renamed"
     sync.request(7)
     eventually(
-        lambda: sync.catalog["wc_7"]["title"] == "Renamed", "the single read failed, so it was retried, not deleted"
+        lambda: sync.catalog["wc_7"]["title"] == "Renamed",
+        "the single read failed, so the request was retried and nothing deleted",
     )
 
 
-def test_what_the_catalog_refuses_is_dead_lettered_with_its_reason_and_the_rest_goes_through(sync: SyncStage) -> None:
+def test_refused_products_are_dead_lettered_with_the_reason_and_the_others_are_sent(sync: SyncStage) -> None:
     sync.add([product(1), product(2, images=[]), product(3), product(4, price="", regular_price="")])
     sync.graph.refused["wc_3"] = "Policy: not allowed here"
     sync.start()
@@ -127,7 +128,7 @@ def test_what_the_catalog_refuses_is_dead_lettered_with_its_reason_and_the_rest_
     assert sorted(fact["type"].split(".")[2] for fact in sync.facts()) == ["failed", "failed", "failed", "synced"]
 
 
-def test_a_product_that_fails_twice_succeeds_from_its_retry_queue(sync: SyncStage) -> None:
+def test_a_product_that_fails_twice_succeeds_from_its_delay_queue(sync: SyncStage) -> None:
     sync.add([product(7)])
     sync.fail_shop("/products", status=503, body="<html>maintenance</html>", times=2)
     sync.start()
@@ -145,7 +146,7 @@ def test_a_product_that_fails_twice_succeeds_from_its_retry_queue(sync: SyncStag
     ],
     ids=["auth", "throttle", "backoff"],
 )
-def test_catalog_errors_are_told_apart_by_code(sync: SyncStage, error: dict[str, Any], *, parked: bool) -> None:
+def test_catalog_errors_are_classified_by_their_code(sync: SyncStage, error: dict[str, Any], *, parked: bool) -> None:
     sync.add([product(7)])
     sync.fail_graph("items_batch", status=400, body={"error": error}, times=1)
     sync.start()
@@ -157,7 +158,7 @@ def test_catalog_errors_are_told_apart_by_code(sync: SyncStage, error: dict[str,
     assert sync.stage.depth("sync.product.dlq") == 0
 
 
-def test_one_item_that_makes_meta_refuse_the_whole_call_does_not_hold_up_the_others(sync: SyncStage) -> None:
+def test_an_item_that_makes_meta_refuse_the_whole_call_does_not_block_the_others(sync: SyncStage) -> None:
     sync.add(product(id_) for id_ in range(1, 9))
     sync.fail_graph(
         "items_batch", status=400, body={"error": {"code": 1, "message": "Please reduce the amount of data"}}
@@ -180,33 +181,31 @@ def test_a_shop_that_refuses_our_keys_parks_its_events(sync: SyncStage) -> None:
     eventually(lambda: sync.catalog)
 
 
-def test_a_call_that_was_cut_is_repeated_and_the_catalog_ends_with_the_newest_state(sync: SyncStage) -> None:
+def test_an_interrupted_call_is_repeated_and_the_catalog_ends_with_the_newest_state(sync: SyncStage) -> None:
     sync.add([product(7)])
     sync.fail_graph("items_batch", reset="after")
     sync.start()
     sync.request(7)
-    eventually(lambda: sync.stage.depth("sync.product.retry.200ms"), "its call has an unknown outcome, and it waits")
-    assert sync.query("SELECT count(*) FROM under_way") == [(1,)]
+    eventually(lambda: sync.stage.depth("sync.product.retry.200ms"), "the result of its call is unknown, and it waits")
+    assert sync.query("SELECT count(*) FROM in_flight") == [(1,)]
     sync.shop.products[7]["name"] = "Renamed"
     eventually(lambda: sync.catalog.get("wc_7", {}).get("title") == "Renamed")
-    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+    eventually(lambda: sync.query("SELECT count(*) FROM in_flight") == [(0,)])
 
 
-def test_who_takes_an_expired_lease_over_sends_again_what_was_under_way(sync: SyncStage) -> None:
+def test_the_next_holder_of_an_expired_lease_sends_products_in_flight_again(sync: SyncStage) -> None:
     sync.add([product(7), product(8)])
     sync.start()
-    sync.query(f"INSERT INTO under_way VALUES ('{CATALOG}', 8, 0)")
+    sync.query(f"INSERT INTO in_flight VALUES ('{CATALOG}', 8, 0)")
     sync.query(f"INSERT INTO leases VALUES ('catalog/{CATALOG}', 'dead', 1, now() + interval '1 second')")
     ((ends,),) = sync.query("SELECT extract(epoch FROM until)::float FROM leases")
     sync.request(7)
     eventually(lambda: len(sync.catalog) == 2)
-    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
-    assert sync.batches[0]["time"] >= ends, "nothing is sent while the dead holder's lease lasts"
+    eventually(lambda: sync.query("SELECT count(*) FROM in_flight") == [(0,)])
+    assert sync.batches[0]["time"] >= ends, "nothing is sent before the lease of the dead holder expires"
 
 
-def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refused(
-    sync: SyncStage, tmp_path: Path
-) -> None:
+def test_each_event_reaches_its_own_shop_and_an_unknown_shop_is_refused(sync: SyncStage, tmp_path: Path) -> None:
     sync.add([product(7)])
     shop = {
         "woocommerce": {"url": sync.shop_url, "consumer_key": sync.shop.key, "consumer_secret": sync.shop.secret},
@@ -224,7 +223,7 @@ def test_of_several_shops_each_event_reaches_its_own_and_an_unknown_one_is_refus
     assert "1" not in sync.graph.catalogs
 
 
-def test_a_product_a_plugin_has_spoiled_fails_alone(sync: SyncStage) -> None:
+def test_a_product_that_a_plugin_has_made_unreadable_fails_alone(sync: SyncStage) -> None:
     sync.add([product(1), product(2, images=False), product(3)])
     sync.start()
     sync.request(1, 2, 3)
@@ -233,7 +232,7 @@ def test_a_product_a_plugin_has_spoiled_fails_alone(sync: SyncStage) -> None:
     eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
 
 
-def test_a_batch_the_catalog_took_nothing_of_is_not_taken_for_done(sync: SyncStage) -> None:
+def test_a_batch_of_which_the_catalog_accepted_nothing_is_retried(sync: SyncStage) -> None:
     sync.add([product(1), product(2)])
     sync.fail_graph("items_batch", status=200, body={"handles": [], "validation_status": []})
     sync.start()
@@ -242,7 +241,7 @@ def test_a_batch_the_catalog_took_nothing_of_is_not_taken_for_done(sync: SyncSta
     assert len(sync.batches) == 2
 
 
-def test_what_a_slow_catalog_leaves_no_time_for_waits_uncounted_and_the_rest_is_done(
+def test_products_for_which_a_slow_catalog_leaves_no_time_wait_and_spend_no_try(
     sync: SyncStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wch_sync.catalog.MOST_REQUESTS", 2)
@@ -259,18 +258,18 @@ def test_what_a_slow_catalog_leaves_no_time_for_waits_uncounted_and_the_rest_is_
     assert len(sync.batches) >= 4
 
 
-def test_a_batch_the_catalog_does_not_finish_in_time_stays_under_way(sync: SyncStage) -> None:
+def test_a_batch_that_the_catalog_does_not_process_in_time_stays_in_flight(sync: SyncStage) -> None:
     sync.add([product(7)])
     sync.fail_graph("check_batch_request_status", times=1, delay_seconds=30)
     sync.start(catalog_wait_seconds=0.5)
     sync.request(7)
     eventually(lambda: sync.stage.depth("sync.product.retry.200ms"))
-    assert sync.query("SELECT count(*) FROM under_way") == [(1,)]
-    eventually(lambda: sync.query("SELECT count(*) FROM under_way") == [(0,)])
+    assert sync.query("SELECT count(*) FROM in_flight") == [(1,)]
+    eventually(lambda: sync.query("SELECT count(*) FROM in_flight") == [(0,)])
     eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(1,)])
 
 
-def test_an_error_while_a_batch_is_asked_for_does_not_send_it_again_at_once(sync: SyncStage) -> None:
+def test_an_error_while_a_batch_is_polled_does_not_send_it_again_at_once(sync: SyncStage) -> None:
     sync.add(product(id_) for id_ in range(1, 9))
     error = {"error": {"code": 100, "message": "Invalid parameter"}}
     sync.fail_graph("check_batch_request_status", status=400, body=error)
@@ -281,19 +280,19 @@ def test_an_error_while_a_batch_is_asked_for_does_not_send_it_again_at_once(sync
     assert sync.stage.depth("sync.product.dlq") == 0
 
 
-def test_one_id_twice_in_a_batch_with_other_data_is_refused_alone(sync: SyncStage) -> None:
+def test_an_id_reused_for_other_data_in_one_batch_is_refused_alone(sync: SyncStage) -> None:
     sync.add([product(1), product(2), product(3)])
     sync.add([product(9)])
     sync.start()
     sync.request(9)
-    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(1,)], "the careful start is over")
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(1,)], "the careful start has ended")
     pairs = ((1, "same"), (2, "same"), (3, "other"))
     with sync.stage.client() as client:
         client.publish_many(new_event(ProductRequested(product_id=number), "/test", id=id_) for number, id_ in pairs)
     (dead_letter,) = sync.stage.await_dead_letters("sync.product.dlq")
     assert dead_letter.message.headers["wch-error-kind"] == "id_reused"
     eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3", "wc_9"])
-    assert len(sync.batches) == 2, "the three came in one batch"
+    assert len(sync.batches) == 2, "the three events are one batch"
 
 
 def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
@@ -316,6 +315,6 @@ def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
     assert {id_: item["title"] for id_, item in sync.catalog.items()} == {
         f"wc_{id_}": f"Turn 4 of {id_}" for id_ in range(1, 41)
     }
-    begun = [call["time"] for call in sync.batches]
-    assert len(begun) > 1
-    assert min(later - earlier for earlier, later in pairwise(begun)) >= slow, "no two calls are under way at once"
+    started = [call["time"] for call in sync.batches]
+    assert len(started) > 1
+    assert min(later - earlier for earlier, later in pairwise(started)) >= slow, "no two calls are in flight at once"

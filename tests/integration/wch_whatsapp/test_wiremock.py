@@ -1,4 +1,4 @@
-"""Faults by a server we did not write: at most one send per tag in its journal, and a truthful state for each."""
+"""Faults injected by WireMock: at most one call for each tag, and a correct state for each message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from support.whatsapp_stage import WhatsAppStage, message, phone
 from support.wiremock import WireMock, jar
 
 WIREMOCK = jar()
-pytestmark = pytest.mark.skipif(WIREMOCK is None, reason="WireMock needs npm and Java, where `make develop` gets it")
+pytestmark = pytest.mark.skipif(
+    WIREMOCK is None, reason="WireMock is not installed: `make develop` installs it if npm and Java are present"
+)
 
 ACCEPTED = {
     "status": 200,
@@ -40,7 +42,7 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
     made.close()
 
 
-def test_no_tag_is_sent_twice_whatever_the_connection_does(wa: WhatsAppStage, tmp_path: Path) -> None:
+def test_no_tag_is_sent_twice_whatever_fault_the_connection_has(wa: WhatsAppStage, tmp_path: Path) -> None:
     assert WIREMOCK is not None
     faults: dict[int, tuple[Any, ...]] = {
         1: ({"fault": "CONNECTION_RESET_BY_PEER"}, ACCEPTED),
@@ -54,13 +56,13 @@ def test_no_tag_is_sent_twice_whatever_the_connection_does(wa: WhatsAppStage, tm
     with WireMock(WIREMOCK, tmp_path) as server:
         for number, responses in faults.items():
             server.answer(phone(number), *responses)
-        # One call at a time and no rest: each fault is met.
+        # One call at a time and no pause, so that every fault takes effect.
         wa.start(graph_url=HttpUrl(server.url), whatsapp_call_seconds=1.0)
         for number in faults:
             wa.publish(message(number))
             eventually(lambda: wa.states().get(f"key-{number}") in {"in_doubt", "accepted"})
             wa.query("UPDATE numbers SET paused_until = NULL, cause = NULL")
-            if number == 4:  # four in a row; a fifth would let the number rest
+            if number == 4:  # four in a row; a fifth failure would pause the number
                 server.answer(phone(100), ACCEPTED)
                 wa.publish(message(100))
                 eventually(lambda: wa.states().get("key-100") == "accepted")
@@ -74,9 +76,7 @@ def test_no_tag_is_sent_twice_whatever_the_connection_does(wa: WhatsAppStage, tm
         assert len(tags) == len(expected)
 
 
-def test_a_throttle_with_usage_headers_is_waited_for_and_then_each_is_sent_once(
-    wa: WhatsAppStage, tmp_path: Path
-) -> None:
+def test_a_throttled_message_waits_and_is_then_sent_once(wa: WhatsAppStage, tmp_path: Path) -> None:
     assert WIREMOCK is not None
     with WireMock(WIREMOCK, tmp_path) as server:
         server.answer(phone(1), THROTTLED, THROTTLED, ACCEPTED)
@@ -85,5 +85,5 @@ def test_a_throttle_with_usage_headers_is_waited_for_and_then_each_is_sent_once(
         eventually(lambda: wa.states() == {"key-1": "accepted"}, seconds=60)
         tags = Counter(body["biz_opaque_callback_data"] for body in server.bodies())
         assert set(tags.values()) == {1}
-        assert len(tags) == 3, "each attempt has a tag of its own"
+        assert len(tags) == 3, "each attempt has its own tag"
         assert wa.row("key-1")["failures"] == 0

@@ -1,4 +1,4 @@
-"""From the answers of a real WooCommerce shop to catalog items."""
+"""The mapping of products, as a WooCommerce shop returns them, to catalog items."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def mapped(**fields: Any) -> list[dict[str, Any]]:
     return items(ShopProduct.model_validate(product(7, **fields)), [], SHOP, "EUR")
 
 
-def test_a_simple_product_is_one_item_with_everything_required() -> None:
+def test_a_simple_product_is_one_item_with_every_required_field() -> None:
     (item,) = mapped(name="Tee &amp; Co", price="19.5", brands=[{"name": "Ours"}])
     assert item == {
         "id": "wc_7",
@@ -58,12 +58,12 @@ def test_a_simple_product_is_one_item_with_everything_required() -> None:
         ({"stock_status": "of a plugin"}, "out of stock", None),
     ],
 )
-def test_stock(stock: dict[str, Any], availability: str, quantity: int | None) -> None:
+def test_the_stock_of_a_product_is_mapped(stock: dict[str, Any], availability: str, quantity: int | None) -> None:
     (item,) = mapped(**stock)
     assert (item["availability"], item.get("quantity_to_sell_on_facebook")) == (availability, quantity)
 
 
-def test_a_sale_has_its_price_and_its_dates_or_none() -> None:
+def test_a_sale_has_its_price_and_both_its_dates_or_neither() -> None:
     dates = {"date_on_sale_from_gmt": "2026-01-01T00:00:00", "date_on_sale_to_gmt": "2026-02-01T00:00:00"}
     (item,) = mapped(on_sale=True, sale_price="9", regular_price="12", **dates)
     assert (item["price"], item["sale_price"]) == ("12.00 EUR", "9.00 EUR")
@@ -73,17 +73,17 @@ def test_a_sale_has_its_price_and_its_dates_or_none() -> None:
 
 
 @pytest.mark.parametrize("price", ["", "free", "-1", "NaN"])
-def test_a_product_without_a_price_is_refused_with_what_to_do(price: str) -> None:
+def test_a_product_without_a_valid_price_is_refused(price: str) -> None:
     with pytest.raises(Reject, match="price"):
         mapped(price=price)
 
 
 @pytest.mark.parametrize("status", ["draft", "trash", "private", "pending", "future"])
-def test_what_is_not_published_has_no_items(status: str) -> None:
+def test_an_unpublished_product_has_no_items(status: str) -> None:
     assert mapped(status=status) == []
 
 
-def test_variations_take_their_own_price_picture_and_stock_and_their_parents_group() -> None:
+def test_variations_have_their_own_price_image_and_stock_and_the_group_of_their_parent() -> None:
     parent = product(7, name="Tee", manage_stock=True, stock_quantity=9, variations=[71, 72])
     parent["type"] = "variable"
     rows = [
@@ -107,12 +107,12 @@ def test_variations_take_their_own_price_picture_and_stock_and_their_parents_gro
     assert red["link"] == rows[0]["permalink"] != parent["permalink"]
     assert red["description"] == "All about product 71."
     assert red["additional_image_link"] == ["https://shop.example/images/7.jpg"]
-    assert blue["description"] == "All about product 7.", "its parent's, where it has none of its own"
+    assert blue["description"] == "All about product 7.", "the description of the parent, if it has none"
     assert blue["additional_variant_attribute"] == "Fit:Slim  long"
     assert blue["image_link"] == "https://shop.example/images/7.jpg"
 
 
-def test_long_texts_are_cut_between_words() -> None:
+def test_long_texts_are_shortened_between_words() -> None:
     (item,) = mapped(name="sevenly " * 50, description="<p>" + "xyz " * 5000 + "</p>")
     assert len(item["title"]) <= 100
     assert item["title"].endswith(" sevenly…")
@@ -122,7 +122,7 @@ def test_long_texts_are_cut_between_words() -> None:
     assert unbroken["title"] == "x" * 100
 
 
-def test_what_a_product_does_not_say_is_taken_from_the_next_best() -> None:
+def test_missing_texts_and_brands_have_fallbacks() -> None:
     (bare,) = mapped(name="", description="", short_description="")
     assert (bare["title"], bare["description"], bare["brand"]) == ("Product 7", "Product 7", "shop.example")
     (short,) = mapped(name="Tee", description="", short_description="<p>Short</p>")
@@ -134,30 +134,30 @@ def test_what_a_product_does_not_say_is_taken_from_the_next_best() -> None:
     assert item["brand"] == "House"
 
 
-def test_a_currency_without_decimals_has_none() -> None:
+def test_the_price_in_a_currency_without_decimals_has_none() -> None:
     (item,) = items(ShopProduct.model_validate(product(7, price="1980")), [], SHOP, "JPY")
     assert item["price"] == "1980 JPY"
 
 
-def test_prices_of_a_sale_that_is_over_are_not_told() -> None:
+def test_the_price_of_a_sale_that_has_ended_is_not_sent() -> None:
     dates = {"date_on_sale_from_gmt": "2026-01-01T00:00:00", "date_on_sale_to_gmt": "2026-02-01T00:00:00"}
     (item,) = mapped(on_sale=False, sale_price="9", regular_price="12", **dates)
     assert item["sale_price"] == ""
     assert "sale_price_effective_date" not in item
 
 
-def test_a_grouped_product_cannot_be_bought_and_has_no_items() -> None:
+def test_a_grouped_product_has_no_items() -> None:
     assert mapped(type="grouped") == []
 
 
-def test_pictures_are_told_once_and_no_more_than_the_catalog_takes() -> None:
-    pictures = [{"id": n, "src": f"https://shop.example/{n // 2}.jpg"} for n in range(60)]
-    (item,) = mapped(images=pictures)
+def test_each_image_is_sent_once_up_to_the_limit_of_the_catalog() -> None:
+    images = [{"id": n, "src": f"https://shop.example/{n // 2}.jpg"} for n in range(60)]
+    (item,) = mapped(images=images)
     assert item["image_link"] == "https://shop.example/0.jpg"
     assert item["additional_image_link"] == [f"https://shop.example/{n}.jpg" for n in range(1, 21)]
 
 
-def test_an_item_id_that_is_too_long_is_refused_with_what_to_do() -> None:
+def test_an_item_id_that_is_too_long_is_refused() -> None:
     by_sku = SHOP.model_copy(update={"catalog": CatalogSection(id="1", item_id="{id}_{sku}")})
     with pytest.raises(Reject, match="shorten its SKU"):
         items(ShopProduct.model_validate(product(7, sku="x" * 101)), [], by_sku, "EUR")
@@ -174,5 +174,5 @@ def test_an_item_id_that_is_too_long_is_refused_with_what_to_do() -> None:
         ("", ""),
     ],
 )
-def test_html_becomes_what_a_person_reads(html: str, text: str) -> None:
+def test_html_is_reduced_to_its_visible_text(html: str, text: str) -> None:
     assert plain_text(html) == text

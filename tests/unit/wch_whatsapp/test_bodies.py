@@ -1,4 +1,4 @@
-"""What we send is what `pywa`, a client that is not ours, sends for the same message."""
+"""Bodies of calls: the same as those of `pywa`, a third-party client, for the same message."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from wch_common.events.whatsapp_content import (
     Buttons,
     Choices,
     Content,
+    ListRow,
+    ListSection,
     Media,
     Parameter,
     Product,
     ProductList,
     ProductSection,
     ReplyButton,
-    Row,
-    Section,
     Template,
     TemplateButton,
     Text,
@@ -38,7 +38,7 @@ EN = templates.TemplateLanguage.ENGLISH_US
 
 @pytest.fixture(scope="module")
 def pywa() -> Iterator[Callable[[Send], dict[str, Any]]]:
-    """Has pywa send something and returns the body that arrived."""
+    """Return a function that sends with pywa and returns the body that arrived."""
     simulator = GraphSimulator()
     with InThread(simulator) as there:
         client = WhatsApp(phone_id="2002", token=simulator.token)
@@ -125,7 +125,10 @@ CASES: list[tuple[Content, Send]] = [
             body="Pick",
             button="Open",
             sections=(
-                Section(title="Sizes", rows=(Row(id="s", title="Small", description="S"), Row(id="l", title="Large"))),
+                ListSection(
+                    title="Sizes",
+                    rows=(ListRow(id="s", title="Small", description="S"), ListRow(id="l", title="Large")),
+                ),
             ),
         ),
         lambda wa: wa.send_message(
@@ -157,7 +160,7 @@ CASES: list[tuple[Content, Send]] = [
 
 
 @pytest.mark.parametrize(("message", "send"), CASES, ids=lambda case: getattr(case, "kind", ""))
-def test_a_body_is_the_one_pywa_sends(message: Content, send: Send, pywa: Callable[[Send], dict[str, Any]]) -> None:
+def test_a_body_equals_that_of_pywa(message: Content, send: Send, pywa: Callable[[Send], dict[str, Any]]) -> None:
     assert plain(call(TO, TAG, content(message))) == plain(pywa(send))
 
 
@@ -167,7 +170,7 @@ def test_a_reply_names_the_message_it_answers(pywa: Callable[[Send], dict[str, A
 
 
 def plain(body: dict[str, Any]) -> dict[str, Any]:
-    """Without what only one of the documents asks for: Meta's schema wants both, its guides leave them out."""
+    """Return the body without the fields that Meta's schema requires and Meta's guides leave out."""
     body = dict(body)
     assert body.pop("recipient_type", "individual") == "individual"
     if "text" in body:
@@ -181,7 +184,7 @@ def plain(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _component(component: dict[str, Any]) -> dict[str, Any]:
-    """Meta reads the names of types in any case; its documents write them small."""
+    """Lower the case of type names: Meta reads any case, and its guides use lower case."""
     small: dict[str, Any] = {
         key: str(component[key]).lower() for key in ("type", "sub_type", "index") if key in component
     }
@@ -189,14 +192,14 @@ def _component(component: dict[str, Any]) -> dict[str, Any]:
     return {**component, **small, "parameters": parameters}
 
 
-def test_a_recipients_own_values_take_the_place_of_the_messages() -> None:
+def test_the_values_of_a_recipient_replace_those_of_the_message() -> None:
     message = Template(name="x", language="en_US", body=(Parameter(text="all"),), header=Parameter(text="head"))
     own = Recipient(to=TO, send_key="k", body=(Parameter(text="mine"),))
     components = content(message, own=own)["template"]["components"]
     assert [one["parameters"][0]["text"] for one in components] == ["head", "mine"]
 
 
-def test_a_fallback_takes_of_a_recipients_values_those_it_has_a_place_for() -> None:
+def test_a_fallback_takes_only_the_values_that_it_has_placeholders_for() -> None:
     named = Template(
         name="x", language="en_US", body=(Parameter(text="you", name="name"), Parameter(text="soon", name="day"))
     )
@@ -218,9 +221,7 @@ def test_a_fallback_takes_of_a_recipients_values_those_it_has_a_place_for() -> N
         buttons=(TemplateButton(index=0, kind="url", value="mine"),),
     )
     assert values(fallback(named, own)) == ["Ann", "soon"]
-    assert values(fallback(placed, own)) == ["head", "you", "mine", "no"], (
-        "it has no place for a picture, or for a name"
-    )
+    assert values(fallback(placed, own)) == ["head", "you", "mine", "no"], "the template takes no picture and no name"
     first = own.model_copy(
         update={"body": (Parameter(text="Ann"), Parameter(text="7")), "header": Parameter(text="mine")}
     )
@@ -231,33 +232,33 @@ def test_a_fallback_takes_of_a_recipients_values_those_it_has_a_place_for() -> N
 
 
 def values(template: dict[str, Any]) -> list[str]:
-    """The values of a template's components, in their order."""
+    """Return the values of a template's components, in their order."""
     parameters = [one for component in template["template"]["components"] for one in component["parameters"]]
     return [one.get("text") or one.get("payload") for one in parameters]
 
 
 @pytest.mark.parametrize("text", ["Hi {{Name}}", "Hi {{ first-name }}", "Hi {{customer.name}}"])
-def test_what_is_meant_for_a_placeholder_and_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValidationError, match="is no placeholder"):
+def test_an_invalid_placeholder_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="is not a valid placeholder"):
         Text(kind="text", body=text)
-    with pytest.raises(ValidationError, match="is no placeholder"):
+    with pytest.raises(ValidationError, match="is not a valid placeholder"):
         Buttons(kind="buttons", body=text, buttons=(ReplyButton(id="y", title="Yes"),))
 
 
-def test_a_single_message_has_no_values_for_placeholders() -> None:
-    with pytest.raises(ValidationError, match="only a batch's recipients have values"):
+def test_a_single_message_must_not_have_placeholders() -> None:
+    with pytest.raises(ValidationError, match="only the recipients of a batch have values"):
         MessageRequested(to=TO, send_key="k", category="service", message=Text(kind="text", body="Hi {{name}}"))
     assert MessageRequested(to=TO, send_key="k", category="service", message=Text(kind="text", body='{{"a": 1}}'))
 
 
-def test_the_body_of_what_is_answered_with_a_touch_is_filled_like_a_text() -> None:
+def test_the_body_of_an_interactive_message_is_filled_like_a_text() -> None:
     message = Buttons(kind="buttons", body="Hello {{name}}", buttons=(ReplyButton(id="y", title="Yes"),))
     own = Recipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"),))
     assert content(message, own=own)["interactive"]["body"]["text"] == "Hello Ann"
     assert content(message)["interactive"]["body"]["text"] == "Hello {{name}}"
 
 
-def test_a_texts_placeholders_are_filled_or_the_missing_one_is_named() -> None:
+def test_placeholders_of_a_text_are_filled_and_a_missing_value_is_named() -> None:
     text = Text(kind="text", body="Hello {{name}}, order {{2}}")
     own = Recipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"), Parameter(text="7")))
     assert content(text, own=own)["text"]["body"] == "Hello Ann, order 7"
@@ -266,5 +267,5 @@ def test_a_texts_placeholders_are_filled_or_the_missing_one_is_named() -> None:
     assert content(text)["text"]["body"] == text.body
 
 
-def test_only_templates_may_go_outside_the_window() -> None:
+def test_only_templates_may_be_sent_outside_the_window() -> None:
     assert [is_free_form(content(message)) for message, _ in CASES] == [True, False, False, True, True, True, True]

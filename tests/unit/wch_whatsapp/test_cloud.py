@@ -1,4 +1,4 @@
-"""The way to Meta: through the environment's proxy, as httpx's own client goes."""
+"""The transport uses the proxy of the environment, like httpx."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from wch_whatsapp.transport import Transport
 ANSWER = b'{"messages": [{"id": "wamid.1"}]}'
 
 
-async def _sent(asked: list[bytes]) -> Reply:
+async def _sent(lines: list[bytes]) -> Reply:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.readline())
+        lines.append(await reader.readline())
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s" % (len(ANSWER), ANSWER))
         await writer.drain()
@@ -33,14 +33,14 @@ async def _sent(asked: list[bytes]) -> Reply:
             return await CloudApi(transport, graph, "2002", seconds=5).send({"to": "you"})
 
 
-def test_the_environments_proxy_is_used() -> None:
-    asked: list[bytes] = []
-    assert isinstance(asyncio.run(_sent(asked)), Accepted)
-    assert asked == [b"POST http://graph.invalid/v23.0/2002/messages HTTP/1.1\r\n"]
+def test_the_proxy_of_the_environment_is_used() -> None:
+    lines: list[bytes] = []
+    assert isinstance(asyncio.run(_sent(lines)), Accepted)
+    assert lines == [b"POST http://graph.invalid/v23.0/2002/messages HTTP/1.1\r\n"]
 
 
-def test_a_host_that_is_excepted_is_asked_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_of_no_proxy_is_called_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "graph.invalid")
-    asked: list[bytes] = []
-    assert isinstance(asyncio.run(_sent(asked)), Unsent)
-    assert asked == []
+    lines: list[bytes] = []
+    assert isinstance(asyncio.run(_sent(lines)), Unsent)
+    assert lines == []

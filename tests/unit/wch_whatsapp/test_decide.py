@@ -1,4 +1,4 @@
-"""Whether a message goes now: every reason why not, in the order in which they count."""
+"""Decisions about due messages: every reason not to send, in the order of precedence, and the limits of a number."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from wch_whatsapp.claims import Limits
-from wch_whatsapp.decide import Decision, Defer, End, Known, PairLimit, Send
+from wch_whatsapp.decide import ClaimState, Decision, Defer, End, Send
+from wch_whatsapp.limits import Limits, PairLimit
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -32,15 +32,15 @@ def row(**changes: Any) -> dict[str, Any]:
     return values | changes
 
 
-def known(people_left: int | None = None, pair: PairLimit = PairLimit(6, 3)) -> Known:  # noqa: B008 - frozen
-    return Known(NOW, pair, people_left, NOW + 5 * HOUR)
+def claim_state(recipients_left: int | None = None, pair: PairLimit = PairLimit(6, 3)) -> ClaimState:  # noqa: B008 - frozen
+    return ClaimState(NOW, pair, recipients_left, NOW + 5 * HOUR)
 
 
 @pytest.mark.parametrize(
     ("changes", "decision"),
     [
-        ({"content": None}, End("failed", "forgotten")),
-        ({"phone": None}, End("failed", "forgotten")),
+        ({"content": None}, End("failed", "erased")),
+        ({"phone": None}, End("failed", "erased")),
         ({"cancelled": "bought", "expires_at": NOW}, End("cancelled", "bought")),
         ({"expires_at": NOW}, End("failed", "expired")),
         ({"suppressed": "wrote STOP"}, End("suppressed", "wrote STOP")),
@@ -57,36 +57,36 @@ def known(people_left: int | None = None, pair: PairLimit = PairLimit(6, 3)) -> 
     ],
 )
 def test_a_message_is_sent_or_ends(changes: dict[str, Any], decision: Decision) -> None:
-    assert known().decide(row(**changes)) == decision
+    assert claim_state().decide(row(**changes)) == decision
 
 
-def test_a_person_may_be_sent_a_burst_and_then_waits() -> None:
-    here, kinds = known(), []
+def test_a_recipient_may_be_sent_a_burst_and_then_waits() -> None:
+    state, kinds = claim_state(), []
     for _ in range(4):
-        decision = here.decide(row())
+        decision = state.decide(row())
         kinds.append(type(decision))
         if isinstance(decision, Send):
-            here.note(row(), decision)
+            state.count(row(), decision)
     assert kinds == [Send, Send, Send, Defer]
     assert isinstance(decision, Defer)
     assert decision.until == NOW + timedelta(seconds=6)
-    assert isinstance(here.decide(row(person=b"b")), Send), "others do not wait"
+    assert isinstance(state.decide(row(person=b"b")), Send), "other recipients do not wait"
 
 
-def test_each_person_counts_once_against_the_people_of_the_day() -> None:
-    here = known(people_left=1)
-    first = here.decide(row())
+def test_each_recipient_counts_once_against_the_limit_of_the_day() -> None:
+    state = claim_state(recipients_left=1)
+    first = state.decide(row())
     assert isinstance(first, Send)
-    here.note(row(), first)
-    again = here.decide(row())
+    state.count(row(), first)
+    again = state.decide(row())
     assert again == Send(TEMPLATE, as_fallback=False, outside=True, reaches=False)
-    assert here.decide(row(person=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
-    assert isinstance(here.decide(row(person=b"b", window_until=NOW + HOUR)), Send)
-    assert isinstance(here.decide(row(person=b"b", reached_at=NOW - HOUR)), Send)
+    assert state.decide(row(person=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
+    assert isinstance(state.decide(row(person=b"b", window_until=NOW + HOUR)), Send)
+    assert isinstance(state.decide(row(person=b"b", reached_at=NOW - HOUR)), Send)
 
 
 @pytest.mark.parametrize("rate", [1, 5, 20, 80, 1000])
-def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float) -> None:
+def test_no_second_sees_more_messages_than_the_rate(rate: float) -> None:
     limits = Limits("1", ("1",), "", ("1",), rate, -1, PairLimit(0, 1), 60)
     slots_from, now, sent = NOW, NOW + HOUR, []
     for _ in range(4000):
@@ -99,11 +99,11 @@ def test_no_second_sees_more_than_the_rate_however_calls_are_claimed(rate: float
     assert len(sent) >= 0.85 * rate * 4
 
 
-def test_nothing_is_free_while_the_databases_clock_is_behind_the_slots_taken() -> None:
+def test_no_slot_is_free_while_the_clock_of_the_database_is_behind_the_used_slots() -> None:
     limits = Limits("1", ("1",), "", ("1",), 80, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW + timedelta(seconds=10), NOW, 40)[0] == 0
 
 
-def test_without_a_rate_nothing_waits() -> None:
+def test_without_a_rate_every_slot_is_free() -> None:
     limits = Limits("1", ("1",), "", ("1",), 0, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW, NOW, 40)[0] == 40

@@ -1,4 +1,4 @@
-"""Every code of Meta's table leads to its action, and what nobody listed is decided by its HTTP class."""
+"""Meta's error codes: the action for every code, the class of the HTTP status for unlisted codes, and the outcome."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 import pytest
 
 from wch_common.integrations.graph import GraphError
-from wch_whatsapp.cloud import Accepted, InDoubt, Refused, Unsent, Usage
+from wch_whatsapp.call_outcomes import decide_outcome
+from wch_whatsapp.cloud import Accepted, InDoubt, RefusedByMeta, Unsent, Usage
 from wch_whatsapp.decide import Send
-from wch_whatsapp.error_policy import TABLE, Action, classify
-from wch_whatsapp.outcomes import judged
+from wch_whatsapp.error_policy import TABLE, ErrorAction, classify
 
 SERVICE = Path(__file__).parents[3] / "services/whatsapp"
-BACK_OFF, THROTTLE, PAIR, PARK = Action.BACK_OFF, Action.THROTTLE, Action.PAIR, Action.PARK
-CAMPAIGN, COUNTRY, RECIPIENT, REFUSE = Action.CAMPAIGN, Action.COUNTRY, Action.RECIPIENT, Action.REFUSE
-EXPECTED: dict[Action, tuple[int, ...]] = {
+BACK_OFF, THROTTLE, PAIR, PARK = ErrorAction.BACK_OFF, ErrorAction.THROTTLE, ErrorAction.PAIR, ErrorAction.PARK
+CAMPAIGN, COUNTRY = ErrorAction.CAMPAIGN, ErrorAction.COUNTRY
+RECIPIENT, REFUSE = ErrorAction.RECIPIENT, ErrorAction.REFUSE
+EXPECTED: dict[ErrorAction, tuple[int, ...]] = {
     BACK_OFF: (1, 2, 131000, 131016, 132069, 133004, 134101),
     THROTTLE: (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, 130429, 131048, 131057),
     PAIR: (131056,),
@@ -32,7 +33,7 @@ EXPECTED: dict[Action, tuple[int, ...]] = {
 
 
 @pytest.mark.parametrize(("action", "code"), [(action, code) for action, codes in EXPECTED.items() for code in codes])
-def test_a_code_leads_to_its_action_whatever_the_http_status(action: Action, code: int) -> None:
+def test_a_code_leads_to_its_action_whatever_the_http_status(action: ErrorAction, code: int) -> None:
     assert {classify(code, status=status).action for status in (400, 401, 429, 500)} == {action}
 
 
@@ -59,12 +60,14 @@ def test_a_code_leads_to_its_action_whatever_the_http_status(action: Action, cod
         ({"code": 999999, "status": 400}, REFUSE, "request_refused"),
     ],
 )
-def test_what_the_code_alone_does_not_say(arguments: dict[str, Any], action: Action, reason: str) -> None:
+def test_details_and_status_decide_where_the_code_does_not(
+    arguments: dict[str, Any], action: ErrorAction, reason: str
+) -> None:
     policy = classify(**arguments)
     assert (policy.action, policy.reason) == (action, reason)
 
 
-def test_no_number_or_token_is_kept_of_metas_words() -> None:
+def test_no_number_or_token_of_metas_text_is_stored() -> None:
     detail = classify(131026, details="to +15550100001 with access_token=hunter2").detail
     assert "5550100001" not in detail
     assert "hunter2" not in detail
@@ -77,63 +80,63 @@ def row(**changes: Any) -> dict[str, Any]:
 
 def outcome(reply: Any, **changes: Any) -> Any:
     send = Send({"type": "template"}, as_fallback=False, outside=True)
-    return judged(row(**changes), 1, send, probe=False, reply=reply, settle_seconds=600)
+    return decide_outcome(row(**changes), 1, send, probe=False, reply=reply, settle_seconds=600)
 
 
-def refused(code: int, status: int = 400, usage: Usage = Usage()) -> Refused:  # noqa: B008 - frozen
-    return Refused(GraphError(status, code, None, "", "", None), usage)
+def refused(code: int, status: int = 400, usage: Usage = Usage()) -> RefusedByMeta:  # noqa: B008 - frozen
+    return RefusedByMeta(GraphError(status, code, None, "", "", None), usage)
 
 
 def test_every_reason_is_explained() -> None:
-    told = set(re.findall(r"`([a-z_]+)`", (SERVICE / "README.md").read_text().partition("## Reasons")[2]))
+    explained = set(re.findall(r"`([a-z_]+)`", (SERVICE / "README.md").read_text().partition("## Reasons")[2]))
     written = {policy.reason for policy in TABLE.values()}
     for module in (SERVICE / "src/wch_whatsapp").glob("*.py"):
         text = module.read_text()
-        for pattern in (r'Why\("([a-z_]+)"', r'End\("failed", "([a-z_]+)"', r'Defer\([^\n]*"([a-z_]+)"\)', r'reason ?= ?"([a-z_]+)"',
-                        r'Pause\("([a-z_]+)"', r'Verdict\(Action\.[A-Z_]+, "([a-z_]+)"'):  # fmt: skip
+        for pattern in (r'StateReason\("([a-z_]+)"', r'End\("failed", "([a-z_]+)"', r'Defer\([^\n]*"([a-z_]+)"\)', r'reason ?= ?"([a-z_]+)"',
+                        r'Pause\("([a-z_]+)"', r'ErrorPolicy\(ErrorAction\.[A-Z_]+, "([a-z_]+)"'):  # fmt: skip
             written |= set(re.findall(pattern, text))
     not_of_failures = {"asked_to_stop"}
-    assert written - not_of_failures - told == set()
-    assert len(written) > 40, "they were found"
+    assert written - not_of_failures - explained == set()
+    assert len(written) > 40, "the patterns find the reasons"
 
 
-def test_what_may_have_been_accepted_waits_for_a_status_and_is_never_queued_again() -> None:
-    change = outcome(InDoubt("ReadTimeout after the call was written")).change
+def test_a_message_that_may_be_accepted_waits_for_a_status_and_is_not_retried() -> None:
+    change = outcome(InDoubt("ReadTimeout after the request was written")).change
     assert (change.state, change.wait) == ("in_doubt", 600)
 
 
-def test_waits_grow_and_end_after_five_failures() -> None:
+def test_waits_grow_until_the_message_ends_after_five_failures() -> None:
     waits = [outcome(Unsent("refused"), failures=made).change for made in range(6)]
     assert [one.wait for one in waits] == [2, 8, 30, 120, 600, None]
     assert [one.state for one in waits] == ["queued"] * 5 + ["failed"]
 
 
-def test_an_error_that_says_nothing_is_tried_three_times() -> None:
+def test_an_error_without_a_known_cause_is_retried_three_times() -> None:
     states = [outcome(refused(131000), failures=made).change.state for made in range(4)]
     assert states == ["queued", "queued", "queued", "failed"]
 
 
-def test_waiting_for_a_person_grows_by_four() -> None:
+def test_the_pause_of_a_recipient_grows_fourfold() -> None:
     waits = [outcome(refused(131056), pair_failures=made).change.wait for made in (None, 1, 2, 3, 20)]
     assert waits == [1, 4, 16, 64, 3600]
 
 
 @pytest.mark.parametrize("code", [131056, 130429, 131057, 190, 4])
-def test_what_concerns_more_than_the_message_spends_none_of_its_tries(code: int) -> None:
+def test_an_error_that_concerns_more_than_the_message_spends_no_try(code: int) -> None:
     change = outcome(refused(code)).change
     assert (change.state, change.failed) == ("queued", False)
 
 
-def test_a_refused_token_rests_the_whole_shop_and_a_throttle_the_number() -> None:
+def test_a_refused_token_pauses_the_whole_shop_and_a_throttle_the_number() -> None:
     park, throttle = outcome(refused(190)).pause, outcome(refused(131048)).pause
     assert (park.shop, park.seconds) == (True, 30)
     assert (throttle.shop, throttle.seconds) == (False, 4 * 3600)
     app, maintenance = outcome(refused(80007)).pause, outcome(refused(131057)).pause
-    assert (app.shop, app.seconds) == (True, 300), "its numbers share the app"
+    assert (app.shop, app.seconds) == (True, 300), "the numbers of a shop share its app"
     assert (maintenance.shop, maintenance.seconds) == (False, 120)
 
 
-def test_near_its_limit_the_number_rests_as_long_as_meta_says() -> None:
+def test_a_number_near_its_limit_is_paused_as_long_as_meta_says() -> None:
     pause = outcome(Accepted("wamid.1", Usage(95, 120))).pause
     assert (pause.seconds, pause.shop) == (120, True)
     assert outcome(Accepted("wamid.1", Usage(89, 120))).pause is None

@@ -1,4 +1,4 @@
-"""The environment of one shop, as a deployment gives it."""
+"""Settings of the whatsapp service from the environment of a deployment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_one_number_or_several_are_given_by_their_ids(environment: pytest.MonkeyPatch) -> None:
+def test_numbers_are_given_by_their_ids_separated_by_commas(environment: pytest.MonkeyPatch) -> None:
     assert load_settings(WhatsAppSettings).shops().named(None).whatsapp.phone_number_ids == ("2002",)
     environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_IDS", "2002, 3003")
     environment.setenv("WCH_WHATSAPP_STOP_WORDS", "halt, aus")
@@ -38,10 +38,10 @@ def test_one_number_or_several_are_given_by_their_ids(environment: pytest.Monkey
     numbers = settings.shops().named(None).whatsapp
     assert numbers.phone_number_ids == ("2002", "3003")
     assert settings.whatsapp_stop_words == ("halt", "aus")
-    assert (numbers.rate, numbers.messaging_limit) == (80, 250), "what a new business may"
+    assert (numbers.rate, numbers.messaging_limit) == (80, 250), "the limits of a new business"
 
 
-def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
+def test_every_wrong_setting_is_named(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_IDS", "+49 170 1234567")
     environment.setenv("WCH_WHATSAPP_HASH_KEY", "short")
     environment.setenv("WCH_WHATSAPP_REGION", "Germany")
@@ -56,10 +56,10 @@ def test_what_is_wrong_is_named(environment: pytest.MonkeyPatch) -> None:
     assert "short" not in said.replace("shorter", "")
 
 
-def test_a_number_of_two_shops_is_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_number_that_belongs_to_two_shops_is_refused(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "shops.json"
     shop = {"graph": {"token": "t"}, "whatsapp": {"phone_number_ids": ["17", "18"]}}
     file.write_text(json.dumps({"north": shop, "south": shop | {"whatsapp": {"phone_number_ids": ["17"]}}}))
     environment.setenv("WCH_SHOPS_FILE", str(file))
-    with pytest.raises(SettingsError, match="phone number id 17: several shops have it"):
+    with pytest.raises(SettingsError, match="phone number id 17 belongs to several shops"):
         load_settings(WhatsAppSettings).shops()

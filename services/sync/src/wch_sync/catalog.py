@@ -1,4 +1,4 @@
-"""Writing to Meta catalogs: batches of items, and what became of each."""
+"""Meta catalogs: sends items in batches and reports the result of each item."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 import structlog
 
 from wch_common.integrations.breaker import Breaker, SystemFailure
-from wch_common.integrations.graph import Action, GraphError, graph_error
+from wch_common.integrations.graph import GraphAction, GraphError, graph_error
 from wch_common.outcome import Reject, Retry, Throttled
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Meta takes 5,000 in a call and advises fewer than 3,000.
+# Meta accepts 5,000 in a call and recommends fewer than 3,000.
 MOST_REQUESTS = 2900
 _TIMEOUT_SECONDS = 60.0
 _AUTH_PAUSE_SECONDS = 600.0
@@ -33,23 +33,23 @@ _SLOW_SECONDS = 60.0
 
 @dataclass
 class CatalogBatchResult:
-    """What became of items: refused ones with the catalog's reason, and those whose call failed with its outcome."""
+    """Results of items: refused items with the catalog's reason, and items whose call failed with its outcome."""
 
     refused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, Exception] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
-    """Items of a call whose outcome is not known: it may still take effect."""
+    """Items of a call whose result is unknown: it may still take effect."""
     until: float = math.inf
-    """The end of the time for it, by the monotonic clock."""
+    """When sending has to end, by the monotonic clock."""
 
     @property
     def left_seconds(self) -> float:
-        """How much of the time is left."""
+        """How much time is left."""
         return self.until - time.monotonic()
 
 
 class Catalogs:
-    """One writer per catalog, with connections and breakers that outlive a batch."""
+    """One writer for each catalog, whose connections and circuit breakers outlast a batch."""
 
     def __init__(self, *, poll_seconds: float, wait_seconds: float) -> None:
         self._poll_seconds = poll_seconds
@@ -74,9 +74,9 @@ class Catalogs:
 
 
 class CatalogWriter:
-    """Sends batches to one catalog, one call at a time, and waits until each is finished."""
+    """Sends batches to one catalog, one call at a time, and waits until Meta has processed each."""
 
-    # The longest a call can take effect after it was begun; a lease must outlast it.
+    # The longest time after which a call can still take effect; a lease must be longer.
     CALL_SECONDS = _TIMEOUT_SECONDS
 
     def __init__(self, shop: SyncShop, client: httpx.AsyncClient, *, poll_seconds: float, wait_seconds: float) -> None:
@@ -91,9 +91,9 @@ class CatalogWriter:
     async def send(
         self, requests: Sequence[dict[str, Any]], lease: Lease, *, within_seconds: float
     ) -> CatalogBatchResult:
-        """Send item requests in as few calls as possible and return what became of each; raises LeaseLost.
+        """Send item requests in as few calls as possible and return their results; raises LeaseLost.
 
-        What a slow catalog leaves no time for is Throttled, so that what it has taken is not lost with it.
+        Items for which a slow catalog leaves no time are Throttled, so that the results of the others are kept.
         """
         result = CatalogBatchResult(until=time.monotonic() + within_seconds)
         for start in range(0, len(requests), MOST_REQUESTS):
@@ -101,18 +101,18 @@ class CatalogWriter:
         return result
 
     async def _send_part(self, requests: Sequence[dict[str, Any]], lease: Lease, result: CatalogBatchResult) -> None:
-        """Send one call; where the catalog refuses it as a whole, halve it, so that one item cannot hold up the others."""
+        """Send one call; if the catalog refuses all of it, send its halves, so that one item cannot block the others."""
         ids = [request["data"]["id"] for request in requests]
         if result.left_seconds < self.CALL_SECONDS:
-            late = "the catalog is slow; the rest of the batch waits for another turn"
+            late = "the catalog is slow: no time is left for this part of the batch, which is sent later"
             result.failed.update(dict.fromkeys(ids, Throttled(late, scope="", after=_SLOW_SECONDS)))
             return
         lease.check(needs_seconds=self.CALL_SECONDS)
         try:
             handles = await self._post(requests, result)
         except GraphError as error:
-            # Proof that nothing of the call was accepted.
-            if (_is_too_large(error) or error.action is Action.REJECT) and len(requests) > 1:
+            # The error proves that Meta accepted nothing of the call.
+            if (_is_too_large(error) or error.action is GraphAction.REJECT) and len(requests) > 1:
                 middle = len(requests) // 2
                 await self._send_part(requests[:middle], lease, result)
                 await self._send_part(requests[middle:], lease, result)
@@ -128,7 +128,7 @@ class CatalogWriter:
     async def _follow_up(
         self, requests: Sequence[dict[str, Any]], handles: Sequence[str], lease: Lease, result: CatalogBatchResult
     ) -> None:
-        """Wait until the call's batch is finished; without a handle nothing was taken, so send the rest alone."""
+        """Wait until Meta has processed the call; without a handle it accepted nothing, so send the valid items alone."""
         accepted = [request for request in requests if request["data"]["id"] not in result.refused]
         ids = [request["data"]["id"] for request in accepted]
         if not handles and accepted:
@@ -136,7 +136,7 @@ class CatalogWriter:
                 await self._send_part(accepted, lease, result)
             else:
                 result.failed.update(
-                    dict.fromkeys(ids, Retry("the catalog took nothing of the batch and said no reason"))
+                    dict.fromkeys(ids, Retry("the catalog accepted nothing of the batch and gave no reason"))
                 )
             return
         try:
@@ -145,12 +145,12 @@ class CatalogWriter:
                     await self._until_finished(handle, result)
         except TimeoutError:
             slow = Retry(
-                f"the catalog has not finished the batch within {self._wait_seconds:g} s, or its time was over"
+                f"the catalog has not processed the batch within {self._wait_seconds:g} s, or the batch ran out of time"
             )
             result.failed.update(dict.fromkeys(ids, slow))
             result.unknown.update(ids)
         except (Retry, Throttled, GraphError) as error:
-            # The batch was accepted and may still take effect, whatever asking for it says.
+            # Meta has accepted the batch, which may still take effect although its status cannot be read.
             outcome = self._outcome(error) if isinstance(error, GraphError) else error
             known = Retry(str(outcome)) if isinstance(outcome, Reject) else outcome
             result.failed.update(dict.fromkeys(ids, known))
@@ -159,9 +159,10 @@ class CatalogWriter:
     async def _post(self, requests: Sequence[dict[str, Any]], result: CatalogBatchResult) -> list[str]:
         body = {"item_type": "PRODUCT_ITEM", "allow_upsert": True, "requests": requests}
         answer = await self._call("POST", "items_batch", json=body)
-        for told in answer.get("validation_status", []):
-            if told.get("errors"):
-                result.refused[str(told.get("retailer_id"))] = "; ".join(str(e.get("message")) for e in told["errors"])
+        for status in answer.get("validation_status", []):
+            if status.get("errors"):
+                reasons = "; ".join(str(error.get("message")) for error in status["errors"])
+                result.refused[str(status.get("retailer_id"))] = reasons
         return [str(handle) for handle in answer.get("handles", [])]
 
     async def _until_finished(self, handle: str, result: CatalogBatchResult) -> None:
@@ -173,24 +174,26 @@ class CatalogWriter:
                 break
             await asyncio.sleep(self._poll_seconds)
         refused = {str(error["id"]): str(error.get("message")) for error in row.get("errors", []) if error.get("id")}
-        refused = dict.fromkeys(map(str, row.get("ids_of_invalid_requests", [])), "refused without a reason") | refused
+        refused = dict.fromkeys(map(str, row.get("ids_of_invalid_requests", [])), "no reason given") | refused
         result.refused.update(refused)
         if int(row.get("errors_total_count") or 0) > max(len(refused), len(row.get("errors", []))) or any(
             not error.get("id") for error in row.get("errors", [])
         ):
-            raise Retry(f"the catalog tells of {row.get('errors_total_count')} errors and names {len(refused)} items")
+            raise Retry(
+                f"the catalog reports {row.get('errors_total_count')} errors but names only {len(refused)} items"
+            )
 
     async def _call(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
-        """Call Graph; raises GraphError for its own errors, Retry or Throttled for all others."""
+        """Call Graph; raises GraphError for Graph's errors, and Retry or Throttled for all others."""
         try:
             with self._breaker.watch():
-                return await self._ask(method, path, **arguments)
+                return await self._request(method, path, **arguments)
         except SystemFailure as failure:
             raise Retry(f"the catalog: {failure}") from failure
 
-    async def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
+    async def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's own
         try:
-            # httpx counts each phase of a call; the lease counts the whole.
+            # httpx limits each phase of a call, but the lease has to cover all of them.
             async with asyncio.timeout(self.CALL_SECONDS):
                 response = await self._client.request(
                     method, f"{self._base}/{path}", headers=self._headers, **arguments
@@ -201,19 +204,19 @@ class CatalogWriter:
             try:
                 return dict(response.json())
             except (ValueError, TypeError):
-                raise SystemFailure(f"answered {path} with something that is not JSON") from None
+                raise SystemFailure(f"the response to {path} is not JSON") from None
         refusal = graph_error(response)
-        if refusal is not None and refusal.action is Action.BACKOFF and not _is_too_large(refusal):
+        if refusal is not None and refusal.action is GraphAction.BACKOFF and not _is_too_large(refusal):
             raise SystemFailure(str(refusal)) from refusal
-        raise refusal or SystemFailure(f"answered {response.status_code} without a Graph error at {path}")
+        raise refusal or SystemFailure(f"HTTP {response.status_code} without a Graph error at {path}")
 
     def _outcome(self, error: GraphError) -> Exception:
-        if error.action is Action.AUTH:
-            log.error("catalog_refuses_token", scope=self._scope, said=str(error))
+        if error.action is GraphAction.AUTH:
+            log.error("catalog_refuses_token", scope=self._scope, error=str(error))
             return Throttled(str(error), scope=self._scope, after=error.regain_seconds or _AUTH_PAUSE_SECONDS)
-        if error.action is Action.THROTTLE:
+        if error.action is GraphAction.THROTTLE:
             return Throttled(str(error), scope=self._scope, after=error.regain_seconds or _LIMIT_PAUSE_SECONDS)
-        return Retry(str(error)) if error.action is Action.BACKOFF else Reject(str(error))
+        return Retry(str(error)) if error.action is GraphAction.BACKOFF else Reject(str(error))
 
 
 def _is_too_large(error: GraphError) -> bool:

@@ -1,4 +1,4 @@
-"""Puts the sync service together."""
+"""Composes the sync service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIGRATIONS = (MigrationSet("wch_sync:migrations", "sync_version", METADATA),)
 
 
 async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
-    """Build the clients and the handler and return the jobs."""
+    """Build the clients and the handler, and return the jobs."""
     settings = platform.settings
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
     shops = settings.shops()
@@ -35,5 +35,5 @@ async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
 
 
 def main() -> int:
-    """Run the service; returns its exit code."""
+    """Run the service and return its exit code."""
     return run_service("sync", SyncSettings, compose)

@@ -1,4 +1,4 @@
-"""From a shop's product to the catalog's items: pure functions."""
+"""Maps a shop's product to items of the catalog. No I/O."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OWN_FIELDS = {"color": "color", "colour": "color", "size": "size", "pattern": "
 _BLOCKS = frozenset({"p", "div", "br", "li", "ul", "ol", "h1", "h2", "h3", "h4", "h5", "h6", "tr", "table"})
 _UNSEEN = frozenset({"script", "style"})
 
-# Shops send numbers as text and text as numbers, null for nothing, and plugins add what they like.
+# Shops send numbers as text and text as numbers, and null for empty text; plugins add any fields.
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else str(value))]
 
 
@@ -38,20 +38,20 @@ class Named(_Loose):
 
 
 class Image(_Loose):
-    """A picture."""
+    """An image."""
 
     src: Text = ""
 
 
 class Attribute(_Loose):
-    """What a variation is a variation in."""
+    """An attribute in which variations differ."""
 
     name: Text = ""
     option: Text = ""
 
 
 class ShopProduct(_Loose):
-    """A product or a variation as the shop sends it: only what the catalog needs, tolerant of the rest."""
+    """A product or a variation as the shop sends it, with the fields that the catalog needs; others are ignored."""
 
     id: int
     parent_id: int = 0
@@ -80,16 +80,16 @@ class ShopProduct(_Loose):
 
     @property
     def is_listed(self) -> bool:
-        """Whether it belongs in a catalog: published, and something that can itself be bought."""
+        """Whether the product belongs in a catalog: it is published, and customers can buy it by itself."""
         return self.status == "publish" and self.type != "grouped"
 
 
 def items(
     product: ShopProduct, variations: Sequence[ShopProduct], shop: SyncShop, currency: str
 ) -> list[dict[str, Any]]:
-    """Return the catalog items of a product: itself, or one for each published variation, grouped under it.
+    """Return the catalog items of a product: the product itself, or its published variations as a group.
 
-    Raises Reject with what the shop has to mend.
+    Raises Reject, which names what to correct in the shop.
     """
     if not product.is_listed:
         return []
@@ -101,7 +101,7 @@ def items(
 
 
 def item_id(product: ShopProduct, shop: SyncShop) -> str:
-    """Return the item's key in the catalog; raises Reject where it is too long."""
+    """Return the item's id in the catalog; raises Reject if it is too long."""
     key = shop.catalog.item_id.format(id=product.id, sku=product.sku)
     if len(key) > _ITEM_ID:
         raise Reject(f"the item id of product {product.id} is longer than {_ITEM_ID} characters: shorten its SKU")
@@ -111,8 +111,8 @@ def item_id(product: ShopProduct, shop: SyncShop) -> str:
 def _item(one: ShopProduct, parent: ShopProduct, shop: SyncShop, currency: str) -> dict[str, Any]:
     title = parent.name if one is parent else " ".join([parent.name, *(a.option for a in one.attributes if a.option)])
     text = plain_text(one.description) or plain_text(parent.description) or plain_text(parent.short_description)
-    pictures = [one.image.src] if one.image and one.image.src else []
-    pictures += [image.src for image in parent.images if image.src]
+    images = [one.image.src] if one.image and one.image.src else []
+    images += [image.src for image in parent.images if image.src]
     item: dict[str, Any] = {
         "id": item_id(one, shop),
         "title": _shortened(plain_text(title) or f"Product {one.id}", _TITLE),
@@ -127,8 +127,8 @@ def _item(one: ShopProduct, parent: ShopProduct, shop: SyncShop, currency: str) 
         or "",
         "sale_price": money(one.sale_price, currency, one.id) if one.on_sale and one.sale_price else "",
     }
-    if pictures:
-        item["image_link"], *more = dict.fromkeys(pictures)
+    if images:
+        item["image_link"], *more = dict.fromkeys(images)
         if more:
             item["additional_image_link"] = more[:_MOST_IMAGES]
     if one.on_sale and one.date_on_sale_from_gmt and one.date_on_sale_to_gmt:
@@ -140,7 +140,7 @@ def _item(one: ShopProduct, parent: ShopProduct, shop: SyncShop, currency: str) 
 
 
 def _quantity(one: ShopProduct, parent: ShopProduct) -> int | None:
-    """Return the stock, never below 0; None where it is not counted, or more may be ordered than there is."""
+    """Return the stock, at least 0; None if the shop does not manage it, or accepts backorders."""
     counted = parent if one.manage_stock == "parent" else one
     if not counted.manage_stock or counted.stock_quantity is None or counted.backorders != "no":
         return None
@@ -160,13 +160,13 @@ def _options(variation: ShopProduct) -> dict[str, str]:
 
 
 def money(amount: str, currency: str, product_id: int) -> str:
-    """Write an amount as the catalog reads it, like `9.99 USD`; raises Reject where the shop has none."""
+    """Return an amount in the catalog's format, like `9.99 USD`; raises Reject if it is missing or invalid."""
     try:
         value = Decimal(amount)
     except InvalidOperation:
-        raise Reject(f"product {product_id} has no price in the shop: give it one") from None
+        raise Reject(f"product {product_id} has no price: set one in the shop") from None
     if not value.is_finite() or value < 0:
-        raise Reject(f"product {product_id} has a price that is none: {amount}")
+        raise Reject(f"product {product_id} has the invalid price {amount}: correct it in the shop")
     return f"{value:.{0 if currency in _NO_DECIMALS else 2}f} {currency}"
 
 
@@ -202,7 +202,7 @@ class _Words(HTMLParser):
 
 
 def plain_text(html: str) -> str:
-    """Return what a person reads of a piece of HTML, a line per block."""
+    """Return the visible text of HTML, with one line for each block."""
     words = _Words()
     words.feed(re.sub(r"\[/?[a-z_][^\]\n]*\]", "", html))
     words.close()

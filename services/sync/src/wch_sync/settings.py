@@ -18,7 +18,7 @@ from wch_common.settings import DatabaseUrl
 
 
 class SyncShop(ShopEntry):
-    """What syncing needs to know about a shop."""
+    """The settings of a shop that syncing needs."""
 
     woocommerce: WooCommerceSection
     graph: GraphSection

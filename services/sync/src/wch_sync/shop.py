@@ -1,4 +1,4 @@
-"""Reading products from WooCommerce shops."""
+"""WooCommerce shops: reads products, their variations and the currency."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MISSING = "woocommerce_rest_product_invalid_id"
 
 @dataclass
 class Reading:
-    """What a shop says of some products: each found, surely gone, or failed with the outcome for its events."""
+    """The result of reading products: each is found, certainly gone, or failed with the outcome for its events."""
 
     found: dict[int, tuple[ShopProduct, list[ShopProduct]]] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
@@ -41,11 +41,11 @@ class Reading:
     until: float = float("inf")
     """When reading has to end, by the monotonic clock."""
     parents: dict[int, int] = field(default_factory=dict)
-    """Asked for by the id of a variation: the product it belongs to."""
+    """The product of each id that turned out to be a variation."""
 
 
 class ShopReaders:
-    """One reader per shop, with connections and breakers that outlive a batch."""
+    """One reader for each shop, whose connections and circuit breakers outlast a batch."""
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
@@ -67,7 +67,7 @@ class ShopReaders:
 
 
 class ShopReader:
-    """Reads one shop: pages of products, their variations, and its currency."""
+    """Reads pages of products, their variations, and the currency of one shop."""
 
     def __init__(self, shop: SyncShop, client: httpx.AsyncClient, concurrency: int) -> None:
         self._client = client
@@ -76,7 +76,7 @@ class ShopReader:
             shop.woocommerce.consumer_key.get_secret_value(),
             shop.woocommerce.consumer_secret.get_secret_value(),
         )
-        # Two shops may live on one host.
+        # Two shops may share a host.
         self._scope = f"shop/{shop.woocommerce.url.host}{(shop.woocommerce.url.path or '').rstrip('/')}"
         self._breaker = Breaker(self._scope)
         self._slots = asyncio.Semaphore(concurrency)
@@ -84,26 +84,26 @@ class ShopReader:
         self._currency_until = 0.0
 
     async def currency(self) -> str:
-        """Return the shop's currency, which no product names."""
+        """Return the shop's currency, which products do not contain; read once an hour."""
         if time.monotonic() > self._currency_until:
             self._currency = str((await self._get("data/currencies/current"))["code"])
             self._currency_until = time.monotonic() + _CURRENCY_SECONDS
         return self._currency
 
     async def read(self, ids: Iterable[int], *, within_seconds: float) -> Reading:
-        """Read products with their variations; what fails, fails only those it concerns.
+        """Read products with their variations; an error fails only the products it concerns.
 
-        What a slow shop has not told in time is Throttled, so that what it has told is not lost with it.
+        Products that a slow shop does not return in time are Throttled, so that the others are kept.
         """
         reading = Reading(until=time.monotonic() + within_seconds)
         await self._read_pages(sorted(set(ids)), reading)
-        # Ids of variations lead to their products, which may be read already.
+        # The products of variations may be read already.
         more = set(reading.parents.values()) - set(reading.found) - reading.gone - set(reading.failed)
         if more:
             await self._read_pages(sorted(more), reading)
-        told = set(reading.found) | reading.gone | set(reading.failed) | set(reading.parents)
-        silent = Retry("the shop answers neither with the product nor that there is none")
-        reading.failed.update(dict.fromkeys(set(ids) - told, silent))
+        known = set(reading.found) | reading.gone | set(reading.failed) | set(reading.parents)
+        missing = Retry("the shop returned neither the product nor an error that it does not exist")
+        reading.failed.update(dict.fromkeys(set(ids) - known, missing))
         return reading
 
     async def _read_pages(self, ids: Sequence[int], reading: Reading) -> None:
@@ -115,13 +115,13 @@ class ShopReader:
         try:
             rows = await self._get("products", parameters)
         except Reject:
-            rows = []  # something in the page is refused: each product is asked for alone
+            rows = []  # the shop refuses something in the page, so each product is read alone
         products: list[ShopProduct] = []
         for row in rows:
             try:
                 products.append(_parsed(row))
             except Reject as outcome:
-                # One product a plugin has spoiled must not fail the other 99 of its page.
+                # A product that a plugin has made unreadable must not fail the other 99 of its page.
                 reading.failed[_id_of(row)] = outcome
         missing = set(ids) - {product.id for product in products} - set(reading.failed)
         await asyncio.gather(
@@ -130,7 +130,7 @@ class ShopReader:
         )
 
     async def _read_single(self, id_: int, reading: Reading) -> None:
-        """Look once more at what a page left out: filters, caches and trash do that, not only deletion."""
+        """Read a product that a page left out, because filters, caches and the trash do that, too, not only deletion."""
         row = await self._get(f"products/{id_}", missing_is_none=True)
         if row is None:
             reading.gone.add(id_)
@@ -149,7 +149,7 @@ class ShopReader:
                 parameters = {"per_page": _PER_PAGE, "page": page, "status": "any"}
                 rows = await self._get(f"products/{product.id}/variations", parameters)
                 variations += map(_parsed, rows)
-                # The shop's own page count is not to be trusted: the last page is the one that is not full.
+                # The shop's page count is unreliable: the last page is the one that is not full.
                 if len(rows) < _PER_PAGE:
                     break
                 page += 1
@@ -161,22 +161,24 @@ class ShopReader:
                 await work
         except TimeoutError:
             late = Throttled(
-                "the shop is slow; the rest of the batch waits for another turn", scope="", after=_SLOW_SECONDS
+                "the shop is slow: no time is left for this part of the batch, which is read later",
+                scope="",
+                after=_SLOW_SECONDS,
             )
             reading.failed.update(dict.fromkeys(ids, late))
         except (Retry, Throttled, Reject) as outcome:
             reading.failed.update(dict.fromkeys(ids, outcome))
 
     async def _get(self, path: str, parameters: dict[str, Any] | None = None, *, missing_is_none: bool = False) -> Any:  # noqa: ANN401 - JSON
-        """Ask the shop; raises Retry, Throttled or Reject, decided by its error code."""
+        """Call the shop; raises Retry, Throttled or Reject, depending on its error code."""
         async with self._slots:
             try:
                 with self._breaker.watch():
-                    return await self._ask(path, parameters, missing_is_none=missing_is_none)
+                    return await self._request(path, parameters, missing_is_none=missing_is_none)
             except SystemFailure as failure:
                 raise Retry(f"the shop: {failure}") from failure
 
-    async def _ask(self, path: str, parameters: dict[str, Any] | None, *, missing_is_none: bool) -> Any:  # noqa: ANN401 - JSON
+    async def _request(self, path: str, parameters: dict[str, Any] | None, *, missing_is_none: bool) -> Any:  # noqa: ANN401 - JSON
         try:
             response = await self._client.get(f"{self._base}/{path}", params=parameters, auth=self._auth)
         except httpx.TransportError as error:
@@ -194,20 +196,22 @@ class ShopReader:
 
     def _outcome(self, response: httpx.Response, path: str, code: str) -> Exception:
         status = response.status_code
-        said = f"{status} {code or 'without an error code'} at {path}"
+        error = f"HTTP {status} {code or 'without an error code'} at {path}"
         if status == httpx.codes.UNAUTHORIZED or (status == httpx.codes.FORBIDDEN and code):
-            log.error("shop_refuses_keys", scope=self._scope, said=said)
-            return Throttled(f"the shop refuses our keys: {said}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
+            log.error("shop_refuses_keys", scope=self._scope, error=error)
+            return Throttled(f"the shop refuses our API keys: {error}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
         if status in {httpx.codes.TOO_MANY_REQUESTS, httpx.codes.FORBIDDEN}:
-            # A 403 without WooCommerce's code is the page of a host that wants less.
+            # A 403 without WooCommerce's error code is the page of a host that limits requests.
             after = response.headers.get("Retry-After", "")
             seconds = float(after) if after.isdigit() else _LIMIT_PAUSE_SECONDS
-            return Throttled(f"the shop's host wants less: {said}", scope=self._scope, after=seconds)
+            return Throttled(f"the shop is rate-limiting us: {error}", scope=self._scope, after=seconds)
         if response.is_success or response.is_server_error or not code:
-            return SystemFailure(f"answered {said}")
+            return SystemFailure(error)
         if code == "rest_no_route":
-            return Throttled(f"this is no WooCommerce REST API: {said}", scope=self._scope, after=_AUTH_PAUSE_SECONDS)
-        return Reject(f"the shop refuses the request: {said}")
+            return Throttled(
+                f"the shop's URL is not a WooCommerce REST API: {error}", scope=self._scope, after=_AUTH_PAUSE_SECONDS
+            )
+        return Reject(f"the shop refuses the request: {error}")
 
 
 def _id_of(row: Any) -> int:  # noqa: ANN401 - JSON
@@ -222,4 +226,4 @@ def _parsed(row: Any) -> ShopProduct:  # noqa: ANN401 - JSON
         return ShopProduct.model_validate(row)
     except ValidationError as error:
         places = ", ".join(sorted({".".join(map(str, item["loc"])) for item in error.errors()}))
-        raise Reject(f"the shop sent a product that cannot be read: {places}") from None
+        raise Reject(f"the product of the shop cannot be read: {places}") from None

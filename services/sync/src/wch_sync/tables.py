@@ -1,8 +1,10 @@
-"""What the sync service remembers."""
+"""Tables of the sync service."""
 
 from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, Table, Text, func
+
+from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
 
@@ -14,15 +16,17 @@ SENT_ITEMS = Table(
     Column("product_id", BigInteger, nullable=False),
     Column("sent_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("sent_items_product", "catalog_id", "product_id"),
-    comment="Items the catalog holds by our doing; an item its product has no more is deleted there",
+    comment="Items that the catalog has from this service; an item that its product no longer has is deleted there",
+    info=personal_data(impersonal=("catalog_id", "item_id")),
 )
 
-UNDER_WAY = Table(
-    "under_way",
+IN_FLIGHT = Table(
+    "in_flight",
     METADATA,
     Column("catalog_id", Text, primary_key=True),
     Column("product_id", BigInteger, primary_key=True),
-    Column("token", BigInteger, nullable=False, comment="of the lease under which the call was begun"),
+    Column("token", BigInteger, nullable=False, comment="of the lease under which the call began"),
     Column("since", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    comment="Products in a call whose outcome is not known; who takes the lease over sends them again",
+    comment="Products of calls whose result is unknown; the next holder of the lease sends them again",
+    info=personal_data(impersonal=("catalog_id",)),
 )

@@ -4,7 +4,7 @@ from wch_common.broker.queue_policy import Batching, QueuePolicy
 from wch_common.broker.topology import Topology, WorkQueue
 from wch_common.events.sync import ProductRequested
 
-# Meta takes about 200 calls an hour per catalog: a batch every 20 s stays below, and 1,000 products fit one call.
+# Meta allows about 200 calls an hour for each catalog: a batch every 20 s stays below, and 1,000 products fit in one call.
 PRODUCTS = WorkQueue(
     "sync.product",
     requests=(ProductRequested,),

@@ -1,4 +1,4 @@
-"""Accepting requests into the ledger: a row per message, committed with the inbox row; sending comes after."""
+"""Handlers of requests to send: each message becomes a row of the ledger, and the sender sends it later."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import orjson
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
 from wch_common.integrations.phone import MalformedNumber, normalised
 from wch_common.outcome import Reject, Throttled
-from wch_whatsapp import bodies
+from wch_whatsapp import bodies, queries
+from wch_whatsapp.facts import REPORTED, SOURCE, batch_completed, fact_data
 from wch_whatsapp.identity import batch_id, message_id
-from wch_whatsapp.ledger import SOURCE, TOLD, ask_alone, ask_also, batch_completed, complete, fact_data, members
+from wch_whatsapp.ledger import complete, join_batch, members, request_alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,37 +25,15 @@ if TYPE_CHECKING:
     from wch_common.events.whatsapp import Recipient
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
-    from wch_whatsapp.identity import People
+    from wch_whatsapp.identity import PersonHash
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0
-_INSERT = """
-INSERT INTO messages (id, shop, requester, send_key, sender, phone, person, category, content, fallback, own_values, batch,
-                      state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
-SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
-       new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
-       CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz, new.reason, new.detail,
-       %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
-FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(people)s::bytea[], %(contents)s::text[],
-            %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[],
-            %(details)s::text[])
-  AS new (id, send_key, phone, person, content, fallback, own_values, state, reason, detail)
-ORDER BY new.id
-ON CONFLICT (id) DO NOTHING RETURNING id, state
-"""
-_ADD_BATCH = """
-INSERT INTO batches (id, shop, requester, batch_id, open, asked, correlationid, causationid)
-VALUES (%(id)s, %(shop)s, %(requester)s, %(batch_id)s, 0, true, %(correlationid)s, %(causationid)s)
-ON CONFLICT (id) DO UPDATE SET asked = true, correlationid = excluded.correlationid, causationid = excluded.causationid
-WHERE NOT batches.asked RETURNING *
-"""
-_FIND_BATCH = "SELECT * FROM batches WHERE id = %(id)s"
-_OPEN_BATCH = "UPDATE batches SET open = %(open)s WHERE id = %(id)s RETURNING *"
 
 
 @dataclass(frozen=True)
-class Message:
-    """One row to be: where it goes, or why it does not."""
+class NewMessage:
+    """A row for the ledger: queued to be sent, or in a final state with the reason."""
 
     id: UUID
     send_key: str
@@ -74,20 +53,20 @@ class Acceptance:
     def __init__(
         self,
         shops: Shops[WhatsAppShop],
-        people: People,
+        person_hash: PersonHash,
         *,
         expiry_seconds: float,
         nudge: Callable[[str], None],
         full: Callable[[str], str | None] = lambda _shop: None,
     ) -> None:
         self._shops = shops
-        self._people = people
+        self._person_hash = person_hash
         self._expiry = timedelta(seconds=expiry_seconds)
         self._nudge = nudge
         self._full = full
 
     async def message(self, event: Event[MessageRequested], tx: Transaction) -> None:
-        """Accept one message; a key that was asked for before is answered from the ledger."""
+        """Accept one message; if its key is known, publish the known result instead. Raises Reject or Throttled."""
         data, shop = event.data, self._shops.key(event.shop)
         sender = self._sender(shop, data.sender)
         try:
@@ -97,59 +76,61 @@ class Acceptance:
         id_ = message_id(shop, event.requester or "", data.send_key)
         content = bodies.content(data.message, reply_to=data.reply_to)
         fallback = bodies.fallback(data.fallback) if data.fallback else None
-        row = Message(id_, data.send_key, phone, self._people.person(phone), content, fallback)
-        if not await tx.rows(_INSERT, self._values(event, sender, [row])):
-            known = await ask_alone(tx, id_)
-            if known["state"] in TOLD:
+        row = NewMessage(id_, data.send_key, phone, self._person_hash.of(phone), content, fallback)
+        if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])):
+            known = await request_alone(tx, id_)
+            if known["state"] in REPORTED:
                 tx.emit(event.derive(fact_data(known), SOURCE, key="known"))
         tx.then(partial(self._nudge, sender))
 
     async def batch(self, event: Event[BatchRequested], tx: Transaction) -> None:
-        """Accept a batch; what is wrong with one recipient is that recipient's answer."""
+        """Accept a batch; an invalid recipient fails alone. Raises Reject or Throttled."""
         data, shop = event.data, self._shops.key(event.shop)
         sender = self._sender(shop, data.sender)
         id_ = batch_id(shop, event.requester or "", data.batch_id)
         names = self._names(event) | {"id": id_, "batch_id": data.batch_id}
-        added = await tx.rows(_ADD_BATCH, names)
+        added = await tx.rows(queries.ADD_BATCH, names)
         if not added:
-            await self._answer_again(event, tx, id_)
+            await self._report_known(event, tx, id_)
             return
         rows = [self._recipient(event, shop, one, cancelled=added[0]["cancelled"]) for one in data.recipients]
-        inserted = await tx.rows(_INSERT, self._values(event, sender, rows, batch=id_))
-        mine = {row["id"] for row in inserted}
+        inserted = await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, rows, batch=id_))
+        own = {row["id"] for row in inserted}
         open_ = sum(row["state"] == "queued" for row in inserted)
-        if others := [row.id for row in rows if row.id not in mine]:
-            open_ += await ask_also(tx, id_, others)
-        (batch,) = await tx.rows(_OPEN_BATCH, {"id": id_, "open": open_})
+        if others := [row.id for row in rows if row.id not in own]:
+            open_ += await join_batch(tx, id_, others)
+        (batch,) = await tx.rows(queries.SET_OPEN, {"id": id_, "open": open_})
         if not open_:
             await complete(tx, batch)
         tx.then(partial(self._nudge, sender))
 
-    async def _answer_again(self, event: Event[BatchRequested], tx: Transaction, id_: UUID) -> None:
-        """Answer a batch that was asked for before with what became of it, where all of it has an answer."""
-        (batch,) = await tx.rows(_FIND_BATCH, {"id": id_})
+    async def _report_known(self, event: Event[BatchRequested], tx: Transaction, id_: UUID) -> None:
+        """Publish the results of a batch that was requested before, if it is complete."""
+        (batch,) = await tx.rows(queries.FIND_BATCH, {"id": id_})
         if batch["completed_at"] is not None:
             known = batch_completed(batch, await members(tx, batch))
             tx.emit(event.derive(known.data, SOURCE, key="known"))
 
-    def _sender(self, shop: str, asked: str | None) -> str:
-        """Return the number to send from; raises Reject for one that is not the shop's."""
-        if (why := self._full(shop)) is not None:
-            # Its own requests wait; other shops' do not.
-            raise Throttled(why, scope=f"accepting/{shop}", after=_FULL_SECONDS)
+    def _sender(self, shop: str, requested: str | None) -> str:
+        """Return the number to send from; raises Reject if it does not belong to the shop."""
+        if (reason := self._full(shop)) is not None:
+            # Only the requests of this shop wait.
+            raise Throttled(reason, scope=f"accepting/{shop}", after=_FULL_SECONDS)
         known = self._shops.named(shop or None).whatsapp.phone_number_ids
-        if asked is not None and asked not in known:
-            raise Reject(f"data.sender: the shop does not send from {asked}; it has {', '.join(known)}")
-        return asked or known[0]
+        if requested is not None and requested not in known:
+            raise Reject(f"data.sender: the shop does not send from {requested}; it has {', '.join(known)}")
+        return requested or known[0]
 
-    def _recipient(self, event: Event[BatchRequested], shop: str, one: Recipient, *, cancelled: str | None) -> Message:
+    def _recipient(
+        self, event: Event[BatchRequested], shop: str, one: Recipient, *, cancelled: str | None
+    ) -> NewMessage:
         id_ = message_id(shop, event.requester or "", one.send_key)
         try:
             phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
         except MalformedNumber:
-            unknown = self._people.person(one.to)
-            return Message(id_, one.send_key, None, unknown, state="failed", reason="malformed_number")
-        row = Message(id_, one.send_key, phone, self._people.person(phone), own_values=_has_values(one))
+            person = self._person_hash.of(one.to)
+            return NewMessage(id_, one.send_key, None, person, state="failed", reason="malformed_number")
+        row = NewMessage(id_, one.send_key, phone, self._person_hash.of(phone), own_values=_has_values(one))
         try:
             content = bodies.content(event.data.message, own=one)
         except bodies.MissingValue as error:
@@ -170,7 +151,7 @@ class Acceptance:
         self,
         event: Event[MessageRequested] | Event[BatchRequested],
         sender: str,
-        rows: Sequence[Message],
+        rows: Sequence[NewMessage],
         *,
         batch: UUID | None = None,
     ) -> dict[str, Any]:
@@ -184,7 +165,7 @@ class Acceptance:
             "ids": [row.id for row in rows],
             "send_keys": [row.send_key for row in rows],
             "phones": [row.phone for row in rows],
-            "people": [row.person for row in rows],
+            "persons": [row.person for row in rows],
             "contents": [_json(row.content) for row in rows],
             "fallbacks": [_json(row.fallback) for row in rows],
             "own_values": [row.own_values for row in rows],
@@ -203,14 +184,14 @@ def _json(content: dict[str, Any] | None) -> str | None:
 
 
 def message_dead_lettered(event: Event[MessageRequested], reason: str) -> MessageFailed | None:
-    """Tell that a request for a message was refused before the ledger knew it."""
+    """Return the fact for a message whose request is dead-lettered before it is in the ledger."""
     if not isinstance(event.data, MessageRequested):
         return None
     return MessageFailed(send_key=event.data.send_key, message_id="", reason="refused", detail=reason[:500])
 
 
 def batch_dead_lettered(event: Event[BatchRequested], reason: str) -> BatchCompleted:
-    """Tell that a request for a batch was refused: every recipient failed with it."""
+    """Return the fact for a batch whose request is dead-lettered: every recipient failed for that reason."""
     outcomes = tuple(
         RecipientOutcome(send_key=one.send_key, outcome="failed", reason=f"refused: {reason}"[:200])
         for one in event.data.recipients

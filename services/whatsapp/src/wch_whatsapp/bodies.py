@@ -1,4 +1,4 @@
-"""The bodies of Cloud API calls, from the contract's contents: what `pywa` sends for the same message."""
+"""Bodies of Cloud API calls, from the contents of the contract; the client `pywa` sends the same. No I/O."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class MissingValue(ValueError):
-    """A placeholder of the text has no value; the message names it."""
+    """A placeholder of the text has no value; the error names it."""
 
 
 def content(message: Content, *, reply_to: str | None = None, own: Recipient | None = None) -> dict[str, Any]:
-    """Return what a call holds beside its recipient and tag; raises MissingValue.
+    """Return the content of a call, without recipient and tag; raises MissingValue.
 
-    `own` are the values of one recipient of a batch, which take the place of the message's.
+    The values of `own`, a recipient of a batch, replace the values of the message.
     """
     body = {"context": {"message_id": reply_to}} if reply_to else {}
     match message:
@@ -46,25 +46,25 @@ def content(message: Content, *, reply_to: str | None = None, own: Recipient | N
 
 
 def fallback(template: Template, own: Recipient | None = None) -> dict[str, Any]:
-    """Return the same of a template for a closed window: a recipient's own values take the place of those it has.
+    """Return the content of a call with the fallback template; the recipient's own values replace the template's.
 
-    By name or place, as those are the values of a text, of which the template may need fewer.
+    They match by name or position, because they are values for the text, and the template may need only some of them.
     """
     if own is None:
         return content(template)
-    texts = _given(own.body or ())
+    texts = _by_placeholder(own.body or ())
     body = tuple(
         value.model_copy(update={"text": texts.get(value.name or str(place), value.text)})
         for place, value in enumerate(template.body, start=1)
     )
     header = own.header if type(own.header) is type(template.header) else template.header
-    mine = {(button.index, button.kind): button for button in own.buttons or ()}
-    buttons = tuple(mine.get((button.index, button.kind), button) for button in template.buttons)
+    own_buttons = {(button.index, button.kind): button for button in own.buttons or ()}
+    buttons = tuple(own_buttons.get((button.index, button.kind), button) for button in template.buttons)
     return content(template.model_copy(update={"header": header, "body": body, "buttons": buttons}))
 
 
 def call(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Return the whole body of a call; without the plus sign Meta would take a number for one of its own country."""
+    """Return the body of a call; `to` needs its plus sign, or Meta would read it as a number of the sender's country."""
     return {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
@@ -75,22 +75,22 @@ def call(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_free_form(content: dict[str, Any]) -> bool:
-    """Tell whether a content may be sent inside the 24-hour window only."""
+    """Whether a content may be sent only inside the 24-hour window."""
     return bool(content["type"] != "template")
 
 
 def _filled(text: str, values: Sequence[Parameter]) -> str:
-    given = _given(values)
+    by_placeholder = _by_placeholder(values)
 
     def value(match: re.Match[str]) -> str:
-        if match[1] not in given:
-            raise MissingValue(f"there is no value for {{{{{match[1]}}}}}")
-        return given[match[1]]
+        if match[1] not in by_placeholder:
+            raise MissingValue(f"no value for {{{{{match[1]}}}}}")
+        return by_placeholder[match[1]]
 
     return PLACEHOLDER.sub(value, text)
 
 
-def _given(values: Sequence[Parameter]) -> dict[str, str]:
+def _by_placeholder(values: Sequence[Parameter]) -> dict[str, str]:
     return {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
 
 

@@ -1,30 +1,33 @@
-"""Whether a message that is due is sent now, waits, or ends unsent: a pure decision, with time and what is known passed in."""
+"""Whether a due message is sent now, waits, or ends unsent: a decision without I/O."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wch_whatsapp.bodies import is_free_form
+
+if TYPE_CHECKING:
+    from wch_whatsapp.limits import PairLimit
 
 _DAY = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Call Meta with this content; `outside` says that it counts against the people a day outside windows."""
+    """Call Meta with this content; with `outside`, the recipient counts against the limit outside windows."""
 
     content: dict[str, Any]
     as_fallback: bool
     outside: bool
     reaches: bool = False
-    """Whether the person is counted by this message, and not by an earlier one of the day."""
+    """Whether the recipient is counted for this message, and not for an earlier one of the day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defer:
-    """Look at it again then."""
+    """Keep the message queued until then."""
 
     until: datetime
     reason: str
@@ -32,7 +35,7 @@ class Defer:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """It is not sent."""
+    """Do not send the message; this is its final state."""
 
     state: str
     reason: str
@@ -41,51 +44,31 @@ class End:
 Decision: TypeAlias = Send | Defer | End
 
 
-@dataclass(frozen=True, slots=True)
-class PairLimit:
-    """One message to one person per `seconds`, but `burst` at once; the seconds of a burst are paid afterwards."""
-
-    seconds: float
-    burst: int
-
-    def allowed_from(self, slots_from: datetime) -> datetime:
-        """Return from when on a message may go, where the slots before a moment are taken."""
-        return slots_from - timedelta(seconds=self.seconds * (self.burst - 1))
-
-    def taken(self, slots_from: datetime | None, now: datetime) -> datetime:
-        """Return the moment after one more was taken."""
-        return max(slots_from or now, now) + timedelta(seconds=self.seconds)
-
-    def blocked(self, now: datetime, seconds: float) -> datetime:
-        """Return the moment for a person who may be written to after so many seconds."""
-        return now + timedelta(seconds=seconds + self.seconds * (self.burst - 1))
-
-
 @dataclass
-class Known:
-    """What is known at the moment of a claim, kept up to date over its messages."""
+class ClaimState:
+    """The limits at the time of a claim, updated with each message that the claim sends."""
 
     now: datetime
     pair: PairLimit
-    people_left: int | None
-    """How many more may be reached today; None where nothing limits them."""
-    people_from: datetime
-    """When there is room for the next."""
+    recipients_left: int | None
+    """How many more recipients may be reached today; None without a limit."""
+    recipients_from: datetime
+    """When the next recipient may be reached."""
     pairs: dict[bytes, datetime] = field(default_factory=dict)
     reached: set[bytes] = field(default_factory=set)
 
-    def note(self, row: Any, decision: Send) -> None:  # noqa: ANN401 - a row of the ledger
-        """Count what was decided to be sent."""
-        self.pairs[row["person"]] = self.pair.taken(self.pairs.get(row["person"], row["pair_slots_from"]), self.now)
+    def count(self, row: Any, decision: Send) -> None:  # noqa: ANN401 - a row of the ledger
+        """Count a message that is going to be sent."""
+        self.pairs[row["person"]] = self.pair.after_one(self.pairs.get(row["person"], row["pair_slots_from"]), self.now)
         if decision.reaches:
-            self.people_left = None if self.people_left is None else self.people_left - 1
+            self.recipients_left = None if self.recipients_left is None else self.recipients_left - 1
         if decision.outside:
             self.reached.add(row["person"])
 
     def decide(self, row: Any) -> Decision:  # noqa: ANN401 - a row of the ledger
-        """Decide on one message that is due."""
+        """Decide about one due message."""
         if row["content"] is None or row["phone"] is None:
-            return End("failed", "forgotten")
+            return End("failed", "erased")
         if row["cancelled"] is not None:
             return End("cancelled", row["cancelled"])
         if row["expires_at"] <= self.now:
@@ -100,12 +83,12 @@ class Known:
         if slots_from is not None and (from_ := self.pair.allowed_from(slots_from)) > self.now:
             return Defer(from_, "pair_too_fast")
         if not open_ and self._has_no_room(row):
-            return Defer(max(self.people_from, self.now + timedelta(seconds=1)), "messaging_limit")
+            return Defer(max(self.recipients_from, self.now + timedelta(seconds=1)), "messaging_limit")
         reaches = not open_ and row["person"] not in self.reached and not self._is_reached(row)
         return Send(row["fallback"] if as_fallback else row["content"], as_fallback, outside=not open_, reaches=reaches)
 
     def _has_no_room(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
-        if self.people_left is None or self.people_left > 0:
+        if self.recipients_left is None or self.recipients_left > 0:
             return False
         return row["person"] not in self.reached and not self._is_reached(row)
 

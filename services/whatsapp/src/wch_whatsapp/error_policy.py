@@ -1,4 +1,4 @@
-"""What each of Meta's error codes asks for, decided by the code and never by the HTTP status."""
+"""How to react to each of Meta's error codes; the HTTP status decides only for unlisted codes. No I/O."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from enum import Enum
 from typing import Final
 
 from wch_common.observability.redact import redact
-from wch_whatsapp.ledger import Why
+from wch_whatsapp.changes import StateReason
 
 
-class Action(Enum):
-    """What is done about an error."""
+class ErrorAction(Enum):
+    """How to react to an error."""
 
     BACK_OFF = "back_off"
-    """Nothing was accepted: the message is tried again after a growing wait."""
+    """Meta accepted nothing: retry the message after a growing wait."""
     THROTTLE = "throttle"
-    """The number rests; the message waits uncounted."""
+    """Pause the number; the message waits and uses no attempt."""
     PAIR = "pair"
-    """This recipient rests; the message waits uncounted."""
+    """Pause this recipient; the message waits and uses no attempt."""
     PARK = "park"
-    """The shop's token, account or billing is refused: all its numbers rest and are probed, with an alert."""
+    """The shop's token, account or billing is refused: pause its numbers, probe, and alert."""
     CAMPAIGN = "campaign"
-    """No recipient of this template can be reached: the rest of the batch ends with it."""
+    """The template can reach no recipient: end the rest of the batch, too."""
     COUNTRY = "country"
-    """Nobody of the recipient's country can be reached: those of the batch end with it."""
+    """The business cannot reach the recipient's country: end the batch's other messages to it, too."""
     RECIPIENT = "recipient"
-    """This recipient cannot be reached; others can."""
+    """End the message: this recipient cannot be reached, but others can."""
     REFUSE = "refuse"
-    """The request itself is wrong: it ends for good."""
+    """End the message: the request itself is wrong."""
 
 
 @dataclass(frozen=True)
 class ErrorPolicy:
-    """What is done about one error, in which words, how long it waits, and how often it is tried at most."""
+    """The reaction to one error, its reason, the shortest wait, and the most failures before the message ends."""
 
-    action: Action
+    action: ErrorAction
     reason: str
     wait_seconds: float | None = None
     most_failures: int | None = None
@@ -44,21 +44,21 @@ class ErrorPolicy:
     detail: str = ""
 
     @property
-    def why(self) -> Why:
-        """What the ledger keeps of it."""
-        return Why(self.reason, self.code, self.detail)
+    def state_reason(self) -> StateReason:
+        """The part that the ledger stores."""
+        return StateReason(self.reason, self.code, self.detail)
 
 
 _MINUTE, _HOUR = 60.0, 3600.0
-# Meta asks for so few tries of errors that say nothing of their cause.
+# Meta advises as few attempts for errors that do not name their cause.
 _AMBIGUOUS = 3
 
 
 def _park(reason: str, *codes: int) -> dict[int, ErrorPolicy]:
-    return dict.fromkeys(codes, ErrorPolicy(Action.PARK, reason))
+    return dict.fromkeys(codes, ErrorPolicy(ErrorAction.PARK, reason))
 
 
-def _one(action: Action, reason: str, *codes: int) -> dict[int, ErrorPolicy]:
+def _one(action: ErrorAction, reason: str, *codes: int) -> dict[int, ErrorPolicy]:
     return dict.fromkeys(codes, ErrorPolicy(action, reason))
 
 
@@ -68,54 +68,61 @@ TABLE: Final[dict[int, ErrorPolicy]] = {
     **_park("account_restricted", 368, 131031, 131064),
     **_park("billing", 131042, 134011),
     **_park("number_not_usable", 33, 131037, 131045, 133000, 133005, 133006, 133008, 133009, 133010, 133015, 133016),
-    1: ErrorPolicy(Action.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
-    131000: ErrorPolicy(Action.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
-    **_one(Action.BACK_OFF, "meta_unavailable", 2, 131016, 133004),
-    131057: ErrorPolicy(Action.THROTTLE, "number_in_maintenance", wait_seconds=2 * _MINUTE),
-    134101: ErrorPolicy(Action.BACK_OFF, "template_syncing", wait_seconds=10 * _MINUTE),
-    132069: ErrorPolicy(Action.BACK_OFF, "flow_throttled", wait_seconds=10 * _MINUTE),
-    130429: ErrorPolicy(Action.THROTTLE, "number_too_fast"),
+    1: ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
+    131000: ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
+    **_one(ErrorAction.BACK_OFF, "meta_unavailable", 2, 131016, 133004),
+    131057: ErrorPolicy(ErrorAction.THROTTLE, "number_in_maintenance", wait_seconds=2 * _MINUTE),
+    134101: ErrorPolicy(ErrorAction.BACK_OFF, "template_syncing", wait_seconds=10 * _MINUTE),
+    132069: ErrorPolicy(ErrorAction.BACK_OFF, "flow_throttled", wait_seconds=10 * _MINUTE),
+    130429: ErrorPolicy(ErrorAction.THROTTLE, "number_too_fast"),
     **dict.fromkeys(
-        (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014), ErrorPolicy(Action.THROTTLE, "app_throttled", 5 * _MINUTE)
+        (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014),
+        ErrorPolicy(ErrorAction.THROTTLE, "app_throttled", 5 * _MINUTE),
     ),
-    131048: ErrorPolicy(Action.THROTTLE, "spam_restriction", 4 * _HOUR),
-    131056: ErrorPolicy(Action.PAIR, "pair_too_fast"),
-    **_one(Action.RECIPIENT, "blocked", 130403),
-    **_one(Action.RECIPIENT, "marketing_experiment", 130472),
-    **_one(Action.COUNTRY, "country_not_allowed", 130497),
-    **_one(Action.RECIPIENT, "own_number", 131021),
-    **_one(Action.RECIPIENT, "undeliverable", 131026),
-    **_one(Action.RECIPIENT, "not_on_test_list", 131030),
-    **_one(Action.RECIPIENT, "expired", 131043),
-    **_one(Action.RECIPIENT, "window_closed", 131047),
-    **_one(Action.RECIPIENT, "marketing_limit", 131049),
-    **_one(Action.RECIPIENT, "opted_out", 131050),
-    **_one(Action.RECIPIENT, "text_too_long", 132005),
-    **_one(Action.RECIPIENT, "identity_changed", 137000),
-    **_one(Action.CAMPAIGN, "not_a_marketing_template", 131055, 134100),
-    **_one(Action.CAMPAIGN, "marketing_switched_off", 131063),
-    **_one(Action.CAMPAIGN, "template_values_wrong", 132000, 132012, 132018),
-    **_one(Action.CAMPAIGN, "template_missing", 132001),
-    **_one(Action.CAMPAIGN, "template_rejected", 132007),
-    **_one(Action.CAMPAIGN, "template_paused", 132015),
-    **_one(Action.CAMPAIGN, "template_disabled", 132016),
-    **_one(Action.CAMPAIGN, "template_not_eligible", 134102),
-    **_one(Action.CAMPAIGN, "flow_blocked", 132068),
-    **_one(Action.REFUSE, "request_refused", 100, 131008, 131009, 131051, 135000),
-    **_one(Action.REFUSE, "media_not_fetched", 131053),
+    131048: ErrorPolicy(ErrorAction.THROTTLE, "spam_restriction", 4 * _HOUR),
+    131056: ErrorPolicy(ErrorAction.PAIR, "pair_too_fast"),
+    **_one(ErrorAction.RECIPIENT, "blocked", 130403),
+    **_one(ErrorAction.RECIPIENT, "marketing_experiment", 130472),
+    **_one(ErrorAction.COUNTRY, "country_not_allowed", 130497),
+    **_one(ErrorAction.RECIPIENT, "own_number", 131021),
+    **_one(ErrorAction.RECIPIENT, "undeliverable", 131026),
+    **_one(ErrorAction.RECIPIENT, "not_on_test_list", 131030),
+    **_one(ErrorAction.RECIPIENT, "expired", 131043),
+    **_one(ErrorAction.RECIPIENT, "window_closed", 131047),
+    **_one(ErrorAction.RECIPIENT, "marketing_limit", 131049),
+    **_one(ErrorAction.RECIPIENT, "opted_out", 131050),
+    **_one(ErrorAction.RECIPIENT, "text_too_long", 132005),
+    **_one(ErrorAction.RECIPIENT, "identity_changed", 137000),
+    **_one(ErrorAction.CAMPAIGN, "not_a_marketing_template", 131055, 134100),
+    **_one(ErrorAction.CAMPAIGN, "marketing_switched_off", 131063),
+    **_one(ErrorAction.CAMPAIGN, "template_values_wrong", 132000, 132012, 132018),
+    **_one(ErrorAction.CAMPAIGN, "template_missing", 132001),
+    **_one(ErrorAction.CAMPAIGN, "template_rejected", 132007),
+    **_one(ErrorAction.CAMPAIGN, "template_paused", 132015),
+    **_one(ErrorAction.CAMPAIGN, "template_disabled", 132016),
+    **_one(ErrorAction.CAMPAIGN, "template_not_eligible", 134102),
+    **_one(ErrorAction.CAMPAIGN, "flow_blocked", 132068),
+    **_one(ErrorAction.REFUSE, "request_refused", 100, 131008, 131009, 131051, 135000),
+    **_one(ErrorAction.REFUSE, "media_not_fetched", 131053),
 }
-# They rest upon the values, which may be one recipient's own.
+PARKING: Final = frozenset({
+    "token_refused", "permission_missing", "account_restricted", "billing", "number_not_usable"
+})  # fmt: skip
+"""Causes of a pause that an operator has to remove."""
+SHOP_WIDE: Final = PARKING - {"number_not_usable"} | {"app_throttled", "usage_near_limit"}
+"""Causes that pause all numbers of a shop, because these share its token, account and app."""
+# These depend on the values, which may be the recipient's own.
 _OF_VALUES = frozenset({132000, 132012})
 _INVALID, _INVISIBLE, _PARAMETER, _MEDIA = 100, 33, 131009, 131053
 _DENIED, _TOO_MANY, _SERVER = frozenset({401, 403}), 429, 500
-# A status after the word for it, and not any number, as sizes are numbers, too.
+# Requires a word like "status" before the number, because sizes are numbers, too.
 _HOST_FAILED = re.compile(
     r"\b(?:http|status|code|answered)\W{1,3}(?:(?:status|code)\W{1,3}){0,2}(429|5\d\d)\b", re.IGNORECASE
 )
 ALERTING: Final = frozenset({
     "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible"
 })  # fmt: skip
-"""Reasons a person should hear of though nothing rests."""
+"""Reasons that an operator should know about although they do not stop a number for good."""
 
 
 def classify(
@@ -127,26 +134,26 @@ def classify(
     details: str = "",
     own_values: bool = False,
 ) -> ErrorPolicy:
-    """Return what an error asks for; `own_values` says that the placeholders' values are this recipient's own."""
+    """Return how to react to an error; `own_values` means that the placeholders' values are the recipient's own."""
     found = TABLE.get(code) or _by_status(status)
     if code == _INVALID and subcode == _INVISIBLE:
-        found = ErrorPolicy(Action.PARK, "number_not_usable")
+        found = ErrorPolicy(ErrorAction.PARK, "number_not_usable")
     elif code == _PARAMETER and "phone number" in details.lower():
-        found = ErrorPolicy(Action.RECIPIENT, "malformed_number")
+        found = ErrorPolicy(ErrorAction.RECIPIENT, "malformed_number")
     elif code == _MEDIA and _HOST_FAILED.search(details):
-        found = ErrorPolicy(Action.BACK_OFF, "media_host_failed")
+        found = ErrorPolicy(ErrorAction.BACK_OFF, "media_host_failed")
     elif code in _OF_VALUES and own_values:
-        found = ErrorPolicy(Action.RECIPIENT, "template_values_wrong")
+        found = ErrorPolicy(ErrorAction.RECIPIENT, "template_values_wrong")
     text = redact(details or message, 400)
     return ErrorPolicy(found.action, found.reason, found.wait_seconds, found.most_failures, code, text)
 
 
 def _by_status(status: int) -> ErrorPolicy:
-    """Decide on a code that nobody listed."""
+    """Return how to react to an unlisted code."""
     if status in _DENIED:
-        return ErrorPolicy(Action.PARK, "permission_missing")
+        return ErrorPolicy(ErrorAction.PARK, "permission_missing")
     if status == _TOO_MANY:
-        return ErrorPolicy(Action.THROTTLE, "app_throttled", 5 * _MINUTE)
+        return ErrorPolicy(ErrorAction.THROTTLE, "app_throttled", 5 * _MINUTE)
     if status >= _SERVER:
-        return ErrorPolicy(Action.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS)
-    return ErrorPolicy(Action.REFUSE, "request_refused")
+        return ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS)
+    return ErrorPolicy(ErrorAction.REFUSE, "request_refused")

@@ -1,4 +1,4 @@
-"""Names that are derived, so that whoever computes them again gets the same: of messages, batches, people and facts."""
+"""Derived ids of messages, batches and facts, the tag of an attempt, and the hash that stands for a recipient. No I/O."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ import re
 import uuid
 from dataclasses import dataclass
 
+from wch_common.contract.identity import derived_id
 from wch_common.integrations.phone import one_form
 
-_NAMES = uuid.UUID("0c0e8a50-5c9b-5a5e-9d0b-3f3f1b8c2f11")
+_NAMESPACE = uuid.UUID("0c0e8a50-5c9b-5a5e-9d0b-3f3f1b8c2f11")
 _TAG = re.compile(r"^wch1:(?P<message>[0-9a-f-]{36}):(?P<attempt>[0-9]{1,9})$")
 
 
 def message_id(shop: str, requester: str, send_key: str) -> uuid.UUID:
-    """Return the ledger's id of a message: one per shop, requester and send key."""
-    return uuid.uuid5(_NAMES, f"message\n{shop}\n{requester}\n{send_key}")
+    """Return the ledger's id of a message: one for each shop, requester and send key."""
+    return derived_id(_NAMESPACE, "message", shop, requester, send_key)
 
 
 def batch_id(shop: str, requester: str, name: str) -> uuid.UUID:
-    """Return the ledger's id of a batch: one per shop, requester and name."""
-    return uuid.uuid5(_NAMES, f"batch\n{shop}\n{requester}\n{name}")
+    """Return the ledger's id of a batch: one for each shop, requester and name."""
+    return derived_id(_NAMESPACE, "batch", shop, requester, name)
 
 
 def fact_id(owner: uuid.UUID, type_: str, number: int) -> str:
-    """Return the id of a fact about a message (by attempt) or a batch (by bundle), the same whoever tells it."""
-    return str(uuid.uuid5(owner, f"{type_}\n{number}"))
+    """Return the id of a fact about a message (`number` is the attempt) or a batch (the number of the update)."""
+    return str(derived_id(owner, type_, number))
 
 
 @dataclass(frozen=True)
 class Tag:
-    """One attempt to send a message; Meta gives it back with statuses."""
+    """One attempt to send a message; Meta returns the tag with each status."""
 
     message: uuid.UUID
     attempt: int
@@ -41,17 +42,17 @@ class Tag:
 
     @classmethod
     def parsed(cls, text: str | None) -> Tag | None:
-        """Read a tag; None for one that is not ours."""
+        """Parse a tag; returns None if this service did not make it."""
         match = _TAG.match(text or "")
         return cls(uuid.UUID(match["message"]), int(match["attempt"])) if match else None
 
 
-class People:
-    """Names for people that tell nobody their number: a hash under a key of this deployment."""
+class PersonHash:
+    """Hashes telephone numbers under the key of this deployment, so that a table can name a person without the number."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()
 
-    def person(self, phone: str) -> bytes:
-        """Return the name of whoever has a number (E.164)."""
+    def of(self, phone: str) -> bytes:
+        """Return the hash that stands for the owner of a number (E.164)."""
         return hmac.digest(self._key, one_form(phone).encode(), hashlib.sha256)[:16]

@@ -1,4 +1,4 @@
-"""What Meta reports: statuses, which settle what was in doubt, and what people write, which opens their window."""
+"""Handlers of Meta's reports: statuses settle messages, and what customers write opens windows and sets suppressions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import structlog
 
 from wch_common.integrations.phone import MalformedNumber, normalised, one_form
 from wch_common.outcome import Retry
-from wch_whatsapp import people
-from wch_whatsapp.error_policy import Action, classify
+from wch_whatsapp import queries
+from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
+from wch_whatsapp.changes import Change, StateReason
+from wch_whatsapp.error_policy import ErrorAction, classify
 from wch_whatsapp.identity import Tag
-from wch_whatsapp.ledger import Change, Why, apply
-from wch_whatsapp.outcomes import end_batch, for_whom_it_is, pause_for, refused, rest, untold
+from wch_whatsapp.ledger import apply
+from wch_whatsapp.outcomes import end_batch
+from wch_whatsapp.pauses import pause_numbers
+from wch_whatsapp.suppressions import resume_marketing, suppress
+from wch_whatsapp.windows import open_window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,12 +29,12 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
     from wch_whatsapp.error_policy import ErrorPolicy
-    from wch_whatsapp.identity import People
+    from wch_whatsapp.identity import PersonHash
     from wch_whatsapp.metrics import WhatsAppMetrics
 
 log = structlog.get_logger(__name__)
 
-# In doubt, told as unknown, or put back for another try: a status proves that Meta had taken it.
+# A status proves that Meta had accepted the message, even if it is in doubt, unknown, or queued for a retry.
 _UNSETTLED = ("sending", "in_doubt", "unknown", "queued")
 _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "accepted": _UNSETTLED,
@@ -38,46 +43,40 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
     "failed": (*_UNSETTLED, "accepted"),
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
-_COLUMNS = "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, doubted, wamid, reason, code, detail"
-_BY_TAG = f"""
-SELECT {_COLUMNS} FROM messages WHERE id = %(id)s AND (attempt = %(attempt)s OR doubted = %(attempt)s) FOR UPDATE
-"""  # noqa: S608 - names of this module
-_NO_DOUBT = "UPDATE messages SET doubted = NULL WHERE id = %(id)s"
-_BY_WAMID = f"SELECT {_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of this module
-_MAYBE = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
 _PATIENCE = 3
-_WAITING = frozenset({Action.THROTTLE, Action.PARK, Action.PAIR})
+_WAITING = frozenset({ErrorAction.THROTTLE, ErrorAction.PARK, ErrorAction.PAIR})
 _PUNCTUATION = " \t\n.!?\"'"
 
 
 def _failed(row: Row, data: StatusReceived) -> tuple[Change, ErrorPolicy | None]:
-    """Return what a failure that Meta reports after it took a message makes of it: what passes is sent again, as it was not."""
+    """Return the change for a failure that Meta reports after it accepted a message; a temporary one is retried."""
     error = data.errors[0] if data.errors else None
     if error is None:
-        return Change(row["id"], "failed", attempt=row["attempt"], wamid=data.wamid, why=Why("undeliverable")), None
+        reason = StateReason("undeliverable")
+        return Change(row["id"], "failed", attempt=row["attempt"], wamid=data.wamid, reason=reason), None
     policy = classify(error.code, message=error.title, details=error.details, own_values=row["own_values"])
-    policy = for_whom_it_is(policy, row["content"], as_fallback=row["as_fallback"])
-    # Counted, whatever it is: Meta takes the message each time, and without a count it would go there until it expires.
-    counted = replace(policy, action=Action.BACK_OFF) if policy.action in _WAITING else policy
-    change = untold(row, refused(row, row["attempt"], counted))
+    policy = limit_to_recipient(policy, row["content"], as_fallback=row["as_fallback"])
+    # Always uses an attempt: Meta accepts the message each time, so that without a count it would be sent until it expires.
+    counted = replace(policy, action=ErrorAction.BACK_OFF) if policy.action in _WAITING else policy
+    change = unreported(row, change_for_error(row, row["attempt"], counted))
     if change.state == "queued":
-        return replace(change, anew=True), policy
+        return replace(change, new_attempt=True), policy
     return replace(change, wamid=data.wamid), policy
 
 
-def _is_of_the_doubted(row: Row, text: str | None) -> bool:
-    """Tell whether a status is of the attempt that was sent again in doubt."""
+def _is_of_doubted_attempt(row: Row, text: str | None) -> bool:
+    """Whether a status belongs to the attempt that was in doubt when the message was sent again."""
     tag = Tag.parsed(text)
-    return tag is not None and tag.attempt == row["doubted"]
+    return tag is not None and tag.attempt == row["doubted_attempt"]
 
 
-def _second(row: Row, wamid: str) -> Change | None:
-    """Return what becomes of a message whose first attempt is known to have failed, by what is known of its second."""
+def _second_attempt(row: Row, wamid: str) -> Change | None:
+    """Return the change for a message whose doubted attempt has failed, by what is known of its second attempt."""
     id_, attempt = row["id"], row["attempt"]
-    if row["state"] == "accepted" and row["wamid"] == wamid:  # nothing was told but that the first was taken
-        return Change(id_, "unknown", attempt=attempt, why=Why("no_status"))
+    if row["state"] == "accepted" and row["wamid"] == wamid:  # only the doubted attempt was reported as accepted
+        return Change(id_, "unknown", attempt=attempt, reason=StateReason("no_status"))
     if row["state"] == "unknown" and row["reason"] != "no_status":
-        return Change(id_, "failed", attempt=attempt, why=Why(row["reason"], row["code"], row["detail"]))
+        return Change(id_, "failed", attempt=attempt, reason=StateReason(row["reason"], row["code"], row["detail"]))
     return None
 
 
@@ -85,15 +84,19 @@ class Inbound:
     """The handlers of `meta.status.received` and `meta.message.received`."""
 
     def __init__(
-        self, shops_by_sender: Mapping[str, str], known: People, stop_words: tuple[str, ...], metrics: WhatsAppMetrics
+        self,
+        shops_by_sender: Mapping[str, str],
+        person_hash: PersonHash,
+        stop_words: tuple[str, ...],
+        metrics: WhatsAppMetrics,
     ) -> None:
         self._shop_of = shops_by_sender
         self._metrics = metrics
-        self._people = known
+        self._person_hash = person_hash
         self._stop_words = frozenset(word.casefold() for word in stop_words)
 
     async def status(self, event: Event[StatusReceived], tx: Transaction) -> None:
-        """Apply a status; one that comes again, too late or for another program's message changes nothing."""
+        """Apply a status; a repeated or late one, or one of another program's message, changes nothing. May raise Retry."""
         data = event.data
         state = _STATES.get(data.status)
         if state is None:
@@ -105,38 +108,39 @@ class Inbound:
         if state == "failed":
             change, policy = _failed(row, data)
             if row["state"] in _BEFORE[state] and policy is not None:
-                await self._concern_others(tx, row, policy, data.timestamp)
-            if _is_of_the_doubted(row, data.tag):
-                await tx.rows(_NO_DOUBT, {"id": row["id"]})
-                change = change if row["doubted"] == row["attempt"] else _second(row, data.wamid)
+                await self._apply_policy(tx, row, policy, data.timestamp)
+            if _is_of_doubted_attempt(row, data.tag):
+                await tx.rows(queries.CLEAR_DOUBT, {"id": row["id"]})
+                is_last = row["doubted_attempt"] == row["attempt"]
+                change = change if is_last else _second_attempt(row, data.wamid)
         if change is not None:
             await apply(tx, [change], before=_BEFORE[state])
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data
         if (tag := Tag.parsed(data.tag)) is not None:
-            rows = await tx.rows(_BY_TAG, {"id": tag.message, "attempt": tag.attempt})
-            return rows[0] if rows else None  # what became of other attempts is known
-        if rows := await tx.rows(_BY_WAMID, {"wamid": data.wamid}):
+            rows = await tx.rows(queries.FIND_BY_TAG, {"id": tag.message, "attempt": tag.attempt})
+            return rows[0] if rows else None  # the results of other attempts are known
+        if rows := await tx.rows(queries.FIND_BY_WAMID, {"wamid": data.wamid}):
             return rows[0]
-        if event.attempt <= _PATIENCE and await tx.rows(_MAYBE, {"sender": data.phone_number_id}):
-            raise Retry("the message may be one whose answer is not written yet")
+        if event.attempt <= _PATIENCE and await tx.rows(queries.ANY_OPEN_CALL, {"sender": data.phone_number_id}):
+            raise Retry("no message has this wamid yet; a call of the number has no outcome yet and may be the one")
         return None
 
-    async def _concern_others(self, tx: Transaction, row: Row, policy: ErrorPolicy, since: datetime) -> None:
-        """Do what an error asks for beside its message, as if the call had been answered with it."""
+    async def _apply_policy(self, tx: Transaction, row: Row, policy: ErrorPolicy, since: datetime) -> None:
+        """Apply what an error means beyond its message, as if it were the answer to the call."""
         self._metrics.refused(policy.reason)
         if policy.reason == "opted_out":
-            await people.suppress(tx, row, "marketing", reason="opted_out", by="meta", since=since)
+            await suppress(tx, row, "marketing", reason="opted_out", by="meta", since=since)
         if (pause := pause_for(policy)) is not None:
             shop = self._shop_of.get(row["sender"])
             senders = [sender for sender, of in self._shop_of.items() if of == shop] if pause.shop else [row["sender"]]
-            log.error("number_rests", number=row["sender"], cause=pause.cause, seconds=pause.seconds)
-            await rest(tx, pause, senders)
+            log.error("number_paused", number=row["sender"], cause=pause.cause, seconds=pause.seconds)
+            await pause_numbers(tx, pause, senders)
         await end_batch(tx, row, policy)
 
     async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
-        """Open the person's window; a stop word or a changed wish changes whom marketing goes to."""
+        """Open the customer's window; a stop word or a changed preference changes their marketing suppression."""
         data = event.data
         shop = self._shop_of.get(data.phone_number_id)
         if shop is None:
@@ -144,18 +148,18 @@ class Inbound:
         try:
             phone = normalised(one_form(f"+{data.sender.removeprefix('+')}"))
         except MalformedNumber:
-            log.warning("sender_is_no_number", kind=data.kind)
+            log.warning("sender_number_malformed", kind=data.kind)
             return
-        person = self._people.person(phone)
-        who = {"shop": shop, "phone": phone, "person": person}
+        person = self._person_hash.of(phone)
+        recipient = {"shop": shop, "phone": phone, "person": person}
         if data.kind == "preference":
             if data.marketing == "resume":
-                await people.resume(tx, who, data.timestamp)
+                await resume_marketing(tx, recipient, data.timestamp)
         else:
-            await people.open_window(tx, data.phone_number_id, person, data.timestamp)
-        if data.marketing == "stop" or self._says_stop(data.text):
+            await open_window(tx, data.phone_number_id, person, data.timestamp)
+        if data.marketing == "stop" or self._is_stop_word(data.text):
             since = data.timestamp
-            await people.suppress(tx, who, "marketing", reason="asked_to_stop", by="recipient", since=since)
+            await suppress(tx, recipient, "marketing", reason="asked_to_stop", by="recipient", since=since)
 
-    def _says_stop(self, text: str | None) -> bool:
+    def _is_stop_word(self, text: str | None) -> bool:
         return text is not None and text.strip(_PUNCTUATION).casefold() in self._stop_words

@@ -1,4 +1,4 @@
-"""Puts the whatsapp service together."""
+"""Composes the whatsapp service."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wch_common.events.whatsapp import (
     BatchRequested,
     MessageCancelRequested,
     MessageRequested,
+    RecipientEraseRequested,
     RetryRequested,
     SuppressionAddRequested,
     SuppressionRemoveRequested,
@@ -19,13 +20,12 @@ from wch_common.events.whatsapp import (
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
-from wch_whatsapp.accept import Acceptance, batch_dead_lettered, message_dead_lettered
-from wch_whatsapp.claims import Limits
+from wch_whatsapp.acceptance import Acceptance, batch_dead_lettered, message_dead_lettered
 from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.control import Control
-from wch_whatsapp.decide import PairLimit
-from wch_whatsapp.identity import People
+from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.inbound import Inbound
+from wch_whatsapp.limits import Limits, PairLimit
 from wch_whatsapp.maintenance import Maintenance
 from wch_whatsapp.metrics import WhatsAppMetrics
 from wch_whatsapp.sender import NumberSender, ShopState
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
     from wch_common.store.store import Store
 
 MIGRATIONS = (MigrationSet("wch_whatsapp:migrations", "whatsapp_version", METADATA),)
-# Beside the time of a call: for writing its outcome, before the call counts as one whose process died.
+# The time to write an outcome, in addition to the time limit of its call, before the call counts as in doubt.
 _OUTCOME_SECONDS = 30.0
 
 
 async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
-    """Build the senders and the handlers and return the jobs."""
+    """Build the senders and the handlers, and return the jobs."""
     settings = platform.settings
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
-    shops, people = settings.shops(), People(settings.whatsapp_hash_key.get_secret_value())
+    shops, person_hash = settings.shops(), PersonHash(settings.whatsapp_hash_key.get_secret_value())
     metrics = WhatsAppMetrics(platform.metrics.registry)
     senders = await _senders(platform, store, metrics)
     maintenance = Maintenance(
@@ -66,10 +66,6 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         if sender in senders:
             senders[sender].nudge()
 
-    expiry = settings.whatsapp_expiry_seconds
-
-    several = len(list(shops)) > 1
-
     def full(shop: str) -> str | None:
         most = settings.whatsapp_most_waiting
         return f"more than {most} messages wait to be sent" if maintenance.waiting.get(shop, 0) > most else None
@@ -78,34 +74,35 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         found = [full(name) for name, _ in shops]
         return found[0] if all(found) else None
 
-    accept = Acceptance(shops, people, expiry_seconds=expiry, nudge=nudge, full=full if several else lambda _shop: None)
-    control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
+    expiry = settings.whatsapp_expiry_seconds
+    full_alone = full if len(list(shops)) > 1 else lambda _shop: None
+    acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
+    control = Control(shops, person_hash, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
-    inbound = Inbound(shop_of, people, settings.whatsapp_stop_words, metrics)
-
-    return _jobs(platform, store, accept, control, inbound, all_full)
+    inbound = Inbound(shop_of, person_hash, settings.whatsapp_stop_words, metrics)
+    return _jobs(platform, store, acceptance, control, inbound, all_full)
 
 
 def _jobs(
     platform: Platform[WhatsAppSettings],
     store: Store,
-    accept: Acceptance,
+    acceptance: Acceptance,
     control: Control,
     inbound: Inbound,
     all_full: Callable[[], str | None],
 ) -> list[Job]:
-    """Tie every queue to its handlers; requests to send are held back while every shop has too many that wait."""
+    """Return the jobs; the queues of requests to send are paused while every shop has too many waiting messages."""
     in_transaction = partial(Job.in_transaction, store=store)
     return [
         in_transaction(
             platform.queue(MESSAGES),
-            {MessageRequested: accept.message},
+            {MessageRequested: acceptance.message},
             on_dead_letter=message_dead_lettered,
             paused_by=all_full,
         ),
         in_transaction(
             platform.queue(BATCHES),
-            {BatchRequested: accept.batch},
+            {BatchRequested: acceptance.batch},
             on_dead_letter=batch_dead_lettered,
             paused_by=all_full,
         ),
@@ -116,7 +113,8 @@ def _jobs(
                 BatchCancelRequested: control.cancel_batch,
                 RetryRequested: control.retry,
                 SuppressionAddRequested: control.suppress,
-                SuppressionRemoveRequested: control.release,
+                SuppressionRemoveRequested: control.unsuppress,
+                RecipientEraseRequested: control.erase,
             },
         ),
         in_transaction(platform.queue(STATUSES), {StatusReceived: inbound.status}),
@@ -127,7 +125,7 @@ def _jobs(
 async def _senders(
     platform: Platform[WhatsAppSettings], store: Store, metrics: WhatsAppMetrics
 ) -> dict[str, NumberSender]:
-    """Build a sender for every number of every shop, with connections of their own."""
+    """Return a sender for every number of every shop, each with its own connections."""
     settings, senders = platform.settings, {}
     portfolios: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for name, shop in settings.shops():
@@ -144,7 +142,7 @@ async def _senders(
                 portfolio=numbers.portfolio or name,
                 portfolio_senders=portfolios[numbers.portfolio or name],
                 rate=numbers.rate,
-                people_a_day=numbers.messaging_limit,
+                recipients_a_day=numbers.messaging_limit,
                 pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),
                 call_deadline_seconds=settings.whatsapp_call_seconds + _OUTCOME_SECONDS,
             )
@@ -162,5 +160,5 @@ async def _senders(
 
 
 def main() -> int:
-    """Run the service; returns its exit code."""
+    """Run the service and return its exit code."""
     return run_service("whatsapp", WhatsAppSettings, compose)

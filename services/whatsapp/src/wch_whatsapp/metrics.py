@@ -1,4 +1,4 @@
-"""What the service tells Prometheus; labels are states, reasons and causes of closed lists, never an id or a number."""
+"""The service's Prometheus metrics; labels are states, reasons and causes of closed lists, never an id or a number."""
 
 from __future__ import annotations
 
@@ -7,63 +7,60 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from wch_whatsapp.error_policy import ALERTING
-from wch_whatsapp.ledger import TOLD
+from wch_whatsapp.facts import REPORTED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from wch_common.store.database import Row
-    from wch_whatsapp.outcomes import Outcome
+    from wch_whatsapp.call_outcomes import CallOutcome
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
 class WhatsAppMetrics:
-    """The service's own metrics, in the process's registry."""
+    """The service's own metrics, in the registry of the process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._calls = Counter(
-            "wch_whatsapp_calls_total", "Calls to the Cloud API by what was answered", ("reply",), registry=registry
+        self._calls = Counter("wch_whatsapp_calls_total", "Calls to the Cloud API", ("reply",), registry=registry)
+        self._seconds = Histogram(
+            "wch_whatsapp_call_seconds", "Duration of a call", buckets=_SECONDS, registry=registry
         )
-        self._seconds = Histogram("wch_whatsapp_call_seconds", "Time a call took", buckets=_SECONDS, registry=registry)
         self._ended = Counter(
-            "wch_whatsapp_messages_total", "Messages by what became of them", ("state", "reason"), registry=registry
+            "wch_whatsapp_messages_total", "Messages with a result", ("state", "reason"), registry=registry
         )
-        self._open = Gauge("wch_whatsapp_messages_open", "Messages not settled", ("state",), registry=registry)
-        self._resting = Gauge(
-            "wch_whatsapp_numbers_resting",
-            "Numbers that send nothing, by cause: alert on it",
-            ("cause",),
-            registry=registry,
+        self._open = Gauge("wch_whatsapp_messages_open", "Messages without a result yet", ("state",), registry=registry)
+        self._paused = Gauge(
+            "wch_whatsapp_numbers_paused", "Paused numbers, by cause: alert on it", ("cause",), registry=registry
         )
         self._alerts = Counter(
-            "wch_whatsapp_alerts_total", "Refusals a person should hear of", ("reason",), registry=registry
+            "wch_whatsapp_alerts_total", "Refusals that an operator should know about", ("reason",), registry=registry
         )
         self._causes: set[str] = set()
 
-    def called(self, outcome: Outcome, seconds: float) -> None:
-        """Count one call."""
-        self._calls.labels(type(outcome.reply).__name__.lower()).inc()
+    def called(self, outcome: CallOutcome, seconds: float) -> None:
+        """Count a call, and its refusal if an operator should know about it."""
+        self._calls.labels(outcome.reply.kind).inc()
         self._seconds.observe(seconds)
         if outcome.policy is not None:
             self.refused(outcome.policy.reason)
 
     def refused(self, reason: str) -> None:
-        """Count a refusal of which a person should hear."""
+        """Count a refusal if an operator should know about it."""
         if reason in ALERTING:
             self._alerts.labels(reason).inc()
 
     def ended(self, rows: Iterable[Row]) -> None:
-        """Count messages that have an answer."""
+        """Count the messages that have a result."""
         for row in rows:
-            if row["state"] in TOLD:
+            if row["state"] in REPORTED:
                 reason = row["reason"] if row["state"] == "failed" else ""
                 self._ended.labels(row["state"], reason).inc()
 
     def counted(self, states: Mapping[str, int], causes: Mapping[str, int]) -> None:
-        """Set the gauges."""
+        """Set the gauges to the counts of the database."""
         for state in ("queued", "sending", "in_doubt"):
             self._open.labels(state).set(states.get(state, 0))
         self._causes |= set(causes)
         for cause in self._causes:
-            self._resting.labels(cause).set(causes.get(cause, 0))
+            self._paused.labels(cause).set(causes.get(cause, 0))

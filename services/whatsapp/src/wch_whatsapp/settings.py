@@ -16,7 +16,7 @@ PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 
 
 class NumbersSection(ShopSection):
-    """The numbers a shop sends from, and the limits that Meta gives them."""
+    """The numbers that a shop sends from, and their limits at Meta."""
 
     phone_number_ids: Annotated[tuple[PhoneNumberId, ...], Field(min_length=1)] = Field(
         description="Phone number ids to send from, separated by commas; the first is the default"
@@ -34,7 +34,7 @@ class NumbersSection(ShopSection):
 
 
 class WhatsAppShop(ShopEntry):
-    """What sending needs to know about a shop."""
+    """The settings of a shop that sending needs."""
 
     graph: GraphSection
     whatsapp: NumbersSection
@@ -52,7 +52,7 @@ class WhatsAppSettings(ShopSettings):
         40, description="Concurrent calls for one number"
     )
     whatsapp_call_seconds: Annotated[float, Field(gt=0, le=120)] = Field(
-        30.0, description="Longest wait for an answer of Meta"
+        30.0, description="Time limit of a call to Meta"
     )
     whatsapp_settle_seconds: Annotated[float, Field(gt=0)] = Field(
         600.0, description="How long a call without an answer waits for a status before it is reported as unknown"
@@ -61,10 +61,11 @@ class WhatsAppSettings(ShopSettings):
         "keep", description="Whether utility and service messages whose outcome stays unknown are sent again"
     )
     whatsapp_expiry_seconds: Annotated[float, Field(gt=0)] = Field(
-        86400.0, description="When a message without an expiry of its own expires"
+        86400.0, description="How long after its request a message without expires_at expires"
     )
     whatsapp_most_waiting: Annotated[int, Field(ge=1)] = Field(
-        100_000, description="Most waiting messages before the service pauses accepting requests"
+        100_000,
+        description="Number of waiting messages of a shop at which the service accepts no more requests to send",
     )
     whatsapp_pair_seconds: Annotated[float, Field(ge=0)] = Field(
         6.0, description="Pause between messages to one recipient"
@@ -73,7 +74,7 @@ class WhatsAppSettings(ShopSettings):
         10, description="Most messages to one recipient without that pause"
     )
     whatsapp_lease_seconds: Annotated[float, Field(ge=1)] = Field(
-        10.0, description="After how long another replica takes over from one that died"
+        10.0, description="How long after the death of a replica another one takes over its numbers"
     )
     whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode] = Field(
         ("stop", "stopp", "unsubscribe", "abmelden", "baja", "stopper", "arrêt", "parar", "sair"),
@@ -86,7 +87,7 @@ class WhatsAppSettings(ShopSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def shops(self) -> Shops[WhatsAppShop]:
-        """Return the shops; raises SettingsError if two of them have the same number."""
+        """Return the shops; raises SettingsError if two shops have the same number."""
         shops = self.read_shops(WhatsAppShop)
         ids = Counter(id_ for _, shop in shops for id_ in set(shop.whatsapp.phone_number_ids))
         if twice := sorted(id_ for id_, times in ids.items() if times > 1):

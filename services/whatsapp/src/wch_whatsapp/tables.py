@@ -1,4 +1,4 @@
-"""What the whatsapp service keeps: the ledger of messages, their batches, and what is known of numbers and people."""
+"""Tables of the whatsapp service: the ledger of messages, their batches, and the state of numbers and recipients."""
 
 from __future__ import annotations
 
@@ -19,8 +19,20 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from wch_common.store.columns import count, now, text_column, timestamp
+from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
+
+# An erased message that is not settled expires at once, so that its requester gets a result.
+_ALSO_EXPIRE = (
+    "updated_at = now(), "
+    "expires_at = CASE WHEN state IN ('queued', 'sending', 'in_doubt') THEN now() ELSE expires_at END"
+)
+_EXPORT_MESSAGES = """
+SELECT id, shop, requester, send_key, sender, phone, category, content, fallback, as_fallback, state, attempt, wamid, reason,
+       code, detail, created_at, updated_at
+FROM messages WHERE person = %(person)s ORDER BY created_at
+"""
 
 
 def _flag(name: str, comment: str) -> Column[bool]:
@@ -35,40 +47,40 @@ MESSAGES = Table(
     Column("requester", Text, nullable=False),
     Column("send_key", Text, nullable=False),
     Column("sender", Text, nullable=False, comment="phone number id"),
-    Column("phone", Text, comment="E.164; null when forgotten, or not known"),
+    Column("phone", Text, comment="E.164; null if erased or malformed"),
     Column("person", LargeBinary, nullable=False, comment="keyed hash of the number"),
     Column("category", Text, nullable=False),
-    Column("content", JSONB, comment="of the call to be made; null when forgotten"),
-    Column("fallback", JSONB, comment="the same, for a closed window"),
+    Column("content", JSONB, comment="of the call; null if erased"),
+    Column("fallback", JSONB, comment="content of the call if the window is closed; null if erased"),
     Column("as_fallback", Boolean, nullable=False, server_default=text("false")),
-    _flag("own_values", "placeholders of its own"),
+    _flag("own_values", "the recipient has placeholder values of their own"),
     Column("batch", Uuid),
     Column("state", Text, nullable=False),
-    timestamp("due_at", "when it is to be looked at next; null in a final state"),
+    timestamp("due_at", "when it is processed next; null in a final state"),
     timestamp("expires_at", needed=True),
     count("attempt", "calls begun"),
-    count("failures", "counted ones since it was asked"),
+    count("failures", "failed calls since it was requested, without those that use no attempt"),
     Column("wamid", Text),
     text_column("reason"),
     Column("code", Integer),
     text_column("detail"),
-    Column("cancelled", Text, comment="why it is not to be sent, should it come back from a call"),
-    _flag("answered", "its batch had a first answer"),
-    _flag("changed", "its batch is to tell it anew"),
-    _flag("asked_again", "batches of also_asked are told of it"),
-    _flag("asked_alone", "who asked for it by itself is told, though it is a batch's"),
-    Column("doubted", Integer, comment="the attempt that was sent again though it was in doubt"),
+    Column("cancelled", Text, comment="the reason for not sending it, if a call under way leaves it unsent"),
+    _flag("answered", "its batch has a first result"),
+    _flag("changed", "its batch has to report it again"),
+    _flag("in_other_batches", "batches of also_requested get its results, too"),
+    _flag("requested_alone", "it belongs to a batch, and was requested alone, too"),
+    Column("doubted_attempt", Integer, comment="the attempt that was in doubt when it was sent again"),
     Column("correlationid", Text),
     Column("causationid", Text),
     now("created_at"),
     now("updated_at"),
     Index("messages_due", "sender", "shop", "requester", "due_at", postgresql_where=text("state = 'queued'")),
     Index(
-        "messages_not_told",
+        "messages_unreported",
         "sender",
         "due_at",
         postgresql_where=text(
-            "state = 'queued' AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')"
+            "state = 'queued' AND (batch IS NOT NULL OR in_other_batches) AND (NOT answered OR reason = '')"
         ),
     ),
     Index("messages_expiry", "expires_at", postgresql_where=text("state = 'queued'")),
@@ -77,7 +89,25 @@ MESSAGES = Table(
     Index("messages_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
     Index("messages_person", "person"),
     Index("messages_ended", "updated_at", postgresql_where=text("due_at IS NULL")),
-    comment="The ledger: what was asked to be sent, and what became of it",
+    comment="The ledger: the messages that were requested, and their state",
+    info=personal_data(
+        person="person",
+        erased={"phone": None, "content": None, "fallback": None, "detail": "", "wamid": None},
+        impersonal=(
+            "shop",
+            "requester",
+            "send_key",
+            "sender",
+            "category",
+            "state",
+            "reason",
+            "cancelled",
+            "correlationid",
+            "causationid",
+        ),
+        also=_ALSO_EXPIRE,
+        export=_EXPORT_MESSAGES,
+    ),
 )
 
 BATCHES = Table(
@@ -87,49 +117,52 @@ BATCHES = Table(
     Column("shop", Text, nullable=False),
     Column("requester", Text, nullable=False),
     Column("batch_id", Text, nullable=False),
-    Column("open", Integer, nullable=False, comment="recipients without a first answer"),
-    Column("asked", Boolean, nullable=False, comment="false where only its cancellation has come so far"),
-    # Written by the version before only; kept, so that both run beside each other in a rolling update.
+    Column("open", Integer, nullable=False, comment="recipients without a first result"),
+    Column("requested", Boolean, nullable=False, comment="false if only its cancellation has arrived so far"),
+    # Only the previous version writes it; kept, so that both versions can run during a rolling update.
     Column(
         "others",
         ARRAY(Uuid),
         nullable=False,
         server_default=text("'{}'"),
-        comment="messages asked for elsewhere before",
+        comment="messages that were requested before",
     ),
     Column("cancelled", Text, comment="the reason"),
-    count("bundles", "updates told"),
+    count("updates", "updates published"),
     timestamp("completed_at"),
-    timestamp("due_at", "when the next bundle of changes is told"),
+    timestamp("due_at", "when the next update is published"),
     Column("correlationid", Text),
     Column("causationid", Text),
     now("created_at"),
     Index("batches_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("batches_created", "created_at"),
-    comment="Messages that were asked for together",
+    comment="Messages that were requested together",
+    info=personal_data(impersonal=("shop", "requester", "batch_id", "cancelled", "correlationid", "causationid")),
 )
 
-ALSO_ASKED = Table(
-    "also_asked",
+ALSO_REQUESTED = Table(
+    "also_requested",
     METADATA,
     Column("batch", Uuid, ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
     Column("message", Uuid, nullable=False),
-    Column("answered", Boolean, nullable=False, comment="the batch had a first answer of it"),
-    _flag("changed", "the batch is to tell it anew"),
+    Column("answered", Boolean, nullable=False, comment="the batch has a first result of it"),
+    _flag("changed", "the batch has to report it again"),
     PrimaryKeyConstraint("batch", "message"),
-    Index("also_asked_message", "message"),
-    comment="Messages of batches that another request had asked for before",
+    Index("also_requested_message", "message"),
+    comment="Messages of batches that were requested before",
+    info=personal_data(),
 )
 
 NUMBERS = Table(
     "numbers",
     METADATA,
     Column("sender", Text, primary_key=True, comment="phone number id"),
-    timestamp("slots_from", "slots before it are taken", needed=True),
+    timestamp("slots_from", "slots before this time are used", needed=True),
     timestamp("paused_until"),
     Column("cause", Text, comment="of the pause; kept until a call succeeds"),
-    text_column("last_lane", "who was served last"),
-    comment="Numbers that are sent from: their rate, and why one rests",
+    text_column("last_served", "shop and requester of the last message"),
+    comment="Numbers to send from: their rate, and why one is paused",
+    info=personal_data(impersonal=("sender", "cause", "last_served")),
 )
 
 PAIRS = Table(
@@ -137,11 +170,12 @@ PAIRS = Table(
     METADATA,
     Column("sender", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
-    timestamp("slots_from", "slots before it are taken", needed=True),
+    timestamp("slots_from", "slots before this time are used", needed=True),
     count("failures"),
     PrimaryKeyConstraint("sender", "person"),
     Index("pairs_slots_from", "slots_from"),
-    comment="How often a number may write to one person",
+    comment="How often a number may write to one recipient",
+    info=personal_data(person="person", delete=True, impersonal=("sender",)),
 )
 
 WINDOWS = Table(
@@ -152,7 +186,8 @@ WINDOWS = Table(
     timestamp("open_until", needed=True),
     PrimaryKeyConstraint("sender", "person"),
     Index("windows_open_until", "open_until"),
-    comment="Who wrote to us within 24 hours and may be answered freely",
+    comment="Customers who wrote within 24 hours and may be sent free text",
+    info=personal_data(person="person", delete=True, impersonal=("sender",)),
 )
 
 REACHED = Table(
@@ -163,7 +198,8 @@ REACHED = Table(
     timestamp("at", needed=True),
     PrimaryKeyConstraint("portfolio", "person"),
     Index("reached_at", "portfolio", "at"),
-    comment="People written to outside a window, which Meta limits per 24 hours",
+    comment="Recipients written to outside a window, whom Meta limits per 24 hours",
+    info=personal_data(person="person", delete=True, impersonal=("portfolio",)),
 )
 
 SUPPRESSIONS = Table(
@@ -172,12 +208,14 @@ SUPPRESSIONS = Table(
     Column("shop", Text, nullable=False),
     Column("person", LargeBinary, nullable=False),
     Column("category", Text, nullable=False, comment="marketing, utility or all"),
-    Column("phone", Text, comment="null when forgotten"),
+    Column("phone", Text, comment="null if erased"),
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
     now("since"),
-    timestamp("lifted_at", "taken back by the person at that time: what they said before it counts no more"),
+    timestamp("lifted_at", "when the recipient resumed marketing: their earlier opt-outs no longer hold"),
     Index("suppressions_lifted", "lifted_at", postgresql_where=text("lifted_at IS NOT NULL")),
     PrimaryKeyConstraint("shop", "person", "category"),
-    comment="Who must not be written to",
+    comment="Recipients who must not be written to",
+    # Suppressions outlive an erasure, under the hash of the number.
+    info=personal_data(person="person", erased={"phone": None}, impersonal=("shop", "category", "reason", "by")),
 )

@@ -8,6 +8,7 @@ from wch_common.events.whatsapp import (
     BatchRequested,
     MessageCancelRequested,
     MessageRequested,
+    RecipientEraseRequested,
     RetryRequested,
     SuppressionAddRequested,
     SuppressionRemoveRequested,
@@ -17,7 +18,7 @@ _POLICY = QueuePolicy(retry_delays=(2, 8, 30, 120, 600), tries=5, concurrency=10
 
 MESSAGES = WorkQueue("whatsapp.message", requests=(MessageRequested,), policy=_POLICY)
 BATCHES = WorkQueue("whatsapp.batch", requests=(BatchRequested,), policy=_POLICY)
-# Apart from what it may take back: a cancellation must not stand behind ten thousand messages.
+# A queue of its own, so that a cancellation does not wait behind ten thousand messages.
 CONTROL = WorkQueue(
     "whatsapp.control",
     requests=(
@@ -26,6 +27,7 @@ CONTROL = WorkQueue(
         RetryRequested,
         SuppressionAddRequested,
         SuppressionRemoveRequested,
+        RecipientEraseRequested,
     ),
     policy=_POLICY,
 )

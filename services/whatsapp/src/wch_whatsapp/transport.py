@@ -1,4 +1,4 @@
-"""httpx on aiohttp's connections: the same requests and answers, for a quarter of the CPU (benchmarks/README.md)."""
+"""An httpx transport on aiohttp's connections, which takes a quarter of the CPU time (benchmarks/README.md)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
 
 WRITTEN = "written"
-"""Stands in a request's extensions from when its body is being written: from then on it may have arrived."""
+"""Key in a request's extensions, set when writing its body begins: from then on the request may have arrived."""
 
 
 class Transport(httpx.AsyncBaseTransport):
-    """Makes requests on connections that are kept open, without a limit of its own; answers are read whole.
+    """Sends requests on keep-alive connections, without a time limit of its own, and reads responses completely.
 
-    The environment's proxy is used, as httpx does. Raises httpx.ConnectError where there is no connection, else
-    httpx.ReadError; WRITTEN tells whether the request may have arrived. A request is never repeated.
+    Like httpx, it uses the proxy of the environment. It raises httpx.ConnectError if there is no connection, and otherwise
+    httpx.ReadError; WRITTEN says whether the request may have arrived. It never repeats a request.
     """
 
     def __init__(self, url: str) -> None:
@@ -31,14 +31,14 @@ class Transport(httpx.AsyncBaseTransport):
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=httpx.create_ssl_context()),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # the caller's
+            timeout=aiohttp.ClientTimeout(total=None),  # the caller has one
             trace_configs=[trace],
-            auto_decompress=False,  # httpx does
+            auto_decompress=False,  # httpx decompresses
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent"),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Make one request."""
+        """Send one request and return its response."""
         try:
             async with self._session.request(
                 request.method,
@@ -48,13 +48,13 @@ class Transport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 proxy=self._proxy,
                 trace_request_ctx=request.extensions,
-            ) as answer:
-                body = await answer.read()
+            ) as response:
+                body = await response.read()
         except aiohttp.ClientConnectorError as error:
             raise httpx.ConnectError(type(error).__name__, request=request) from error
         except (aiohttp.ClientError, OSError) as error:
             raise httpx.ReadError(type(error).__name__, request=request) from error
-        return httpx.Response(answer.status, headers=answer.raw_headers, content=body, request=request)
+        return httpx.Response(response.status, headers=response.raw_headers, content=body, request=request)
 
     async def aclose(self) -> None:
         """Close all connections."""

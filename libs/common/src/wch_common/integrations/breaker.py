@@ -32,7 +32,7 @@ class Breaker:
     """Opens after 5 failures in a row, or when half of the last 100 calls failed; admits 3 probes after 60 s.
 
     While it is open, and for other calls until the probes have succeeded, `watch` raises Throttled for its scope, so that
-    events park without spending a try. A probe that fails opens it again.
+    events park without using an attempt. A probe that fails opens it again.
     """
 
     def __init__(self, scope: str, clock: Callable[[], float] = time.monotonic) -> None:

@@ -77,15 +77,24 @@ def _holds_text(type_: object) -> bool:
 async def erase(tx: Transaction, metadata: MetaData, person: object) -> dict[str, int]:
     """Erase a person from every table and return how many rows were changed or deleted, by table."""
     return {
-        table.name: len(await tx.rows(erase_statement(table, marks), {**marks.erased, "person": person}))
+        str(table.name): len(await tx.rows(erase_statement(table, marks), _parameters(marks, person)))
         for table, marks in _with_people(metadata)
     }
+
+
+def erasable(connection: Any, metadata: MetaData, person: object) -> dict[str, int]:  # noqa: ANN401 - a psycopg connection
+    """Return how many rows of each table `erase` would change or delete, without changing any."""
+    counts = {}
+    for table, marks in _with_people(metadata):
+        counting = f"SELECT 1 FROM {table.name} WHERE {_affected(marks)}"  # noqa: S608 - names of columns
+        counts[str(table.name)] = len(connection.execute(counting, _parameters(marks, person)).fetchall())
+    return counts
 
 
 def export(connection: Any, metadata: MetaData, person: object) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - a psycopg connection
     """Return every row about a person, by table."""
     return {
-        table.name: connection.execute(export_statement(table, marks), {"person": person}).fetchall()
+        str(table.name): connection.execute(export_statement(table, marks), {"person": person}).fetchall()
         for table, marks in _with_people(metadata)
     }
 
@@ -100,10 +109,22 @@ def _with_people(metadata: MetaData) -> Iterator[tuple[Table, PersonalData]]:
 def erase_statement(table: Table, marks: PersonalData) -> str:
     """Return the statement that erases a person from a table; it returns one row for each row it affects."""
     if marks.delete:
-        return f"DELETE FROM {table.name} WHERE {marks.person} = %(person)s RETURNING 1"  # noqa: S608 - names of columns
+        return f"DELETE FROM {table.name} WHERE {_affected(marks)} RETURNING 1"  # noqa: S608 - names of columns
     changes = ", ".join([*(f"{name} = %({name})s" for name in marks.erased), *([marks.also] if marks.also else [])])
+    return f"UPDATE {table.name} SET {changes} WHERE {_affected(marks)} RETURNING 1"  # noqa: S608
+
+
+def _affected(marks: PersonalData) -> str:
+    """Return the condition for the rows of a person that still hold something to erase."""
+    if marks.delete:
+        return f"{marks.person} = %(of)s"
     present = " OR ".join(f"{name} IS DISTINCT FROM %({name})s" for name in marks.erased)
-    return f"UPDATE {table.name} SET {changes} WHERE {marks.person} = %(person)s AND ({present}) RETURNING 1"  # noqa: S608
+    return f"{marks.person} = %(of)s AND ({present})"
+
+
+def _parameters(marks: PersonalData, person: object) -> dict[str, object]:
+    """Return the parameters of `erase_statement`, whose `person` may be the value that erasing leaves in that column."""
+    return {**marks.erased, "of": person}
 
 
 def export_statement(table: Table, marks: PersonalData) -> str:

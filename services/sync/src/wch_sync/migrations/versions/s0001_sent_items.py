@@ -1,4 +1,4 @@
-"""What was sent to a catalog, and what is under way."""
+"""Items that were sent to a catalog, and products in flight."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,20 +17,20 @@ def upgrade() -> None:
         sa.Column("item_id", sa.Text, primary_key=True),
         sa.Column("product_id", sa.BigInteger, nullable=False),
         sa.Column("sent_at", TIMESTAMP, nullable=False, server_default=sa.func.now()),
-        comment="Items the catalog holds by our doing; an item its product has no more is deleted there",
+        comment="Items that the catalog has from this service; an item that its product no longer has is deleted there",
     )
     op.create_index("sent_items_product", "sent_items", ["catalog_id", "product_id"])
     op.create_table(
-        "under_way",
+        "in_flight",
         sa.Column("catalog_id", sa.Text, primary_key=True),
         sa.Column("product_id", sa.BigInteger, primary_key=True),
-        sa.Column("token", sa.BigInteger, nullable=False, comment="of the lease under which the call was begun"),
+        sa.Column("token", sa.BigInteger, nullable=False, comment="of the lease under which the call began"),
         sa.Column("since", TIMESTAMP, nullable=False, server_default=sa.func.now()),
-        comment="Products in a call whose outcome is not known; who takes the lease over sends them again",
+        comment="Products of calls whose result is unknown; the next holder of the lease sends them again",
     )
 
 
 def downgrade() -> None:
-    """Drop them."""
-    op.drop_table("under_way")
+    """Drop both tables."""
+    op.drop_table("in_flight")
     op.drop_table("sent_items")

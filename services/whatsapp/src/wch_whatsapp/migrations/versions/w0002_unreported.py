@@ -1,4 +1,4 @@
-"""Of what is tried again nothing was told since: it is found where a number rests."""
+"""An index of the queued messages that a batch has to report, among them those that are retried."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,12 +8,12 @@ down_revision = "w0001"
 
 
 def upgrade() -> None:
-    """Make an index in the place of one that knew only of first answers."""
+    """Replace the index that covered only messages without a first result."""
     op.create_index(
-        "messages_not_told",
+        "messages_unreported",
         "messages",
         ["sender", "due_at"],
         unique=False,
         postgresql_where=sa.text("state = 'queued' AND batch IS NOT NULL AND (NOT answered OR reason = '')"),
     )
-    op.drop_index("messages_untold", "messages")
+    op.drop_index("messages_unanswered", "messages")

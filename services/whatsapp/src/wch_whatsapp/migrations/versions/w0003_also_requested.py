@@ -1,4 +1,4 @@
-"""Who else asked for a message is told, too; which attempt was sent again in doubt; when a person took a wish back."""
+"""Results for every requester of a message, the attempt that was in doubt, and when a suppression was lifted."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,52 +8,55 @@ down_revision = "w0002"
 
 
 def upgrade() -> None:
-    """Make rows of the lists of batches, and keep what they were told.
+    """Turn the lists of batches into rows, and keep their contents.
 
-    `batches.others` stays for replicas of the version before, which run beside this one in a rolling update.
+    `batches.others` stays for replicas of the previous version, which run beside this one during a rolling update.
     """
-    _also_asked()
-    _flag("asked_again", "batches of also_asked are told of it")
-    _flag("asked_alone", "who asked for it by itself is told, though it is a batch's")
-    op.execute("INSERT INTO also_asked (batch, message, answered) SELECT id, unnest(others), true FROM batches")
-    op.execute("UPDATE messages SET asked_again = true WHERE id IN (SELECT message FROM also_asked)")
+    _also_requested()
+    _flag("in_other_batches", "batches of also_requested get its results, too")
+    _flag("requested_alone", "it belongs to a batch, and was requested alone, too")
+    op.execute("INSERT INTO also_requested (batch, message, answered) SELECT id, unnest(others), true FROM batches")
+    op.execute("UPDATE messages SET in_other_batches = true WHERE id IN (SELECT message FROM also_requested)")
     op.add_column(
         "messages",
         sa.Column(
-            "doubted", sa.Integer(), nullable=True, comment="the attempt that was sent again though it was in doubt"
+            "doubted_attempt",
+            sa.Integer(),
+            nullable=True,
+            comment="the attempt that was in doubt when it was sent again",
         ),
     )
-    op.execute("UPDATE messages SET doubted = attempt WHERE state = 'queued' AND reason = 'resent_after_doubt'")
+    op.execute("UPDATE messages SET doubted_attempt = attempt WHERE state = 'queued' AND reason = 'resent_after_doubt'")
     _lifted()
-    op.drop_index("messages_not_told", "messages")
+    op.drop_index("messages_unreported", "messages")
     op.create_index(
-        "messages_not_told",
+        "messages_unreported",
         "messages",
         ["sender", "due_at"],
         unique=False,
         postgresql_where=sa.text(
-            "state = 'queued' AND (batch IS NOT NULL OR asked_again) AND (NOT answered OR reason = '')"
+            "state = 'queued' AND (batch IS NOT NULL OR in_other_batches) AND (NOT answered OR reason = '')"
         ),
     )
 
 
-def _also_asked() -> None:
+def _also_requested() -> None:
     op.create_table(
-        "also_asked",
+        "also_requested",
         sa.Column("batch", sa.Uuid(), sa.ForeignKey("batches.id", ondelete="CASCADE"), nullable=False),
         sa.Column("message", sa.Uuid(), nullable=False),
-        sa.Column("answered", sa.Boolean(), nullable=False, comment="the batch had a first answer of it"),
+        sa.Column("answered", sa.Boolean(), nullable=False, comment="the batch has a first result of it"),
         sa.Column(
             "changed",
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="the batch is to tell it anew",
+            comment="the batch has to report it again",
         ),
         sa.PrimaryKeyConstraint("batch", "message"),
-        comment="Messages of batches that another request had asked for before",
+        comment="Messages of batches that were requested before",
     )
-    op.create_index("also_asked_message", "also_asked", ["message"], unique=False)
+    op.create_index("also_requested_message", "also_requested", ["message"], unique=False)
 
 
 def _lifted() -> None:
@@ -63,7 +66,7 @@ def _lifted() -> None:
             "lifted_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="taken back by the person at that time: what they said before it counts no more",
+            comment="when the recipient resumed marketing: their earlier opt-outs no longer hold",
         ),
     )
     op.create_index(

@@ -1,0 +1,38 @@
+"""Suppressions: recipients who must not be written to, in a category or at all."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wch_whatsapp import queries
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from wch_common.store.database import Row
+    from wch_common.store.store import Transaction
+
+
+async def suppress(
+    tx: Transaction,
+    recipient: Row | dict[str, Any],
+    category: str,
+    *,
+    reason: str,
+    by: str,
+    since: datetime | None = None,
+) -> None:
+    """Suppress a recipient (`shop`, `person` and `phone`) in a category or in `all`, from `since` on or from now."""
+    names = {"shop": recipient["shop"], "person": recipient["person"], "phone": recipient["phone"], "since": since}
+    await tx.rows(queries.SUPPRESS, names | {"category": category, "reason": reason, "by": by})
+
+
+async def unsuppress(tx: Transaction, recipient: dict[str, Any], category: str) -> None:
+    """Remove the suppression in exactly this category; others stay, for example the recipient's own STOP."""
+    names = {"shop": recipient["shop"], "person": recipient["person"], "category": category}
+    await tx.rows(queries.UNSUPPRESS, names)
+
+
+async def resume_marketing(tx: Transaction, recipient: dict[str, Any], since: datetime) -> None:
+    """Lift the suppressions that recipients set themselves before `since`, when they asked to resume marketing."""
+    await tx.rows(queries.RESUME_MARKETING, {"shop": recipient["shop"], "person": recipient["person"], "since": since})
