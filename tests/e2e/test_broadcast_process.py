@@ -1,4 +1,4 @@
-"""Campaigns through both services as processes of their own, killed at random: everybody once, and totals that add up."""
+"""Campaigns through the broadcast and whatsapp processes, killed at random: one message each, and totals that add up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PART = 500
 
 
 class Both:
-    """Both services' stages, and their processes."""
+    """The stages of both services, and their processes."""
 
     def __init__(self, stage: Stage, database_url: str, folder: Path) -> None:
         self.bc = BroadcastStage(stage, database_url)
@@ -42,7 +42,7 @@ class Both:
         return self._open.enter_context(Program(module, log=self._log, **self.wa.environment(**changes)))
 
     def campaign(self, name: str, **changes: object) -> None:
-        """Upload everybody in parts, and ask for a campaign to them."""
+        """Upload all recipients in parts, and request a campaign to them."""
         parts = RECIPIENTS // PART
         for number in range(1, parts + 1):
             numbers = range((number - 1) * PART, number * PART)
@@ -51,11 +51,11 @@ class Both:
 
     @property
     def sent(self) -> Counter[str]:
-        """How often each person was written to."""
+        """Return the number of messages that each phone number received."""
         return Counter(body["to"] for body in self.wa.sent)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop every process."""
         self._open.close()
         self.wa.close()
 
@@ -67,12 +67,12 @@ def both(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Both]:
     made.close()
 
 
-def test_a_thousand_with_the_defaults_are_twenty_batches_a_second_apart(both: Both) -> None:
+def test_a_thousand_recipients_with_the_defaults_are_twenty_batches_a_second_apart(both: Both) -> None:
     both.start("wch_whatsapp")
     both.start("wch_broadcast")
     both.bc.publish(campaign("defaults", range(1000), pause_seconds=1.0))
-    eventually(lambda: both.bc.told("campaign.completed"), "it completes", seconds=250)
-    (done,) = both.bc.told("campaign.completed")
+    eventually(lambda: both.bc.facts("campaign.completed"), "it completes", seconds=250)
+    (done,) = both.bc.facts("campaign.completed")
     assert (done["totals"]["recipients"], done["totals"]["sent"], done["totals"]["percentage"]) == (1000, 1000, 100)
     assert set(both.sent.values()) == {1}
     assert len(both.sent) == 1000
@@ -84,7 +84,7 @@ def test_a_thousand_with_the_defaults_are_twenty_batches_a_second_apart(both: Bo
 
 @pytest.mark.scale
 @pytest.mark.timeout(SECONDS + 300)
-def test_two_replicas_that_are_killed_again_and_again_write_to_everybody_once(both: Both) -> None:
+def test_replicas_killed_repeatedly_send_each_recipient_one_message(both: Both) -> None:
     chance = random.Random(7)
     both.start("wch_whatsapp")
     running = [both.start("wch_broadcast") for _ in range(2)]
@@ -94,28 +94,28 @@ def test_two_replicas_that_are_killed_again_and_again_write_to_everybody_once(bo
         eventually(lambda wanted=wanted: len(both.wa.sent) >= wanted, f"{wanted} sent", seconds=SECONDS)  # type: ignore[misc]
         running[kill % 2].kill()
         running[kill % 2] = both.start("wch_broadcast")
-    eventually(lambda: both.bc.told("campaign.completed"), "it completes", seconds=SECONDS)
-    (done,) = both.bc.told("campaign.completed")
+    eventually(lambda: both.bc.facts("campaign.completed"), "it completes", seconds=SECONDS)
+    (done,) = both.bc.facts("campaign.completed")
     assert done["totals"]["sent"] == done["totals"]["recipients"] == RECIPIENTS
     assert set(both.sent.values()) == {1}
     assert len(both.sent) == RECIPIENTS
-    assert len(both.bc.asked) >= RECIPIENTS / 50
-    # One that was started a moment ago may be told to stop before it knows how to.
+    assert len(both.bc.batches) >= RECIPIENTS / 50
+    # A process that has just started may get SIGTERM before it handles it.
     assert {one.terminate() for one in running} <= {0, -signal.SIGTERM}
-    assert len(both.bc.told("campaign.completed")) == 1
+    assert len(both.bc.facts("campaign.completed")) == 1
 
 
 @pytest.mark.timeout(300)
-def test_a_campaign_that_is_cancelled_at_a_third_adds_up(both: Both) -> None:
+def test_the_totals_of_a_campaign_cancelled_at_a_third_add_up(both: Both) -> None:
     both.start("wch_whatsapp")
     both.start("wch_broadcast")
-    both.wa.graph.latency_seconds = 0.1  # so that something is under way
+    both.wa.graph.latency_seconds = 0.1  # so that messages are in progress
     both.campaign("part", batch_size=100)
     eventually(lambda: len(both.wa.sent) >= RECIPIENTS * 0.3, seconds=SECONDS)
     both.bc.publish(CampaignCancelRequested(campaign_id="part", reason="sold out", by="tests"))
-    eventually(lambda: both.bc.told("campaign.cancelled"), "it is cancelled", seconds=SECONDS)
-    (told,) = both.bc.told("campaign.cancelled")
-    totals = told["totals"]
+    eventually(lambda: both.bc.facts("campaign.cancelled"), "it is cancelled", seconds=SECONDS)
+    (cancelled,) = both.bc.facts("campaign.cancelled")
+    totals = cancelled["totals"]
     assert totals["sent"] == len(both.sent)
     assert totals["cancelled"] > 0
     assert totals["sent"] + totals["cancelled"] == totals["recipients"] == RECIPIENTS

@@ -1,4 +1,4 @@
-"""Reminders through both services as processes of their own, killed at random: every customer is reminded exactly once."""
+"""Reminders through the carts and whatsapp processes, killed at random: every customer is reminded exactly once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NO_QUIET = {"WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00", "
 
 
 class Both:
-    """Both services' stages, and their processes."""
+    """The stages of both services, and their processes."""
 
     def __init__(self, stage: Stage, database_url: str, folder: Path) -> None:
         self.ct = CartsStage(stage, database_url)
@@ -45,11 +45,11 @@ class Both:
 
     @property
     def reminded(self) -> Counter[str]:
-        """How often each person was reminded."""
+        """Return the number of messages that each phone number received."""
         return Counter(body["to"] for body in self.wa.sent)
 
     def close(self) -> None:
-        """End everything."""
+        """Stop every process."""
         self._open.close()
         self.wa.close()
 
@@ -63,14 +63,14 @@ def both(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Both]:
 
 @pytest.mark.scale
 @pytest.mark.timeout(SECONDS + 300)
-def test_two_replicas_that_scan_the_same_carts_and_are_killed_remind_everybody_once(both: Both) -> None:
+def test_replicas_killed_while_they_scan_the_same_carts_remind_each_owner_once(both: Both) -> None:
     chance = random.Random(11)
     both.start("wch_whatsapp")
     running = [both.start("wch_carts") for _ in range(2)]
     for start in range(0, CARTS, 500):
         both.ct.publish(*(cart(number) for number in range(start, min(start + 500, CARTS))))
     known = "SELECT count(*) FROM carts"
-    eventually(lambda: both.ct.query(known) == [(CARTS,)], "all carts are known", seconds=SECONDS)
+    eventually(lambda: both.ct.query(known) == [(CARTS,)], "all carts are stored", seconds=SECONDS)
 
     def claimed(wanted: float) -> bool:
         return bool(both.ct.query("SELECT count(*) FROM reminders")[0][0] >= wanted)
@@ -89,26 +89,26 @@ def test_two_replicas_that_scan_the_same_carts_and_are_killed_remind_everybody_o
         running[kill % 2].kill()
         running[kill % 2] = both.start("wch_carts")
     both.ct.publish(ReminderScanRequested())
-    eventually(lambda: len(both.wa.sent) >= CARTS, "everybody is reminded", seconds=SECONDS)
+    eventually(lambda: len(both.wa.sent) >= CARTS, "every owner is reminded", seconds=SECONDS)
     sent = "SELECT count(*) FROM reminders WHERE state = 'sent'"
-    eventually(lambda: both.ct.query(sent) == [(CARTS,)], "and it is known", seconds=SECONDS)
+    eventually(lambda: both.ct.query(sent) == [(CARTS,)], "every result is stored", seconds=SECONDS)
     assert set(both.reminded.values()) == {1}
     assert set(both.reminded) == {phone(number) for number in range(CARTS)}
-    # What a killed process had committed and not published yet is published by another, after a while.
-    told_all = "SELECT count(*) FROM outbox"
-    eventually(lambda: both.ct.query(told_all) == [(0,)], "all that was committed is told", seconds=SECONDS)
-    # One that was started a moment ago may be told to stop before it knows how to.
+    # Another process publishes, after a while, what a killed one had only committed.
+    unpublished = "SELECT count(*) FROM outbox"
+    eventually(lambda: both.ct.query(unpublished) == [(0,)], "every committed event is published", seconds=SECONDS)
+    # A process that has just started may get SIGTERM before it handles it.
     assert {one.terminate() for one in running} <= {0, -signal.SIGTERM}
-    told = Counter(fact["cart_id"] for fact in both.ct.told("reminder.sent"))
-    assert set(told) == {f"c{number}" for number in range(CARTS)}
+    published = Counter(fact["cart_id"] for fact in both.ct.facts("reminder.sent"))
+    assert set(published) == {f"c{number}" for number in range(CARTS)}
     unset = "SELECT count(*) FROM carts WHERE reminder_sent_at IS NULL OR remindable"
     assert both.ct.query(unset) == [(0,)]
 
 
 @pytest.mark.timeout(180)
-def test_a_cleanup_goes_on_after_its_process_was_killed(both: Both) -> None:
+def test_a_cleanup_continues_after_its_process_is_killed(both: Both) -> None:
     first = both.start("wch_carts")
-    eventually(lambda: both.ct.query("SELECT count(*) FROM carts") == [(0,)], "the tables are there", seconds=SECONDS)
+    eventually(lambda: both.ct.query("SELECT count(*) FROM carts") == [(0,)], "the tables exist", seconds=SECONDS)
     expired = 100_000
     both.ct.query(
         "INSERT INTO carts (id, shop, cart_id, version, status, expires_at) SELECT gen_random_uuid(), '', 'x' || n, 1, 'active', "
@@ -121,18 +121,16 @@ def test_a_cleanup_goes_on_after_its_process_was_killed(both: Both) -> None:
     eventually(lambda: both.ct.query("SELECT 1 FROM cleanups WHERE deleted > 0"), "it has begun", seconds=SECONDS)
     first.kill()
     ((deleted,),) = both.ct.query("SELECT deleted FROM cleanups WHERE ended_at IS NULL") or ((0,),)
-    assert 0 < deleted < expired, "it was in the middle"
-    assert both.ct.query("SELECT count(*) FROM carts") == [(expired + 10 - deleted,)], (
-        "what it deleted is what it counted"
-    )
+    assert 0 < deleted < expired, "the cleanup was in progress"
+    assert both.ct.query("SELECT count(*) FROM carts") == [(expired + 10 - deleted,)], "it counted what it deleted"
     both.start("wch_carts")
     both.start("wch_carts")
-    eventually(lambda: both.ct.told("cleanup.completed"), "the others go on", seconds=SECONDS)
-    (told,) = both.ct.told("cleanup.completed")
-    assert (told["deleted"], told["kept"]) == (expired, 10)
+    eventually(lambda: both.ct.facts("cleanup.completed"), "another process continues", seconds=SECONDS)
+    (completed,) = both.ct.facts("cleanup.completed")
+    assert (completed["deleted"], completed["kept"]) == (expired, 10)
 
 
-def test_an_order_takes_a_reminder_back_that_whatsapp_has_not_begun(both: Both) -> None:
+def test_an_order_cancels_a_reminder_that_whatsapp_has_not_started(both: Both) -> None:
     both.start("wch_carts")
     both.start("wch_whatsapp", WCH_WHATSAPP_RATE="0.01")
     for number in (1, 2):
@@ -141,6 +139,6 @@ def test_an_order_takes_a_reminder_back_that_whatsapp_has_not_begun(both: Both) 
         state = {1: "accepted", 2: "queued"}[number]
         eventually(lambda state=state: state in both.wa.states().values(), f"one is {state}", seconds=SECONDS)  # type: ignore[misc]
     both.ct.publish(ordered(2))
-    eventually(lambda: both.ct.told("reminder.skipped"), "it is taken back", seconds=SECONDS)
-    assert [fact["reason"] for fact in both.ct.told("reminder.skipped")] == ["bought"]
+    eventually(lambda: both.ct.facts("reminder.skipped"), "it is cancelled", seconds=SECONDS)
+    assert [fact["reason"] for fact in both.ct.facts("reminder.skipped")] == ["bought"]
     assert set(both.reminded) == {phone(1)}

@@ -1,4 +1,4 @@
-"""The broadcast service, with the whatsapp service behind it or with answers that a test gives in its place."""
+"""The broadcast service on a test's broker and database; the whatsapp service runs too, or the test gives its answers."""
 
 from __future__ import annotations
 
@@ -30,36 +30,45 @@ SHORT = {
 
 
 def shortened(topology: Topology) -> Topology:
-    """One delay queue for each queue."""
+    """Return a topology with one delay queue per work queue."""
     return Topology(
         tuple(replace(work, policy=changed_policy(work.name, work.policy, SHORT)) for work in topology.work_queues)
     )
 
 
-def people(numbers: Iterable[int]) -> tuple[CampaignRecipient, ...]:
-    """Recipients by number."""
+def recipients(numbers: Iterable[int]) -> tuple[CampaignRecipient, ...]:
+    """Return recipients with the phone numbers of `phone`."""
     return tuple(CampaignRecipient(to=phone(number)) for number in numbers)
 
 
 def campaign(name: str, numbers: Iterable[int] | None = None, **changes: Any) -> CampaignRequested:
-    """A campaign to people by number, or to the list given."""
+    """Return a request for a campaign to the recipients of `numbers`, or to the list given in `changes`."""
     values: dict[str, Any] = {
         "campaign_id": name,
         "message": TEMPLATE,
         "category": "marketing",
-        "recipients": None if numbers is None else people(numbers),
+        "recipients": None if numbers is None else recipients(numbers),
         "pause_seconds": 0.0,
     }
     return CampaignRequested(**(values | changes))
 
 
 def part(name: str, number: int, numbers: Iterable[int], parts: int | None = None) -> RecipientsRequested:
-    """A part of a list."""
-    return RecipientsRequested(list_id=name, part=number, parts=parts, recipients=people(numbers))
+    """Return one part of a list."""
+    return RecipientsRequested(list_id=name, part=number, parts=parts, recipients=recipients(numbers))
+
+
+def totals_of(fact: dict[str, Any]) -> dict[str, Any]:
+    """Return the totals of a fact that are not 0, with reasons as a mapping."""
+    totals = {name: value for name, value in fact["totals"].items() if value and name != "percentage"}
+    for name in ("failed_by", "skipped_by"):
+        if name in totals:
+            totals[name] = {one["reason"]: one["recipients"] for one in totals[name]}
+    return totals
 
 
 class BroadcastStage:
-    """Everything the broadcast service needs, on loopback; requests to whatsapp lie in queues of the test's own."""
+    """Everything the broadcast service needs, on loopback; requests to whatsapp arrive in queues of the test."""
 
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
@@ -67,8 +76,8 @@ class BroadcastStage:
         self._schema = stage.schema(database_url, "broadcast")
         self._collected = Collected(stage)
         stage.declare(shortened(TOPOLOGY))
-        stage.follow("told", "broadcast.#")
-        stage.follow("asked", "whatsapp.batch.requested.v1", exchange="wch.requests")
+        stage.follow("facts", "broadcast.#")
+        stage.follow("batches", "whatsapp.batch.requested.v1", exchange="wch.requests")
         stage.follow(
             "control", "whatsapp.*.cancel_requested.v1", "whatsapp.retry.requested.v1", exchange="wch.requests"
         )
@@ -90,48 +99,53 @@ class BroadcastStage:
             return client.publish_many(events)
 
     @property
-    def asked(self) -> list[dict[str, Any]]:
-        """The batches whatsapp was asked for, in the order in which they were asked for."""
-        return self._collected.data("asked")
+    def batches(self) -> list[dict[str, Any]]:
+        """The batches requested from whatsapp so far, in order."""
+        return self._collected.data("batches")
 
-    def await_asked(self, number: int) -> list[dict[str, Any]]:
-        """Wait until so many batches were asked for."""
-        return self._collected.await_data("asked", "", number)
+    def await_batches(self, number: int) -> list[dict[str, Any]]:
+        """Wait until this many batches have been requested."""
+        return self._collected.await_data("batches", "", number)
 
     def answer(
         self, batch: dict[str, Any], outcomes: str | dict[int, str] = "accepted", *, version: int | None = None
     ) -> None:
-        """Answer a batch as whatsapp would: with `outcome/reason` for all, or for some by place; later ones have a version."""
+        """Answer a batch as whatsapp does: one `outcome/reason` for all, or one by place; a version makes it an update."""
         keys = [one["send_key"] for one in batch["recipients"]]
-        told = outcomes if isinstance(outcomes, dict) else dict.fromkeys(range(len(keys)), outcomes)
-        recipients = tuple(
+        by_place = outcomes if isinstance(outcomes, dict) else dict.fromkeys(range(len(keys)), outcomes)
+        answered = tuple(
             RecipientOutcome.model_validate(
                 {"send_key": keys[place], "outcome": text.partition("/")[0], "reason": text.partition("/")[2]}
             )
-            for place, text in told.items()
+            for place, text in by_place.items()
         )
         model = BatchCompleted if version is None else BatchUpdated
-        data = model(batch_id=batch["batch_id"], recipients=recipients, version=version or 0)
+        data = model(batch_id=batch["batch_id"], recipients=answered, version=version or 0)
         self.publish(new_event(data, "/wch/whatsapp", requester=REQUESTER))
 
-    def told(self, kind: str = "") -> list[dict[str, Any]]:
-        """The data of the facts told so far, by the beginning of their type."""
-        return self._collected.data("told", f"broadcast.{kind}")
+    def answer_batches(self, outcome: str = "accepted", *, batches: int = 1) -> None:
+        """Wait until this many batches have been requested, and give every recipient of each the same outcome."""
+        for batch in self.await_batches(batches):
+            self.answer(batch, outcome)
+
+    def facts(self, kind: str = "") -> list[dict[str, Any]]:
+        """Return the data of the facts published so far whose type begins with `broadcast.<kind>`."""
+        return self._collected.data("facts", f"broadcast.{kind}")
 
     @property
     def keys(self) -> set[str]:
-        """The routing keys of the facts told so far."""
-        return {event["key"] for event in self._collected.events("told")}
+        """The routing keys of the facts published so far."""
+        return {event["key"] for event in self._collected.events("facts")}
 
-    def await_told(self, kind: str, number: int = 1) -> dict[str, Any]:
-        """Wait for a fact and return its data, the last of so many."""
-        return self._collected.await_data("told", f"broadcast.{kind}", number)[number - 1]
+    def await_fact(self, kind: str, number: int = 1) -> dict[str, Any]:
+        """Wait for the fact with that number and return its data."""
+        return self._collected.await_data("facts", f"broadcast.{kind}", number)[number - 1]
 
     def query(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-        """Ask the service's schema."""
+        """Run a statement in the service's schema."""
         return self._schema.rows(statement, *values)
 
     def state(self, name: str) -> tuple[str, str]:
-        """State and cause of a campaign."""
+        """Return the state and the cause of a campaign."""
         rows = self.query("SELECT state, cause FROM campaigns WHERE campaign_id = %s", name)
         return (str(rows[0][0]), str(rows[0][1])) if rows else ("", "")

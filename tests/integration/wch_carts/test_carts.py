@@ -1,8 +1,7 @@
-"""Carts as the shop tells of them, in any order and twice, between a real broker and a real database."""
+"""Carts as the shop publishes them, in any order and repeated, on a real broker and database."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,7 +13,6 @@ import orjson
 import pytest
 
 from support.carts_stage import TEE, CartsStage, cart, ordered
-from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_common.contract.envelope import STRUCTURED
@@ -24,18 +22,7 @@ from wch_common.events.carts import ReminderScanRequested
 from wch_common.events.shop import Address, CartCompleted, CartDeleted, CartItem, CartUpdated
 
 
-@pytest.fixture
-def ct(stage: Stage, database_url: str) -> Iterator[CartsStage]:
-    yield CartsStage(stage, database_url)
-    stage.stop()
-
-
-def handled(ct: CartsStage, facts: int) -> None:
-    """Wait until so many facts of the shop have been looked at."""
-    eventually(lambda: ct.query("SELECT count(*) FROM inbox WHERE queue = 'carts.cart'") == [(facts,)])
-
-
-def test_a_cart_is_kept_as_the_shop_told_of_it(ct: CartsStage) -> None:
+def test_a_cart_is_stored_as_published(ct: CartsStage) -> None:
     ct.start(carts_expiry_hours=72)
     address = Address(name="Ada", city="Köln", country="DE")
     ct.fill(cart(1, coupon="SPRING", shipping_address=address, link="https://shop.example/cart/1"))
@@ -52,30 +39,30 @@ def test_changes_in_any_order_end_in_the_newest(ct: CartsStage, order: tuple[int
     ct.start()
     for number, version in enumerate(order, 1):
         ct.publish(cart(1, version, customer_name=f"at {version}"))
-        handled(ct, number)
-    ct.publish(cart(1, 3, customer_name="another that claims to be the third"))
-    handled(ct, 4)
+        ct.await_handled("carts.cart", number)
+    ct.publish(cart(1, 3, customer_name="another one with version 3"))
+    ct.await_handled("carts.cart", 4)
     assert (ct.cart()["version"], ct.cart()["customer_name"]) == (3, "at 3")
 
 
 @pytest.mark.parametrize("order", list(permutations(("updated", "completed", "late"))))
-def test_an_ordered_cart_never_becomes_active_through_a_late_change(ct: CartsStage, order: tuple[str, ...]) -> None:
+def test_a_late_change_does_not_make_an_ordered_cart_active(ct: CartsStage, order: tuple[str, ...]) -> None:
     ct.start()
     facts = {"updated": cart(1, 2), "completed": ordered(1, 3, total="25.00"), "late": cart(1, 1)}
     for number, name in enumerate(order, 1):
         ct.publish(facts[name])
-        handled(ct, number)
+        ct.await_handled("carts.cart", number)
     row = ct.cart()
     assert (row["status"], row["version"], row["order_id"], row["order_total"]) == ("completed", 3, 101, 25)
     assert not row["remindable"]
 
 
-def test_an_order_of_the_very_version_holds_over_it(ct: CartsStage) -> None:
+def test_an_order_wins_over_a_change_of_the_same_version(ct: CartsStage) -> None:
     ct.start()
     ct.publish(ordered(1, 2))
-    handled(ct, 1)
+    ct.await_handled("carts.cart", 1)
     ct.publish(cart(1, 2))
-    handled(ct, 2)
+    ct.await_handled("carts.cart", 2)
     assert ct.cart()["status"] == "completed"
 
 
@@ -110,7 +97,7 @@ def bought(version: int) -> CartCompleted:
     ],
     ids=lambda value: "-".join(f"{type(one).__name__[4:].lower()}{one.version}" for one in value) if isinstance(value, tuple) else str(value),
 )  # fmt: skip
-def test_whatever_order_facts_come_in_a_cart_ends_alike(
+def test_facts_in_any_order_give_the_same_cart(
     ct: CartsStage, facts: tuple[Any, ...], status: str, items: int | None
 ) -> None:
     ct.start()
@@ -119,7 +106,7 @@ def test_whatever_order_facts_come_in_a_cart_ends_alike(
         for fact in order:
             number += 1
             ct.publish(fact.model_copy(update={"cart_id": f"p{place}"}))
-            handled(ct, number)
+            ct.await_handled("carts.cart", number)
         row = ct.cart(f"p{place}")
         assert row["status"] == status, order
         assert items in (None, row["item_count"]), order
@@ -128,17 +115,17 @@ def test_whatever_order_facts_come_in_a_cart_ends_alike(
         assert (row["ended_at"] is None) == (status == "active"), order
 
 
-def test_a_deleted_cart_holds_nothing_of_its_owner(ct: CartsStage) -> None:
+def test_a_deleted_cart_contains_no_personal_data(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1, coupon="X", link="https://shop.example/c", shipping_address=Address(city="Köln")))
     ct.publish(deleted(2))
-    handled(ct, 2)
+    ct.await_handled("carts.cart", 2)
     row = ct.cart()
     names = ("phone", "person", "customer_name", "items", "coupon", "link", "address")
     assert [row[name] for name in names] == [None, None, "", [], "", "", None]
 
 
-def test_a_change_counts_anew_from_itself(ct: CartsStage) -> None:
+def test_a_change_starts_a_new_idle_time_and_expiry(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1))
     ct.query(
@@ -154,43 +141,47 @@ def test_a_change_counts_anew_from_itself(ct: CartsStage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "flaw"),
-    [({"phone": None}, "no_number"), ({"phone": "who knows"}, "malformed_number"), ({"items": (), "total": "0"}, "")],
+    ("changes", "reason"),
+    [
+        ({"phone": None}, "no_number"),
+        ({"phone": "not a number"}, "malformed_number"),
+        ({"items": (), "total": "0"}, ""),
+    ],
 )
-def test_a_cart_of_which_nobody_can_be_reminded_is_kept(ct: CartsStage, changes: dict[str, Any], flaw: str) -> None:
+def test_a_cart_without_a_usable_number_or_items_is_kept(ct: CartsStage, changes: dict[str, Any], reason: str) -> None:
     ct.start()
     ct.fill(cart(1, **changes))
-    assert ct.cart()["flaw"].partition(":")[0] == flaw
+    assert ct.cart()["no_phone_reason"].partition(":")[0] == reason
     assert not ct.cart()["remindable"]
 
 
-def test_of_a_cart_without_a_number_nothing_is_kept_that_names_its_owner(ct: CartsStage) -> None:
+def test_a_cart_without_a_number_contains_no_personal_data(ct: CartsStage) -> None:
     ct.start()
-    ct.fill(cart(1, phone="who knows", shipping_address=Address(city="Köln"), link="https://shop.example/c"))
+    ct.fill(cart(1, phone="not a number", shipping_address=Address(city="Köln"), link="https://shop.example/c"))
     row = ct.cart()
     assert (row["customer_name"], row["address"], row["link"]) == ("", None, "")
 
 
-def test_a_clock_that_is_behind_reminds_nobody_who_was_there_a_timestamp_ago(ct: CartsStage) -> None:
+def test_a_shop_clock_that_is_behind_does_not_remind_an_active_customer(ct: CartsStage) -> None:
     ct.start(carts_delay_hours=4)
     ct.publish(replace(new_event(cart(1), "/shop"), time=datetime.now(UTC) - timedelta(hours=5)))
-    handled(ct, 1)
+    ct.await_handled("carts.cart", 1)
     ct.publish(ReminderScanRequested())
     eventually(lambda: ct.query("SELECT 1 FROM inbox WHERE queue = 'carts.reminder_scan'"))
     assert ct.query("SELECT 1 FROM reminders") == []
     ct.query("UPDATE carts SET updated_at = now() - interval '241 minutes'")
     ct.publish(ReminderScanRequested())
-    ct.await_asked()
+    ct.await_requests()
 
 
 @pytest.mark.parametrize(("hours", "idle"), [(-72, 72), (5, 0)], ids=["behind, or late", "ahead"])
-def test_clocks_apart_and_late_facts_make_no_old_cart_young_and_delete_none(
+def test_late_facts_and_wrong_clocks_keep_the_idle_time_and_delete_nothing(
     ct: CartsStage, hours: float, idle: float
 ) -> None:
     ct.start()
-    told = new_event(cart(1), "/shop")
-    ct.publish(replace(told, time=datetime.now(UTC) + timedelta(hours=hours)))
-    handled(ct, 1)
+    fact = new_event(cart(1), "/shop")
+    ct.publish(replace(fact, time=datetime.now(UTC) + timedelta(hours=hours)))
+    ct.await_handled("carts.cart", 1)
     ((seconds, left),) = ct.query(
         "SELECT extract(epoch FROM now() - idle_since)::float8, extract(epoch FROM expires_at - now())::float8 FROM carts"
     )
@@ -201,7 +192,7 @@ def test_clocks_apart_and_late_facts_make_no_old_cart_young_and_delete_none(
         eventually(lambda: ct.query("SELECT 1 FROM inbox WHERE queue = 'carts.reminder_scan'"))
         assert ct.query("SELECT 1 FROM reminders") == []
     else:
-        ct.await_asked()
+        ct.await_requests()
 
 
 def test_numbers_are_read_in_the_shops_country(ct: CartsStage) -> None:
@@ -210,7 +201,7 @@ def test_numbers_are_read_in_the_shops_country(ct: CartsStage) -> None:
     assert ct.cart()["phone"] == "+15550100001"
 
 
-def test_carts_at_the_edges_are_kept(ct: CartsStage) -> None:
+def test_unusual_carts_are_stored(ct: CartsStage) -> None:
     ct.start()
     names = ("👩‍👩‍👧", "عباءة", "Café")
     many = tuple(CartItem(product_id=n, name=names[n % 3], quantity=1, price="0.0001") for n in range(1, 1001))
@@ -225,13 +216,13 @@ def test_carts_at_the_edges_are_kept(ct: CartsStage) -> None:
     assert {item["name"] for item in row["items"]} == set(names)
     assert ct.cart("c2")["total"] == 0
     ct.publish(ReminderScanRequested())
-    texts = {one["to"]: [value["text"] for value in one["message"]["body"]] for one in ct.await_asked(2)}
+    texts = {one["to"]: [value["text"] for value in one["message"]["body"]] for one in ct.await_requests(2)}
     assert texts[phone(1)][0] == "شيماء"
     assert texts[phone(1)][2] == "XXQ 0.10"
     assert texts[phone(2)][2] == "€0.00"
 
 
-def test_what_is_no_cart_is_a_dead_letter_that_names_the_field(ct: CartsStage) -> None:
+def test_an_invalid_cart_is_dead_lettered_with_the_field(ct: CartsStage) -> None:
     ct.start()
     event = {"specversion": "1.0", "id": "1", "source": "/shop", "type": "shop.cart.updated.v1"}
     data = cart(1).model_dump(mode="json")
@@ -241,11 +232,11 @@ def test_what_is_no_cart_is_a_dead_letter_that_names_the_field(ct: CartsStage) -
     dead_letters = ct.stage.await_dead_letters("carts.cart.dlq", 2)
     fields = " ".join(str(dead_letter.message.headers["wch-error-fields"]) for dead_letter in dead_letters)
     assert "data.total" in fields
-    assert "cart_id holds the telephone number" in fields
+    assert "cart_id contains the telephone number" in fields
     assert TEE.name not in fields
 
 
-def test_shops_have_carts_of_the_same_name(ct: CartsStage, tmp_path: Path) -> None:
+def test_two_shops_may_have_carts_of_the_same_name(ct: CartsStage, tmp_path: Path) -> None:
     file = tmp_path / "shops.json"
     file.write_text('{"north": {}, "south": {}}')
     ct.start(shops_file=file)

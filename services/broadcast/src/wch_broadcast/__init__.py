@@ -1,1 +1,1 @@
-"""Runs campaigns: a message to many people, in batches, at a pace, with a truthful summary."""
+"""Runs campaigns: one message to many recipients, in batches, at a pace, with exact totals."""

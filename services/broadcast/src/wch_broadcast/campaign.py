@@ -1,4 +1,4 @@
-"""A campaign as it stands: read under a lock, changed in memory, written once, and told as facts."""
+"""A campaign: read under a lock, changed in memory, written once, with the events it publishes."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
+from wch_broadcast import queries
 from wch_broadcast.identity import event_id
 from wch_broadcast.topology import REQUESTER
-from wch_broadcast.totals import CampaignCounts
+from wch_broadcast.totals import CampaignCounts, campaign_totals
 from wch_common.contract.event import Event, EventData
 
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from wch_common.events.broadcast import CampaignTotals
     from wch_common.store.store import Transaction
 
 SOURCE: Final = "/wch/broadcast"
+SERVICE: Final = "broadcast"
+"""The `by` of a campaign that paused itself."""
 FINAL: Final = frozenset({"completed", "cancelled", "failed"})
-"""States in which nothing is begun any more; a failed one can be resumed."""
+"""States in which a campaign releases nothing; a failed campaign can be resumed."""
 D = TypeVar("D", bound=EventData)
-_LOCK = """
-SELECT c.*, l.complete_at AS list_complete_at, l.deleted_at AS list_deleted_at, coalesce(l.given, 0) AS given,
-       coalesce(l.malformed, 0) AS malformed, coalesce(l.duplicates, 0) AS duplicates
-FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list WHERE c.id = %(id)s FOR UPDATE OF c
-"""
 
 
 @dataclass
@@ -51,24 +50,24 @@ class Campaign:
     now: datetime
     list_complete_at: datetime | None
     list_deleted_at: datetime | None
-    given: int
+    submitted: int
     malformed: int
     duplicates: int
-    # What changes:
+    # `save` writes the following fields:
     state: str
     cause: str
-    said_by: str
+    changed_by: str
     cursor: int
     batches: int
     released: bool
     stopped: bool
-    share_from: int
-    told: int
+    share_from_batch: int
+    facts: int
     next_batch_at: datetime | None
     due_at: datetime | None
-    moved_at: datetime
-    taken_up_at: datetime | None
-    told_at: datetime | None
+    progressed_at: datetime
+    requested_again_at: datetime | None
+    reported_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
 
@@ -79,28 +78,33 @@ class Campaign:
 
     @property
     def counts(self) -> CampaignCounts:
-        """What its totals rest upon."""
-        return CampaignCounts(self.state, self.given, self.malformed, self.duplicates, self.released, self.stopped)
+        """What its totals depend on besides outcomes."""
+        return CampaignCounts(self.state, self.submitted, self.malformed, self.duplicates, self.released, self.stopped)
 
-    def move(self, state: str, cause: str = "", by: str = "") -> None:
-        """Go over to another state, to be looked at no more unless something says when."""
-        self.state, self.cause, self.said_by = state, cause, by
-        self.due_at, self.moved_at, self.taken_up_at = None, self.now, None
+    def change_state(self, state: str, cause: str = "", by: str = "") -> None:
+        """Change to another state; no step is due until something sets `due_at`."""
+        self.state, self.cause, self.changed_by = state, cause, by
+        self.due_at = None
+        self.note_progress()
         if state in FINAL:
             self.ended_at = self.now
 
-    def tell(self, tx: Transaction, data: EventData) -> None:
-        """Tell a fact to who asked for the campaign, with the commit."""
-        self.told += 1
-        tx.emit(self._event(data, f"{data.TYPE}\n{self.told}", self.requester))
+    def note_progress(self) -> None:
+        """Note that the campaign is not stuck."""
+        self.progressed_at, self.requested_again_at = self.now, None
 
-    def ask(self, tx: Transaction, data: EventData, what: str) -> None:
-        """Ask the whatsapp service, with the commit; `what` names the request among all of the campaign's."""
-        tx.emit(self._event(data, f"{data.TYPE}\n{what}", REQUESTER))
+    def publish(self, tx: Transaction, data: EventData) -> None:
+        """Publish a fact to the requester of the campaign, with the commit."""
+        self.facts += 1
+        tx.emit(self._event(data, self.facts, self.requester))
 
-    def _event(self, data: D, name: str, requester: str) -> Event[D]:
+    def request_whatsapp(self, tx: Transaction, data: EventData, key: object) -> None:
+        """Publish a request to whatsapp, with the commit; `key` is unique among the campaign's requests of its type."""
+        tx.emit(self._event(data, key, REQUESTER))
+
+    def _event(self, data: D, key: object, requester: str) -> Event[D]:
         return Event(
-            id=event_id(self.id, name),
+            id=event_id(self.id, data.TYPE, key),
             source=SOURCE,
             type=data.TYPE,
             data=data,
@@ -113,26 +117,33 @@ class Campaign:
         )
 
 
-_CHANGING = [one.name for one in fields(Campaign)]
-_CHANGING = _CHANGING[_CHANGING.index("state") :]
-_SAVE = f"UPDATE campaigns SET {', '.join(f'{name} = %({name})s' for name in _CHANGING)} WHERE id = %(id)s"  # noqa: S608 - names of this module
+_NAMES = [one.name for one in fields(Campaign)]
+_WRITTEN = _NAMES[_NAMES.index("state") :]
+_CHANGES = ", ".join(f"{name} = %({name})s" for name in _WRITTEN)
+_SAVE = f"UPDATE campaigns SET {_CHANGES} WHERE id = %(id)s"  # noqa: S608 - names of fields
 
 
 async def locked(tx: Transaction, id_: UUID) -> Campaign | None:
-    """Read a campaign and keep others from it until the transaction ends."""
-    rows = await tx.rows(_LOCK, {"id": id_})
+    """Read a campaign and lock it until the transaction ends; None if it does not exist."""
+    rows = await tx.rows(queries.LOCK_CAMPAIGN, {"id": id_})
     if not rows:
         return None
-    # Asked after the lock was had, which may have been waited for.
-    row = rows[0] | (await tx.rows("SELECT clock_timestamp() AS now"))[0]
-    return Campaign(**{one.name: row[one.name] for one in fields(Campaign)})
+    # Read after the lock was acquired, as waiting for it takes time.
+    row = rows[0] | (await tx.rows(queries.CLOCK))[0]
+    return Campaign(**{name: row[name] for name in _NAMES})
 
 
 async def save(tx: Transaction, campaign: Campaign) -> None:
-    """Write what changed."""
-    await tx.rows(_SAVE, {name: getattr(campaign, name) for name in ("id", *_CHANGING)})
+    """Write the fields that may have changed."""
+    await tx.rows(_SAVE, {name: getattr(campaign, name) for name in ("id", *_WRITTEN)})
 
 
-def as_json(value: Any) -> bytes:  # noqa: ANN401 - whatever JSON holds
+async def totals(tx: Transaction, campaign: Campaign) -> CampaignTotals:
+    """Return the totals of a campaign."""
+    rows = await tx.rows(queries.COUNTS, {"id": campaign.id})
+    return campaign_totals(campaign.counts, {row["key"]: row["recipients"] for row in rows})
+
+
+def as_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
     """Return canonical JSON."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -1,12 +1,11 @@
-"""`wch campaigns`: start, watch and steer campaigns, upload their lists, and report what became of their recipients."""
+"""`wch campaigns`: start, watch and control campaigns, upload lists, report results, erase and export a person."""
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,11 +13,11 @@ import typer
 from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn
 
-from wch_broadcast import people
+from wch_broadcast import admin
 from wch_broadcast.campaign import FINAL
-from wch_broadcast.queries import CAMPAIGN_NAMED, CAMPAIGNS, LIST_NAMED, LISTS, summary
-from wch_broadcast.report import write
-from wch_broadcast.uploads import WrongHeadings, lines_of, noted, read, refusals, uploaded
+from wch_broadcast.report import opened, write_csv, write_json_lines
+from wch_broadcast.uploads import Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
+from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
     AsJson,
@@ -31,62 +30,64 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.service import service_schema
 from wch_common.client import Client
-from wch_common.contract.event import new_event
 from wch_common.errors import field_errors
-from wch_common.events.broadcast import (
-    CampaignCancelRequested,
-    CampaignPauseRequested,
-    CampaignRequested,
-    CampaignResumeRequested,
-    RecipientsRequested,
-)
-from wch_common.integrations.phone import MalformedNumber, masked, normalised
+from wch_common.integrations.phone import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from wch_common.contract.event import Request
+    from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed
+    from wch_common.events.broadcast import CampaignRequested
 
 app = typer.Typer(
-    help="Campaigns: start, status, list, pause, resume, cancel, import, report; forget and export a person.",
+    help="Campaigns: start, status, list, pause, resume, cancel, import, report; erase and export a person.",
     no_args_is_help=True,
 )
 
-SOURCE = "/wch/operator"
 Name = Annotated[str, typer.Argument(help="The campaign's name.", metavar="CAMPAIGN")]
-Shop = Annotated[str | None, typer.Option(help="The shop; needed where there are several.")]
-Why = Annotated[str, typer.Option("--reason", help="Why; it is kept and told.")]
-Phone = Annotated[str, typer.Argument(help="Telephone number like +<country><number>.")]
+Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
+Reason = Annotated[str, typer.Option("--reason", help="The reason; it is stored and published.")]
+Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.", metavar="PHONE")]
 _WATCH_SECONDS = 0.5
 
 
 @app.command()
 def start(
     campaign: Name,
-    list_id: Annotated[str, typer.Option("--list", help="The list it goes to, see `wch campaigns import`.")],
+    list_id: Annotated[str, typer.Option("--list", help="List of recipients, uploaded with `wch campaigns import`.")],
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     template: Annotated[str | None, typer.Option(help="Name of an approved template.")] = None,
-    language: Annotated[str, typer.Option(help="The template's language.")] = "en_US",
+    language: Annotated[str, typer.Option(help="Language of the template.")] = "en_US",
     values: Annotated[
-        list[str] | None, typer.Option("--value", help="A value for its body's next placeholder, or name=value.")
+        list[str] | None,
+        typer.Option("--value", help="Value for the next placeholder of the template's body, or name=value."),
     ] = None,
-    text: Annotated[str | None, typer.Option(help="Free text; the template is then its fallback.")] = None,
-    category: Annotated[Literal["marketing", "utility", "service"], typer.Option(help="What it is.")] = "marketing",
-    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Recipients of one batch.")] = 50,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds from the start of a batch to the next.")] = 1.0,
-    start_at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Not before.")] = None,
-    stop_at: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Not after.")] = None,
-    beside_others: Annotated[bool, typer.Option("--beside-others", help="Do not wait for other campaigns.")] = False,
+    text: Annotated[str | None, typer.Option(help="Free text; the template becomes its fallback.")] = None,
+    category: Annotated[
+        Literal["marketing", "utility", "service"], typer.Option(help="Category of the message.")
+    ] = "marketing",
+    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Recipients per batch.")] = 50,
+    pause: Annotated[
+        float, typer.Option(min=0, help="Seconds from the start of one batch to the start of the next.")
+    ] = 1.0,
+    start_at: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Earliest time of the first batch.")
+    ] = None,
+    stop_at: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Time after which nothing is sent.")
+    ] = None,
+    beside_others: Annotated[
+        bool, typer.Option("--beside-others", help="Do not wait for the shop's other campaigns.")
+    ] = False,
     sender: Annotated[str | None, typer.Option(help="Phone number id to send from.")] = None,
     shop: Shop = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Ask for a campaign to be run."""
+    """Request a campaign."""
     wanted: dict[str, Any] = _message(text, template, language, values or ()) | {
         "campaign_id": campaign,
         "list_id": list_id,
@@ -99,12 +100,13 @@ def start(
         "exclusive": not beside_others,
     }
     data = _validated(wanted)
-    _refuse_known(database_url, campaign, shop)
-    if not dry_run:
-        _publish(amqp_url, [data], shop)
-    _said("start", campaign, dry_run=dry_run, json=json)
+    if database_url is not None:
+        with _database(database_url) as connection:
+            if admin.campaign_exists(connection, campaign, shop):
+                raise Wrong(f"there is already a campaign {campaign}: see wch campaigns status {campaign}")
+    _request(amqp_url, "start", data, shop, dry_run=dry_run, json=json)
     if not (json or dry_run):
-        say(f"see how far it is with: wch campaigns status {campaign} --watch")
+        say(f"follow its progress with: wch campaigns status {campaign} --watch")
 
 
 @app.command()
@@ -112,16 +114,18 @@ def status(
     campaign: Name,
     database_url: DatabaseUrl = None,
     shop: Shop = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it live until it ends.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Show the progress until the campaign ends or pauses.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Show how far a campaign is, and why it does not go on where it does not."""
+    """Show the progress of a campaign, and the cause if it waits or ended early."""
     with _database(database_url) as connection:
         if watch and not json:
             _watch(connection, campaign, shop)
         found = _found(connection, campaign, shop)
     if json:
-        print_json(found)
+        print_json(asdict(found) | {"totals": found.totals.model_dump(mode="json")})
         return
     _print(found)
 
@@ -131,103 +135,92 @@ def list_(
     database_url: DatabaseUrl = None,
     shop: Shop = None,
     lists: Annotated[bool, typer.Option("--lists", help="List the lists of recipients instead.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 50,
     json: AsJson = False,
 ) -> None:
-    """List campaigns, the newest first."""
+    """List campaigns, newest first."""
     with _database(database_url) as connection:
-        rows = connection.execute(LISTS if lists else CAMPAIGNS, {"shop": shop, "limit": limit}).fetchall()
+        if lists:
+            found_lists = admin.lists(connection, shop=shop, limit=limit)
+        else:
+            found = admin.campaigns(connection, shop=shop, limit=limit)
     if json:
-        print_json(rows)
-        return
-    if lists:
-        print_table(
-            ("LIST", "SHOP", "RECIPIENTS", "MALFORMED", "DUPLICATES", "COMPLETE"),
-            [(*list(row.values())[:5], _timestamp(row["complete_at"])) for row in rows],
-            empty="no list",
-        )
+        print_json(found_lists if lists else found)
+    elif lists:
+        _print_lists(found_lists)
     else:
-        print_table(
-            ("CAMPAIGN", "SHOP", "REQUESTER", "STATE", "CAUSE", "RECIPIENTS", "BATCHES", "ASKED FOR", "ENDED"),
-            [(*list(row.values())[:7], _timestamp(row["created_at"]), _timestamp(row["ended_at"])) for row in rows],
-            empty="no campaign",
-        )
+        _print_campaigns(found)
 
 
 @app.command()
 def pause(
     campaign: Name,
     amqp_url: AmqpUrl,
-    reason: Why = "",
+    reason: Reason = "",
     shop: Shop = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Begin no further batch; batches that were asked for are sent."""
-    data = CampaignPauseRequested(campaign_id=campaign, reason=reason, by=whoami())
-    _control(amqp_url, "pause", data, shop, dry_run=dry_run, json=json)
+    """Pause a campaign; batches that are already requested are sent."""
+    data = admin.pause_request(campaign, reason=reason, by=whoami())
+    _request(amqp_url, "pause", data, shop, dry_run=dry_run, json=json)
 
 
 @app.command()
 def resume(campaign: Name, amqp_url: AmqpUrl, shop: Shop = None, dry_run: DryRun = False, json: AsJson = False) -> None:
-    """Go on with a paused or failed campaign; who failed for a reason that was everybody's is tried again."""
-    data = CampaignResumeRequested(campaign_id=campaign, by=whoami())
-    _control(amqp_url, "resume", data, shop, dry_run=dry_run, json=json)
+    """Resume a paused or failed campaign, and retry recipients that failed for a reason of the whole campaign."""
+    data = admin.resume_request(campaign, by=whoami())
+    _request(amqp_url, "resume", data, shop, dry_run=dry_run, json=json)
 
 
 @app.command()
 def cancel(
     campaign: Name,
     amqp_url: AmqpUrl,
-    reason: Why = "",
+    reason: Reason = "",
     shop: Shop = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """End a campaign and take back what is not under way."""
-    data = CampaignCancelRequested(campaign_id=campaign, reason=reason, by=whoami())
-    _control(amqp_url, "cancel", data, shop, dry_run=dry_run, json=json)
+    """Cancel a campaign, with its messages that are not in progress."""
+    data = admin.cancel_request(campaign, reason=reason, by=whoami())
+    _request(amqp_url, "cancel", data, shop, dry_run=dry_run, json=json)
 
 
 @app.command(name="import")
 def import_(
-    list_id: Annotated[str, typer.Argument(help="The list's name, a new one.", metavar="LIST")],
+    list_id: Annotated[str, typer.Argument(help="Name of the new list.", metavar="LIST")],
     file: Annotated[Path, typer.Argument(help="CSV file whose first line names the columns; - for standard input.")],
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     region: Annotated[
-        str | None, typer.Option(help="Country of numbers written without one, like DE.", envvar="WCH_WHATSAPP_REGION")
+        str | None,
+        typer.Option(help="Country of numbers without a country code, like DE.", envvar="WCH_WHATSAPP_REGION"),
     ] = None,
     shop: Shop = None,
-    refused: Annotated[Path | None, typer.Option(help="Write lines that were refused to this CSV file.")] = None,
+    refused: Annotated[Path | None, typer.Option(help="CSV file to which refused lines are written.")] = None,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Upload a list of recipients; lines that cannot be used are told with number and reason, the others are kept."""
-    told = f"there is a list {list_id} already; choose another name"
-    _refuse_used(database_url, LIST_NAMED, {"shop": shop, "list": list_id}, told)
-    with lines_of(file) as lines, refusals(refused) as note:
-        counted = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
-        with counted:
-            task = counted.add_task("", total=None)
-            found = noted(read(lines, region), note, lambda: counted.advance(task))
-            try:
-                with Client(amqp_url, SOURCE) as client:
-                    publish = (lambda _part: None) if dry_run else partial(_published, client, shop)
-                    parts = uploaded(found, list_id, publish)
-            except WrongHeadings as error:
-                raise Wrong(f"{file}: {error}") from None
-            except UnicodeDecodeError:
-                raise Wrong(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
-    result = {"list": list_id, "recipients": note.kept, "refused": note.count, "parts": parts, "dry_run": dry_run}
+    """Upload a list of recipients; refused lines are printed with number and reason, the other lines are used."""
+    if database_url is not None:
+        with _database(database_url) as connection:
+            if admin.complete_list_exists(connection, list_id, shop):
+                raise Wrong(f"there is already a list {list_id}; choose another name")
+    with lines_of(file) as lines, refusals_in(refused) as refusals:
+        progress = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
+        with progress, _readable(file), Client(amqp_url, service.SOURCE, shop=shop) as client:
+            task = progress.add_task("", total=None)
+            recipients = usable(read(lines, region), refusals, lambda: progress.advance(task))
+            publish: Callable[[Any], object] = (lambda _part: None) if dry_run else client.publish
+            parts = upload(recipients, list_id, publish)
+    result = {"list": list_id, "recipients": refusals.kept, "refused": refusals.count, "parts": parts}
     if json:
-        print_json(result | {"lines": [{"line": one.line, "reason": one.reason} for one in note.first]})
-        return
-    for one in note.first:
-        say(f"line {one.line}: {one.reason}")
-    if note.count > len(note.first):
-        say(f"… and {note.count - len(note.first)} more; --refused FILE writes all")
-    say(f"{'would upload' if dry_run else 'uploaded'} {note.kept} recipients as {list_id}, refused {note.count} lines")
+        print_json(result | {"dry_run": dry_run, "lines": refusals.first})
+    else:
+        _print_refusals(refusals)
+        verb = "would upload" if dry_run else "uploaded"
+        say(f"{verb} {refusals.kept} recipients as {list_id}, refused {refusals.count} lines")
 
 
 @app.command()
@@ -235,139 +228,145 @@ def report(
     campaign: Name,
     database_url: DatabaseUrl = None,
     shop: Shop = None,
-    output: Annotated[Path | None, typer.Option("--output", help="File to write; standard output if left out.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="A JSON object a line instead.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", help="File to write instead of standard output.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,
 ) -> None:
-    """Write a CSV of a campaign's recipients with outcome and reason; it holds whole numbers."""
+    """Write a CSV of a campaign's recipients with outcome and reason; it contains complete phone numbers."""
     with _database(database_url) as connection:
         found = _found(connection, campaign, shop)
-        if found["details_deleted"]:
+        if found.details_deleted:
             raise Wrong(
-                f"what became of each recipient of {campaign} was deleted when it had been kept long enough; "
-                f"what is left is the summary: wch campaigns status {campaign}"
+                f"the outcomes of the recipients of {campaign} have been deleted, as their retention period is over; "
+                f"the totals are kept: wch campaigns status {campaign}"
             )
-        with _written(output) as out:
-            write(connection, found["id"], out, json=json)
+        with opened(output) as out:
+            (write_json_lines if json else write_csv)(admin.report(connection, found.id), out)
 
 
 @app.command()
-def forget(phone: Phone, database_url: DatabaseUrl = None, dry_run: DryRun = False, json: AsJson = False) -> None:
-    """Erase a person from all lists; who was not written to yet is passed over."""
-    number = _number(phone)
+def erase(
+    phone: Phone,
+    amqp_url: AmqpUrl,
+    database_url: DatabaseUrl = None,
+    reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Erase a person from all lists; campaigns skip recipients that are erased before their batch is released."""
+    number = service.phone_number(phone)
     with _database(database_url) as connection:
-        count = len(people.export(connection, number)) if dry_run else people.forget(connection, number)
-    if json:
-        print_json({"action": "forget", "rows": count, "dry_run": dry_run, "by": whoami()})
-    else:
-        say(f"{'would be erased' if dry_run else 'erased'}: {masked(number)} in {count} places of lists")
-        say("requests that wait or died still hold the number: see broadcast.campaign.dlq and broadcast.recipients.dlq")
+        counts = admin.erasable_rows(connection, number)
+        if not dry_run:
+            ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            service.wait_until_handled(connection, ids)
+    verb = "would erase" if dry_run else "erased"
+    sentence = f"{verb} {masked(number)} from {sum(counts.values())} rows of lists"
+    service.report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
+    if not json:
+        say("queued and dead-lettered requests still contain the number: see `wch queues list` and `wch dlq list`")
 
 
 @app.command()
 def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
-    """Print all that is known of a person, as JSON."""
+    """Print everything that is stored about a person, as JSON."""
     with _database(database_url) as connection:
-        print_json(people.export(connection, _number(phone)))
+        print_json(admin.export_recipient(connection, service.phone_number(phone)))
 
 
-# -- showing
+# -- output
 
 
 def _watch(connection: Any, campaign: str, shop: str | None) -> None:  # noqa: ANN401 - a psycopg connection
     columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.percentage:>5.1f} %"))
-    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console) as bar:
-        task = bar.add_task(campaign, total=100, said="")
+    with Progress(*columns, TextColumn("{task.fields[state]}"), console=console) as bar:
+        task = bar.add_task(campaign, total=100, state="")
         while True:
             found = _found(connection, campaign, shop)
-            bar.update(task, completed=found["totals"]["percentage"], said=_line(found))
-            if found["state"] in FINAL or found["state"] == "paused":
+            bar.update(task, completed=found.totals.percentage, state=_line(found))
+            if found.state in FINAL or found.state == "paused":
                 return
             time.sleep(_WATCH_SECONDS)
 
 
-def _line(found: dict[str, Any]) -> str:
-    told = found["totals"]
-    parts = [f"{told[name]} {name}" for name in ("sent", "failed", "unknown", "skipped", "deferred") if told[name]]
-    cause = f" ({found['cause']})" if found["cause"] else ""
-    return f"{found['state']}{cause}: " + (", ".join(parts) or "nothing yet")
+def _line(found: CampaignStatus) -> str:
+    totals = found.totals.model_dump()
+    parts = [f"{totals[name]} {name}" for name in ("sent", "failed", "unknown", "skipped", "deferred") if totals[name]]
+    cause = f" ({found.cause})" if found.cause else ""
+    return f"{found.state}{cause}: " + (", ".join(parts) or "no results yet")
 
 
-def _print(found: dict[str, Any]) -> None:
-    told = found["totals"]
-    say(f"{found['campaign_id']} {_line(found)}; {told['percentage']} % of {told['recipients']} recipients")
-    rows = [(name, told[name]) for name in ("sent", "delivered", "read", "unknown", "cancelled", "deferred", "waiting")]
-    rows += [(f"failed: {one['reason']}", one["recipients"]) for one in told["failed_by"]]
-    rows += [(f"skipped: {one['reason']}", one["recipients"]) for one in told["skipped_by"]]
-    print_table(("OUTCOME", "RECIPIENTS"), [row for row in rows if row[1]], empty="no recipient was asked for yet")
+def _print(found: CampaignStatus) -> None:
+    totals = found.totals
+    say(f"{found.campaign_id} {_line(found)}; {totals.percentage} % of {totals.recipients} recipients")
+    counts = totals.model_dump()
+    names = ("sent", "delivered", "read", "unknown", "cancelled", "deferred", "waiting")
+    rows = [(name, counts[name]) for name in names]
+    rows += [(f"failed: {one.reason}", one.recipients) for one in totals.failed_by]
+    rows += [(f"skipped: {one.reason}", one.recipients) for one in totals.skipped_by]
+    print_table(("OUTCOME", "RECIPIENTS"), [row for row in rows if row[1]], empty="no recipients")
 
 
-def _found(connection: Any, campaign: str, shop: str | None) -> dict[str, Any]:  # noqa: ANN401 - a psycopg connection
-    found = summary(connection, campaign, shop)
-    if not found:
-        raise Wrong(f"there is no campaign {campaign}; `wch campaigns list` names them")
-    if len(found) > 1:
-        raise Wrong(
-            f"several shops have a campaign {campaign}: give --shop {' or '.join(one['shop'] for one in found)}"
-        )
-    return found[0]
+def _print_campaigns(found: Sequence[CampaignListed]) -> None:
+    columns = ("CAMPAIGN", "SHOP", "REQUESTER", "STATE", "CAUSE", "RECIPIENTS", "BATCHES", "REQUESTED", "ENDED")
+    rows = [
+        (*list(asdict(one).values())[:7], service.timestamp(one.created_at), service.timestamp(one.ended_at))
+        for one in found
+    ]
+    print_table(columns, rows, empty="no campaigns")
 
 
-@contextmanager
-def _written(output: Path | None) -> Iterator[Any]:
-    if output is None:
-        yield sys.stdout
-        return
-    with output.open("w", newline="") as out:
-        yield out
+def _print_lists(found: Sequence[ListListed]) -> None:
+    columns = ("LIST", "SHOP", "RECIPIENTS", "MALFORMED", "DUPLICATES", "COMPLETE")
+    rows = [(*list(asdict(one).values())[:5], service.timestamp(one.complete_at)) for one in found]
+    print_table(columns, rows, empty="no lists")
 
 
-def _refuse_known(database_url: str | None, campaign: str, shop: str | None) -> None:
-    told = f"there is a campaign {campaign} already: see wch campaigns status {campaign}"
-    _refuse_used(database_url, CAMPAIGN_NAMED, {"shop": shop, "campaign": campaign}, told)
+def _print_refusals(refusals: Refusals) -> None:
+    for one in refusals.first:
+        say(f"line {one.line}: {one.reason}")
+    if refusals.count > len(refusals.first):
+        say(f"… and {refusals.count - len(refusals.first)} more; --refused FILE writes all of them")
 
 
-def _refuse_used(database_url: str | None, statement: str, names: dict[str, Any], told: str) -> None:
-    """Refuse a name that is taken, where the database can be asked."""
-    if database_url is None:
-        return
-    with _database(database_url) as connection:
-        if connection.execute(statement, names).fetchall():
-            raise Wrong(told)
+# -- input
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:
-    return service_schema(database_url, "broadcast", "campaigns")
+    return service.service_schema(database_url, "broadcast", "campaigns")
 
 
-# -- asking
+def _found(connection: Any, campaign: str, shop: str | None) -> CampaignStatus:  # noqa: ANN401 - a psycopg connection
+    found = admin.campaigns_named(connection, campaign, shop)
+    if not found:
+        raise Wrong(f"there is no campaign {campaign}; `wch campaigns list` lists them")
+    if len(found) > 1:
+        raise Wrong(f"several shops have a campaign {campaign}: give --shop {' or '.join(one.shop for one in found)}")
+    return found[0]
 
 
-def _control(amqp_url: str, verb: str, data: Request, shop: str | None, *, dry_run: bool, json: bool) -> None:
+def _request(
+    amqp_url: str, action: str, data: admin.CampaignRequest, shop: str | None, *, dry_run: bool, json: bool
+) -> None:
     if not dry_run:
-        _publish(amqp_url, [data], shop)
-    _said(verb, data.campaign_id, dry_run=dry_run, json=json)  # type: ignore[attr-defined]
+        service.request(amqp_url, data, shop=shop)
+    sentence = f"{'would request' if dry_run else 'requested'}: {action} {data.campaign_id}"
+    service.report(sentence, json=json, dry_run=dry_run, action=action, campaign=data.campaign_id)
 
 
-def _said(verb: str, campaign: str, *, dry_run: bool, json: bool) -> None:
-    if json:
-        print_json({"action": verb, "campaign": campaign, "dry_run": dry_run, "by": whoami()})
-    else:
-        say(f"{'would ask' if dry_run else 'asked'} to {verb} {campaign}")
-
-
-def _publish(amqp_url: str, requests: list[Request], shop: str | None) -> None:
-    with Client(amqp_url, SOURCE) as client:
-        client.publish_many([new_event(one, SOURCE, shop=shop) for one in requests])
-
-
-def _published(client: Client, shop: str | None, part: RecipientsRequested) -> None:
-    client.publish(new_event(part, SOURCE, shop=shop))
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except WrongHeadings as error:
+        raise Wrong(f"{file}: {error}") from None
+    except UnicodeDecodeError:
+        raise Wrong(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
 
 
 def _message(text: str | None, template: str | None, language: str, values: Sequence[str]) -> dict[str, Any]:
-    """Return message and fallback; raises Wrong where there is none."""
+    """Return message and fallback; raises Wrong if neither text nor template is given."""
     if template is None and text is None:
-        raise Wrong("give a --template, a --text, or both")
+        raise Wrong("give --template, --text, or both")
     body = [_value(one) for one in values]
     approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
     if text is None:
@@ -377,7 +376,7 @@ def _message(text: str | None, template: str | None, language: str, values: Sequ
 
 def _validated(wanted: dict[str, Any]) -> CampaignRequested:
     try:
-        return CampaignRequested.model_validate(wanted, strict=False)
+        return admin.start_request(wanted)
     except ValidationError as error:
         raise Wrong("; ".join(str(one) if one.field else one.problem for one in field_errors(error))) from None
 
@@ -385,14 +384,3 @@ def _validated(wanted: dict[str, Any]) -> CampaignRequested:
 def _value(text: str) -> dict[str, Any]:
     name, found, value = text.partition("=")
     return {"name": name, "text": value} if found and name.isidentifier() else {"text": text}
-
-
-def _number(text: str) -> str:
-    try:
-        return normalised(text)
-    except MalformedNumber as error:
-        raise Wrong(str(error)) from None
-
-
-def _timestamp(value: datetime | None) -> str:
-    return f"{value:%m-%d %H:%M:%S}" if value else ""

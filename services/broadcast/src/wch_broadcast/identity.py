@@ -1,51 +1,51 @@
-"""Names that are derived, so that whoever computes them again gets the same: of campaigns, lists, batches, keys and facts."""
+"""Derived names of campaigns, lists, batches, send keys and events: computed again, they are the same."""
 
 from __future__ import annotations
 
 import re
 import uuid
 
-_NAMES = uuid.UUID("6e1a4c52-3c5e-5b63-8c57-0b6c1d8a9f27")
-# A key must not hold a telephone number, and eight of a random id's digits could happen to be one.
-_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-_KEY = re.compile(r"^(?P<campaign>[a-p]{32})\.(?P<position>[0-9]{1,7})$")
+from wch_common.contract.identity import HEX_PATTERN, derived_id, without_digits
+
+_NAMESPACE = uuid.UUID("6e1a4c52-3c5e-5b63-8c57-0b6c1d8a9f27")
+_KEY = re.compile(rf"^(?P<campaign>{HEX_PATTERN})\.(?P<position>[0-9]{{1,7}})$")
 _BATCH = re.compile(r"^(?P<campaign>.+)/(?P<number>[0-9]{1,9})$", re.DOTALL)
 
 
 def campaign_uuid(shop: str, campaign_id: str) -> uuid.UUID:
-    """Return the key of a campaign: one per shop and name."""
-    return uuid.uuid5(_NAMES, f"campaign\n{shop}\n{campaign_id}")
+    """Return the primary key of a campaign, one per shop and name."""
+    return derived_id(_NAMESPACE, "campaign", shop, campaign_id)
 
 
 def list_uuid(shop: str, list_id: str) -> uuid.UUID:
-    """Return the key of a list: one per shop and name."""
-    return uuid.uuid5(_NAMES, f"list\n{shop}\n{list_id}")
+    """Return the primary key of a list, one per shop and name."""
+    return derived_id(_NAMESPACE, "list", shop, list_id)
 
 
 def send_key(campaign: uuid.UUID, position: int) -> str:
-    """Return the key under which a recipient is sent a campaign's message at most once."""
-    return f"{campaign.hex.translate(_LETTERS)}.{position}"
+    """Return the key under which one recipient is sent a campaign's message at most once."""
+    return f"{without_digits(campaign)}.{position}"
 
 
 def position(campaign: uuid.UUID, key: str) -> int | None:
-    """Return which recipient of a campaign a key means; None for a key that is not the campaign's."""
+    """Return the position of the recipient with a send key; None if the key belongs to another campaign."""
     match = _KEY.match(key)
-    if match is None or match["campaign"] != campaign.hex.translate(_LETTERS):
+    if match is None or match["campaign"] != without_digits(campaign):
         return None
     return int(match["position"])
 
 
 def batch_name(campaign_id: str, number: int) -> str:
-    """Return the name under which whatsapp knows a batch."""
+    """Return the id under which whatsapp knows a batch."""
     return f"{campaign_id}/{number}"
 
 
 def parsed_batch(name: str) -> tuple[str, int] | None:
-    """Return campaign and number of a batch's name; None for a name that is not ours."""
+    """Return the campaign and the number of a batch's id; None for an id of another form."""
     match = _BATCH.match(name)
     return (match["campaign"], int(match["number"])) if match else None
 
 
-def event_id(campaign: uuid.UUID, what: str) -> str:
-    """Return the id of an event that a campaign causes."""
-    return str(uuid.uuid5(campaign, what))
+def event_id(campaign: uuid.UUID, type_: str, key: object) -> str:
+    """Return the id of an event that a campaign publishes; `key` distinguishes events of one type."""
+    return str(derived_id(campaign, type_, key))

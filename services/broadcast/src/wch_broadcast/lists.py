@@ -1,4 +1,4 @@
-"""Lists of recipients: parts are added in any order, each person counts once, and what is wrong with one is kept beside it."""
+"""Lists of recipients: parts arrive in any order, each person counts once, and unusable recipients keep a reason."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from wch_broadcast import queries
 from wch_broadcast.campaign import SOURCE, as_json
 from wch_broadcast.identity import list_uuid
+from wch_broadcast.queries import ListState
 from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
 from wch_common.integrations.phone import MalformedNumber, normalised, one_form
 from wch_common.outcome import Reject
@@ -25,78 +27,49 @@ if TYPE_CHECKING:
     from wch_common.store.store import Transaction
 
 PART_SIZE = 1000
-_ADD_LIST = "INSERT INTO lists (id, shop, list_id) VALUES (%(id)s, %(shop)s, %(list_id)s) ON CONFLICT DO NOTHING"
-# Locked, so that the parts of one list are added one after the other.
-_LIST = """
-SELECT parts, complete_at, (SELECT max(part) FROM list_parts WHERE list = lists.id) AS last FROM lists WHERE id = %(id)s FOR UPDATE
-"""
-_PART = "SELECT hash FROM list_parts WHERE list = %(id)s AND part = %(part)s"
-_ADD_PART = "INSERT INTO list_parts (list, part, hash) VALUES (%(id)s, %(part)s, %(hash)s)"
-# In the order of people, so that nobody waits for somebody who waits for them.
-_ADD = """
-INSERT INTO recipients (list, position, phone, person, own)
-SELECT DISTINCT ON (new.person) %(id)s, new.position, new.phone, new.person, new.own::jsonb
-FROM unnest(%(positions)s::int[], %(phones)s::text[], %(people)s::text[], %(owns)s::text[])
-  AS new (position, phone, person, own)
-ORDER BY new.person, new.position
-ON CONFLICT (list, person) WHERE flaw IS NULL DO NOTHING RETURNING position
-"""
-_ADD_FLAWED = """
-INSERT INTO recipients (list, position, phone, person, flaw)
-SELECT %(id)s, position, phone, person, flaw
-FROM unnest(%(positions)s::int[], %(phones)s::text[], %(people)s::text[], %(flaws)s::text[])
-  AS new (position, phone, person, flaw)
-"""
-_COUNT = """
-UPDATE lists SET given = given + %(given)s, malformed = malformed + %(malformed)s, duplicates = duplicates + %(duplicates)s,
-       parts = coalesce(parts, %(parts)s),
-       complete_at = CASE WHEN (SELECT count(*) FROM list_parts WHERE list = %(id)s) = coalesce(parts, %(parts)s) THEN now() END
-WHERE id = %(id)s RETURNING *
-"""
-_WAKE = "UPDATE campaigns SET due_at = now() WHERE list = %(id)s AND state = 'waiting' AND cause = 'list_incomplete'"
 
 
 class Lists:
-    """The handler of `broadcast.recipients.requested`, and the adding of recipients that come with their campaign."""
+    """The handler of `broadcast.recipients.requested`, and the list of a campaign that brings its recipients."""
 
     def __init__(self, shops: Shops[BroadcastShop], nudge: Callable[[], None]) -> None:
         self._shops = shops
         self._nudge = nudge
 
     async def part(self, event: Event[RecipientsRequested], tx: Transaction) -> None:
-        """Add one part; a part that is there already is not added again."""
+        """Add one part of a list; a part that was added before is ignored."""
         data, shop = event.data, self._shops.key(event.shop)
         id_ = list_uuid(shop, data.list_id)
-        known = await self._opened(tx, id_, shop, data.list_id)
+        known = await self._locked(tx, id_, shop, data.list_id)
         hash_ = _hash(data.recipients)
-        before = await tx.rows(_PART, {"id": id_, "part": data.part})
+        before = await tx.rows(queries.PART_HASH, {"id": id_, "part": data.part})
         if before:
             if bytes(before[0]["hash"]) != hash_:
-                raise Reject(f"data.part: the list {data.list_id} has another part {data.part} already")
+                raise Reject(f"data.part: the list {data.list_id} already has another part {data.part}")
             return
-        if known["complete_at"] is not None:
-            raise Reject(f"data.list_id: the list {data.list_id} is complete; give a longer one another name")
+        if known.complete_at is not None:
+            raise Reject(f"data.list_id: the list {data.list_id} is complete; upload a longer list under another name")
         _refuse_unfit(data, known)
-        row = await self._added(tx, id_, event.shop, data.part, data.recipients, parts=data.parts)
+        row = await self._add(tx, id_, event.shop, data.part, data.recipients, parts=data.parts)
         if row["complete_at"] is not None:
             counts = {name: row[name] for name in ("malformed", "duplicates")}
-            told = RecipientsAdded(list_id=data.list_id, recipients=row["given"], **counts)
-            tx.emit(event.derive(told, SOURCE))
-            await tx.rows(_WAKE, {"id": id_})
+            tx.emit(event.derive(RecipientsAdded(list_id=data.list_id, recipients=row["submitted"], **counts), SOURCE))
+            await tx.rows(queries.WAKE_CAMPAIGNS_OF_LIST, {"id": id_})
             tx.then(self._nudge)
 
     async def with_campaign(
         self, tx: Transaction, id_: UUID, shop: str | None, recipients: Sequence[CampaignRecipient]
     ) -> None:
-        """Make a campaign's own list, complete at once."""
-        await self._opened(tx, id_, self._shops.key(shop), "")
-        await self._added(tx, id_, shop, 1, recipients, parts=1)
+        """Add the complete list of a campaign that brings its recipients."""
+        await self._locked(tx, id_, self._shops.key(shop), "")
+        await self._add(tx, id_, shop, 1, recipients, parts=1)
 
-    async def _opened(self, tx: Transaction, id_: UUID, shop: str, list_id: str) -> Row:
-        await tx.rows(_ADD_LIST, {"id": id_, "shop": shop, "list_id": list_id})
-        return (await tx.rows(_LIST, {"id": id_}))[0]
+    async def _locked(self, tx: Transaction, id_: UUID, shop: str, list_id: str) -> ListState:
+        await tx.rows(queries.ADD_LIST, {"id": id_, "shop": shop, "list_id": list_id})
+        (known,) = await tx.typed(ListState, queries.LOCK_LIST, {"id": id_})
+        return known
 
-    async def _added(
+    async def _add(
         self,
         tx: Transaction,
         id_: UUID,
@@ -108,57 +81,67 @@ class Lists:
     ) -> Row:
         """Add recipients and count them; returns the list."""
         region = self._shops.named(shop).whatsapp.region
-        good, flawed = _sorted(part * PART_SIZE, recipients, region)
+        usable, skipped = _classified(part * PART_SIZE, recipients, region)
         names = {"id": id_, "part": part, "parts": parts, "hash": _hash(recipients)}
-        added = {row["position"] for row in await tx.rows(_ADD, names | _columns(good, "owns"))} if good else set()
-        twice = [(place, phone, person, "duplicate_number") for place, phone, person, _ in good if place not in added]
-        if flawed or twice:
-            await tx.rows(_ADD_FLAWED, names | _columns([*flawed, *twice], "flaws"))
-        await tx.rows(_ADD_PART, names)
-        counts = {"given": len(recipients), "malformed": len(flawed), "duplicates": len(twice)}
-        return (await tx.rows(_COUNT, names | counts))[0]
+        added: set[int] = set()
+        if usable:
+            rows = await tx.rows(queries.ADD_RECIPIENTS, names | _columns(usable, "own_values"))
+            added = {row["position"] for row in rows}
+        duplicates = [
+            (place, phone, person, "duplicate_number") for place, phone, person, _ in usable if place not in added
+        ]
+        if skipped or duplicates:
+            await tx.rows(queries.ADD_SKIPPED_RECIPIENTS, names | _columns([*skipped, *duplicates], "skip_reasons"))
+        await tx.rows(queries.ADD_PART, names)
+        counts = {"submitted": len(recipients), "malformed": len(skipped), "duplicates": len(duplicates)}
+        return (await tx.rows(queries.COUNT_PART, names | counts))[0]
 
 
-def _refuse_unfit(data: RecipientsRequested, known: Row) -> None:
-    """Refuse a part that does not fit what is known of its list: how many parts it has, and the last that is there."""
-    parts, last = known["parts"] or data.parts, known["last"] or 0
+def _refuse_unfit(data: RecipientsRequested, known: ListState) -> None:
+    """Raise Reject for a part that contradicts the number of parts of its list, or the parts that are already there."""
+    parts, last = known.parts or data.parts, known.last or 0
     if data.parts not in (None, parts):
-        raise Reject(f"data.parts: the list {data.list_id} was said to have {parts} parts, not {data.parts}")
+        raise Reject(f"data.parts: an earlier part gave the list {data.list_id} {parts} parts, not {data.parts}")
     if parts is not None and data.part > parts:
-        raise Reject(f"data.part: the list {data.list_id} has {parts} parts, so that there is no part {data.part}")
+        raise Reject(f"data.part: the list {data.list_id} has {parts} parts, so it cannot have a part {data.part}")
     if parts is not None and last > parts:
-        raise Reject(f"data.parts: the list {data.list_id} has a part {last} already, so that it has more than {parts}")
+        raise Reject(
+            f"data.parts: the list {data.list_id} already has a part {last}, so it has more than {parts} parts"
+        )
 
 
-Place = tuple[int, str | None, str | None, str | None]
+Placed = tuple[int, str | None, str | None, str | None]
+"""Position, phone, person, and own values or the reason to skip the recipient."""
 
 
-def _sorted(first: int, recipients: Sequence[CampaignRecipient], region: str | None) -> tuple[list[Place], list[Place]]:
-    """Tell numbers that can be written to from those that cannot; each with position, phone, person, and values or flaw."""
-    good: list[Place] = []
-    flawed: list[Place] = []
+def _classified(
+    first: int, recipients: Sequence[CampaignRecipient], region: str | None
+) -> tuple[list[Placed], list[Placed]]:
+    """Return the usable recipients and the malformed ones; the first has the position `first`."""
+    usable: list[Placed] = []
+    skipped: list[Placed] = []
     for position, one in enumerate(recipients, first):
         try:
             phone = normalised(one.to, region)
         except MalformedNumber:
-            flawed.append((position, None, None, "malformed_number"))
+            skipped.append((position, None, None, "malformed_number"))
         else:
-            good.append((position, phone, one_form(phone), _own(one)))
-    return good, flawed
+            usable.append((position, phone, one_form(phone), _own_values(one)))
+    return usable, skipped
 
 
-def _own(one: CampaignRecipient) -> str | None:
-    own = one.model_dump(mode="json", exclude={"to"}, exclude_none=True)
-    return orjson.dumps(own).decode() if own else None
+def _own_values(one: CampaignRecipient) -> str | None:
+    values = one.model_dump(mode="json", exclude={"to"}, exclude_none=True)
+    return orjson.dumps(values).decode() if values else None
 
 
-def _columns(places: Sequence[Place], last: str) -> dict[str, list[Any]]:
-    positions, phones, people, rest = (list(column) for column in zip(*places, strict=True))
-    return {"positions": positions, "phones": phones, "people": people, last: rest}
+def _columns(places: Sequence[Placed], last: str) -> dict[str, list[Any]]:
+    positions, phones, persons, rest = (list(column) for column in zip(*places, strict=True))
+    return {"positions": positions, "phones": phones, "persons": persons, last: rest}
 
 
-def refused(event: Event[RecipientsRequested], reason: str) -> RecipientsRefused:
-    """Tell that a part of a list was refused."""
+def part_dead_lettered(event: Event[RecipientsRequested], reason: str) -> RecipientsRefused:
+    """Return the fact about a part of a list that was dead-lettered."""
     return RecipientsRefused(list_id=event.data.list_id, part=event.data.part, reason=reason[:500])
 
 

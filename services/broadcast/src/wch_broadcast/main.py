@@ -1,4 +1,4 @@
-"""Puts the broadcast service together."""
+"""Composes the broadcast service."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from wch_broadcast.answers import Answers
-from wch_broadcast.lists import Lists, refused
+from wch_broadcast.erasure import erase_recipient
+from wch_broadcast.lists import Lists, part_dead_lettered
 from wch_broadcast.maintenance import Maintenance
 from wch_broadcast.metrics import CampaignMetrics
 from wch_broadcast.requests import Requests, request_dead_lettered
@@ -17,6 +18,7 @@ from wch_broadcast.topology import ANSWERS, CAMPAIGNS, CONTROL, RECIPIENTS
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
+    CampaignRecipientEraseRequested,
     CampaignRequested,
     CampaignResumeRequested,
     RecipientsRequested,
@@ -55,10 +57,13 @@ async def compose(platform: Platform[BroadcastSettings]) -> Sequence[Job]:
                 CampaignPauseRequested: requests.pause,
                 CampaignResumeRequested: requests.resume,
                 CampaignCancelRequested: requests.cancel,
+                CampaignRecipientEraseRequested: erase_recipient,
             },
             on_dead_letter=request_dead_lettered,
         ),
-        in_transaction(platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}, on_dead_letter=refused),
+        in_transaction(
+            platform.queue(RECIPIENTS), {RecipientsRequested: lists.part}, on_dead_letter=part_dead_lettered
+        ),
         in_transaction(platform.queue(ANSWERS), {BatchCompleted: answers.answer, BatchUpdated: answers.answer}),
     ]
 

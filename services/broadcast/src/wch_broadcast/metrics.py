@@ -1,4 +1,4 @@
-"""What the service tells Prometheus; labels are states and causes of closed lists."""
+"""Metrics of the broadcast service; labels are states and causes from closed lists."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ if TYPE_CHECKING:
 
 
 class CampaignMetrics:
-    """The service's own metrics, in the process's registry; all of them are read from the database."""
+    """Gauges in the process's registry; every value is counted in the database."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._campaigns = Gauge(
             "wch_broadcast_campaigns",
-            "Campaigns that have not ended, by state and by what they wait for",
+            "Campaigns that have not ended, by state and by the cause for which they wait",
             ("state", "cause"),
             registry=registry,
         )
         self._stuck = Gauge(
-            "wch_broadcast_campaigns_stuck", "Campaigns that could go on and do not: alert on it", registry=registry
+            "wch_broadcast_campaigns_stuck",
+            "Campaigns that could proceed but get no answers: alert if above 0",
+            registry=registry,
         )
         self._stopped = Gauge(
             "wch_broadcast_campaigns_stopped",
-            "Campaigns of the last day that paused themselves or failed: alert on it",
+            "Campaigns that paused themselves, or failed within the last day: alert if above 0",
             registry=registry,
         )
         self._batches = Gauge(
-            "wch_broadcast_batches_open", "Batches asked for that have no first answer", registry=registry
+            "wch_broadcast_batches_open", "Requested batches that have no first answer", registry=registry
         )
         self._seen: set[tuple[str, str]] = set()
 
     def counted(self, campaigns: Mapping[tuple[str, str], int], *, stuck: int, stopped: int, batches: int) -> None:
-        """Set the gauges."""
+        """Set the gauges; a state and cause that no campaign has any more is set to 0."""
         self._seen |= set(campaigns)
         for labels in self._seen:
             self._campaigns.labels(*labels).set(campaigns.get(labels, 0))

@@ -1,4 +1,4 @@
-"""The handlers of requests: to run a campaign, and to pause, resume and cancel it."""
+"""Handlers of requests: run, pause, resume and cancel a campaign."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
-from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save
+from wch_broadcast import queries
+from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save, totals
 from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid
-from wch_broadcast.steps import advance, progress, wake_others
-from wch_broadcast.totals import totals
+from wch_broadcast.steps import advance, progress, wake_next
 from wch_common.events.broadcast import (
     CampaignPaused,
     CampaignRefused,
@@ -35,20 +35,9 @@ if TYPE_CHECKING:
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
 
-_ADD = """
-INSERT INTO campaigns (id, shop, campaign_id, requester, request, hash, list, exclusive, batch_size, pause_seconds, start_at,
-                       stop_at, state, correlationid, causationid)
-VALUES (%(id)s, %(shop)s, %(campaign_id)s, %(requester)s, %(request)s, %(hash)s, %(list)s, %(exclusive)s, %(batch_size)s,
-        %(pause_seconds)s, %(start_at)s, %(stop_at)s, 'waiting', %(correlationid)s, %(causationid)s)
-ON CONFLICT (id) DO NOTHING RETURNING id
-"""
-_OPEN_BATCHES = """
-SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0) ORDER BY number
-"""
-
 
 class Requests:
-    """What other programs and operators ask for."""
+    """Handlers of the requests of other programs and operators."""
 
     def __init__(self, shops: Shops[BroadcastShop], lists: Lists, pace: Pace, nudge: Callable[[], None]) -> None:
         self._shops = shops
@@ -57,12 +46,12 @@ class Requests:
         self._nudge = nudge
 
     async def campaign(self, event: Event[CampaignRequested], tx: Transaction) -> None:
-        """Take a campaign on; one that was asked for before is answered with how far it is."""
+        """Add a campaign and advance it; a repeated request is answered with the campaign's progress."""
         data, shop = event.data, self._shops.key(event.shop)
         id_ = campaign_uuid(shop, data.campaign_id)
         hash_ = _hash(data)
         tx.then(self._nudge)
-        added = await tx.rows(_ADD, self._values(event, shop, hash_))
+        added = await tx.rows(queries.ADD_CAMPAIGN, self._values(event, shop, hash_))
         if added and data.recipients is not None:
             await self._lists.with_campaign(tx, id_, event.shop, data.recipients)
         campaign = await locked(tx, id_)
@@ -71,39 +60,43 @@ class Requests:
         if added:
             await advance(tx, campaign, self._pace)
         elif bytes(campaign.hash) != hash_:
-            raise Reject(f"data.campaign_id: the shop has another campaign {data.campaign_id}; choose another name")
+            raise Reject(
+                f"data.campaign_id: the shop has another campaign {data.campaign_id} with other content; "
+                "choose another name"
+            )
         else:
             tx.emit(event.derive(await progress(tx, campaign), SOURCE, key="known"))
 
     async def pause(self, event: Event[CampaignPauseRequested], tx: Transaction) -> None:
-        """Begin no further batch."""
+        """Release no further batches."""
         campaign = await self._named(event, tx)
         if campaign.state not in ("waiting", "running"):
-            return await _answer(event, tx, campaign)
+            return await _answer_with_progress(event, tx, campaign)
         await pause(tx, campaign, event.data.reason, event.data.by)
         return await save(tx, campaign)
 
     async def resume(self, event: Event[CampaignResumeRequested], tx: Transaction) -> None:
-        """Go on when its turn comes, and then try again those whose failure was everybody's."""
+        """Continue when it is the campaign's turn, and then retry failures of the whole campaign."""
         campaign = await self._named(event, tx)
         if campaign.state not in ("paused", "failed"):
-            return await _answer(event, tx, campaign)
-        campaign.move("waiting")
-        campaign.ended_at, campaign.share_from = None, campaign.batches
-        told = await totals(tx, campaign)
-        campaign.tell(tx, CampaignResumed(campaign_id=campaign.campaign_id, totals=told, by=event.data.by))
+            return await _answer_with_progress(event, tx, campaign)
+        campaign.change_state("waiting")
+        campaign.ended_at, campaign.share_from_batch = None, campaign.batches
+        result = await totals(tx, campaign)
+        campaign.publish(tx, CampaignResumed(campaign_id=campaign.campaign_id, totals=result, by=event.data.by))
         return await advance(tx, campaign, self._pace)
 
     async def cancel(self, event: Event[CampaignCancelRequested], tx: Transaction) -> None:
-        """Take back what is not under way, and end when all that is has its answer."""
+        """Cancel every open batch; the campaign ends when everything in progress has its answer."""
         campaign, data = await self._named(event, tx), event.data
         if campaign.state in ("completed", "cancelled", "cancelling"):
-            return await _answer(event, tx, campaign)
-        campaign.move("cancelling", data.reason or "cancelled", data.by)
+            return await _answer_with_progress(event, tx, campaign)
+        reason = data.reason or "cancelled"
+        campaign.change_state("cancelling", reason, data.by)
         campaign.released, campaign.ended_at = True, None
-        for row in await tx.rows(_OPEN_BATCHES, {"id": campaign.id}):
+        for row in await tx.rows(queries.OPEN_BATCHES, {"id": campaign.id}):
             name = batch_name(campaign.campaign_id, row["number"])
-            campaign.ask(tx, BatchCancelRequested(batch_id=name, reason=data.reason or "cancelled"), name)
+            campaign.request_whatsapp(tx, BatchCancelRequested(batch_id=name, reason=reason), name)
         return await advance(tx, campaign, self._pace)
 
     async def _named(
@@ -111,7 +104,7 @@ class Requests:
         event: Event[CampaignPauseRequested] | Event[CampaignResumeRequested] | Event[CampaignCancelRequested],
         tx: Transaction,
     ) -> Campaign:
-        """Return the campaign a request is about, which may be on its way still; raises Retry."""
+        """Return the campaign of a request; raises Retry if it does not exist, as its own request may still arrive."""
         tx.then(self._nudge)
         campaign = await locked(tx, campaign_uuid(self._shops.key(event.shop), event.data.campaign_id))
         if campaign is None:
@@ -140,17 +133,17 @@ class Requests:
         }
 
 
-async def _answer(event: Event[Any], tx: Transaction, campaign: Campaign) -> None:
-    """Answer what cannot be done in the campaign's state with how far it is."""
+async def _answer_with_progress(event: Event[Any], tx: Transaction, campaign: Campaign) -> None:
+    """Answer a request that is impossible in the campaign's state."""
     tx.emit(event.derive(await progress(tx, campaign), SOURCE, key="state"))
 
 
 async def pause(tx: Transaction, campaign: Campaign, reason: str, by: str) -> None:
-    """Begin no further batch of a campaign, and tell it."""
-    campaign.move("paused", reason, by)
-    await wake_others(tx, campaign)
-    told = await totals(tx, campaign)
-    campaign.tell(tx, CampaignPaused(campaign_id=campaign.campaign_id, totals=told, reason=reason, by=by))
+    """Pause a campaign and publish it; the caller saves the campaign."""
+    campaign.change_state("paused", reason, by)
+    await wake_next(tx, campaign)
+    result = await totals(tx, campaign)
+    campaign.publish(tx, CampaignPaused(campaign_id=campaign.campaign_id, totals=result, reason=reason, by=by))
 
 
 def _hash(data: CampaignRequested) -> bytes:
@@ -158,5 +151,6 @@ def _hash(data: CampaignRequested) -> bytes:
 
 
 def request_dead_lettered(event: Event[Any], reason: str) -> CampaignRefused | None:
-    """Tell that a request about a campaign was refused."""
-    return CampaignRefused(campaign_id=event.data.campaign_id, reason=reason[:500])
+    """Return the fact about a dead-lettered request; None for one that names no campaign."""
+    campaign_id = getattr(event.data, "campaign_id", None)
+    return None if campaign_id is None else CampaignRefused(campaign_id=campaign_id, reason=reason[:500])

@@ -11,7 +11,7 @@ from wch_common.settings import DatabaseUrl
 
 
 class BroadcastShop(ShopEntry):
-    """What campaigns need to know about a shop."""
+    """The settings of a shop that campaigns use."""
 
     whatsapp: PhoneRegionSection = PhoneRegionSection()
 
@@ -22,24 +22,25 @@ class BroadcastSettings(ShopSettings):
     one_shop: BroadcastShop | None = Field(None, exclude=True)
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     broadcast_in_flight: Annotated[int, Field(ge=1, le=50)] = Field(
-        4, description="Batches of one campaign in progress at a time; one where the campaign has a pause"
+        4, description="Batches of a campaign in progress at a time; 1 for a campaign with a pause between batches"
     )
     broadcast_failure_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5,
-        description="Share of failures in a campaign's last 20 batches (more if they are small) at which it pauses itself",
+        description="Share of failures in the last 20 batches (more, if small) at which a campaign pauses itself",
     )
-    broadcast_failure_least: Annotated[int, Field(ge=1)] = Field(
-        50, description="Least number of answers before that share counts"
+    broadcast_failure_min_answers: Annotated[int, Field(ge=1)] = Field(
+        50, description="Minimum number of answers before WCH_BROADCAST_FAILURE_SHARE applies"
     )
     broadcast_stuck_seconds: Annotated[float, Field(gt=0)] = Field(
         600.0,
-        description="How long a campaign that could continue may stand still before its batches are requested again",
+        description="Seconds without progress after which unanswered batches of a campaign are requested again",
     )
     broadcast_give_up_seconds: Annotated[float, Field(gt=0)] = Field(
-        1800.0, description="How long such a campaign may stand still before it fails; it can be resumed"
+        1800.0, description="Seconds without progress after which a campaign fails; it can be resumed"
     )
     broadcast_keep_days: Annotated[float, Field(gt=0)] = Field(
-        90.0, description="How long recipients and their outcomes are kept after a campaign's end; its summary is kept"
+        90.0,
+        description="Days for which recipients and outcomes are kept after a campaign ends; its totals are kept",
     )
 
     def shops(self) -> Shops[BroadcastShop]:

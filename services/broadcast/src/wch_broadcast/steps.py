@@ -1,16 +1,16 @@
-"""What a campaign does next: it waits for its turn, releases batches at its pace, and ends; any replica takes the step."""
+"""The next step of a campaign: wait for its turn, release batches, or end. Any replica may take the step."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from wch_broadcast.asking import ask_again, batch, try_again
-from wch_broadcast.campaign import Campaign, save
-from wch_broadcast.totals import totals
+from wch_broadcast import queries
+from wch_broadcast.batches import batch_request, reopen_failed, request_again
+from wch_broadcast.campaign import Campaign, save, totals
 from wch_common.events.broadcast import (
     CampaignCancelled,
     CampaignCompleted,
@@ -28,62 +28,27 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-STUCK = "stuck"
+STUCK: Final = "stuck"
+"""Cause of a campaign that could proceed but gets no answers."""
 _PROGRESS_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
-# Who waits is woken when it is their turn; this is for whose turn came while they began to wait.
-_ASK_AGAIN = timedelta(seconds=30)
-# One campaign of a shop decides at a time whether it is its turn.
-_TURNS = "SELECT pg_advisory_xact_lock(hashtext('campaigns/' || %(shop)s))"
-# One that only waits for what whatsapp put off does not hold the others up, nor does one that is paused, nor one that is
-# being cancelled and gets no answer: it sends nothing new.
-_AHEAD = """
-SELECT c.campaign_id FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
-WHERE c.shop = %(shop)s AND c.exclusive AND c.ended_at IS NULL AND c.id <> %(id)s AND (
-  (c.state IN ('running', 'cancelling') AND NOT (c.state = 'cancelling' AND c.taken_up_at IS NOT NULL) AND NOT (c.released AND NOT EXISTS (
-     SELECT 1 FROM batches AS b WHERE b.campaign = c.id AND b.answered_at IS NULL)))
-  OR (c.state = 'waiting' AND (c.start_at IS NULL OR c.start_at <= now()) AND l.complete_at IS NOT NULL
-      AND (c.created_at, c.id) < (%(created_at)s, %(id)s)))
-LIMIT 1
-"""
-_WAKE = """
-UPDATE campaigns SET due_at = now() WHERE id = (
-  SELECT id FROM campaigns WHERE shop = %(shop)s AND state = 'waiting' AND exclusive AND cause = 'another_campaign'
-  ORDER BY created_at, id LIMIT 1)
-"""
-_OPEN = """
-SELECT count(*) FILTER (WHERE answered_at IS NULL) AS unanswered, coalesce(sum(deferred), 0)::int AS deferred,
-       max(parked_by) AS parked_by,
-       coalesce(sum((counts->>'deferred/tried_again')::int), 0)::int AS tried_again
-FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0)
-"""
-_NEXT = """
-WITH next AS (
-  SELECT position, phone, own FROM recipients
-  WHERE list = %(list)s AND position > %(cursor)s AND flaw IS NULL ORDER BY position LIMIT %(size)s
-), asked AS (
-  INSERT INTO outcomes (campaign, position, batch, outcome) SELECT %(id)s, position, %(number)s, 'asked' FROM next
-), batch AS (
-  INSERT INTO batches (campaign, number, counts, released_at)
-  SELECT %(id)s, %(number)s, jsonb_build_object('asked/', count(*)), %(now)s FROM next HAVING count(*) > 0
-)
-SELECT position, phone, own FROM next ORDER BY position
-"""
+# The campaign that ends wakes the next one; this covers a campaign whose turn came while it began to wait.
+_CHECK_AGAIN = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
-class Open:
-    """What of a campaign has no final outcome yet."""
+class OpenWork:
+    """What has no final outcome yet: batches without an answer, deferred recipients, and those being retried."""
 
     unanswered: int
     deferred: int
     parked_by: str | None
-    tried_again: int
+    retrying: int
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How campaigns go on, from the settings."""
+    """The limits of a campaign's progress, from the settings."""
 
     in_flight: int
     stuck: timedelta
@@ -97,13 +62,13 @@ class Pace:
 
 
 async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
-    """Do all that can be done for a campaign now, say when it is to be looked at next, and write it."""
+    """Take every step that is possible now, set when the next one is due, and save the campaign."""
     if campaign.is_final:
-        await _tell_update(tx, campaign)
+        await _publish_update(tx, campaign)
     elif campaign.state == "waiting":
         await _take_turn(tx, campaign, pace)
     if campaign.state in ("running", "cancelling"):
-        await _go_on(tx, campaign, pace)
+        await _proceed(tx, campaign, pace)
     elif campaign.state == "paused":
         campaign.due_at = None
     await save(tx, campaign)
@@ -113,7 +78,7 @@ async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
 
 
 async def _take_turn(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
-    """Begin, or say what a campaign waits for."""
+    """Start the campaign, or set the cause for which it waits."""
     if campaign.start_at is not None and campaign.start_at > campaign.now:
         campaign.cause, campaign.due_at = "start_at", campaign.start_at
     elif campaign.list_deleted_at is not None:
@@ -121,177 +86,184 @@ async def _take_turn(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     elif campaign.list_complete_at is None:
         await _wait_for_list(tx, campaign, pace)
     elif campaign.exclusive and await _is_behind(tx, campaign):
-        campaign.cause, campaign.due_at = "another_campaign", campaign.now + _ASK_AGAIN
+        campaign.cause, campaign.due_at = "another_campaign", campaign.now + _CHECK_AGAIN
     else:
-        campaign.move("running")
-        if campaign.started_at is None:
-            campaign.started_at = campaign.now
-            campaign.tell(tx, CampaignStarted(campaign_id=campaign.campaign_id, recipients=campaign.given))
-        else:  # it was resumed
-            if campaign.stop_at is None or campaign.stop_at > campaign.now:
-                await try_again(tx, campaign)
-            await ask_again(tx, campaign)
+        await _start(tx, campaign)
+
+
+async def _start(tx: Transaction, campaign: Campaign) -> None:
+    campaign.change_state("running")
+    if campaign.started_at is None:
+        campaign.started_at = campaign.now
+        campaign.publish(tx, CampaignStarted(campaign_id=campaign.campaign_id, recipients=campaign.submitted))
+        return
+    # It has been resumed.
+    if campaign.stop_at is None or campaign.stop_at > campaign.now:
+        await reopen_failed(tx, campaign)
+    await request_again(tx, campaign)
 
 
 async def _wait_for_list(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
-    since = max(campaign.moved_at, campaign.start_at or campaign.moved_at)
-    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + _ASK_AGAIN
+    since = max(campaign.progressed_at, campaign.start_at or campaign.progressed_at)
+    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + _CHECK_AGAIN
     if campaign.now >= since + pace.give_up:
         await fail(tx, campaign, "list_incomplete")
 
 
 async def _is_behind(tx: Transaction, campaign: Campaign) -> bool:
     names = {"shop": campaign.shop, "id": campaign.id, "created_at": campaign.created_at}
-    await tx.rows(_TURNS, names)
-    return bool(await tx.rows(_AHEAD, names))
+    await tx.rows(queries.LOCK_TURNS, names)
+    return bool(await tx.rows(queries.CAMPAIGN_AHEAD, names))
 
 
 # -- running
 
 
-async def _go_on(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
-    """Release what may be released, and end what has ended."""
+async def _proceed(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
+    """Release the batches that are allowed now, and end the campaign if nothing is open."""
     if campaign.state == "running" and campaign.stop_at is not None and campaign.stop_at <= campaign.now:
         campaign.stopped, campaign.released = campaign.stopped or not campaign.released, True
-    open_ = await look(tx, campaign)
-    while _may_release(campaign, pace, open_):
+    work = await open_work(tx, campaign)
+    while _may_release(campaign, pace, work):
         await _release(tx, campaign)
-        open_ = await look(tx, campaign)
-    if campaign.released and not open_.unanswered:
-        await wake_others(tx, campaign)
-        if not open_.deferred:
+        work = await open_work(tx, campaign)
+    if campaign.released and not work.unanswered:
+        await wake_next(tx, campaign)
+        if not work.deferred:
             await _end(tx, campaign)
             return
     if campaign.state == "running":
-        if campaign.cause not in ("", STUCK) and not open_.parked_by:
-            campaign.moved_at, campaign.taken_up_at = campaign.now, None  # a limit is over; it was not stuck meanwhile
-        campaign.cause = open_.parked_by or ""
-        await _tell_progress(tx, campaign)
-    await _look_again(tx, campaign, pace, open_)
+        if campaign.cause not in ("", STUCK) and not work.parked_by:
+            campaign.note_progress()  # a limit has ended; the campaign was not stuck while it lasted
+        campaign.cause = work.parked_by or ""
+        await _publish_progress(tx, campaign)
+    await _set_due(tx, campaign, pace, work)
 
 
-async def look(tx: Transaction, campaign: Campaign) -> Open:
-    """Return what of a campaign has no final outcome yet."""
-    return Open(**(await tx.rows(_OPEN, {"id": campaign.id}))[0])
+async def open_work(tx: Transaction, campaign: Campaign) -> OpenWork:
+    """Return what has no final outcome yet."""
+    (work,) = await tx.typed(OpenWork, queries.OPEN_WORK, {"id": campaign.id})
+    return work
 
 
-def _may_release(campaign: Campaign, pace: Pace, open_: Open) -> bool:
+def _may_release(campaign: Campaign, pace: Pace, work: OpenWork) -> bool:
     allowed = 1 if campaign.pause_seconds else pace.in_flight
     return (
         campaign.state == "running"
         and not campaign.released
-        and not open_.parked_by
-        and open_.unanswered < allowed
+        and not work.parked_by
+        and work.unanswered < allowed
         and (campaign.next_batch_at is None or campaign.next_batch_at <= campaign.now)
     )
 
 
 async def _release(tx: Transaction, campaign: Campaign) -> None:
-    """Ask whatsapp for the next batch, or find that there is none."""
+    """Request the next batch; a batch that is not full, or empty, is the last."""
     number = campaign.batches + 1
     names = {"id": campaign.id, "list": campaign.list, "cursor": campaign.cursor}
-    rows = await tx.rows(_NEXT, names | {"size": campaign.batch_size, "number": number, "now": campaign.now})
+    names |= {"size": campaign.batch_size, "number": number, "now": campaign.now}
+    rows = await tx.rows(queries.RELEASE_BATCH, names)
     if len(rows) < campaign.batch_size:
         campaign.released = True
     if not rows:
         return
     campaign.batches, campaign.cursor = number, rows[-1]["position"]
-    campaign.moved_at, campaign.taken_up_at = campaign.now, None
+    campaign.note_progress()
     campaign.next_batch_at = campaign.now + timedelta(seconds=campaign.pause_seconds)
-    campaign.ask(tx, batch(campaign, number, rows), str(number))
+    campaign.request_whatsapp(tx, batch_request(campaign, number, rows), number)
 
 
 async def _end(tx: Transaction, campaign: Campaign) -> None:
-    """Tell, once, that every recipient has an outcome."""
+    """Publish, once, that every recipient has a result."""
     cause = campaign.cause
     if campaign.state == "cancelling":
-        campaign.move("cancelled", cause, campaign.said_by)
-        told = await totals(tx, campaign)
-        campaign.tell(tx, CampaignCancelled(campaign_id=campaign.campaign_id, totals=told, reason=cause))
+        campaign.change_state("cancelled", cause, campaign.changed_by)
+        result = await totals(tx, campaign)
+        campaign.publish(tx, CampaignCancelled(campaign_id=campaign.campaign_id, totals=result, reason=cause))
     else:
-        campaign.move("completed")
-        campaign.tell(tx, CampaignCompleted(campaign_id=campaign.campaign_id, totals=await totals(tx, campaign)))
+        campaign.change_state("completed")
+        campaign.publish(tx, CampaignCompleted(campaign_id=campaign.campaign_id, totals=await totals(tx, campaign)))
     log.info("campaign_ended", campaign=campaign.campaign_id, state=campaign.state, shop=campaign.shop)
 
 
-async def wake_others(tx: Transaction, campaign: Campaign) -> None:
-    """Let the shop's campaigns see that it may be their turn."""
+async def wake_next(tx: Transaction, campaign: Campaign) -> None:
+    """Make the shop's next exclusive campaign check whether it is its turn."""
     if campaign.exclusive:
-        await tx.rows(_WAKE, {"shop": campaign.shop})
+        await tx.rows(queries.WAKE_NEXT_CAMPAIGN, {"shop": campaign.shop})
 
 
-# -- when it is looked at next
+# -- when the next step is due
 
 
-async def _look_again(tx: Transaction, campaign: Campaign, pace: Pace, open_: Open) -> None:
-    """Say when time alone makes a difference; answers are looked at when they come."""
-    timestamps: list[datetime] = []
+async def _set_due(tx: Transaction, campaign: Campaign, pace: Pace, work: OpenWork) -> None:
+    """Set when time alone makes a step possible; answers cause their own steps."""
+    times: list[datetime] = []
     if campaign.state == "running" and not campaign.released:
         if campaign.stop_at is not None:
-            timestamps.append(campaign.stop_at)
+            times.append(campaign.stop_at)
         if campaign.next_batch_at is not None and campaign.next_batch_at > campaign.now:
-            timestamps.append(campaign.next_batch_at)
-    if (open_.unanswered or open_.tried_again) and not open_.parked_by:
-        if campaign.state == "running" and campaign.now - campaign.moved_at >= pace.give_up:
+            times.append(campaign.next_batch_at)
+    if (work.unanswered or work.retrying) and not work.parked_by:
+        if campaign.state == "running" and campaign.now - campaign.progressed_at >= pace.give_up:
             await fail(tx, campaign, STUCK)
             return
-        timestamps.append(await _until_stuck(tx, campaign, pace))
-    campaign.due_at = min(timestamps, default=None)
+        times.append(await _check_stuck(tx, campaign, pace))
+    campaign.due_at = min(times, default=None)
 
 
-async def _until_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datetime:
-    """Ask again where no answer came for long, and return when that is to be looked at next."""
-    if campaign.now - campaign.moved_at < pace.stuck:
-        return campaign.moved_at + pace.stuck
-    if campaign.taken_up_at is None or (
-        campaign.state == "cancelling" and campaign.now - campaign.taken_up_at >= pace.stuck
+async def _check_stuck(tx: Transaction, campaign: Campaign, pace: Pace) -> datetime:
+    """Request unanswered batches again if the campaign is stuck, and return when to check next."""
+    if campaign.now - campaign.progressed_at < pace.stuck:
+        return campaign.progressed_at + pace.stuck
+    if campaign.requested_again_at is None or (
+        campaign.state == "cancelling" and campaign.now - campaign.requested_again_at >= pace.stuck
     ):
         log.error("campaign_stuck", campaign=campaign.campaign_id, shop=campaign.shop)
-        campaign.taken_up_at = campaign.now
-        await ask_again(tx, campaign)
+        campaign.requested_again_at = campaign.now
+        await request_again(tx, campaign)
         if campaign.state == "cancelling":
-            await wake_others(tx, campaign)
-        if not (await look(tx, campaign)).unanswered:
-            return campaign.now  # who was asked for is nobody any more
+            await wake_next(tx, campaign)
+        if not (await open_work(tx, campaign)).unanswered:
+            return campaign.now  # every recipient without an answer has been erased
     if campaign.state == "cancelling":
-        # It ends when all that is under way has its answer, however long that takes.
-        return campaign.taken_up_at + pace.stuck
+        # It ends when everything in progress has its answer, however long that takes.
+        return campaign.requested_again_at + pace.stuck
     campaign.cause = STUCK
-    return campaign.moved_at + pace.give_up
+    return campaign.progressed_at + pace.give_up
 
 
 async def fail(tx: Transaction, campaign: Campaign, reason: str) -> None:
-    """End a campaign that could not go on; what is asked for may still be answered, and it can be resumed."""
-    campaign.move("failed", reason)
-    told = await totals(tx, campaign)
-    campaign.tell(tx, CampaignFailed(campaign_id=campaign.campaign_id, totals=told, reason=reason))
-    await wake_others(tx, campaign)
+    """End a campaign that cannot continue; it accepts answers to open batches, and it can be resumed."""
+    campaign.change_state("failed", reason)
+    result = await totals(tx, campaign)
+    campaign.publish(tx, CampaignFailed(campaign_id=campaign.campaign_id, totals=result, reason=reason))
+    await wake_next(tx, campaign)
     log.error("campaign_failed", campaign=campaign.campaign_id, shop=campaign.shop, reason=reason)
 
 
-# -- telling
+# -- reporting
 
 
-async def _tell_progress(tx: Transaction, campaign: Campaign) -> None:
-    if campaign.told_at is not None and campaign.now - campaign.told_at < timedelta(seconds=_PROGRESS_SECONDS):
+async def _publish_progress(tx: Transaction, campaign: Campaign) -> None:
+    if campaign.reported_at is not None and campaign.now - campaign.reported_at < timedelta(seconds=_PROGRESS_SECONDS):
         return
-    campaign.told_at = campaign.now
-    campaign.tell(tx, await progress(tx, campaign))
+    campaign.reported_at = campaign.now
+    campaign.publish(tx, await progress(tx, campaign))
 
 
 async def progress(tx: Transaction, campaign: Campaign) -> CampaignProgressed:
-    """Return how far a campaign is."""
-    told = await totals(tx, campaign)
+    """Return the fact that reports the progress of a campaign."""
+    result = await totals(tx, campaign)
     state: Any = campaign.state
-    return CampaignProgressed(campaign_id=campaign.campaign_id, totals=told, state=state)
+    return CampaignProgressed(campaign_id=campaign.campaign_id, totals=result, state=state)
 
 
-def note_late_answer(campaign: Campaign) -> None:
-    """Plan to tell what became known after a campaign's end."""
+def schedule_update(campaign: Campaign) -> None:
+    """Make an ended campaign publish its late outcomes together."""
     campaign.due_at = campaign.due_at or campaign.now + timedelta(seconds=_UPDATE_SECONDS)
 
 
-async def _tell_update(tx: Transaction, campaign: Campaign) -> None:
-    told = await totals(tx, campaign)
+async def _publish_update(tx: Transaction, campaign: Campaign) -> None:
+    result = await totals(tx, campaign)
     campaign.due_at = None
-    campaign.tell(tx, CampaignUpdated(campaign_id=campaign.campaign_id, totals=told))
+    campaign.publish(tx, CampaignUpdated(campaign_id=campaign.campaign_id, totals=result))

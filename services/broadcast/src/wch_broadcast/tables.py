@@ -1,11 +1,10 @@
-"""What the broadcast service keeps: lists of recipients, campaigns, their batches, and what became of each recipient."""
+"""Tables of the broadcast service: lists of recipients, campaigns, their batches, and the outcome of each recipient."""
 
 from __future__ import annotations
 
 from sqlalchemy import (
     Boolean,
     Column,
-    DateTime,
     Float,
     Index,
     Integer,
@@ -15,30 +14,37 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    func,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from wch_common.store.columns import count, now, text_column, timestamp
+from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
-
+_EXPORT_RECIPIENT = """
+SELECT l.shop, l.list_id, r.phone, r.own_values, r.skip_reason, c.campaign_id, o.outcome, o.reason
+FROM recipients AS r JOIN lists AS l ON l.id = r.list
+LEFT JOIN campaigns AS c ON c.list = r.list
+LEFT JOIN outcomes AS o ON o.campaign = c.id AND o.position = r.position
+WHERE r.person = %(person)s ORDER BY l.created_at, c.created_at
+"""
 
 LISTS = Table(
     "lists",
     METADATA,
-    Column("id", Uuid, primary_key=True, comment="derived from shop and name, or the campaign's own"),
+    Column("id", Uuid, primary_key=True, comment="derived from shop and name; the campaign's id if it came with one"),
     Column("shop", Text, nullable=False),
-    Column("list_id", Text, nullable=False, comment="empty for one that came with its campaign"),
-    Column("parts", Integer, comment="how many there will be, once a part has said so"),
-    count("given"),
+    Column("list_id", Text, nullable=False, comment="empty if it came with its campaign"),
+    Column("parts", Integer, comment="number of parts, once a part has given it"),
+    count("submitted", "recipients received, usable or not"),
     count("malformed"),
     count("duplicates"),
     timestamp("complete_at"),
-    timestamp("deleted_at", "when its recipients were deleted"),
+    timestamp("deleted_at", "from then on its recipients are deleted"),
     now("created_at"),
     Index("lists_created", "created_at"),
+    info=personal_data(impersonal=("shop", "list_id")),
     comment="Lists of recipients",
 )
 
@@ -49,7 +55,8 @@ LIST_PARTS = Table(
     Column("part", Integer, nullable=False),
     Column("hash", LargeBinary, nullable=False),
     PrimaryKeyConstraint("list", "part"),
-    comment="Parts that were added to lists",
+    info=personal_data(impersonal=("hash",)),
+    comment="Parts of lists that have been added",
 )
 
 RECIPIENTS = Table(
@@ -57,14 +64,26 @@ RECIPIENTS = Table(
     METADATA,
     Column("list", Uuid, nullable=False),
     Column("position", Integer, nullable=False),
-    Column("phone", Text, comment="E.164; null when malformed or forgotten"),
-    Column("person", Text, comment="the one form of the number by which its owner is known"),
-    Column("own", JSONB, comment="values of their own for the message"),
-    Column("flaw", Text, comment="why they are not written to: malformed_number, duplicate_number, forgotten"),
+    Column("phone", Text, comment="E.164; null if malformed or erased"),
+    Column("person", Text, comment="canonical form of the number, which identifies its owner"),
+    Column("own_values", JSONB, comment="the recipient's own values for the message"),
+    Column(
+        "skip_reason",
+        Text,
+        comment="why the recipient is not sent a message: malformed_number, duplicate_number, erased",
+    ),
     PrimaryKeyConstraint("list", "position"),
-    Index("recipients_once", "list", "person", unique=True, postgresql_where=text("flaw IS NULL")),
+    Index("recipients_once", "list", "person", unique=True, postgresql_where=text("skip_reason IS NULL")),
     Index("recipients_person", "person", postgresql_where=text("person IS NOT NULL")),
-    comment="People of lists",
+    info=personal_data(
+        person="person",
+        erased={"person": None, "phone": None, "own_values": None},
+        impersonal=("skip_reason",),
+        # An outcome that is already known is kept, as it contains no personal data.
+        also="skip_reason = coalesce(skip_reason, 'erased')",
+        export=_EXPORT_RECIPIENT,
+    ),
+    comment="Recipients of lists",
 )
 
 CAMPAIGNS = Table(
@@ -74,8 +93,8 @@ CAMPAIGNS = Table(
     Column("shop", Text, nullable=False),
     Column("campaign_id", Text, nullable=False),
     Column("requester", Text, nullable=False),
-    Column("request", JSONB, nullable=False, comment="as it was asked for, without its recipients"),
-    Column("hash", LargeBinary, nullable=False, comment="of all that was asked for"),
+    Column("request", JSONB, nullable=False, comment="as requested, without its recipients"),
+    Column("hash", LargeBinary, nullable=False, comment="of the whole request"),
     Column("list", Uuid, nullable=False),
     Column("exclusive", Boolean, nullable=False),
     Column("batch_size", Integer, nullable=False),
@@ -83,19 +102,21 @@ CAMPAIGNS = Table(
     timestamp("start_at"),
     timestamp("stop_at"),
     Column("state", Text, nullable=False, comment="waiting, running, paused, cancelling, completed, cancelled, failed"),
-    text_column("cause", "why it does not go on, or how it ended"),
-    text_column("said_by", "who paused or cancelled it"),
-    count("cursor", "position of the recipient asked for last"),
-    count("batches", "released so far"),
+    text_column("cause", "why it does not proceed, or why it ended"),
+    text_column("changed_by", "who paused or cancelled it"),
+    count("cursor", "position of the last recipient in a batch"),
+    count("batches", "number of batches released"),
     Column("released", Boolean, nullable=False, server_default=text("false"), comment="no further batch follows"),
-    Column("stopped", Boolean, nullable=False, server_default=text("false"), comment="its time to stop came first"),
-    count("share_from", "batch from which on failures count towards pausing"),
-    count("told", "facts told"),
+    Column(
+        "stopped", Boolean, nullable=False, server_default=text("false"), comment="stop_at came before its last batch"
+    ),
+    count("share_from_batch", "failures in later batches count towards pausing"),
+    count("facts", "number of facts published"),
     timestamp("next_batch_at"),
-    timestamp("due_at", "when it is to be looked at next"),
-    Column("moved_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    timestamp("taken_up_at", "when its unanswered batches were asked for again"),
-    timestamp("told_at", "when its totals were told last"),
+    timestamp("due_at", "when its next step is due"),
+    now("progressed_at", "when it changed state, released a batch or got a first answer"),
+    timestamp("requested_again_at", "when its unanswered batches were requested again"),
+    timestamp("reported_at", "when its progress was last published"),
     timestamp("started_at"),
     timestamp("ended_at"),
     Column("correlationid", Text),
@@ -105,6 +126,20 @@ CAMPAIGNS = Table(
     Index("campaigns_open", "shop", "created_at", postgresql_where=text("ended_at IS NULL")),
     Index("campaigns_list", "list"),
     Index("campaigns_ended", "ended_at"),
+    info=personal_data(
+        impersonal=(
+            "shop",
+            "campaign_id",
+            "requester",
+            "request",
+            "hash",
+            "state",
+            "cause",
+            "changed_by",
+            "correlationid",
+            "causationid",
+        )
+    ),
     comment="Campaigns",
 )
 
@@ -114,13 +149,14 @@ BATCHES = Table(
     Column("campaign", Uuid, nullable=False),
     Column("number", Integer, nullable=False),
     now("released_at"),
-    timestamp("answered_at", "when it had its first answers"),
+    timestamp("answered_at", "when its first answers arrived"),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'"), comment="recipients by outcome/reason"),
     count("deferred"),
     count("failed"),
-    text_column("parked_by", "the limit of the whole number for which recipients wait"),
+    text_column("parked_by", "limit of the sending number for which its recipients wait"),
     PrimaryKeyConstraint("campaign", "number"),
     Index("batches_open", "campaign", postgresql_where=text("answered_at IS NULL OR deferred > 0")),
+    info=personal_data(impersonal=("counts", "parked_by")),
     comment="Batches of campaigns; their counts outlive the recipients",
 )
 
@@ -130,12 +166,13 @@ OUTCOMES = Table(
     Column("campaign", Uuid, nullable=False),
     Column("position", Integer, nullable=False),
     Column("batch", Integer, nullable=False),
-    Column("outcome", Text, nullable=False),
+    Column("outcome", Text, nullable=False, comment="requested, or an outcome of the whatsapp service"),
     text_column("reason"),
     Column("code", Integer),
     timestamp("until"),
-    count("version", "of the fact that told it"),
+    count("version", "of the fact that reported it"),
     PrimaryKeyConstraint("campaign", "position"),
     Index("outcomes_batch", "campaign", "batch"),
-    comment="What became of recipients that were asked for",
+    info=personal_data(impersonal=("outcome", "reason")),
+    comment="Outcomes of recipients whose batch was requested",
 )

@@ -5,6 +5,7 @@ from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
+    CampaignRecipientEraseRequested,
     CampaignRequested,
     CampaignResumeRequested,
     RecipientsRequested,
@@ -15,10 +16,15 @@ REQUESTER = "broadcast"
 _POLICY = QueuePolicy(retry_delays=(5, 30, 120), tries=3, concurrency=5, time_limit_seconds=60)
 
 CAMPAIGNS = WorkQueue("broadcast.campaign", requests=(CampaignRequested,), policy=_POLICY)
-# Apart from what it is about: a pause must not stand behind a thousand campaigns, nor behind a list of a million.
+# A queue of its own, so that a pause does not wait behind a thousand campaigns or a list of a million.
 CONTROL = WorkQueue(
     "broadcast.control",
-    requests=(CampaignPauseRequested, CampaignResumeRequested, CampaignCancelRequested),
+    requests=(
+        CampaignPauseRequested,
+        CampaignResumeRequested,
+        CampaignCancelRequested,
+        CampaignRecipientEraseRequested,
+    ),
     policy=_POLICY,
 )
 RECIPIENTS = WorkQueue("broadcast.recipients", requests=(RecipientsRequested,), policy=_POLICY)

@@ -1,4 +1,4 @@
-"""Reading a file of recipients, line by line: what is usable, and what is wrong with each line that is not."""
+"""Reading a CSV file of recipients line by line: usable recipients, and the reason for each line that is refused."""
 
 from __future__ import annotations
 
@@ -29,62 +29,68 @@ COLUMNS = (
 
 
 class WrongHeadings(ValueError):
-    """The file's first line does not name the columns; the message says which are known."""
+    """The file's first line has a wrong column; the message lists the columns."""
 
 
 class MissingValue(ValueError):
-    """A line leaves out a value before one that it gives; the message names both."""
+    """A line leaves out a value before one that it gives; the message names the column."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedLine:
     """A line that cannot be used."""
 
     line: int
     reason: str
 
 
-def read(lines: Iterator[str], region: str | None = None) -> Iterator[CampaignRecipient | Refused]:
-    """Yield a recipient, or why there is none, for every line after the headings; raises WrongHeadings."""
+def read(lines: Iterator[str], region: str | None = None) -> Iterator[CampaignRecipient | RefusedLine]:
+    """Yield a recipient or a refusal for every line after the headings; raises WrongHeadings."""
     reader = csv.DictReader(lines, restkey="", restval="")
     headings = [heading.strip() for heading in reader.fieldnames or ()]
     reader.fieldnames = headings
     _check(headings)
     for row in _rows(reader):
-        if isinstance(row, Refused):
+        if isinstance(row, RefusedLine):
             yield row
         elif "" in row:
-            yield Refused(reader.line_num, "has more values than there are headings")
+            yield RefusedLine(reader.line_num, "has more values than there are headings")
         else:
             yield _usable(row, reader.line_num, region)
 
 
-def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | Refused]:
+def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | RefusedLine]:
     try:
         yield from reader
     except csv.Error as error:
-        yield Refused(
-            reader.line_num, f"cannot be read, nor what follows it ({error}): is a quotation mark not closed?"
+        yield RefusedLine(
+            reader.line_num, f"cannot be read, nor can the lines after it ({error}): is a quotation mark not closed?"
         )
 
 
-def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecipient | Refused:
+def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecipient | RefusedLine:
     try:
         return _recipient(row, region)
     except MalformedNumber as error:
-        return Refused(line, f"to: {error}")
+        return RefusedLine(line, f"to: {error}")
     except ValidationError as error:
         place, problem = field_errors(error)[0].field, field_errors(error)[0].problem
-        return Refused(line, f"{place}: {problem}" if place else problem)
+        return RefusedLine(line, f"{place}: {problem}" if place else problem)
     except MissingValue as error:
-        return Refused(line, str(error))
+        return RefusedLine(line, str(error))
 
 
 def _check(headings: list[str]) -> None:
-    wrong = [one for one in headings if not _is_known(one)]
-    if "to" not in headings or wrong or len(set(headings)) < len(headings):
-        what = f"does not know {', '.join(map(repr, wrong))}" if wrong else "misses one, or has one twice"
-        raise WrongHeadings(f"the first line names the columns, and {what}. Columns are {COLUMNS}")
+    unknown = [one for one in headings if not _is_known(one)]
+    if unknown:
+        problem = f"the first line has unknown columns: {', '.join(map(repr, unknown))}"
+    elif "to" not in headings:
+        problem = "the first line has no column 'to'"
+    elif len(set(headings)) < len(headings):
+        problem = "the first line names a column twice"
+    else:
+        return
+    raise WrongHeadings(f"{problem}. Columns are {COLUMNS}")
 
 
 def _is_known(heading: str) -> bool:
@@ -107,26 +113,27 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
     for name in sorted(values, key=lambda name: (len(name), name)):
         part, _, kind = name.partition(":")
         if part == "header":
-            header = Media(kind=kind, link=values[name]) if kind else Parameter(text=values[name])  # type: ignore[arg-type]
+            value = values[name]
+            header = Media(kind=kind, link=value) if kind else Parameter(text=value)  # type: ignore[arg-type]
         elif part.startswith("button"):
             buttons.append(TemplateButton(index=int(part[6:]), kind=kind, value=values[name]))  # type: ignore[arg-type]
         else:
             if not kind and int(part[4:]) != len(own["body"]) + 1:
-                raise MissingValue(f"{part} has a value, and one before it has none")
+                raise MissingValue(f"{part} has a value, but a placeholder before it has none")
             own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
 
 
 class Refusals:
-    """Lines that were refused: how many, the first of them, and all of them in a file where one is wanted."""
+    """Counts used and refused lines; keeps the first refusals, and passes all of them to a CSV writer if given."""
 
     def __init__(self, out: Any = None) -> None:  # noqa: ANN401 - a csv writer
         self.count, self.kept = 0, 0
-        self.first: list[Refused] = []
+        self.first: list[RefusedLine] = []
         self._out = out
 
-    def add(self, one: Refused) -> None:
-        """Note one."""
+    def add(self, one: RefusedLine) -> None:
+        """Add a refused line."""
         self.count += 1
         if len(self.first) < _SHOWN_REFUSALS:
             self.first.append(one)
@@ -134,34 +141,37 @@ class Refusals:
             self._out.writerow((one.line, one.reason))
 
 
-def noted(
-    found: Iterable[CampaignRecipient | Refused], note: Refusals, tick: Callable[[], None]
+def usable(
+    found: Iterable[CampaignRecipient | RefusedLine], refusals: Refusals, on_line: Callable[[], None]
 ) -> Iterator[CampaignRecipient]:
-    """Yield the recipients, and note the lines that are none."""
+    """Yield the recipients and add the refused lines to `refusals`; `on_line` is called for each line."""
     for one in found:
-        tick()
-        if isinstance(one, Refused):
-            note.add(one)
+        on_line()
+        if isinstance(one, RefusedLine):
+            refusals.add(one)
         else:
-            note.kept += 1
+            refusals.kept += 1
             yield one
 
 
-def uploaded(
+def upload(
     recipients: Iterator[CampaignRecipient], list_id: str, publish: Callable[[RecipientsRequested], object]
 ) -> int:
-    """Publish a list part by part, one held back so that the last can say how many there are; returns how many."""
-    number, held = 0, _some(recipients)
+    """Publish a list part by part, and return the number of parts.
+
+    A part is published once the next one has been read, so that the last part can give their number.
+    """
+    number, current = 0, _part(recipients)
     while True:
-        number, following = number + 1, _some(recipients)
+        number, following = number + 1, _part(recipients)
         parts = None if following else number
-        publish(RecipientsRequested(list_id=list_id, part=number, parts=parts, recipients=held))
+        publish(RecipientsRequested(list_id=list_id, part=number, parts=parts, recipients=current))
         if not following:
             return number
-        held = following
+        current = following
 
 
-def _some(recipients: Iterator[CampaignRecipient]) -> tuple[CampaignRecipient, ...]:
+def _part(recipients: Iterator[CampaignRecipient]) -> tuple[CampaignRecipient, ...]:
     return tuple(islice(recipients, PART_SIZE))
 
 
@@ -176,8 +186,8 @@ def lines_of(file: Path) -> Iterator[Iterator[str]]:
 
 
 @contextmanager
-def refusals(file: Path | None) -> Iterator[Refusals]:
-    """Note refused lines, in a file where one is given."""
+def refusals_in(file: Path | None) -> Iterator[Refusals]:
+    """Provide Refusals that write to a CSV file, if one is given."""
     if file is None:
         yield Refusals()
         return

@@ -1,1 +1,1 @@
-"""Carts: kept, cleaned up, and their owners reminded once."""
+"""Stores carts, deletes expired ones, and reminds their owners once."""

@@ -1,30 +1,32 @@
-"""Names that are derived, so that whoever computes them again gets the same: of carts, and of their reminders."""
+"""Derived names of carts and of their reminders: computed again, they are the same."""
 
 from __future__ import annotations
 
 import re
 import uuid
 
-_NAMES = uuid.UUID("a0c2d1e4-7b55-5f0e-9c1d-2f4b8e6a3d90")
-# A key must not hold a telephone number, and eight digits of an id or of a version could happen to be one.
-_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
-_DIGITS = str.maketrans("abcdefghijklmnop", "0123456789abcdef")
-_KEY = re.compile(r"^(?P<cart>[a-p]{32})\.(?P<period>[a-j]{1,19})$")
+from wch_common.contract.identity import HEX_PATTERN, NUMBER_PATTERN, derived_id, with_digits, without_digits
+
+_NAMESPACE = uuid.UUID("a0c2d1e4-7b55-5f0e-9c1d-2f4b8e6a3d90")
+_KEY = re.compile(rf"^(?P<cart>{HEX_PATTERN})\.(?P<period>{NUMBER_PATTERN})$")
 
 
 def cart_uuid(shop: str, cart_id: str) -> uuid.UUID:
-    """Return the key of a cart: one per shop and name."""
-    return uuid.uuid5(_NAMES, f"cart\n{shop}\n{cart_id}")
+    """Return the primary key of a cart, one per shop and name."""
+    return derived_id(_NAMESPACE, "cart", shop, cart_id)
 
 
 def send_key(cart: uuid.UUID, period: int) -> str:
-    """Return the key under which a cart's owner is reminded at most once in an idle period: since that version of the cart."""
-    return f"{cart.hex.translate(_LETTERS)}.{str(period).translate(_LETTERS)}"
+    """Return the key under which a cart's owner is reminded at most once in an idle period.
+
+    `period` is the version of the cart with which the idle period begins.
+    """
+    return f"{without_digits(cart)}.{without_digits(period)}"
 
 
 def parsed_key(key: str) -> tuple[uuid.UUID, int] | None:
-    """Return which cart and period a key means; None for a key that is not ours."""
+    """Return the cart and the idle period of a send key; None for a key of another form."""
     match = _KEY.match(key)
     if match is None:
         return None
-    return uuid.UUID(match["cart"].translate(_DIGITS)), int(match["period"].translate(_DIGITS))
+    return uuid.UUID(with_digits(match["cart"])), int(with_digits(match["period"]))

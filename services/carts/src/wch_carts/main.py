@@ -1,4 +1,4 @@
-"""Puts the carts service together."""
+"""Composes the carts service."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from wch_carts.carts import Carts
 from wch_carts.cleanup import Cleanup
+from wch_carts.erasure import erase_customer
 from wch_carts.maintenance import Maintenance
 from wch_carts.metrics import CartMetrics
 from wch_carts.reminders import Reminders, reminder_dead_lettered
 from wch_carts.settings import CartsSettings
 from wch_carts.tables import METADATA
-from wch_carts.topology import ANSWERS, CARTS, CLEANUP, OUTCOMES, REMINDERS, SCAN
-from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
+from wch_carts.topology import ANSWERS, CARTS, CLEANUP, CONTROL, REMINDERS, RESULTS, SCAN
+from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
@@ -46,7 +47,8 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
         in_transaction(
             platform.queue(REMINDERS), {ReminderRequested: reminders.remind}, on_dead_letter=reminder_dead_lettered
         ),
-        in_transaction(platform.queue(ANSWERS), dict.fromkeys(OUTCOMES, reminders.outcome)),
+        in_transaction(platform.queue(CONTROL), {CustomerEraseRequested: erase_customer}),
+        in_transaction(platform.queue(ANSWERS), dict.fromkeys(RESULTS, reminders.result)),
     ]
 
 

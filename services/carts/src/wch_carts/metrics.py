@@ -1,4 +1,4 @@
-"""What the service tells Prometheus; labels are states of closed lists."""
+"""Metrics of the carts service; labels are states from closed lists."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 STATUSES = ("active", "expired", "abandoned", "completed")
-STATES = ("claimed", "asked", "sent", "skipped", "failed")
+STATES = ("claimed", "requested", "sent", "skipped", "failed")
 
 
 class CartMetrics:
-    """The service's own metrics, in the process's registry; all of them are read from the database."""
+    """Gauges in the process's registry; every value is counted in the database."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._carts = Gauge(
-            "wch_carts", "Carts by status; expired ones wait to be cleaned up", ("status",), registry=registry
+            "wch_carts", "Carts by status; expired carts wait for a cleanup", ("status",), registry=registry
         )
         self._reminders = Gauge(
             "wch_carts_reminders",
-            "Reminders by what came of them, as long as they are kept",
+            "Reminders by state, until they are deleted",
             ("state",),
             registry=registry,
         )

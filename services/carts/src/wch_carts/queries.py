@@ -1,73 +1,235 @@
-"""What `wch carts` reads from the service's database."""
+"""The SQL statements of the handlers and background loops; `queries_admin.py` holds those of operators."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-CART = """
-SELECT id, shop, cart_id, version, status, phone, flaw, items, total, currency, coupon, order_id, order_total, remindable, remind_after,
-       reminder_sent_at, created_at, updated_at, idle_since, expires_at, ended_at
-FROM carts WHERE cart_id = %(cart)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY shop
+from wch_common.store.due_rows import claim_due
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+# -- carts
+
+
+@dataclass(frozen=True)
+class LockedCart:
+    """A cart, locked until the transaction ends."""
+
+    id: UUID
+    status: str
+    updated_version: int | None
+    filled_version: int | None
+    ordered_version: int | None
+    deleted_version: int | None
+
+
+LOCK_OR_ADD_CART = """
+INSERT INTO carts AS c (id, shop, cart_id, version, status, expires_at)
+VALUES (%(id)s, %(shop)s, %(cart_id)s, %(version)s, 'active', now())
+ON CONFLICT (id) DO UPDATE SET version = greatest(c.version, excluded.version)
+RETURNING id, status, updated_version, filled_version, ordered_version, deleted_version
 """
-REMINDERS = "SELECT period, state, reason, tries, sent_at, recovered_at, changed_at FROM reminders WHERE cart = %(id)s ORDER BY period"
-CLEANUP = """
-SELECT shop, deleted, kept, dry_run, ended_at, extract(epoch FROM ended_at - asked_at)::float8 AS seconds FROM cleanups
-WHERE causationid = %(event)s
+SET_VERSIONS = """
+UPDATE carts SET updated_version = %(updated)s, filled_version = %(filled)s, ordered_version = %(ordered)s,
+  deleted_version = %(deleted)s, status = %(status)s, remindable = remindable AND %(status)s = 'active',
+  ended_at = CASE WHEN %(status)s = 'active' THEN NULL
+    WHEN status = %(status)s AND ended_at IS NOT NULL THEN ended_at ELSE now() END
+WHERE id = %(id)s
 """
-SHOPS = """
-SELECT cart_id, array_agg(shop ORDER BY shop) AS shops FROM carts
-WHERE cart_id = ANY(%(carts)s) AND status <> 'deleted' AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY cart_id
+# The idle time counts from the fact's time, as the fact may arrive late; the time to live counts from its arrival.
+SET_CONTENTS = """
+UPDATE carts SET phone = %(phone)s, person = %(person)s, no_phone_reason = %(no_phone_reason)s,
+  customer_name = %(customer_name)s, items = %(items)s, item_count = %(item_count)s, total = %(total)s,
+  currency = %(currency)s, coupon = %(coupon)s, link = %(link)s, address = %(address)s,
+  remindable = status = 'active' AND %(item_count)s > 0 AND %(phone)s::text IS NOT NULL, remind_after = NULL,
+  reminder_sent_at = NULL, idle_since = least(now(), %(time)s::timestamptz), updated_at = now(),
+  expires_at = now() + %(expiry)s * interval '1 hour'
+WHERE id = %(id)s
 """
-WOULD_BE_REMINDED = """
-SELECT count(*) AS carts FROM carts WHERE status = 'active' AND remindable AND (%(shop)s::text IS NULL OR shop = %(shop)s)
-AND (%(carts)s::text[] IS NULL OR cart_id = ANY(%(carts)s))
+SET_ORDER = """
+UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currency = %(currency)s,
+  ordered_at = least(now(), %(time)s::timestamptz) WHERE id = %(id)s RETURNING *
 """
-_CARTS = """
-SELECT shop, status, count(*) AS carts FROM carts
-WHERE status <> 'deleted' AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1, 2 ORDER BY 1
+# The row of a deleted cart is kept for as long as an older fact may arrive.
+CLEAR_CONTENTS = """
+UPDATE carts SET phone = NULL, person = NULL, customer_name = '', items = '[]', item_count = 0, total = 0,
+  coupon = '', link = '', address = NULL WHERE id = %(id)s
 """
+# Failed reminders are included, as a person may request a retry. One cancellation is enough: whatsapp retries nothing
+# that was cancelled.
+CANCEL_REMINDERS = """
+UPDATE reminders SET cancel_requested = true
+WHERE cart = %(id)s AND state IN ('requested', 'failed') AND NOT cancel_requested AND period <> %(period)s
+RETURNING period
+"""
+# Only the last reminder that was sent before the order, and only once: the customer may change the cart before
+# ordering it.
+MARK_RECOVERED = """
+UPDATE reminders SET recovered_at = now(), value = %(order_total)s, currency = %(order_currency)s
+WHERE cart = %(id)s AND state = 'sent' AND recovered_at IS NULL AND period = (
+  SELECT max(period) FROM reminders WHERE cart = %(id)s AND state = 'sent' AND period <= %(ordered_version)s)
+RETURNING period
+"""
+
+# -- reminders
+
+
+@dataclass(frozen=True)
+class KnownReminder:
+    """A reminder of an idle period."""
+
+    state: str
+    in_ledger: bool
+    in_progress: bool
+
+
+@dataclass(frozen=True)
+class ChangedReminder:
+    """A reminder whose result was applied, with its state before."""
+
+    requester: str
+    tries: int
+    was: str
+
+
+NOW = "SELECT now() AS now"
+# By array, so that the carts are updated by primary key, however many there are. A cart must be idle by the fact's
+# time and by the time of arrival: if the shop's clock is behind, customers who are still shopping would be reminded.
+CLAIM_IDLE_CARTS = """
+UPDATE carts SET remindable = false WHERE id = ANY(ARRAY(
+  SELECT id FROM carts WHERE shop = %(shop)s AND status = 'active' AND remindable
+  AND idle_since <= now() - %(delay)s * interval '1 hour' AND idle_since > now() - %(oldest)s * interval '1 hour'
+  AND updated_at <= now() - %(delay)s * interval '1 hour' AND expires_at >= now()
+  AND (remind_after IS NULL OR remind_after <= now())
+  ORDER BY idle_since LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)) RETURNING id, cart_id, filled_version AS period
+"""
+ADD_CLAIMS = """
+INSERT INTO reminders AS r (cart, period, shop, state)
+SELECT cart, period, %(shop)s, 'claimed' FROM unnest(%(ids)s::uuid[], %(periods)s::bigint[]) AS new (cart, period)
+ON CONFLICT (cart, period) DO UPDATE SET state = 'claimed', tries = r.tries + 1, changed_at = now()
+WHERE r.state IN ('claimed', 'skipped', 'failed')
+"""
+LOCK_CART = "SELECT *, now() AS now FROM carts WHERE id = %(id)s FOR UPDATE"
+# After 6 hours without an answer, the request or its answer is lost. It may be requested again: the send key prevents
+# a second message.
+REMINDER = """
+SELECT state, in_ledger,
+       state = 'sent' OR (state = 'requested' AND changed_at > now() - interval '6 hours') AS in_progress
+FROM reminders WHERE cart = %(id)s AND period = %(period)s
+"""
+SET_REMINDER = """
+INSERT INTO reminders AS r (cart, period, shop, state, reason, requester)
+VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s)
+ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+  requester = excluded.requester, rank = 0, cancel_requested = false, changed_at = now()
+"""
+MARK_UNREMINDABLE = "UPDATE carts SET remindable = false WHERE id = %(id)s"
+MARK_REMINDABLE = "UPDATE carts SET remindable = true WHERE id = %(id)s AND filled_version = %(period)s"
+# A fact of an earlier attempt, or of a lower rank, is obsolete.
+APPLY_RESULT = """
+WITH before AS (SELECT state FROM reminders WHERE cart = %(id)s AND period = %(period)s)
+UPDATE reminders AS r SET state = %(state)s, reason = %(reason)s, attempt = %(attempt)s, rank = %(rank)s,
+       in_ledger = r.in_ledger OR %(in_ledger)s, changed_at = now(),
+       sent_at = CASE WHEN %(state)s = 'sent' THEN coalesce(r.sent_at, now()) ELSE r.sent_at END
+FROM before
+WHERE r.cart = %(id)s AND r.period = %(period)s AND (r.attempt, r.rank) < (%(attempt)s, %(rank)s)
+RETURNING r.requester, r.tries, before.state AS was
+"""
+# An emptied cart does not become abandoned: its owner has answered the reminder.
+MARK_SENT = """
+UPDATE carts SET reminder_sent_at = coalesce(reminder_sent_at, now())
+WHERE id = %(id)s AND filled_version = %(period)s AND item_count > 0
+"""
+MARK_NOT_SENT = """
+UPDATE carts SET reminder_sent_at = NULL,
+       remindable = %(retryable)s AND status = 'active' AND item_count > 0 AND phone IS NOT NULL,
+       remind_after = now() + %(wait)s * interval '1 second'
+WHERE id = %(id)s AND filled_version = %(period)s RETURNING remindable
+"""
+
+# -- cleanup
+
+ADD_CLEANUP = """
+INSERT INTO cleanups (id, shop, older_than_hours, dry_run, requester, correlationid, causationid, due_at)
+VALUES (%(id)s, %(shop)s, %(older_than_hours)s, %(dry_run)s, %(requester)s, %(correlationid)s, %(causationid)s, now())
+"""
+CLAIM_CLEANUPS = claim_due("cleanups", returning="id")
+LOCK_CLEANUP = "SELECT * FROM cleanups WHERE id = %(id)s AND ended_at IS NULL FOR UPDATE"
+# By the time of the request: carts that expire during the run are left to the next run.
 _EXPIRED = """
-SELECT shop, count(*) AS carts FROM carts
-WHERE status = 'active' AND expires_at < now() AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1
+shop = %(shop)s AND status = 'active' AND expires_at < %(requested_at)s
+AND (%(older_than_hours)s::float8 IS NULL OR updated_at <= %(requested_at)s - %(older_than_hours)s * interval '1 hour')
 """
-_REMINDED = """
-SELECT shop, count(*) FILTER (WHERE state = 'sent') AS reminded, count(recovered_at) AS recovered FROM reminders
-WHERE %(shop)s::text IS NULL OR shop = %(shop)s GROUP BY shop
+COUNT_EXPIRED_OF_SHOP = f"SELECT count(*) AS carts FROM carts WHERE {_EXPIRED}"  # noqa: S608 - a constant
+# Carts that another transaction is changing are skipped: after the change they are not expired.
+DELETE_EXPIRED = f"""
+WITH gone AS (DELETE FROM carts WHERE id = ANY(ARRAY(
+  SELECT id FROM carts WHERE {_EXPIRED} ORDER BY expires_at LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1)
+SELECT count(*) AS carts FROM gone
+"""  # noqa: S608 - a constant of this module
+ADD_DELETED = """
+UPDATE cleanups SET deleted = deleted + %(deleted)s, due_at = clock_timestamp() + %(lease)s * interval '1 second'
+WHERE id = %(id)s
 """
-_VALUES = """
-SELECT shop, currency, sum(value) AS value FROM reminders
-WHERE recovered_at IS NOT NULL AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1, 2 ORDER BY 1, 2
-"""
-_NOT_REMINDED = """
-SELECT state, reason, count(*) AS reminders FROM reminders
-WHERE state IN ('skipped', 'failed') AND (%(shop)s::text IS NULL OR shop = %(shop)s) GROUP BY 1, 2 ORDER BY 3 DESC
-"""
-_CLEANUPS = """
-SELECT DISTINCT ON (shop) shop, deleted, kept, dry_run, asked_at, ended_at, extract(epoch FROM ended_at - asked_at)::float8 AS seconds
-FROM cleanups WHERE ended_at IS NOT NULL AND NOT dry_run AND (%(shop)s::text IS NULL OR shop = %(shop)s)
-ORDER BY shop, ended_at DESC
+END_CLEANUP = """
+UPDATE cleanups SET ended_at = clock_timestamp(), due_at = NULL, kept = greatest(0, (
+  SELECT count(*) FROM carts WHERE shop = %(shop)s AND status IN ('active', 'completed', 'abandoned')
+) - CASE WHEN dry_run THEN deleted ELSE 0 END)
+WHERE id = %(id)s RETURNING *, extract(epoch FROM ended_at - requested_at)::float8 AS seconds
 """
 
+# -- background loops
 
-def statistics(connection: Any, shop: str | None) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - psycopg's
-    """Return counts by shop with the value of recovered carts, why others were not reminded, and the last cleanups."""
-    names = {"shop": shop}
-    shops: dict[str, dict[str, Any]] = defaultdict(
-        lambda: (
-            dict.fromkeys(("active", "expired", "abandoned", "completed", "reminded", "recovered"), 0) | {"value": []}
-        )
-    )
-    for row in connection.execute(_CARTS, names).fetchall():
-        shops[row["shop"]][row["status"]] = row["carts"]
-    for row in connection.execute(_EXPIRED, names).fetchall():
-        shops[row["shop"]] |= {"expired": row["carts"], "active": shops[row["shop"]]["active"] - row["carts"]}
-    for row in connection.execute(_REMINDED, names).fetchall():
-        shops[row["shop"]] |= {"reminded": row["reminded"], "recovered": row["recovered"]}
-    for row in connection.execute(_VALUES, names).fetchall():
-        shops[row["shop"]]["value"].append(f"{row['value']:.2f} {row['currency']}")
-    return {
-        "shops": [{"shop": name} | counts for name, counts in sorted(shops.items())],
-        "not_reminded": connection.execute(_NOT_REMINDED, names).fetchall(),
-        "cleanups": connection.execute(_CLEANUPS, names).fetchall(),
-    }
+# Locked rows are skipped; the next round finds them again.
+ABANDON = """
+UPDATE carts SET status = 'abandoned', remindable = false, ended_at = now() WHERE id = ANY(ARRAY(
+  SELECT id FROM carts WHERE status = 'active' AND reminder_sent_at <= now() - %(hours)s * interval '1 hour'
+  LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+"""
+# Carts whose reminder request was dead-lettered, or whose answer is lost. If the answer arrives after all, the send
+# key prevents a second message. One statement per state, as each has its own index.
+RELEASE_STALE = tuple(
+    f"""
+    UPDATE carts SET remindable = true WHERE id = ANY(ARRAY(
+      SELECT c.id FROM reminders AS r JOIN carts AS c ON c.id = r.cart AND c.filled_version = r.period
+      WHERE r.state = '{state}' AND r.changed_at < now() - interval '{age}'
+      AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL
+      AND c.expires_at >= now()
+      LIMIT %(chunk)s FOR UPDATE OF c SKIP LOCKED)) RETURNING 1
+    """  # noqa: S608 - constants of this module
+    for state, age in (("claimed", "1 hour"), ("requested", "6 hours"))
+)
+# Claims of carts that have changed, if their request never arrived.
+SKIP_STALE_CLAIMS = """
+UPDATE reminders AS r SET state = 'skipped', reason = 'changed', changed_at = now() WHERE r.state = 'claimed'
+AND r.changed_at < now() - interval '1 day'
+AND NOT EXISTS (SELECT 1 FROM carts AS c WHERE c.id = r.cart AND c.filled_version = r.period AND c.status = 'active')
+"""
+COUNT_CARTS = "SELECT status, count(*) AS carts FROM carts GROUP BY status"
+COUNT_EXPIRED = "SELECT count(*) AS carts FROM carts WHERE status = 'active' AND expires_at < now()"
+COUNT_REMINDERS = "SELECT state, count(*) AS reminders FROM reminders GROUP BY state"
+COUNT_RECOVERED = "SELECT count(*) AS carts FROM reminders WHERE recovered_at IS NOT NULL"
+# Reminders contain no personal data and are kept for the statistics; the last cleanup of each shop is kept as well.
+DELETE_OLD = (
+    """
+    DELETE FROM carts WHERE ctid = ANY(ARRAY(SELECT ctid FROM carts WHERE
+      (status IN ('completed', 'deleted') AND ended_at < now() - %(completed)s * interval '1 day')
+      OR (status = 'abandoned' AND ended_at < now() - %(abandoned)s * interval '1 day')
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+    """
+    DELETE FROM reminders WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
+      WHERE changed_at < now() - %(abandoned)s * interval '1 day' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+    """
+    DELETE FROM cleanups WHERE ctid = ANY(ARRAY(SELECT c.ctid FROM cleanups AS c
+      WHERE c.ended_at < now() - %(completed)s * interval '1 day'
+      AND (c.dry_run OR EXISTS (
+        SELECT 1 FROM cleanups AS later
+        WHERE later.shop = c.shop AND NOT later.dry_run AND later.ended_at > c.ended_at))
+      LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+)

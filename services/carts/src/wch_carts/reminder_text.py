@@ -1,4 +1,4 @@
-"""What a reminder says: a template's values from small texts with placeholders, and nothing that could be executed."""
+"""The text of a reminder: values of a template, from short texts with placeholders that cannot execute anything."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 PLACEHOLDERS: Final = ("name", "items", "total", "coupon", "link")
 _PLACEHOLDER = re.compile(r"\{(?P<name>[^{}|]*)(?:\|(?P<otherwise>[^{}]*))?\}")
 _NOTHING = "–"
-# Limits of the Cloud API for a value of the body, and of a button.
-_MOST_CHARACTERS, _MOST_OF_BUTTON = 1024, 256
-_MOST_OF_NAME = 100
-_LETTER = regex.compile(r"\X")
+# Limits of the Cloud API for a value of the body and of a button.
+_BODY_LENGTH, _BUTTON_LENGTH = 1024, 256
+_NAME_LENGTH = 100
+_GRAPHEME = regex.compile(r"\X")
 
 
-def _known(text: str) -> str:
-    """Refuse a text that cannot be filled, naming the place."""
+def _checked(text: str) -> str:
+    """Return a text that can be filled; raises ValueError that names the place of the error."""
     rest = _PLACEHOLDER.sub(lambda found: " " * len(found[0]), text)
     for brace in "{}":
         if brace in rest:
-            raise ValueError(f"character {rest.index(brace) + 1} of {text!r}: a brace that belongs to no placeholder")
+            raise ValueError(f"character {rest.index(brace) + 1} of {text!r}: a brace outside of a placeholder")
     for found in _PLACEHOLDER.finditer(text):
         if found["name"] not in PLACEHOLDERS:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
-            raise ValueError(f"character {found.start() + 1} of {text!r}: there is no {found[0]}; known are {known}")
+            raise ValueError(f"character {found.start() + 1} of {text!r}: unknown placeholder {found[0]}; use {known}")
     return text
 
 
-SmallText = Annotated[str, AfterValidator(_known)]
-"""Like `Hello {name|there}`: what stands after the bar is taken where there is no value."""
+ShortText = Annotated[str, AfterValidator(_checked)]
+"""Like `Hello {name|there}`: the text after the bar replaces an empty value."""
 
 
 @dataclass(frozen=True)
 class ReminderText:
-    """A shop's reminder: an approved template, and the small texts of its values."""
+    """A shop's reminder: an approved template, and the short texts of its values."""
 
     template: str
     language: str
@@ -62,16 +62,16 @@ class ReminderText:
             "coupon": cart["coupon"],
             "link": cart["link"],
         }
-        body = tuple(Parameter(text=_cut(_filled(text, values), _MOST_CHARACTERS)) for text in self.body)
+        body = tuple(Parameter(text=_cut(_filled(text, values), _BODY_LENGTH)) for text in self.body)
         buttons: tuple[TemplateButton, ...] = ()
         if self.button is not None:
-            value = _filled(self.button, values)[:_MOST_OF_BUTTON]
+            value = _filled(self.button, values)[:_BUTTON_LENGTH]
             buttons = (TemplateButton(index=0, kind="url", value=value),)
         return Template(name=self.template, language=self.language, body=body, buttons=buttons)
 
 
 def money(amount: Decimal, currency: str, language: str) -> str:
-    """Return an amount as people of a language write it; a currency nobody knows stands with its code."""
+    """Return an amount in the format of a language; an unknown currency is written as its code."""
     text = format_currency(amount, currency, locale=_locale(language))
     return re.sub(rf"^{re.escape(currency)}(?=\d)", f"{currency} ", text)
 
@@ -84,7 +84,7 @@ def _locale(language: str) -> Locale:
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
-    """Fill a text; Meta takes neither an empty value nor line breaks, tabs and wide gaps."""
+    """Fill a text; Meta refuses an empty value, line breaks, tabs and repeated spaces."""
 
     def value(found: re.Match[str]) -> str:
         return values[found["name"]] or found["otherwise"] or ""
@@ -93,9 +93,9 @@ def _filled(text: str, values: Mapping[str, str]) -> str:
 
 
 def _listed(items: Sequence[Mapping[str, Any]], most: int) -> str:
-    """Name the first items, and say how many lines more there are."""
+    """Return the names of the first items, and the number of further lines."""
     named = [
-        _cut(" ".join(item["name"].split()), _MOST_OF_NAME) + (f" ×{item['quantity']}" if item["quantity"] > 1 else "")
+        _cut(" ".join(item["name"].split()), _NAME_LENGTH) + (f" ×{item['quantity']}" if item["quantity"] > 1 else "")
         for item in items[:most]
     ]
     more = [f"+{len(items) - most}"] if len(items) > most else []
@@ -103,10 +103,10 @@ def _listed(items: Sequence[Mapping[str, Any]], most: int) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """Shorten a text between two letters as people see them: none loses its marks, and no emoji its parts."""
+    """Shorten a text between two graphemes, so that no character loses its marks and no emoji its parts."""
     if len(text) <= most:
         return text
-    ends = [letter.end() for letter in _LETTER.finditer(text, endpos=most)]
-    # The last one may go on past what was looked at.
+    ends = [grapheme.end() for grapheme in _GRAPHEME.finditer(text, endpos=most)]
+    # The last grapheme may continue after `most`.
     end = max((end for end in ends[:-1] if end < most), default=0)
     return text[:end].rstrip() + "…"

@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from wch_carts.quiet import QuietHours
-from wch_carts.reminder_text import ReminderText, SmallText
+from wch_carts.quiet_hours import QuietHours
+from wch_carts.reminder_text import ReminderText, ShortText
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSection, ShopSettings
 from wch_common.settings import DatabaseUrl
 
@@ -27,7 +27,7 @@ def _is_zone(name: str) -> str:
 
 
 def _is_time_of_day(value: object) -> object:
-    """Refuse a number, which would be read as seconds, and an offset, which would contradict the shop's time zone."""
+    """Return a time of day; refuses a number, which pydantic reads as seconds, and an offset from UTC."""
     if isinstance(value, str) and _TIME_OF_DAY.match(value):
         return value
     if isinstance(value, time) and value.tzinfo is None:
@@ -46,33 +46,37 @@ class ReminderSection(ShopSection):
     """When and how a shop's customers are reminded of their carts."""
 
     delay_hours: Annotated[float, Field(ge=0)] = Field(
-        4.0, description="How long a cart is idle before its owner is reminded"
+        4.0, description="Hours without a change after which a cart's owner is reminded"
     )
-    oldest_hours: Hours = Field(48.0, description="How long it may be idle at most to be reminded of")
+    oldest_hours: Hours = Field(48.0, description="Hours without a change after which a cart is too old for a reminder")
     quiet_from: TimeOfDay = Field(
-        time(21), description="Start of the quiet hours, in which nobody is reminded; equal to the end for none"
+        time(21), description="Start of the quiet hours, in which no reminders are sent; equal to the end for none"
     )
     quiet_until: TimeOfDay = Field(time(9), description="End of the quiet hours")
     time_zone: Zone = Field("UTC", description="The shop's time zone, like Europe/Berlin")
     template: TemplateName = Field("cart_reminder", description="Name of the approved template of reminders")
-    language: Language = Field("en_US", description="Its language, in which amounts are written, too")
-    body: tuple[SmallText, ...] = Field(
+    language: Language = Field("en_US", description="Language of the template, also used to format amounts")
+    body: tuple[ShortText, ...] = Field(
         ("{name|there}", "{items}", "{total}"),
-        description="JSON list of the values of its placeholders, made of {name}, {items}, {total}, {coupon}, {link}; "
-        "{name|there} means `there` if there is no name",
+        description="JSON list of values for the template's placeholders, with {name}, {items}, {total}, {coupon}, {link}; "
+        "{name|there} is `there` if the name is empty",
     )
-    button: SmallText | None = Field(None, description="The same for its first button, if that is an address")
-    most_items: Annotated[int, Field(ge=1, le=20)] = Field(3, description="Most items a reminder names")
+    button: ShortText | None = Field(
+        None, description="The same for the template's first button, if that opens an address"
+    )
+    most_items: Annotated[int, Field(ge=1, le=20)] = Field(
+        3, description="Maximum number of items that a reminder names"
+    )
 
     @model_validator(mode="after")
     def _leaves_time(self) -> Self:
         if self.oldest_hours <= self.delay_hours:
-            raise ValueError("oldest_hours must be greater than delay_hours, or nobody is ever reminded")
+            raise ValueError("oldest_hours must be greater than delay_hours, or no reminder is ever sent")
         return self
 
     @property
     def quiet(self) -> QuietHours:
-        """When nobody is reminded."""
+        """The hours in which no reminders are sent."""
         return QuietHours(self.quiet_from, self.quiet_until, ZoneInfo(self.time_zone))
 
     @property
@@ -82,7 +86,7 @@ class ReminderSection(ShopSection):
 
 
 class CartsShop(ShopEntry):
-    """What carts need to know about a shop."""
+    """The settings of a shop that carts use."""
 
     carts: ReminderSection = ReminderSection()
     whatsapp: PhoneRegionSection = PhoneRegionSection()
@@ -93,14 +97,12 @@ class CartsSettings(ShopSettings):
 
     one_shop: CartsShop | None = Field(None, exclude=True)
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
-    carts_expiry_hours: Hours = Field(72.0, description="How long a cart lives after its last change")
+    carts_expiry_hours: Hours = Field(72.0, description="Hours after its last change at which a cart expires")
     carts_abandoned_hours: Hours = Field(
-        24.0, description="How long after an unanswered reminder a cart counts as abandoned"
+        24.0, description="Hours after an unanswered reminder at which a cart counts as abandoned"
     )
-    carts_keep_completed_days: Days = Field(30.0, description="How long ordered carts are kept")
-    carts_keep_abandoned_days: Days = Field(
-        90.0, description="How long abandoned carts and the outcomes of reminders are kept"
-    )
+    carts_keep_completed_days: Days = Field(30.0, description="Days for which ordered carts are kept")
+    carts_keep_abandoned_days: Days = Field(90.0, description="Days for which abandoned carts and reminders are kept")
 
     def shops(self) -> Shops[CartsShop]:
         """Return the shops."""

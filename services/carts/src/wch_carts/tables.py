@@ -1,4 +1,4 @@
-"""What the carts service keeps: carts, what came of reminders, and runs of the cleanup."""
+"""Tables of the carts service: carts, results of reminders, and runs of the cleanup."""
 
 from __future__ import annotations
 
@@ -20,30 +20,42 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from wch_common.store.columns import count, now, text_column, timestamp
+from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
-
+_EXPORT_CUSTOMER = """
+SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, order_id,
+       order_total,
+       (SELECT coalesce(json_agg(json_build_object('state', r.state, 'reason', r.reason, 'at', r.changed_at)), '[]')
+        FROM reminders AS r WHERE r.cart = carts.id) AS reminders,
+       reminder_sent_at, created_at, updated_at, expires_at, ended_at
+FROM carts WHERE person = %(person)s ORDER BY created_at
+"""
 
 CARTS = Table(
     "carts",
     METADATA,
     Column("id", Uuid, primary_key=True, comment="derived from shop and cart_id"),
     Column("shop", Text, nullable=False),
-    Column("cart_id", Text, nullable=False, comment="the shop's name for it"),
-    Column("version", BigInteger, nullable=False, comment="the shop's, of the newest fact"),
-    Column("updated_version", BigInteger, comment="of the newest change"),
-    Column("filled_version", BigInteger, comment="of the newest that left something in it: since it the cart is idle"),
+    Column("cart_id", Text, nullable=False, comment="the shop's name for the cart"),
+    Column("version", BigInteger, nullable=False, comment="the shop's version of the newest fact"),
+    Column("updated_version", BigInteger, comment="version of the newest change"),
+    Column(
+        "filled_version",
+        BigInteger,
+        comment="version of the newest change that left items in it; the idle period begins with it",
+    ),
     Column("ordered_version", BigInteger),
     Column("deleted_version", BigInteger),
     Column(
         "status",
         Text,
         nullable=False,
-        comment="active, completed, abandoned; deleted: kept so that late facts are known",
+        comment="active, completed, abandoned; deleted carts are kept so that late facts do not restore them",
     ),
     Column("phone", Text, comment="E.164"),
-    Column("person", Text, comment="the one form of the number by which its owner is known"),
-    text_column("flaw", "why there is no number"),
+    Column("person", Text, comment="canonical form of the number, which identifies the owner"),
+    text_column("no_phone_reason", "why there is no phone number"),
     text_column("customer_name"),
     Column("items", JSONB, nullable=False, server_default=text("'[]'")),
     count("item_count"),
@@ -55,21 +67,21 @@ CARTS = Table(
     Column("order_id", BigInteger),
     Column("order_total", Numeric(18, 4)),
     Column("order_currency", Text),
-    timestamp("ordered_at", "by the fact, should that have come late"),
+    timestamp("ordered_at", "the fact's time, which may be earlier than its arrival"),
     Column(
         "remindable",
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="not empty, with a number, not taken up",
+        comment="it has items and a phone number, and no reminder is in progress",
     ),
-    timestamp("remind_after", "an attempt to remind failed; the next is no earlier"),
+    timestamp("remind_after", "earliest time of the next attempt after a failure"),
     timestamp("reminder_sent_at"),
     timestamp("expires_at", needed=True),
     timestamp("ended_at", "when it was ordered, abandoned or deleted"),
     now("created_at"),
-    now("updated_at", "when it changed last, by this database's clock"),
-    now("idle_since", "when it changed last, by the fact, should that have come late"),
+    now("updated_at", "its last change, by this database's clock"),
+    now("idle_since", "its last change, by the fact's time, which may be earlier than its arrival"),
     Index("carts_idle", "shop", "idle_since", postgresql_where=text("status = 'active' AND remindable")),
     Index("carts_expiring", "shop", "expires_at", postgresql_where=text("status = 'active'")),
     Index(
@@ -81,6 +93,22 @@ CARTS = Table(
     Index("carts_person", "person", postgresql_where=text("person IS NOT NULL")),
     Index("carts_counted", "shop", "status"),
     Index("carts_named", "cart_id"),
+    info=personal_data(
+        person="person",
+        erased={
+            "person": None,
+            "phone": None,
+            "customer_name": "",
+            "items": [],
+            "coupon": "",
+            "link": "",
+            "address": None,
+        },
+        impersonal=("shop", "cart_id", "status", "no_phone_reason", "currency", "order_currency"),
+        # The cart's value is kept for the statistics.
+        also="no_phone_reason = 'erased', item_count = 0, order_id = NULL, remindable = false",
+        export=_EXPORT_CUSTOMER,
+    ),
     comment="Carts",
 )
 
@@ -88,34 +116,41 @@ REMINDERS = Table(
     "reminders",
     METADATA,
     Column("cart", Uuid, nullable=False),
-    Column("period", BigInteger, nullable=False, comment="the version since which the cart was idle"),
+    Column("period", BigInteger, nullable=False, comment="version of the cart with which its idle period begins"),
     Column("shop", Text, nullable=False),
-    Column("state", Text, nullable=False, comment="claimed, asked, sent, skipped, failed"),
+    Column("state", Text, nullable=False, comment="claimed, requested, sent, skipped, failed"),
     text_column("reason"),
-    text_column("requester", "who asked for it; empty for a scan"),
-    count("tries", "how often a scan took it up again"),
-    Column("in_ledger", Boolean, nullable=False, server_default=text("false"), comment="whatsapp knows its send key"),
+    text_column("requester", "requester of the reminder; empty for a scan"),
+    count("tries", "number of times that a scan claimed it again"),
     Column(
-        "taken_back",
+        "in_ledger",
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="whatsapp was asked to cancel it",
+        comment="whatsapp's ledger contains its send key",
     ),
-    count("attempt", "of the message, whose fact was taken last"),
-    count("rank", "of that fact among those of its attempt"),
+    Column(
+        "cancel_requested",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="its cancellation was requested from whatsapp",
+    ),
+    count("attempt", "attempt of the message, of the last fact applied"),
+    count("rank", "rank of that fact among the facts of its attempt"),
     now("changed_at"),
     timestamp("sent_at"),
-    timestamp("recovered_at", "when the cart was ordered after it"),
-    Column("value", Numeric(18, 4), comment="of that order"),
+    timestamp("recovered_at", "when the cart was ordered after the reminder"),
+    Column("value", Numeric(18, 4), comment="total of that order"),
     Column("currency", Text),
     PrimaryKeyConstraint("cart", "period"),
     Index("reminders_open", "changed_at", postgresql_where=text("state = 'claimed'")),
-    Index("reminders_asked", "changed_at", postgresql_where=text("state = 'asked'")),
+    Index("reminders_requested", "changed_at", postgresql_where=text("state = 'requested'")),
     Index("reminders_counted", "shop", "state"),
     Index("reminders_recovered", "shop", "currency", "value", postgresql_where=text("recovered_at IS NOT NULL")),
     Index("reminders_changed", "changed_at"),
-    comment="What came of reminders: one per cart and idle period; they name nobody and outlive their carts",
+    info=personal_data(impersonal=("shop", "state", "reason", "requester", "currency")),
+    comment="Reminders: one per cart and idle period; they contain no personal data and outlive their carts",
 )
 
 CLEANUPS = Table(
@@ -130,10 +165,11 @@ CLEANUPS = Table(
     Column("requester", Text),
     Column("correlationid", Text),
     Column("causationid", Text),
-    now("asked_at", "what had expired by then is deleted"),
+    now("requested_at", "carts that expired before are deleted"),
     timestamp("ended_at"),
-    timestamp("due_at", "when its next chunk is to be taken up; null when it has ended"),
+    timestamp("due_at", "when its next chunk is due; null once it has ended"),
     Index("cleanups_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
     Index("cleanups_ended", "shop", "ended_at"),
+    info=personal_data(impersonal=("shop", "requester", "correlationid", "causationid")),
     comment="Runs of the cleanup",
 )

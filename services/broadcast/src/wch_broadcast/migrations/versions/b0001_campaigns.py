@@ -1,4 +1,4 @@
-"""Lists of recipients, campaigns, their batches, and what became of each recipient."""
+"""Lists of recipients, campaigns, their batches, and the outcome of each recipient."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ def upgrade() -> None:
         sa.Column("campaign", sa.Uuid(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("released_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True, comment="when it had its first answers"),
+        sa.Column("answered_at", sa.DateTime(timezone=True), nullable=True, comment="when its first answers arrived"),
         sa.Column(
             "counts",
             postgresql.JSONB(astext_type=sa.Text()),
@@ -30,7 +30,7 @@ def upgrade() -> None:
             sa.Text(),
             server_default="",
             nullable=False,
-            comment="the limit of the whole number for which recipients wait",
+            comment="limit of the sending number for which its recipients wait",
         ),
         sa.PrimaryKeyConstraint("campaign", "number"),
         comment="Batches of campaigns; their counts outlive the recipients",
@@ -52,9 +52,9 @@ def upgrade() -> None:
             "request",
             postgresql.JSONB(astext_type=sa.Text()),
             nullable=False,
-            comment="as it was asked for, without its recipients",
+            comment="as requested, without its recipients",
         ),
-        sa.Column("hash", sa.LargeBinary(), nullable=False, comment="of all that was asked for"),
+        sa.Column("hash", sa.LargeBinary(), nullable=False, comment="of the whole request"),
         sa.Column("list", sa.Uuid(), nullable=False),
         sa.Column("exclusive", sa.Boolean(), nullable=False),
         sa.Column("batch_size", sa.Integer(), nullable=False),
@@ -68,17 +68,19 @@ def upgrade() -> None:
             comment="waiting, running, paused, cancelling, completed, cancelled, failed",
         ),
         sa.Column(
-            "cause", sa.Text(), server_default="", nullable=False, comment="why it does not go on, or how it ended"
+            "cause", sa.Text(), server_default="", nullable=False, comment="why it does not proceed, or why it ended"
         ),
-        sa.Column("said_by", sa.Text(), server_default="", nullable=False, comment="who paused or cancelled it"),
+        sa.Column("changed_by", sa.Text(), server_default="", nullable=False, comment="who paused or cancelled it"),
         sa.Column(
             "cursor",
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="position of the recipient asked for last",
+            comment="position of the last recipient in a batch",
         ),
-        sa.Column("batches", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="released so far"),
+        sa.Column(
+            "batches", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="number of batches released"
+        ),
         sa.Column(
             "released",
             sa.Boolean(),
@@ -91,26 +93,36 @@ def upgrade() -> None:
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="its time to stop came first",
+            comment="stop_at came before its last batch",
         ),
         sa.Column(
-            "share_from",
+            "share_from_batch",
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="batch from which on failures count towards pausing",
+            comment="failures in later batches count towards pausing",
         ),
-        sa.Column("told", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="facts told"),
-        sa.Column("next_batch_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True, comment="when it is to be looked at next"),
-        sa.Column("moved_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column(
-            "taken_up_at",
+            "facts", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="number of facts published"
+        ),
+        sa.Column("next_batch_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=True, comment="when its next step is due"),
+        sa.Column(
+            "progressed_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="when it changed state, released a batch or got a first answer",
+        ),
+        sa.Column(
+            "requested_again_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="when its unanswered batches were asked for again",
+            comment="when its unanswered batches were requested again",
         ),
-        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True, comment="when its totals were told last"),
+        sa.Column(
+            "reported_at", sa.DateTime(timezone=True), nullable=True, comment="when its progress was last published"
+        ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("correlationid", sa.Text(), nullable=True),
@@ -137,19 +149,29 @@ def upgrade() -> None:
         sa.Column("part", sa.Integer(), nullable=False),
         sa.Column("hash", sa.LargeBinary(), nullable=False),
         sa.PrimaryKeyConstraint("list", "part"),
-        comment="Parts that were added to lists",
+        comment="Parts of lists that have been added",
     )
     op.create_table(
         "lists",
-        sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop and name, or the campaign's own"),
+        sa.Column(
+            "id", sa.Uuid(), nullable=False, comment="derived from shop and name; the campaign's id if it came with one"
+        ),
         sa.Column("shop", sa.Text(), nullable=False),
-        sa.Column("list_id", sa.Text(), nullable=False, comment="empty for one that came with its campaign"),
-        sa.Column("parts", sa.Integer(), nullable=True, comment="how many there will be, once a part has said so"),
-        sa.Column("given", sa.Integer(), server_default=sa.text("0"), nullable=False),
+        sa.Column("list_id", sa.Text(), nullable=False, comment="empty if it came with its campaign"),
+        sa.Column("parts", sa.Integer(), nullable=True, comment="number of parts, once a part has given it"),
+        sa.Column(
+            "submitted",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="recipients received, usable or not",
+        ),
         sa.Column("malformed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("duplicates", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("complete_at", sa.DateTime(timezone=True), nullable=True),
-        sa.Column("deleted_at", sa.DateTime(timezone=True), nullable=True, comment="when its recipients were deleted"),
+        sa.Column(
+            "deleted_at", sa.DateTime(timezone=True), nullable=True, comment="from then on its recipients are deleted"
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         comment="Lists of recipients",
@@ -160,37 +182,46 @@ def upgrade() -> None:
         sa.Column("campaign", sa.Uuid(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
         sa.Column("batch", sa.Integer(), nullable=False),
-        sa.Column("outcome", sa.Text(), nullable=False),
+        sa.Column("outcome", sa.Text(), nullable=False, comment="requested, or an outcome of the whatsapp service"),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column("code", sa.Integer(), nullable=True),
         sa.Column("until", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
-            "version", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="of the fact that told it"
+            "version", sa.Integer(), server_default=sa.text("0"), nullable=False, comment="of the fact that reported it"
         ),
         sa.PrimaryKeyConstraint("campaign", "position"),
-        comment="What became of recipients that were asked for",
+        comment="Outcomes of recipients whose batch was requested",
     )
     op.create_index("outcomes_batch", "outcomes", ["campaign", "batch"], unique=False)
     op.create_table(
         "recipients",
         sa.Column("list", sa.Uuid(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("phone", sa.Text(), nullable=True, comment="E.164; null when malformed or forgotten"),
-        sa.Column("person", sa.Text(), nullable=True, comment="the one form of the number by which its owner is known"),
+        sa.Column("phone", sa.Text(), nullable=True, comment="E.164; null if malformed or erased"),
         sa.Column(
-            "own", postgresql.JSONB(astext_type=sa.Text()), nullable=True, comment="values of their own for the message"
+            "person", sa.Text(), nullable=True, comment="canonical form of the number, which identifies its owner"
         ),
         sa.Column(
-            "flaw",
+            "own_values",
+            postgresql.JSONB(astext_type=sa.Text()),
+            nullable=True,
+            comment="the recipient's own values for the message",
+        ),
+        sa.Column(
+            "skip_reason",
             sa.Text(),
             nullable=True,
-            comment="why they are not written to: malformed_number, duplicate_number, forgotten",
+            comment="why the recipient is not sent a message: malformed_number, duplicate_number, erased",
         ),
         sa.PrimaryKeyConstraint("list", "position"),
-        comment="People of lists",
+        comment="Recipients of lists",
     )
     op.create_index(
-        "recipients_once", "recipients", ["list", "person"], unique=True, postgresql_where=sa.text("flaw IS NULL")
+        "recipients_once",
+        "recipients",
+        ["list", "person"],
+        unique=True,
+        postgresql_where=sa.text("skip_reason IS NULL"),
     )
     op.create_index(
         "recipients_person", "recipients", ["person"], unique=False, postgresql_where=sa.text("person IS NOT NULL")
@@ -198,6 +229,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drop all tables."""
     for table in ("outcomes", "batches", "campaigns", "recipients", "list_parts", "lists"):
         op.drop_table(table)

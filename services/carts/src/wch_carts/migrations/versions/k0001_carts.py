@@ -1,4 +1,4 @@
-"""Carts, what came of reminders, and runs of the cleanup."""
+"""Carts, results of reminders, and runs of the cleanup."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,14 +14,14 @@ def upgrade() -> None:
         "carts",
         sa.Column("id", sa.Uuid(), nullable=False, comment="derived from shop and cart_id"),
         sa.Column("shop", sa.Text(), nullable=False),
-        sa.Column("cart_id", sa.Text(), nullable=False, comment="the shop's name for it"),
-        sa.Column("version", sa.BigInteger(), nullable=False, comment="the shop's, of the newest fact"),
-        sa.Column("updated_version", sa.BigInteger(), nullable=True, comment="of the newest change"),
+        sa.Column("cart_id", sa.Text(), nullable=False, comment="the shop's name for the cart"),
+        sa.Column("version", sa.BigInteger(), nullable=False, comment="the shop's version of the newest fact"),
+        sa.Column("updated_version", sa.BigInteger(), nullable=True, comment="version of the newest change"),
         sa.Column(
             "filled_version",
             sa.BigInteger(),
             nullable=True,
-            comment="of the newest that left something in it: since it the cart is idle",
+            comment="version of the newest change that left items in it; the idle period begins with it",
         ),
         sa.Column("ordered_version", sa.BigInteger(), nullable=True),
         sa.Column("deleted_version", sa.BigInteger(), nullable=True),
@@ -29,11 +29,15 @@ def upgrade() -> None:
             "status",
             sa.Text(),
             nullable=False,
-            comment="active, completed, abandoned; deleted: kept so that late facts are known",
+            comment="active, completed, abandoned; deleted carts are kept so that late facts do not restore them",
         ),
         sa.Column("phone", sa.Text(), nullable=True, comment="E.164"),
-        sa.Column("person", sa.Text(), nullable=True, comment="the one form of the number by which its owner is known"),
-        sa.Column("flaw", sa.Text(), server_default="", nullable=False, comment="why there is no number"),
+        sa.Column(
+            "person", sa.Text(), nullable=True, comment="canonical form of the number, which identifies the owner"
+        ),
+        sa.Column(
+            "no_phone_reason", sa.Text(), server_default="", nullable=False, comment="why there is no phone number"
+        ),
         sa.Column("customer_name", sa.Text(), server_default="", nullable=False),
         sa.Column("items", postgresql.JSONB(astext_type=sa.Text()), server_default=sa.text("'[]'"), nullable=False),
         sa.Column("item_count", sa.Integer(), server_default=sa.text("0"), nullable=False),
@@ -50,13 +54,13 @@ def upgrade() -> None:
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="not empty, with a number, not taken up",
+            comment="it has items and a phone number, and no reminder is in progress",
         ),
         sa.Column(
             "remind_after",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="an attempt to remind failed; the next is no earlier",
+            comment="earliest time of the next attempt after a failure",
         ),
         sa.Column("reminder_sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
@@ -69,14 +73,14 @@ def upgrade() -> None:
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when it changed last, by this database's clock",
+            comment="its last change, by this database's clock",
         ),
         sa.Column(
             "idle_since",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="when it changed last, by the fact, should that have come late",
+            comment="its last change, by the fact's time, which may be earlier than its arrival",
         ),
         sa.PrimaryKeyConstraint("id"),
         comment="Carts",
@@ -116,18 +120,18 @@ def upgrade() -> None:
         sa.Column("correlationid", sa.Text(), nullable=True),
         sa.Column("causationid", sa.Text(), nullable=True),
         sa.Column(
-            "asked_at",
+            "requested_at",
             sa.DateTime(timezone=True),
             server_default=sa.text("now()"),
             nullable=False,
-            comment="what had expired by then is deleted",
+            comment="carts that expired before are deleted",
         ),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
             "due_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="when its next chunk is to be taken up; null when it has ended",
+            comment="when its next chunk is due; null once it has ended",
         ),
         sa.PrimaryKeyConstraint("id"),
         comment="Runs of the cleanup",
@@ -139,50 +143,59 @@ def upgrade() -> None:
     op.create_table(
         "reminders",
         sa.Column("cart", sa.Uuid(), nullable=False),
-        sa.Column("period", sa.BigInteger(), nullable=False, comment="the version since which the cart was idle"),
+        sa.Column(
+            "period", sa.BigInteger(), nullable=False, comment="version of the cart with which its idle period begins"
+        ),
         sa.Column("shop", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False, comment="claimed, asked, sent, skipped, failed"),
+        sa.Column("state", sa.Text(), nullable=False, comment="claimed, requested, sent, skipped, failed"),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
         sa.Column(
-            "requester", sa.Text(), server_default="", nullable=False, comment="who asked for it; empty for a scan"
+            "requester",
+            sa.Text(),
+            server_default="",
+            nullable=False,
+            comment="requester of the reminder; empty for a scan",
         ),
         sa.Column(
             "tries",
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="how often a scan took it up again",
+            comment="number of times that a scan claimed it again",
         ),
         sa.Column(
             "in_ledger",
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="whatsapp knows its send key",
+            comment="whatsapp's ledger contains its send key",
         ),
         sa.Column(
             "attempt",
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="of the message, whose fact was taken last",
+            comment="attempt of the message, of the last fact applied",
         ),
         sa.Column(
             "rank",
             sa.Integer(),
             server_default=sa.text("0"),
             nullable=False,
-            comment="of that fact among those of its attempt",
+            comment="rank of that fact among the facts of its attempt",
         ),
         sa.Column("changed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("sent_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
-            "recovered_at", sa.DateTime(timezone=True), nullable=True, comment="when the cart was ordered after it"
+            "recovered_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="when the cart was ordered after the reminder",
         ),
-        sa.Column("value", sa.Numeric(precision=18, scale=4), nullable=True, comment="of that order"),
+        sa.Column("value", sa.Numeric(precision=18, scale=4), nullable=True, comment="total of that order"),
         sa.Column("currency", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("cart", "period"),
-        comment="What came of reminders: one per cart and idle period; they name nobody and outlive their carts",
+        comment="Reminders: one per cart and idle period; they contain no personal data and outlive their carts",
     )
     op.create_index("reminders_changed", "reminders", ["changed_at"], unique=False)
     op.create_index("reminders_counted", "reminders", ["shop", "state"], unique=False)

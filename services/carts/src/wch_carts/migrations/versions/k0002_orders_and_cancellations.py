@@ -1,4 +1,4 @@
-"""When a cart was ordered, and which reminders were taken back; an index for those without an answer."""
+"""When a cart was ordered, whether a reminder's cancellation was requested, and an index of unanswered reminders."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,19 +15,23 @@ def upgrade() -> None:
             "ordered_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="by the fact, should that have come late",
+            comment="the fact's time, which may be earlier than its arrival",
         ),
     )
     op.add_column(
         "reminders",
         sa.Column(
-            "taken_back",
+            "cancel_requested",
             sa.Boolean(),
             server_default=sa.text("false"),
             nullable=False,
-            comment="whatsapp was asked to cancel it",
+            comment="its cancellation was requested from whatsapp",
         ),
     )
     op.create_index(
-        "reminders_asked", "reminders", ["changed_at"], unique=False, postgresql_where=sa.text("state = 'asked'")
+        "reminders_requested",
+        "reminders",
+        ["changed_at"],
+        unique=False,
+        postgresql_where=sa.text("state = 'requested'"),
     )

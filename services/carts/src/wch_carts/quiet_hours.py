@@ -1,4 +1,4 @@
-"""Quiet hours: when a shop's customers are not to be written to, in the shop's time zone."""
+"""Quiet hours, in which a shop's customers are not sent reminders, in the shop's time zone."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QuietHours:
-    """From one time of the day until another, which may be past midnight; two equal times mean none."""
+    """The hours from one time of day to another, possibly past midnight; there are none if the times are equal."""
 
     begin: time
     end: time
     zone: ZoneInfo
 
     def are_on(self, timestamp: datetime) -> bool:
-        """Whether it is quiet at a moment."""
+        """Whether a time is within the quiet hours."""
         now = timestamp.astimezone(self.zone).time()
         if self.begin <= self.end:
             return self.begin <= now < self.end
         return now >= self.begin or now < self.end
 
     def next_begin(self, timestamp: datetime) -> datetime | None:
-        """Return when they begin next; None where there are none."""
+        """Return the next time at which they begin; None if there are none."""
         if self.begin == self.end:
             return None
         here = timestamp.astimezone(self.zone)
@@ -34,4 +34,4 @@ class QuietHours:
             begin = datetime.combine(day, self.begin, self.zone).astimezone(UTC)
             if begin > timestamp:
                 return begin
-        raise AssertionError("tomorrow's begin is later than now")
+        raise AssertionError("they begin within a day")

@@ -1,0 +1,114 @@
+"""Operators' reads, as functions on a psycopg connection, and operators' commands, as functions that build requests.
+
+Nothing here prints, and nothing writes to a table: the service handles the requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+import psycopg
+from psycopg.rows import class_row
+
+from wch_broadcast import queries_admin as queries
+from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed, ReportRow
+from wch_broadcast.tables import METADATA, RECIPIENTS
+from wch_common.events.broadcast import (
+    CampaignCancelRequested,
+    CampaignPauseRequested,
+    CampaignRecipientEraseRequested,
+    CampaignRequested,
+    CampaignResumeRequested,
+)
+from wch_common.integrations.phone import one_form
+from wch_common.store import personal_data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from uuid import UUID
+
+T = TypeVar("T")
+Connection = psycopg.Connection[Any]
+
+# -- reads
+
+
+def campaigns(connection: Connection, *, shop: str | None = None, limit: int = 50) -> list[CampaignListed]:
+    """Return the newest campaigns of a shop, or of all shops."""
+    return _typed(connection, CampaignListed, queries.CAMPAIGNS, {"shop": shop, "limit": limit})
+
+
+def lists(connection: Connection, *, shop: str | None = None, limit: int = 50) -> list[ListListed]:
+    """Return the newest uploaded lists of a shop, or of all shops."""
+    return _typed(connection, ListListed, queries.LISTS, {"shop": shop, "limit": limit})
+
+
+def campaigns_named(connection: Connection, campaign: str, shop: str | None = None) -> list[CampaignStatus]:
+    """Return the status of each campaign of a name: at most one per shop."""
+    return _typed(connection, CampaignStatus, queries.CAMPAIGNS_NAMED, {"campaign": campaign, "shop": shop})
+
+
+def campaign_exists(connection: Connection, name: str, shop: str | None = None) -> bool:
+    """Whether a shop, or any shop, has a campaign of a name."""
+    return connection.execute(queries.CAMPAIGN_EXISTS, {"name": name, "shop": shop}).fetchone() is not None
+
+
+def complete_list_exists(connection: Connection, name: str, shop: str | None = None) -> bool:
+    """Whether a shop, or any shop, has a complete list of a name."""
+    return connection.execute(queries.COMPLETE_LIST_EXISTS, {"name": name, "shop": shop}).fetchone() is not None
+
+
+def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:
+    """Yield the result of each recipient of a campaign in order, without loading all of them."""
+    with (
+        connection.transaction(),
+        psycopg.ServerCursor(connection, "report", row_factory=class_row(ReportRow)) as cursor,
+    ):
+        yield from cursor.execute(queries.REPORT, {"id": campaign})
+
+
+def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
+    """Return how many rows of each table erasing a person (E.164) would change."""
+    return personal_data.erasable(connection, METADATA, one_form(phone))
+
+
+def export_recipient(connection: Connection, phone: str) -> list[dict[str, Any]]:
+    """Return everything about a person (E.164): their lists, campaigns and outcomes."""
+    return personal_data.export(connection, METADATA, one_form(phone))[RECIPIENTS.name]
+
+
+# -- commands
+
+CampaignRequest: TypeAlias = (
+    CampaignRequested | CampaignPauseRequested | CampaignResumeRequested | CampaignCancelRequested
+)
+
+
+def start_request(values: Mapping[str, Any]) -> CampaignRequested:
+    """Return the request to run a campaign; raises ValidationError for wrong values."""
+    return CampaignRequested.model_validate(values, strict=False)
+
+
+def pause_request(campaign: str, *, reason: str, by: str) -> CampaignPauseRequested:
+    """Return the request to pause a campaign."""
+    return CampaignPauseRequested(campaign_id=campaign, reason=reason, by=by)
+
+
+def resume_request(campaign: str, *, by: str) -> CampaignResumeRequested:
+    """Return the request to resume a campaign."""
+    return CampaignResumeRequested(campaign_id=campaign, by=by)
+
+
+def cancel_request(campaign: str, *, reason: str, by: str) -> CampaignCancelRequested:
+    """Return the request to cancel a campaign."""
+    return CampaignCancelRequested(campaign_id=campaign, reason=reason, by=by)
+
+
+def erase_request(phone: str, *, reason: str, by: str) -> CampaignRecipientEraseRequested:
+    """Return the request to erase a person from every list."""
+    return CampaignRecipientEraseRequested(phone=phone, reason=reason, by=by)
+
+
+def _typed(connection: Connection, row: type[T], statement: str, parameters: Mapping[str, object]) -> list[T]:
+    with connection.cursor(row_factory=class_row(row)) as cursor:
+        return cursor.execute(statement, parameters).fetchall()

@@ -1,0 +1,150 @@
+"""The SQL statements of operators' reads, each with the row it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from wch_broadcast.reasons import SKIPPED_REASONS
+from wch_broadcast.totals import CampaignCounts, campaign_totals
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from wch_common.events.broadcast import CampaignTotals
+
+
+@dataclass(frozen=True)
+class CampaignListed:
+    """A campaign in the list of campaigns."""
+
+    campaign_id: str
+    shop: str
+    requester: str
+    state: str
+    cause: str
+    recipients: int
+    batches: int
+    created_at: datetime
+    ended_at: datetime | None
+
+
+CAMPAIGNS = """
+SELECT c.campaign_id, c.shop, c.requester, c.state, c.cause, coalesce(l.submitted, 0) AS recipients, c.batches,
+       c.created_at, c.ended_at
+FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
+WHERE %(shop)s::text IS NULL OR c.shop = %(shop)s ORDER BY c.created_at DESC LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True)
+class ListListed:
+    """A list of recipients in the list of lists."""
+
+    list_id: str
+    shop: str
+    submitted: int
+    malformed: int
+    duplicates: int
+    complete_at: datetime | None
+    created_at: datetime
+
+
+LISTS = """
+SELECT list_id, shop, submitted, malformed, duplicates, complete_at, created_at FROM lists
+WHERE list_id <> '' AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY created_at DESC LIMIT %(limit)s
+"""
+CAMPAIGN_EXISTS = """
+SELECT 1 FROM campaigns WHERE campaign_id = %(name)s AND (%(shop)s::text IS NULL OR shop = %(shop)s)
+"""
+COMPLETE_LIST_EXISTS = """
+SELECT 1 FROM lists WHERE list_id = %(name)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) AND complete_at IS NOT NULL
+"""
+
+
+@dataclass(frozen=True)
+class CampaignStatus:
+    """The status of a campaign; with `details_deleted` only its totals are left."""
+
+    id: UUID
+    campaign_id: str
+    shop: str
+    requester: str
+    state: str
+    cause: str
+    changed_by: str
+    batches: int
+    batch_size: int
+    pause_seconds: float
+    exclusive: bool
+    start_at: datetime | None
+    stop_at: datetime | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    due_at: datetime | None
+    released: bool
+    stopped: bool
+    submitted: int
+    malformed: int
+    duplicates: int
+    details_deleted: bool
+    outcomes: dict[str, int]
+
+    @property
+    def totals(self) -> CampaignTotals:
+        """Its recipients by result."""
+        counts = CampaignCounts(
+            self.state, self.submitted, self.malformed, self.duplicates, released=self.released, stopped=self.stopped
+        )
+        return campaign_totals(counts, self.outcomes)
+
+
+CAMPAIGNS_NAMED = """
+SELECT c.id, c.campaign_id, c.shop, c.requester, c.state, c.cause, c.changed_by, c.batches, c.batch_size,
+       c.pause_seconds, c.exclusive, c.start_at, c.stop_at, c.created_at, c.started_at, c.ended_at, c.due_at,
+       c.released, c.stopped,
+       coalesce(l.submitted, 0) AS submitted, coalesce(l.malformed, 0) AS malformed,
+       coalesce(l.duplicates, 0) AS duplicates,
+       l.deleted_at IS NOT NULL
+       OR (c.batches > 0 AND NOT EXISTS (SELECT 1 FROM outcomes AS o WHERE o.campaign = c.id)) AS details_deleted,
+       coalesce((
+         SELECT jsonb_object_agg(key, recipients) FROM (
+           SELECT key, sum(value::int)::int AS recipients FROM batches AS b, jsonb_each_text(b.counts)
+           WHERE b.campaign = c.id GROUP BY key) AS counted), '{}') AS outcomes
+FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list
+WHERE c.campaign_id = %(campaign)s AND (%(shop)s::text IS NULL OR c.shop = %(shop)s) ORDER BY c.shop
+"""
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """The result of one recipient, in the words of the totals; numbers are not masked."""
+
+    to: str | None
+    batch: int | None
+    outcome: str
+    reason: str
+    code: int | None
+    until: datetime | None
+
+
+_SKIPPED = ", ".join(f"'{reason}'" for reason in sorted(SKIPPED_REASONS))
+# Counting these rows by outcome gives the totals.
+REPORT = f"""
+SELECT r.phone AS to, o.batch, CASE
+         WHEN o.outcome = 'requested' THEN 'waiting'
+         WHEN o.outcome = 'suppressed' OR (o.outcome = 'failed' AND o.reason IN ({_SKIPPED})) THEN 'skipped'
+         WHEN o.outcome IS NOT NULL THEN o.outcome
+         WHEN r.skip_reason IN ('malformed_number', 'duplicate_number') THEN 'skipped'
+         WHEN c.state IN ('cancelling', 'cancelled') THEN 'cancelled'
+         WHEN c.stopped OR c.released THEN 'skipped' ELSE 'waiting' END AS outcome,
+       CASE WHEN o.outcome IS NOT NULL THEN o.reason
+         WHEN r.skip_reason IN ('malformed_number', 'duplicate_number') THEN r.skip_reason
+         WHEN c.state IN ('cancelling', 'cancelled') THEN '' WHEN c.stopped THEN 'stopped' WHEN c.released THEN 'erased'
+         ELSE '' END AS reason, o.code, o.until
+FROM campaigns AS c JOIN recipients AS r ON r.list = c.list
+LEFT JOIN outcomes AS o ON o.campaign = c.id AND o.position = r.position
+WHERE c.id = %(id)s ORDER BY r.position
+"""  # noqa: S608 - constants of this package

@@ -1,0 +1,82 @@
+"""Reading CSV files of recipients, and publishing them in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wch_broadcast.uploads import RefusedLine, WrongHeadings, lines_of, read, upload
+from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+
+FILE = """to,body1,body:code,button0:url
++15550100001,Ada,X1,u/1
+(555) 010-0002,,,
+nobody,Bob,,
++15550100003,Eve,,,
++15550100004,"two
+lines",,
+"""
+
+
+def test_wrong_lines_are_refused_with_number_and_reason() -> None:
+    found = list(read(iter(FILE.splitlines(keepends=True)), "US"))
+    good = [one for one in found if isinstance(one, CampaignRecipient)]
+    assert [one.to for one in good] == ["+15550100001", "+15550100002", "+15550100004"]
+    first = good[0]
+    assert [(one.name, one.text) for one in first.body or ()] == [(None, "Ada"), ("code", "X1")]
+    assert [(one.index, one.kind, one.value) for one in first.buttons or ()] == [(0, "url", "u/1")]
+    assert good[2].body is not None
+    assert good[2].body[0].text == "two\nlines"
+    wrong = [one for one in found if isinstance(one, RefusedLine)]
+    assert [one.line for one in wrong] == [4, 5]
+    assert "to: not a telephone number" in wrong[0].reason
+    assert "more values" in wrong[1].reason
+    assert "nobody" not in wrong[0].reason
+
+
+def test_values_are_in_the_order_of_their_numbers() -> None:
+    numbers = [10, 2, 1, *range(3, 10)]
+    headings, values = (",".join(f"{word}{number}" for number in numbers) for word in ("body", "v"))
+    (one,) = read(iter([f"to,{headings}\n", f"+15550100001,{values}\n"]))
+    assert isinstance(one, CampaignRecipient)
+    assert [value.text for value in one.body or ()] == [f"v{number}" for number in range(1, 11)]
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "guests.csv"
+    file.write_text("to,body1\n+15550100001,Zoë\n", encoding="utf-8-sig")
+    with lines_of(file) as lines:
+        (one,) = read(lines)
+    assert isinstance(one, CampaignRecipient)
+    assert [value.text for value in one.body or ()] == ["Zoë"]
+
+
+@pytest.mark.parametrize("headings", ["phone,body1", "body1", "to,to", "to,body", "to,button1:what", ""])
+def test_unknown_missing_and_repeated_columns_are_refused(headings: str) -> None:
+    with pytest.raises(WrongHeadings, match="Columns are to"):
+        list(read(iter([f"{headings}\n", "+15550100001,x\n"])))
+
+
+@pytest.mark.parametrize(("recipients", "parts"), [(0, 1), (1, 1), (1000, 1), (1001, 2), (2000, 2), (2001, 3)])
+def test_only_the_last_part_gives_the_number_of_parts(recipients: int, parts: int) -> None:
+    published: list[RecipientsRequested] = []
+
+    def guests() -> Iterator[CampaignRecipient]:
+        yield from (CampaignRecipient(to=f"+1555{n:07d}") for n in range(recipients))
+
+    assert upload(guests(), "l", published.append) == parts
+    assert [one.part for one in published] == list(range(1, parts + 1))
+    assert [one.parts for one in published] == [None] * (parts - 1) + [parts]
+    assert sum(len(one.recipients) for one in published) == recipients
+
+
+def test_missing_values_and_unclosed_quotation_marks_are_refused() -> None:
+    (one,) = read(iter(["to,body1,body2\n", "+15550100001,,X\n"]))
+    assert one == RefusedLine(2, "body2 has a value, but a placeholder before it has none")
+    endless = ["to,body1\n", "+15550100001,Ada\n", '+15550100002,"Eve\n', *(["x" * 1000 + "\n"] * 200)]
+    first, second = read(iter(endless))
+    assert isinstance(first, CampaignRecipient)
+    assert isinstance(second, RefusedLine)
+    assert "is a quotation mark not closed?" in second.reason
