@@ -1,8 +1,8 @@
-"""Campaigns: `python benchmarks/broadcast.py AMQP_URL DATABASE_URL RECIPIENTS [PAUSE [BATCH]]`.
+"""Measures a campaign: `python benchmarks/broadcast.py AMQP_URL DATABASE_URL RECIPIENTS [PAUSE [BATCH]]`.
 
-Uploads a file of recipients with `wch campaigns import` and runs a campaign to it through broadcast and whatsapp against a simulator that answers in 20 ms; PAUSE (0) is in
-seconds, BATCH (50) in recipients; with a PAUSE of `none` the list is uploaded and the campaign planned, and nothing is sent. Give
-it an empty virtual host and an empty database of its own.
+Uploads a file of RECIPIENTS lines with `wch campaigns import`, and runs a campaign to this list through broadcast and whatsapp
+against a simulator that answers in 20 ms. PAUSE (0) is in seconds, BATCH (50) in recipients. With a PAUSE of `none` it uploads
+the list and plans the campaign, but sends nothing. Needs an empty virtual host and an empty database.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ STATE = "SELECT state, ended_at - started_at, batches FROM campaigns"
 SENT = "SELECT coalesce(sum((counts->>'accepted/')::int), 0) FROM batches"
 
 
-def wait(connection: psycopg.Connection, statement: str, load: Load, said: str) -> tuple[object, ...]:
-    """Wait until a statement returns a row, and say every ten seconds how far it is."""
+def wait(connection: psycopg.Connection, statement: str, load: Load, phase: str) -> tuple[object, ...]:
+    """Wait until a statement returns a row and return it; print the progress every ten seconds."""
     last = time.monotonic()
     while True:
-        load.look()
+        load.sample()
         if row := connection.execute(statement).fetchone():
             return row
         if time.monotonic() - last > 10:
             last = time.monotonic()
-            print(f"  {said}: {connection.execute(SENT).fetchone()} sent, {load.most} MB", flush=True)
+            print(f"  {phase}: {connection.execute(SENT).fetchone()} sent, {load.peak} MB", flush=True)
         time.sleep(0.2)
 
 
-def imported(amqp_url: str, recipients: int) -> str:
-    """Upload a file of so many lines with the operator's command, and return what that took."""
+def upload(amqp_url: str, recipients: int) -> str:
+    """Upload a file of `recipients` lines with `wch`, and return the CPU time and memory of the command as text."""
     with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
         file.write("to,body1\n")
         file.writelines(f"+1{2_010_000_000 + n},Guest {n}\n" for n in range(recipients))
         file.flush()
-        command = [str(Path(sys.executable).with_name("wch")), "campaigns", "import", "everybody", file.name]
+        command = [str(Path(sys.executable).with_name("wch")), "campaigns", "import", "guests", file.name]
         process = subprocess.Popen(command, env=os.environ | {"WCH_AMQP_URL": amqp_url})
         _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise RuntimeError("the list was not uploaded")
-    return f"{1e6 * (usage.ru_utime + usage.ru_stime) / recipients:.0f} µs CPU a line, {usage.ru_maxrss // 1024} MB at most"
+        raise RuntimeError(f"{' '.join(command)} ended with status {status}; its output above says why")
+    return f"{1e6 * (usage.ru_utime + usage.ru_stime) / recipients:.0f} µs CPU per line, at most {usage.ru_maxrss // 1024} MB"
 
 
-def send(programs: ExitStack, common: dict[str, str]) -> None:
-    """Have whatsapp send, to a simulator that answers in 20 ms."""
+def start_sending(programs: ExitStack, common: dict[str, str]) -> None:
+    """Start whatsapp and a simulator that answers in 20 ms; `programs` ends both."""
     graph = f"http://127.0.0.1:{GRAPH_PORT}"
     simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
     programs.enter_context(running(simulator, f"{graph}/_simulator/journal?path=none"))
@@ -71,50 +71,50 @@ def send(programs: ExitStack, common: dict[str, str]) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
-    amqp_url, database_url, count, *given = sys.argv[1:]
-    recipients, pause = int(count), given[0] if given else "0"
-    batch = int(given[1]) if len(given) > 1 else 50
+    """Measure and print the figures."""
+    amqp_url, database_url, count, *options = sys.argv[1:]
+    recipients, pause = int(count), options[0] if options else "0"
+    batch = int(options[1]) if len(options) > 1 else 50
     declare(amqp_url, TOPOLOGY)
     declare(amqp_url, WHATSAPP)
     common = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
     with ExitStack() as programs:
         if pause != "none":
-            send(programs, common)
+            start_sending(programs, common)
         ready = f"http://127.0.0.1:{BROADCAST_PORT}/readyz"
-        asking = running(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
-        service = programs.enter_context(asking)
-        began = time.monotonic()
+        program = running(["-m", "wch_broadcast"], ready, WCH_HEALTH_PORT=str(BROADCAST_PORT), **common)
+        service = programs.enter_context(program)
+        started = time.monotonic()
         with (
             Client(amqp_url, "/bench") as client,
             psycopg.connect(database_url, autocommit=True, options="-c search_path=broadcast") as connection,
         ):
             load = Load(service, connection)
-            taken = imported(amqp_url, recipients)
+            usage = upload(amqp_url, recipients)
             wait(connection, "SELECT 1 FROM lists WHERE complete_at IS NOT NULL", load, "uploading")
             print(
-                f"a list of {recipients}: {time.monotonic() - began:.1f} s, {load.told(recipients)}; the command: {taken}"
+                f"a list of {recipients}: {time.monotonic() - started:.1f} s, {load.summary(recipients)}; the command: {usage}"
             )
             load = Load(service, connection)
             client.publish(
                 CampaignRequested(
                     campaign_id="all",
-                    list_id="everybody",
+                    list_id="guests",
                     message=TEMPLATE,
                     category="marketing",
                     batch_size=batch,
                     pause_seconds=0.0 if pause == "none" else float(pause),
                 )
             )
-            began = time.monotonic()
+            started = time.monotonic()
             if pause == "none":
                 wait(connection, "SELECT 1 FROM batches", load, "planning")
-                print(f"a campaign to them: {time.monotonic() - began:.2f} s to its first batches, {load.most} MB")
+                print(f"a campaign to them: {time.monotonic() - started:.2f} s to its first batches, {load.peak} MB")
                 return
             wait(connection, "SELECT 1 FROM campaigns WHERE ended_at IS NOT NULL", load, "sending")
             print(
                 f"a campaign to them: {connection.execute(STATE).fetchone()}, {connection.execute(SENT).fetchone()} sent; "
-                f"{load.told(recipients)}"
+                f"{load.summary(recipients)}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Who is compared: this project, its peers, and bare pika as the floor, each as its documentation runs it."""
+"""The programs of the comparison: this project, other libraries as their documentation runs them, and bare pika as the baseline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ QUEUE = "bench"
 
 @dataclass(frozen=True)
 class Program:
-    """One contender: how its worker is started, and what has to be installed for it."""
+    """One program of the comparison: its module, its worker's command and its packages."""
 
     name: str
     module: str
@@ -29,15 +29,15 @@ class Program:
 
     @property
     def folder(self) -> Path:
-        """Where its own environment is; empty packages take this project's."""
+        """The folder of its virtual environment: its own if it has packages, else this project's."""
         return ENVIRONMENTS / self.name if self.packages else Path(sys.executable).parent.parent
 
     def command(self, *words: str) -> list[str]:
-        """Its program with arguments."""
+        """Return the command that runs its module with arguments."""
         return [str(self.folder / "bin" / "python"), f"{self.module}.py", *words]
 
     def worker_command(self, slots: int) -> list[str]:
-        """Its worker, as its documentation starts it."""
+        """Return the command that starts its worker with so many slots."""
         first, *others = (word.replace("SLOTS", str(slots)) for word in self.worker)
         return [str(self.folder / "bin" / first), *others]
 
@@ -46,18 +46,18 @@ PROGRAMS = (
     Program("wch", "app_wch", ("python", "app_wch.py", "worker")),
     Program(
         "wch-200", "app_wch", ("python", "app_wch.py", "worker"), environment=(("BENCH_PREFETCH", "200"),),
-        remark="the same with WCH_<QUEUE>_PREFETCH=200; wch itself takes twice its slots, at least 16",
+        remark="wch with WCH_<QUEUE>_PREFETCH=200; the default prefetch is twice the slots, at least 16",
     ),
     Program(
-        "pika", "app_pika", ("python", "app_pika.py", "worker"), remark="the floor: one thread, prefetch 16, acked one by one; no retry path: a failure is given back at once"
+        "pika", "app_pika", ("python", "app_pika.py", "worker"), remark="the baseline: one thread, prefetch 16, acknowledges one by one; has no retry delay, a failed job is requeued at once"
     ),
     Program(
         "pika-50", "app_pika", ("python", "app_pika.py", "worker"), environment=(("BENCH_ACK_BATCH", "50"),),
-        remark="the same with prefetch 200, acked in batches of 50",
+        remark="pika with prefetch 200, acknowledges in batches of 50",
     ),
     Program(
         "faststream", "app_faststream", ("faststream", "run", "app_faststream:app", "--workers", "1", "--log-level", "warning"),
-        packages=("faststream[rabbit,cli]==0.7.8",), remark="no retry path: a failure is given back at once",
+        packages=("faststream[rabbit,cli]==0.7.8",), remark="has no retry delay, a failed job is requeued at once",
     ),
     Program(
         "taskiq", "app_taskiq",
@@ -66,7 +66,7 @@ PROGRAMS = (
     ),
     Program(
         "dramatiq", "app_dramatiq", ("dramatiq", "app_dramatiq", "-p", "1", "-t", "SLOTS"),
-        packages=("dramatiq[rabbitmq]==2.2.1",), remark="classic queue: it knows no other",
+        packages=("dramatiq[rabbitmq]==2.2.1",), remark="uses a classic queue, the only type it supports",
     ),
     Program(
         "celery", "app_celery",
@@ -78,7 +78,7 @@ PROGRAMS = (
 
 
 def install(programs: Sequence[Program]) -> None:
-    """Make each peer's environment where there is none."""
+    """Create the missing environments of the libraries."""
     for program in programs:
         if program.packages and not (program.folder / "done").exists():
             print(f"installing {', '.join(program.packages)}", flush=True)

@@ -1,4 +1,4 @@
-"""What breaks while jobs are handled, and what becomes of them: lost, handled twice, dead-lettered with or without a reason."""
+"""Causes a fault while a worker handles jobs, and counts the jobs that are lost, handled twice or dead-lettered."""
 
 from __future__ import annotations
 
@@ -18,57 +18,57 @@ if TYPE_CHECKING:
 
 FAULTS = ("sigkill", "connection", "broker", "undecodable", "retry")
 _QUIET_SECONDS = 8.0
-_SPOILT_EVERY = 100
+_UNDECODABLE_EVERY = 100
 
 
-def suffered(run: Run, node: PrivateNode, fault: str, count: int) -> dict[str, float]:
-    """Let a worker handle so many jobs while something breaks in the middle, and count what came of them."""
-    run.preload(count, spoilt_every=_SPOILT_EVERY if fault == "undecodable" else 0)
+def count_losses(run: Run, node: PrivateNode, fault: str, count: int) -> dict[str, float]:
+    """Let a worker handle `count` jobs, cause a fault halfway, and return what became of the jobs."""
+    run.preload(count, undecodable_every=_UNDECODABLE_EVERY if fault == "undecodable" else 0)
     run.start_worker()
     recovered = 0.0
-    with contextlib.suppress(Failed):  # one that stopped for good is counted as it is
-        run.until(lambda: run.done() >= count // 2, "half of them")
-        began, before = time.monotonic(), run.done()
-        _break(run, node, fault)
-        run.until(lambda: run.done() > before or run.done() >= count, "it goes on")
-        recovered = time.monotonic() - began
+    with contextlib.suppress(Failed):  # a worker that stops for good loses the rest, which is a result
+        run.until(lambda: run.done() >= count // 2, "half of the jobs handled")
+        started, before = time.monotonic(), run.done()
+        _cause(run, node, fault)
+        run.until(lambda: run.done() > before or run.done() >= count, "the worker continues")
+        recovered = time.monotonic() - started
         _until_quiet(run, count)
     numbers = [number for number, *_ in run.read_marks()]
-    kept, told = _dead_letters(run, node)
+    dead_letters, with_reason = _count_dead_letters(run, node)
     return {
         "lost": count - len(set(numbers)), "twice": len(numbers) - len(set(numbers)), "recovered_seconds": recovered,
-        "spoilt": -(-count // _SPOILT_EVERY) if fault == "undecodable" else 0, "dead_letters": kept, "with_reason": told,
+        "spoilt": -(-count // _UNDECODABLE_EVERY) if fault == "undecodable" else 0, "dead_letters": dead_letters, "with_reason": with_reason,
     }  # fmt: skip
 
 
-def _break(run: Run, node: PrivateNode, fault: str) -> None:
+def _cause(run: Run, node: PrivateNode, fault: str) -> None:
     if fault == "sigkill":
         run.stop()
         run.start_worker()
     elif fault == "connection":
-        _cut(run, node)
+        _close_connections(run, node)
     elif fault == "broker":
         node.stop()
         node.start()
 
 
-def _cut(run: Run, node: PrivateNode) -> None:
-    """Close the worker's connections from the broker's side, once it lists them."""
+def _close_connections(run: Run, node: PrivateNode) -> None:
+    """Let the broker close the worker's connections, once the management API lists them."""
     with _api(node) as api:
-        ours: list[str] = []
+        names: list[str] = []
 
         def listed() -> bool:
-            found = api.get(f"/vhosts/{_vhost(run)}/connections").json()
-            ours[:] = [one["name"] for one in found]
-            return bool(ours)
+            connections = api.get(f"/vhosts/{_vhost(run)}/connections").json()
+            names[:] = [one["name"] for one in connections]
+            return bool(names)
 
-        run.until(listed, "the broker lists its connections", pause=0.2)
-        for name in ours:
+        run.until(listed, "the management API lists the worker's connections", pause=0.2)
+        for name in names:
             api.delete(f"/connections/{name}")
 
 
 def _until_quiet(run: Run, count: int) -> None:
-    """Wait until all are done, or nothing was for some seconds and the queue is empty."""
+    """Wait until all jobs are done and nothing was handled for 1 s, or until nothing was handled for 8 s."""
     last, since = -1, time.monotonic()
     while run.done() < count or time.monotonic() - since < 1:
         if run.done() != last:
@@ -78,10 +78,10 @@ def _until_quiet(run: Run, count: int) -> None:
         time.sleep(0.1)
 
 
-def _dead_letters(run: Run, node: PrivateNode) -> tuple[int, int]:
-    """Return how many messages lie in other queues than the work queue, and how many of them tell of an error."""
+def _count_dead_letters(run: Run, node: PrivateNode) -> tuple[int, int]:
+    """Return the number of messages in queues other than the work queue, and how many of them name an error."""
     run.stop()
-    kept = told = 0
+    dead_letters = with_reason = 0
     with _api(node) as api:
         names = [queue["name"] for queue in api.get(f"/queues/{_vhost(run)}").json()]
     connection = pika.BlockingConnection(pika.URLParameters(run.url))
@@ -89,10 +89,10 @@ def _dead_letters(run: Run, node: PrivateNode) -> tuple[int, int]:
     for name in names:
         while name != QUEUE and (found := channel.basic_get(name))[0] is not None:
             _method, properties, body = found
-            kept += 1
-            told += "rror" in str(properties.headers) or b"rror" in body
+            dead_letters += 1
+            with_reason += "rror" in str(properties.headers) or b"rror" in body
     connection.close()
-    return kept, told
+    return dead_letters, with_reason
 
 
 def _vhost(run: Run) -> str:

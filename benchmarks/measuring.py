@@ -1,4 +1,4 @@
-"""What the benchmarks of single services share: programs of their own, and what one and its database use."""
+"""Starts programs for the benchmarks of single services, and measures the load of a service and its database."""
 
 from __future__ import annotations
 
@@ -18,18 +18,21 @@ if TYPE_CHECKING:
 
     import psycopg
 
-_SERVERS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+_BACKENDS = "SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
 _COMMITS = "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
 
 
 @contextmanager
 def running(command: list[str], url: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Have a program run that answers at an address; raises RuntimeError where another one does already."""
+    """Run a Python program until the block ends, and enter the block when `url` answers.
+
+    Raises RuntimeError if another program already answers there, because the benchmark would measure that one.
+    """
     if _answers(url):
         raise RuntimeError(
-            f"something answers at {url} already: end it, as it would be measured in the place of {command}"
+            f"another program answers at {url}; end it, or the benchmark would measure it instead of {command}"
         )
-    process = _started(command, url, environment)
+    process = _start(command, url, environment)
     try:
         yield process
     finally:
@@ -37,8 +40,8 @@ def running(command: list[str], url: str, **environment: str) -> Iterator[subpro
         process.wait(60)
 
 
-def _started(command: list[str], url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the program
+def _start(command: list[str], url: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - the program writes to it until it ends
     process = subprocess.Popen([sys.executable, *command], env={**os.environ, **environment}, stderr=log)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
@@ -47,7 +50,9 @@ def _started(command: list[str], url: str, environment: dict[str, str]) -> subpr
         time.sleep(0.1)
     process.kill()
     log.seek(0)
-    raise RuntimeError(f"{command} did not start: {log.read()[-2000:].decode()}")
+    raise RuntimeError(
+        f"{command} ended, or did not answer at {url} within 60 s; its log ends with: {log.read()[-2000:].decode()}"
+    )
 
 
 def _answers(url: str) -> bool:
@@ -58,13 +63,13 @@ def _answers(url: str) -> bool:
 
 
 def _memory(pid: int) -> int:
-    """Resident memory in MB."""
+    """Return the resident memory of a process in MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS")).split()[1]) // 1024
 
 
 def _cpu(pid: int) -> float:
-    """CPU seconds of a process of this machine; 0 where it is gone."""
+    """Return the CPU seconds of a process, or 0 if it has ended."""
     try:
         times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -73,36 +78,36 @@ def _cpu(pid: int) -> float:
 
 
 class Load:
-    """What a service and the database, on this machine, use from now on."""
+    """The CPU and memory that a service and the database on this machine use from now on."""
 
     def __init__(self, process: subprocess.Popen[bytes], connection: psycopg.Connection[Any]) -> None:
         self._pid = process.pid
         self._connection = connection
-        self.idle = self.most = _memory(self._pid)
+        self.initial = self.peak = _memory(self._pid)
         self._cpu = _cpu(self._pid)
-        self._servers: dict[int, tuple[float, float]] = {}
-        self.look()
-        # One that comes later has used nothing yet.
-        self._servers = {pid: (last, last) for pid, (_, last) in self._servers.items()}
-        self._commits = self._asked(_COMMITS)[0]
+        self._backends: dict[int, tuple[float, float]] = {}
+        self.sample()
+        # A process that starts later counts from 0.
+        self._backends = {pid: (last, last) for pid, (_, last) in self._backends.items()}
+        self._commits = self._column(_COMMITS)[0]
 
-    def _asked(self, statement: str) -> list[int]:
+    def _column(self, statement: str) -> list[int]:
         return [row[0] for row in self._connection.execute(statement).fetchall()]
 
-    def look(self) -> None:
-        """Look at memory and at the database's processes, some of which come and go."""
-        self.most = max(self.most, _memory(self._pid))
-        for pid in self._asked(_SERVERS):
-            first, last = self._servers.get(pid, (0.0, 0.0))
-            self._servers[pid] = first, max(last, _cpu(pid))
+    def sample(self) -> None:
+        """Read the memory of the service and the CPU of the database's processes, which come and go."""
+        self.peak = max(self.peak, _memory(self._pid))
+        for pid in self._column(_BACKENDS):
+            first, last = self._backends.get(pid, (0.0, 0.0))
+            self._backends[pid] = first, max(last, _cpu(pid))
 
-    def told(self, count: int) -> str:
-        """Say what each of so many took until now."""
-        self.look()
+    def summary(self, count: int) -> str:
+        """Return the CPU and commits per item for `count` items, and the memory, as text."""
+        self.sample()
         service = _cpu(self._pid) - self._cpu
-        database = sum(last - first for first, last in self._servers.values())
-        commits = self._asked(_COMMITS)[0] - self._commits
+        database = sum(last - first for first, last in self._backends.values())
+        commits = self._column(_COMMITS)[0] - self._commits
         return (
-            f"{1e6 * service / count:.0f} µs CPU each, {self.idle} MB before, {self.most} MB at most; "
+            f"{1e6 * service / count:.0f} µs CPU each, {self.initial} MB before, {self.peak} MB at most; "
             f"database {1e6 * database / count:.0f} µs CPU each, {commits / count:.2f} commits each"
         )

@@ -1,4 +1,4 @@
-"""Running a contender: a virtual host, a file of marks, and the processes, all ended with it."""
+"""Runs one program of the comparison: its virtual host, its file of marks and its processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from contenders import Program
 
-# A number of thirteen digits, so that a copy of a message holds another of the same length.
+# All numbers have thirteen digits, so that copies of a message have the same length.
 FIRST = 1_000_000_000_000
 _MARK = struct.Struct("<qqq")
 _UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
@@ -29,7 +29,7 @@ _DEADLINE_SECONDS = 180.0
 
 
 class Failed(Exception):
-    """A run did not end as it should; the figures would mean nothing."""
+    """A run did not finish, so its figures are invalid."""
 
 
 @dataclass
@@ -46,11 +46,11 @@ class Run:
 
     @property
     def marks(self) -> Path:
-        """Where handled jobs are marked."""
+        """The file to which a program appends a mark for each handled job."""
         return self.folder / "marks"
 
     def environment(self) -> dict[str, str]:
-        """What every program is told."""
+        """Return the environment variables of the program."""
         own = {
             "BENCH_AMQP_URL": self.url, "BENCH_MARKS": str(self.marks), "BENCH_MODE": self.mode, "BENCH_SLOTS": str(self.slots),
             "WCH_AMQP_URL": self.url, "WCH_HEALTH_HOST": "127.0.0.1", "WCH_HEALTH_PORT": "0", "WCH_LOG_LEVEL": "WARNING",
@@ -59,7 +59,7 @@ class Run:
         return os.environ | own | dict(self.program.environment) | self.extra
 
     def publish(self, *words: object) -> float:
-        """Run the program's publisher and return the seconds it says."""
+        """Run the program's publisher and return the seconds that it reports."""
         command = self.program.command(*map(str, words))
         done = subprocess.run(command, cwd=APPS, env=self.environment(), capture_output=True, check=False)
         if done.returncode:
@@ -67,7 +67,7 @@ class Run:
         return float(done.stdout.split()[-1])
 
     def start_worker(self) -> psutil.Process:
-        """Start the worker."""
+        """Start the worker and return its process."""
         log = (self.folder / "log").open("ab")
         worker = subprocess.Popen(
             self.program.worker_command(self.slots), cwd=APPS, env=self.environment(), stdout=log, stderr=log
@@ -76,30 +76,31 @@ class Run:
         return psutil.Process(worker.pid)
 
     def done(self) -> int:
-        """How many jobs are marked."""
+        """Return the number of marks."""
         return self.marks.stat().st_size // _MARK.size if self.marks.exists() else 0
 
     def read_marks(self) -> list[tuple[int, int, int]]:
-        """Number, time of publishing and of handling of each."""
+        """Return the number of each handled job and the times of publishing and handling, in nanoseconds."""
         return list(_MARK.iter_unpack(self.marks.read_bytes())) if self.marks.exists() else []
 
     def until(
         self, condition: Callable[[], bool], what: str, *, pause: float = 0.01, seconds: float = _DEADLINE_SECONDS
     ) -> None:
-        """Wait, at most three minutes unless told otherwise."""
+        """Wait until a condition holds; raise Failed if a process ends or `seconds` (180) pass before that."""
         deadline = time.monotonic() + seconds
         while not condition():
             ended = any(process.poll() is not None for process in self.processes)
             if (ended and not condition()) or time.monotonic() > deadline:
                 log = self.folder / "log"
-                told = log.read_text()[-2000:] if log.exists() else ""
+                end_of_log = log.read_text()[-2000:] if log.exists() else ""
                 raise Failed(
-                    f"{self.program.name} {self.mode}: {what}: {self.done()} done, queue {self.queue()}: {told}"
+                    f"{self.program.name} {self.mode}: did not reach {what!r}; {self.done()} jobs done, "
+                    f"(messages, consumers) of the queue {self.queue()}; its log ends with: {end_of_log}"
                 )
             time.sleep(pause)
 
     def queue(self) -> tuple[int, int]:
-        """How many messages wait in the queue and how many consume it; both 0 where there is none yet."""
+        """Return the numbers of waiting messages and of consumers, both 0 if the queue does not exist."""
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
         try:
             method = connection.channel().queue_declare(QUEUE, passive=True).method
@@ -110,10 +111,10 @@ class Run:
                 connection.close()
         return method.message_count, method.consumer_count
 
-    def preload(self, count: int, spoilt_every: int = 0) -> None:
-        """Let the program publish one job, and fill its queue with copies that differ in their numbers and ids.
+    def preload(self, count: int, undecodable_every: int = 0) -> None:
+        """Let the program publish one job, and fill its queue with copies that have other numbers and ids.
 
-        Before every so many of them goes a message that is none: no JSON, in the clothes of one.
+        A message with the same properties but an undecodable body precedes every `undecodable_every`th copy.
         """
         self.publish("one", FIRST, 1)
         connection = pika.BlockingConnection(pika.URLParameters(self.url))
@@ -123,19 +124,23 @@ class Run:
             method, properties, body = channel.basic_get(QUEUE)
         channel.basic_ack(method.delivery_tag)
         ids = sorted({*_UUID.findall(body), *_UUID.findall(repr(vars(properties)).encode())})
-        spoilt = 0
+        undecodable = 0
         for number in range(count):
-            if spoilt_every and number % spoilt_every == 0:
+            if undecodable_every and number % undecodable_every == 0:
                 channel.basic_publish(method.exchange, method.routing_key, b"\xff{no JSON", properties)
-                spoilt += 1
-            fresh = [(old, str(uuid.uuid4()).replace("-", "" if len(old) == 32 else "-").encode()) for old in ids]
-            names = [(str(FIRST).encode(), str(FIRST + number).encode()), *fresh]
-            channel.basic_publish(method.exchange, method.routing_key, _with(body, names), _copy(properties, names))
+                undecodable += 1
+            new_ids = [(old, str(uuid.uuid4()).replace("-", "" if len(old) == 32 else "-").encode()) for old in ids]
+            changes = [(str(FIRST).encode(), str(FIRST + number).encode()), *new_ids]
+            channel.basic_publish(
+                method.exchange, method.routing_key, _replace(body, changes), _copy(properties, changes)
+            )
         connection.close()
-        self.until(lambda: self.queue()[0] == count + spoilt, f"{count + spoilt} messages wait", seconds=900)
+        self.until(
+            lambda: self.queue()[0] == count + undecodable, f"{count + undecodable} messages in the queue", seconds=900
+        )
 
     def stop(self) -> None:
-        """End what was started."""
+        """Kill the processes of this run and their children."""
         processes, self.processes = self.processes, []
         for process in processes:
             if process.poll() is not None:
@@ -146,27 +151,27 @@ class Run:
             process.wait()
 
 
-def _with(value: bytes, names: Sequence[tuple[bytes, bytes]]) -> bytes:
-    for old, new in names:
+def _replace(value: bytes, changes: Sequence[tuple[bytes, bytes]]) -> bytes:
+    for old, new in changes:
         value = value.replace(old, new)
     return value
 
 
-def _copy(properties: pika.BasicProperties, names: Sequence[tuple[bytes, bytes]]) -> pika.BasicProperties:
+def _copy(properties: pika.BasicProperties, changes: Sequence[tuple[bytes, bytes]]) -> pika.BasicProperties:
     def changed(value: Any) -> Any:  # noqa: ANN401 - header values
         if isinstance(value, str):
-            return _with(value.encode(), names).decode()
+            return _replace(value.encode(), changes).decode()
         return {key: changed(one) for key, one in value.items()} if isinstance(value, dict) else value
 
     return pika.BasicProperties(**{key: changed(value) for key, value in vars(properties).items()})
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """Return the CPU that a worker and its children have used."""
+    """Return the CPU seconds of a worker and its children."""
     times = [one.cpu_times() for one in (process, *process.children(recursive=True))]
     return float(sum(one.user + one.system for one in times))
 
 
 def megabytes(process: psutil.Process) -> float:
-    """Return the memory of a worker and its children, what they share counted once."""
+    """Return the memory of a worker and its children in MB, with shared pages counted once."""
     return float(sum(one.memory_full_info().pss for one in (process, *process.children(recursive=True)))) / 1e6

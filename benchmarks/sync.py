@@ -1,7 +1,7 @@
-"""A sync of all products: `python benchmarks/sync.py AMQP_URL DATABASE_URL [PRODUCTS]`.
+"""Measures a sync of all products: `python benchmarks/sync.py AMQP_URL DATABASE_URL [PRODUCTS]`.
 
-PRODUCTS (100,000) are asked for one by one and come from a simulated shop into a simulated catalog. Give it an empty virtual host
-and an empty database of its own.
+Requests PRODUCTS (100,000) products one by one; the service copies them from a simulated shop to a simulated catalog. Needs an
+empty virtual host and an empty database.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ DONE = "SELECT count(DISTINCT product_id) FROM sent_items"
 
 
 def main() -> None:
-    """Measure and print."""
-    amqp_url, database_url, *given = sys.argv[1:]
-    products = int(given[0]) if given else 100_000
+    """Measure and print the figures."""
+    amqp_url, database_url, *options = sys.argv[1:]
+    products = int(options[0]) if options else 100_000
     declare(amqp_url, TOPOLOGY)
     shop, graph = f"http://127.0.0.1:{SHOP_PORT}", f"http://127.0.0.1:{GRAPH_PORT}"
     shops = running(["-m", "wch_simulators.shop", "--port", str(SHOP_PORT)], f"{shop}/_simulator/journal?path=none")
@@ -37,27 +37,26 @@ def main() -> None:
     environment |= {"WCH_GRAPH_TOKEN": "simulated-token", "WCH_HEALTH_PORT": str(HEALTH_PORT)}
     with shops, graphs:
         for start in range(1, products + 1, CHUNK):
-            some = [{"id": number} for number in range(start, min(start + CHUNK, products + 1))]
-            httpx.post(f"{shop}/_simulator/products", json={"products": some}, timeout=60).raise_for_status()
-        options = "-c search_path=sync"
+            chunk = [{"id": number} for number in range(start, min(start + CHUNK, products + 1))]
+            httpx.post(f"{shop}/_simulator/products", json={"products": chunk}, timeout=60).raise_for_status()
         with (
             running(["-m", "wch_sync"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service,
-            psycopg.connect(database_url, autocommit=True, options=options) as connection,
+            psycopg.connect(database_url, autocommit=True, options="-c search_path=sync") as connection,
             Client(amqp_url, "/bench") as client,
         ):
-            load, began = Load(service, connection), time.monotonic()
+            load, started = Load(service, connection), time.monotonic()
             client.publish_many(ProductRequested(product_id=number) for number in range(1, products + 1))
-            published, last = time.monotonic() - began, 0.0
+            published, last = time.monotonic() - started, 0.0
             while (row := connection.execute(DONE).fetchone()) and row[0] < products:
-                load.look()
+                load.sample()
                 if time.monotonic() - last > 10:
                     last = time.monotonic()
-                    print(f"{last - began:6.0f} s  {row[0]} synced, {load.most} MB", flush=True)
+                    print(f"{last - started:6.0f} s  {row[0]} synced, {load.peak} MB", flush=True)
                 time.sleep(0.2)
-            seconds = time.monotonic() - began
+            seconds = time.monotonic() - started
             calls = len(httpx.get(f"{graph}/_simulator/journal?path=items_batch", timeout=60).json())
             print(
-                f"{products} products in {seconds:.0f} s (published in {published:.0f} s), {calls} calls to the catalog; {load.told(products)}"
+                f"{products} products in {seconds:.0f} s (published in {published:.0f} s), {calls} calls to the catalog; {load.summary(products)}"
             )
 
 

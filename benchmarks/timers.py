@@ -1,7 +1,7 @@
-"""A million timers, 10,000 due in one second: `python benchmarks/timers.py AMQP_URL DATABASE_URL [TIMERS [AT_ONCE]]`.
+"""Measures a million timers, 10,000 of them due in one second: `python benchmarks/timers.py AMQP_URL DATABASE_URL [TIMERS [AT_ONCE]]`.
 
-Prints how long the release takes at the default rate, and the service's memory and CPU; then how late single timers are at low
-load. Give it an empty virtual host and an empty database of its own.
+Prints the duration of the release at the default rate, the service's memory and CPU, and the delay of single timers at low load.
+Needs an empty virtual host and an empty database.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEALTH_PORT = 18085
 SINGLE = 200
 DELAY = timedelta(seconds=1)
 FILL = """
-INSERT INTO timers (id, requester, key, due_at, event, state, asked_at)
+INSERT INTO timers (id, requester, key, due_at, event, state, requested_at)
 SELECT gen_random_uuid(), 'bench' || n %% 10, 'k' || n,
        CASE WHEN n <= %(now)s THEN now() + interval '5 seconds' ELSE now() + interval '1 day' + n * interval '1 second' END,
        '{"type": "carts.cleanup.requested.v1", "data": {}, "shop": null}', 'waiting', now() FROM generate_series(1, %(timers)s) AS n
@@ -31,36 +31,35 @@ LATE = "SELECT extract(epoch FROM ended_at - due_at)::float8 FROM timers WHERE s
 
 
 def main() -> None:
-    """Measure and print."""
-    amqp_url, database_url, *given = sys.argv[1:]
-    timers, at_once = (int(text) for text in (*given, *("1000000", "10000")[len(given) :]))
+    """Measure and print the figures."""
+    amqp_url, database_url, *options = sys.argv[1:]
+    timers, at_once = (int(text) for text in (*options, *("1000000", "10000")[len(options) :]))
     declare(amqp_url, TOPOLOGY)
     user = amqp_url.removeprefix("amqp://").partition(":")[0]
     environment = {"WCH_LOG_LEVEL": "ERROR", "WCH_SCHEDULER_REQUESTERS": f'{{"{user}": ["carts.*"]}}'}
     environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
-    options = "-c search_path=scheduler"
     with (
         running(["-m", "wch_scheduler"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service,
-        psycopg.connect(database_url, autocommit=True, options=options) as connection,
+        psycopg.connect(database_url, autocommit=True, options="-c search_path=scheduler") as connection,
     ):
         connection.execute(FILL, {"timers": timers, "now": at_once})
         connection.execute("VACUUM ANALYZE timers")
-        load, began = Load(service, connection), 0.0
-        while (fired := one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'")) < at_once:
-            began = began or (time.monotonic() if fired else 0.0)
-            load.look()
+        load, started, began = Load(service, connection), 0.0, time.monotonic()
+        while (fired := count(connection, "SELECT count(*) FROM timers WHERE state = 'fired'")) < at_once:
+            started = started or (time.monotonic() if fired else 0.0)
+            load.sample()
             time.sleep(0.05)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - (started or began)  # few timers can all fire before the first poll
         print(
             f"{at_once} of {timers} timers due at once: released in {seconds:.1f} s, {at_once / seconds:.0f} a second, "
-            f"{load.told(at_once)}"
+            f"{load.summary(at_once)}"
         )
         connection.execute("DELETE FROM timers WHERE state = 'fired'")
         with Client(amqp_url, "/bench") as client:
             for number in range(SINGLE):
                 client.schedule(CleanupRequested(), key=f"single{number}", after=DELAY)
                 time.sleep(0.05)
-        while one(connection, "SELECT count(*) FROM timers WHERE state = 'fired'") < SINGLE:
+        while count(connection, "SELECT count(*) FROM timers WHERE state = 'fired'") < SINGLE:
             time.sleep(0.1)
         late = [row[0] for row in connection.execute(LATE).fetchall()]
         print(
@@ -69,8 +68,8 @@ def main() -> None:
         )
 
 
-def one(connection: psycopg.Connection[tuple[int]], statement: str) -> int:
-    """Return one number."""
+def count(connection: psycopg.Connection[tuple[int]], statement: str) -> int:
+    """Return the number that a statement selects."""
     row = connection.execute(statement).fetchone()
     return row[0] if row else 0
 

@@ -1,7 +1,8 @@
-"""Messages a second of the whatsapp service: `python benchmarks/whatsapp.py AMQP_URL DATABASE_URL [RECIPIENTS [CALLS [MS]]]`.
+"""Measures the messages a second of the whatsapp service.
 
-Batches of 1,000, pacing off, CALLS (40) at a time, a simulator that answers in MS (20) milliseconds. Give it an empty virtual
-host and an empty database of its own. Service and simulator are processes of their own.
+`python benchmarks/whatsapp.py AMQP_URL DATABASE_URL [RECIPIENTS [CALLS [MS]]]` publishes batches of 1,000 recipients. The service
+sends them without pacing, with CALLS (40) calls in flight, to a simulator that answers in MS (20) milliseconds.
+Needs an empty virtual host and an empty database.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ DONE = "SELECT count(*) FILTER (WHERE state = 'accepted'), count(*) FROM message
 
 
 def publish(amqp_url: str, recipients: int) -> None:
-    """Publish the batches."""
+    """Publish requests for so many recipients, in batches."""
     with Client(amqp_url, "/bench") as client:
         for start in range(0, recipients, BATCH):
             numbers = range(start, min(start + BATCH, recipients))
-            people = tuple(Recipient(to=f"+1{2_010_000_000 + n}", send_key=f"k{n}") for n in numbers)
+            batch = tuple(Recipient(to=f"+1{2_010_000_000 + n}", send_key=f"k{n}") for n in numbers)
             client.publish(
-                BatchRequested(batch_id=f"b{start}", message=TEMPLATE, category="marketing", recipients=people)
+                BatchRequested(batch_id=f"b{start}", message=TEMPLATE, category="marketing", recipients=batch)
             )
 
 
 def main() -> None:
-    """Measure and print."""
-    amqp_url, database_url, *given = sys.argv[1:]
-    recipients, calls, milliseconds = (int(text) for text in (*given, *DEFAULTS[len(given) :]))
+    """Measure and print the figures."""
+    amqp_url, database_url, *options = sys.argv[1:]
+    recipients, calls, milliseconds = (int(text) for text in (*options, *DEFAULTS[len(options) :]))
     declare(amqp_url, TOPOLOGY)
     graph = f"http://127.0.0.1:{GRAPH_PORT}"
     simulator = running(
@@ -61,27 +62,30 @@ def main() -> None:
         WCH_HEALTH_PORT=str(HEALTH_PORT),
         WCH_LOG_LEVEL="ERROR",
     )
-    options = "-c search_path=whatsapp"
-    with simulator, sending as service, psycopg.connect(database_url, autocommit=True, options=options) as connection:
-        load, began, last = Load(service, connection), time.monotonic(), 0.0
-        early = (0.0, 0)
+    with (
+        simulator,
+        sending as service,
+        psycopg.connect(database_url, autocommit=True, options="-c search_path=whatsapp") as connection,
+    ):
+        load, started, last = Load(service, connection), time.monotonic(), 0.0
+        first_tenth = (0.0, 0)
         publish(amqp_url, recipients)
         while True:
-            accepted, known = connection.execute(DONE).fetchone() or (0, 0)
-            load.look()
+            accepted, stored = connection.execute(DONE).fetchone() or (0, 0)
+            load.sample()
             if time.monotonic() - last > 10:
                 last = time.monotonic()
-                print(f"{last - began:6.0f} s  {known} known  {accepted} sent  {load.most} MB", flush=True)
-            if not early[1] and accepted >= recipients / 10:
-                early = (time.monotonic(), accepted)
+                print(f"{last - started:6.0f} s  {stored} stored  {accepted} accepted  {load.peak} MB", flush=True)
+            if not first_tenth[1] and accepted >= recipients / 10:
+                first_tenth = (time.monotonic(), accepted)
             if accepted == recipients:
                 break
             time.sleep(0.5)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - started
         print(
             f"{recipients} recipients in {seconds:.0f} s; after the first tenth "
-            f"{(recipients - early[1]) / (time.monotonic() - early[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
-            f"{load.told(recipients)}"
+            f"{(recipients - first_tenth[1]) / (time.monotonic() - first_tenth[0]):.0f} a second (the calls alone: {1000 * calls / milliseconds:.0f}), "
+            f"{load.summary(recipients)}"
         )
 
 

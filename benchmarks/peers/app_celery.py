@@ -1,4 +1,4 @@
-"""Celery: threads, late acknowledgement, quorum queue, confirmed publishing; results, events and gossip off."""
+"""Celery: threads, late acknowledgement, quorum queue, confirmed publishing; without results, events and gossip."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 from celery import Celery
 from kombu import Exchange, Queue
-from marks import RETRY_SECONDS, TEXT, URL, FailsOnce, OneByOne, publish_main, work
+from marks import RETRY_SECONDS, TEXT, URL, BlockingPublisher, FailsOnce, publish_main, work
 
 app = Celery("bench", broker=URL)
-# A topic exchange, as the documentation asks for where quorum queues and native delayed delivery are used.
+# Celery's documentation requires a topic exchange for quorum queues with native delayed delivery.
 _exchange = Exchange("bench", type="topic")
 app.conf.update(
     task_queues=[Queue("bench", _exchange, routing_key="bench", queue_arguments={"x-queue-type": "quorum"})],
@@ -37,9 +37,9 @@ def bench(number: int, sent: int, text: str) -> None:
 
 
 @asynccontextmanager
-async def opened():
-    yield OneByOne(lambda number, sent: bench.apply_async((number, sent, TEXT)))
+async def open_publisher():
+    yield BlockingPublisher(lambda number, sent: bench.apply_async((number, sent, TEXT)))
 
 
 if __name__ == "__main__":
-    publish_main(opened)
+    publish_main(open_publisher)

@@ -1,4 +1,4 @@
-"""Dramatiq: threads, its own middleware, confirmed publishing; a classic queue, as it knows no other."""
+"""Dramatiq: threads, its default middleware, confirmed publishing, and a classic queue, the only type it supports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
-from marks import RETRY_SECONDS, TEXT, URL, OneByOne, publish_main, work
+from marks import RETRY_SECONDS, TEXT, URL, BlockingPublisher, publish_main, work
 
 dramatiq.set_broker(RabbitmqBroker(url=URL, confirm_delivery=True))
 
@@ -17,9 +17,9 @@ def bench(number: int, sent: int, text: str) -> None:
 
 
 @asynccontextmanager
-async def opened():
-    yield OneByOne(lambda number, sent: bench.send(number, sent, TEXT))
+async def open_publisher():
+    yield BlockingPublisher(lambda number, sent: bench.send(number, sent, TEXT))
 
 
 if __name__ == "__main__":
-    publish_main(opened)
+    publish_main(open_publisher)

@@ -1,4 +1,4 @@
-"""FastStream: asyncio, pydantic, quorum queue, persistent messages; it has no retry, so a failure is given back at once."""
+"""FastStream: asyncio, pydantic, quorum queue, persistent messages; it has no retry delay, so it requeues a failed job at once."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from contextlib import asynccontextmanager
 
 from faststream import AckPolicy, FastStream
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
-from marks import MODE, SLOTS, TEXT, URL, each, publish_main, work_async
+from marks import MODE, SLOTS, TEXT, URL, publish_main, publish_windowed, work_async
 from pydantic import BaseModel
 
-# One task per message: where a handler waits, the prefetch is the number of slots.
+# FastStream starts a task per message, so the prefetch limits how many handlers wait at a time.
 broker = RabbitBroker(URL, default_channel=Channel(prefetch_count=SLOTS if MODE == "wait" else 2 * SLOTS))
 queue = RabbitQueue("bench", queue_type=QueueType.QUORUM, durable=True)
 app = FastStream(broker)
 
 
 class Job(BaseModel):
-    """What is sent."""
+    """The body of a message."""
 
     number: int
     sent: int
@@ -28,22 +28,22 @@ async def bench(job: Job) -> None:
     await work_async(job.number, job.sent)
 
 
-class Publishing:
-    """A confirm is awaited for each; many are awaited together."""
+class FastStreamPublisher:
+    """Waits for each confirm, or for up to 500 confirms at a time."""
 
     async def one(self, number: int, sent: int) -> None:
         await broker.publish(Job(number=number, sent=sent, text=TEXT), queue, persist=True, mandatory=True)
 
     async def many(self, numbers: range) -> None:
-        await each(self.one, numbers, 500)
+        await publish_windowed(self.one, numbers, 500)
 
 
 @asynccontextmanager
-async def opened():
+async def open_publisher():
     async with broker:
         await broker.declare_queue(queue)
-        yield Publishing()
+        yield FastStreamPublisher()
 
 
 if __name__ == "__main__":
-    publish_main(opened)
+    publish_main(open_publisher)

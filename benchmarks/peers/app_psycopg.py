@@ -1,4 +1,4 @@
-"""The floor of the database's part: the same three statements by bare psycopg, with as many connections; no broker."""
+"""Bare psycopg, the baseline of the database: the same three statements on as many connections, without a broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marks import TEXT, mark
 CONNECTIONS = 5
 
 
-async def connection(numbers: iter) -> None:
+async def run_transactions(numbers: iter) -> None:
     async with await psycopg.AsyncConnection.connect(os.environ["BENCH_DATABASE_URL"], prepare_threshold=1) as link:
         for number in numbers:
             async with link.transaction():
@@ -31,7 +31,7 @@ async def main(count: int) -> None:
         await link.execute("CREATE TABLE IF NOT EXISTS bare_jobs (number bigint, text text)")
         await link.execute("CREATE TABLE IF NOT EXISTS bare_outbox (id text PRIMARY KEY, body bytea)")
     numbers = iter(range(count))
-    await asyncio.gather(*(connection(numbers) for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(run_transactions(numbers) for _ in range(CONNECTIONS)))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Taskiq with taskiq-aio-pika: asyncio, acknowledged after it was executed (its default), quorum queue, its own retry middleware."""
+"""Taskiq with taskiq-aio-pika: asyncio, acknowledgement after execution (its default), quorum queue, its own retry middleware."""
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
 
-from marks import RETRY_SECONDS, SLOTS, TEXT, URL, each, publish_main, work_async
+from marks import RETRY_SECONDS, SLOTS, TEXT, URL, publish_main, publish_windowed, work_async
 from taskiq import SmartRetryMiddleware
 from taskiq_aio_pika import AioPikaBroker, Queue
 
@@ -18,22 +18,22 @@ async def bench(number: int, sent: int, text: str) -> None:
     await work_async(number, sent)
 
 
-class Publishing:
-    """A confirm is awaited for each; many are awaited together."""
+class TaskiqPublisher:
+    """Waits for each confirm, or for up to 500 confirms at a time."""
 
     async def one(self, number: int, sent: int) -> None:
         await bench.kiq(number, sent, TEXT)
 
     async def many(self, numbers: range) -> None:
-        await each(self.one, numbers, 500)
+        await publish_windowed(self.one, numbers, 500)
 
 
 @asynccontextmanager
-async def opened():
+async def open_publisher():
     await broker.startup()
-    yield Publishing()
+    yield TaskiqPublisher()
     await broker.shutdown()
 
 
 if __name__ == "__main__":
-    publish_main(opened)
+    publish_main(open_publisher)

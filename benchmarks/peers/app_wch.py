@@ -1,4 +1,4 @@
-"""WCH Jobs: a service as the others are written here, with its retry queues, dead letters, metrics and health."""
+"""WCH Jobs: a service with the same job, including its delay queues, dead letters, metrics and health."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from contextlib import asynccontextmanager
 
-from marks import MODE, RETRY_SECONDS, SLOTS, TEXT, URL, each, mark, publish_main, work_async
+from marks import MODE, RETRY_SECONDS, SLOTS, TEXT, URL, mark, publish_main, publish_windowed, work_async
 
 from wch_common.broker.aio.connection import Link
 from wch_common.broker.aio.publisher import Publisher
@@ -22,12 +22,12 @@ from wch_common.runtime.service import Platform, run_service
 from wch_common.settings import ServiceSettings
 
 BATCH = int(os.environ.get("BENCH_BATCH", "0"))
-TOGETHER = int(os.environ.get("BENCH_TOGETHER", "1"))
-HELD = int(os.environ.get("BENCH_PREFETCH", "0")) or None
+SHARE_LIMIT = int(os.environ.get("BENCH_SHARE_LIMIT", "1"))
+PREFETCH = int(os.environ.get("BENCH_PREFETCH", "0")) or None
 
 
 class BenchRequested(Request):
-    """Do a job."""
+    """Do one job."""
 
     TYPE = "bench.job.requested.v1"
 
@@ -52,22 +52,22 @@ QUEUE = WorkQueue(
         tries=3,
         concurrency=SLOTS,
         batching=Batching(BATCH, 0.05) if BATCH else None,
-        prefetch_limit=HELD,
+        prefetch_limit=PREFETCH,
     ),
 )
 
 
-async def bench(event: Event[BenchRequested]) -> None:
+async def handle(event: Event[BenchRequested]) -> None:
     await work_async(event.data.number, event.data.sent)
 
 
-async def together(events):
+async def handle_batch(events):
     for event in events:
         mark(event.data.number, event.data.sent)
     return [None] * len(events)
 
 
-async def in_transaction(event: Event[BenchRequested], tx) -> None:
+async def handle_in_transaction(event: Event[BenchRequested], tx) -> None:
     await tx.rows(
         "INSERT INTO jobs (number, text) VALUES (%(number)s, %(text)s)",
         {"number": event.data.number, "text": event.data.text},
@@ -78,16 +78,16 @@ async def in_transaction(event: Event[BenchRequested], tx) -> None:
 
 async def compose(platform: Platform[ServiceSettings]):
     if BATCH:
-        return [Job.with_batch_handler(QUEUE, together)]
+        return [Job.with_batch_handler(QUEUE, handle_batch)]
     if MODE != "database":
-        return [Job.with_handlers(QUEUE, {BenchRequested: bench})]
+        return [Job.with_handlers(QUEUE, {BenchRequested: handle})]
     store = await platform.open_store(os.environ["BENCH_DATABASE_URL"])
     await store.database.rows("CREATE TABLE IF NOT EXISTS jobs (number bigint, text text)")
-    return [Job.in_transaction(QUEUE, {BenchRequested: in_transaction}, store, share_limit=TOGETHER)]
+    return [Job.in_transaction(QUEUE, {BenchRequested: handle_in_transaction}, store, share_limit=SHARE_LIMIT)]
 
 
-class Publishing:
-    """One at a time, or many with their confirms outstanding together."""
+class ClientPublisher:
+    """Publishes with the client, one at a time or many with their confirms outstanding together."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -100,14 +100,14 @@ class Publishing:
 
 
 @asynccontextmanager
-async def opened():
+async def open_publisher():
     declare(URL, Topology((QUEUE,)))
     with Client(URL, "/bench") as client:
-        yield Publishing(client)
+        yield ClientPublisher(client)
 
 
-class Inside:
-    """As a service publishes, over its own connection in its event loop."""
+class ServicePublisher:
+    """Publishes as a service does, on its own connection in its event loop."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -117,16 +117,16 @@ class Inside:
         await self._publisher.publish(encode(new_event(data, "/wch/bench")))
 
     async def many(self, numbers: range) -> None:
-        await each(self.one, numbers, 1000)
+        await publish_windowed(self.one, numbers, 1000)
 
 
 @asynccontextmanager
-async def opened_inside():
+async def open_inside_publisher():
     declare(URL, Topology((QUEUE,)))
     link = Link(URL, "bench")
     publisher = Publisher(link)
     tasks = [asyncio.create_task(link.run()), asyncio.create_task(publisher.run())]
-    yield Inside(publisher)
+    yield ServicePublisher(publisher)
     await link.close()
     for task in tasks:
         task.cancel()
@@ -136,4 +136,4 @@ async def opened_inside():
 if __name__ == "__main__":
     if sys.argv[1:] == ["worker"]:
         sys.exit(run_service("bench", ServiceSettings, compose))
-    publish_main(opened_inside if os.environ.get("BENCH_INSIDE") else opened)
+    publish_main(open_inside_publisher if os.environ.get("BENCH_INSIDE") else open_publisher)

@@ -1,7 +1,7 @@
-"""What every program of the comparison shares: how a handled job is marked, what it does, and how jobs are published.
+"""Shared by the programs of the comparison: does a job, marks it as handled, and publishes jobs.
 
-A mark is one append of 24 bytes (number, when it was published, now; nanoseconds), which is safe across processes.
-Needs nothing but Python, as each peer runs in an environment of its own.
+A mark is one append of 24 bytes, which is safe across processes: the job's number, and the times of publishing and handling in
+nanoseconds. This module imports only the standard library, because each library runs in its own environment.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _out = -1
 
 
 class FailsOnce(Exception):
-    """What a job fails with the first time."""
+    """The error of a job's first try in the mode `retry`."""
 
 
 def mark(number: int, sent: int) -> None:
-    """Note that a job was handled."""
-    global _out  # noqa: PLW0603 - opened by the process that handles, after any fork
+    """Append the mark of a handled job."""
+    global _out  # noqa: PLW0603 - the process that handles opens it, after any fork
     if _out < 0:
         _out = os.open(os.environ["BENCH_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(_out, _MARK.pack(number, sent, time.time_ns()))
 
 
-def fails_now(number: int) -> bool:
-    """Whether a job is to fail: in the mode `retry` each does when it is seen first."""
+def should_fail(number: int) -> bool:
+    """Return whether a job has to fail: in the mode `retry`, each job fails on its first try."""
     if MODE != "retry" or number in _SEEN:
         return False
     _SEEN.add(number)
@@ -47,8 +47,8 @@ def fails_now(number: int) -> bool:
 
 
 def work(number: int, sent: int) -> None:
-    """Do a job in a thread."""
-    if fails_now(number):
+    """Handle a job in a thread."""
+    if should_fail(number):
         raise FailsOnce
     if MODE == "wait":
         time.sleep(WAIT_SECONDS)
@@ -56,26 +56,26 @@ def work(number: int, sent: int) -> None:
 
 
 async def work_async(number: int, sent: int) -> None:
-    """Do a job in an event loop."""
-    if fails_now(number):
+    """Handle a job in an event loop."""
+    if should_fail(number):
         raise FailsOnce
     if MODE == "wait":
         await asyncio.sleep(WAIT_SECONDS)
     mark(number, sent)
 
 
-class Publishing(Protocol):
-    """Publishes jobs, confirmed."""
+class JobPublisher(Protocol):
+    """Publishes jobs with confirms."""
 
     async def one(self, number: int, sent: int) -> None:
-        """Publish one job and return when the broker has confirmed it."""
+        """Publish one job and wait for the broker's confirm."""
 
     async def many(self, numbers: range) -> None:
-        """Publish many, as fast as the library can with a confirm for each."""
+        """Publish many jobs, each with a confirm, as fast as the library can."""
 
 
-class OneByOne:
-    """Publishing of a library that waits for each confirm before the next."""
+class BlockingPublisher:
+    """Publishes with a library that waits for each confirm before the next job."""
 
     def __init__(self, publish: Callable[[int, int], object]) -> None:
         self._publish = publish
@@ -88,41 +88,41 @@ class OneByOne:
             self._publish(number, time.time_ns())
 
 
-def publish_main(opened: Callable[[], AbstractAsyncContextManager[Publishing]]) -> None:
-    """`one N`, `many N` or `pace RATE N`: publish jobs and print the seconds it took."""
+def publish_main(open_publisher: Callable[[], AbstractAsyncContextManager[JobPublisher]]) -> None:
+    """Publish jobs as `one FIRST N`, `many FIRST N` or `pace RATE FIRST N` says, and print the seconds it took."""
     how, *numbers = sys.argv[1:]
     runner: Callable[[Any], Awaitable[float]] = {"one": _one, "many": _many, "pace": _pace}[how]
-    print(asyncio.run(_run(opened, runner, [int(text) for text in numbers])))
+    print(asyncio.run(_run(open_publisher, runner, [int(text) for text in numbers])))
 
 
-async def _run(opened: Any, runner: Any, numbers: list[int]) -> float:
-    async with opened() as publishing:
-        return await runner(publishing, *numbers)
+async def _run(open_publisher: Any, runner: Any, numbers: list[int]) -> float:
+    async with open_publisher() as publisher:
+        return await runner(publisher, *numbers)
 
 
-async def _one(publishing: Publishing, first: int, count: int) -> float:
-    began = time.perf_counter()
+async def _one(publisher: JobPublisher, first: int, count: int) -> float:
+    started = time.perf_counter()
     for number in range(first, first + count):
-        await publishing.one(number, time.time_ns())
-    return time.perf_counter() - began
+        await publisher.one(number, time.time_ns())
+    return time.perf_counter() - started
 
 
-async def _many(publishing: Publishing, first: int, count: int) -> float:
-    began = time.perf_counter()
-    await publishing.many(range(first, first + count))
-    return time.perf_counter() - began
+async def _many(publisher: JobPublisher, first: int, count: int) -> float:
+    started = time.perf_counter()
+    await publisher.many(range(first, first + count))
+    return time.perf_counter() - started
 
 
-async def _pace(publishing: Publishing, rate: int, first: int, count: int) -> float:
-    began = time.perf_counter()
+async def _pace(publisher: JobPublisher, rate: int, first: int, count: int) -> float:
+    started = time.perf_counter()
     for number in range(count):
-        await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-        await publishing.one(first + number, time.time_ns())
-    return time.perf_counter() - began
+        await asyncio.sleep(max(0.0, started + number / rate - time.perf_counter()))
+        await publisher.one(first + number, time.time_ns())
+    return time.perf_counter() - started
 
 
-async def each(publish: Callable[[int, int], Awaitable[None]], numbers: range, window: int) -> None:
-    """Publish with so many confirms outstanding."""
+async def publish_windowed(publish: Callable[[int, int], Awaitable[None]], numbers: range, window: int) -> None:
+    """Publish jobs with at most `window` confirms outstanding."""
     free = asyncio.Semaphore(window)
 
     async def one(number: int) -> None:
