@@ -44,7 +44,7 @@ scale: develop ## Run the tests of scale with their full sizes
 	@$(BIN)/python -m wch_local.provide
 	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q -m scale --timeout 1800 $(ARGS)
 
-bench: develop ## Measure this project beside its peers (half an hour), into benchmarks/
+bench: develop ## Compare with other libraries (half an hour); writes to benchmarks/
 	@$(BIN)/python benchmarks/compare.py $(ARGS)
 	@test -x .bench/report/bin/python || { $(BIN)/python -m venv .bench/report && .bench/report/bin/pip install -q matplotlib==3.10.7; }
 	@.bench/report/bin/python benchmarks/report.py

@@ -1,4 +1,4 @@
-"""Brokers and databases for the tests: decided lazily, isolated, and said."""
+"""Brokers and databases for the tests: chosen when first needed, and isolated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from xdist.remote import Producer
 
-# Their fixtures are dear: a node of their own, packages built. One after another on one worker, and first.
+# Their fixtures are expensive (a node of their own, built packages), so they run on one worker, and first.
 ON_ONE_WORKER = {
     "tests/faults/test_broker_faults.py": "a node of their own",
     "tests/faults/test_scheduler_outages.py": "a node of their own",
@@ -29,9 +29,9 @@ ON_ONE_WORKER = {
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Give each test to the next free worker, but those together that `ON_ONE_WORKER` names.
+    """Give each test to the next free worker, but the modules in `ON_ONE_WORKER` to one worker each.
 
-    `--dist loadgroup` would do it by marks, but with pytest 9.2 its groups are ignored (pytest-xdist issue 1386).
+    `--dist loadgroup` would do this with marks, but pytest 9.2 ignores its groups (pytest-xdist issue 1386).
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -45,7 +45,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Schedul
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The broker of the session: the address given, Docker, or a private node."""
+    """The broker of the session: the given address, Docker, or a private node."""
     if given := os.environ.get("WCH_TEST_AMQP_URL"):
         yield Broker(given.rstrip("/"))
         return
@@ -67,7 +67,7 @@ def stage(broker: Broker) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def database_server() -> Iterator[str]:
-    """Address of a PostgreSQL server's maintenance database: the one given, or an embedded server."""
+    """Address of a PostgreSQL server's maintenance database: the given one, or an embedded server."""
     if given := os.environ.get("WCH_TEST_DATABASE_URL"):
         yield given
         return

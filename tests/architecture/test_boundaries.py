@@ -1,4 +1,4 @@
-"""Imports point one way, each room of the library has a list of what it may import, and nothing imports in a circle."""
+"""Imports point in one direction: each room of the library imports only what its list allows, without circles."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def edges(module: str) -> set[str]:
 
 
 def room(module: str) -> str:
-    """Return the room that a module lies in, or its own name where it lies in none."""
+    """Return the room of a module, or the module's own name if it is in no room."""
     parts = module.split(".")[1:]
     nested = "/".join(parts[:2])
     return nested if nested in ROOMS else parts[0]
@@ -75,21 +75,21 @@ def room(module: str) -> str:
 @pytest.mark.parametrize("module", sorted(set(MODULES) - {"wch_common"}))
 def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     own = room(module)
-    assert own in ROOMS or own in LEAVES, f"{module} lies in no room of the list"
+    assert own in ROOMS or own in LEAVES, f"{module} is in no room of the list"
     allowed = {own, *LEAVES, *ROOMS.get(own, ())} if own not in LEAVES else LEAVES
     packages_of_rooms = {name for name in edges(module) if MODULES[name].name == "__init__.py" and name != module}
     assert {room(name) for name in edges(module) - packages_of_rooms if room(name) not in allowed} == set()
 
 
 def test_nothing_imports_in_a_circle() -> None:
-    """Imports for type checking count, as a circle of types is a circle of ideas."""
+    """Imports for type checking count too, because types that need each other belong in one module."""
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
         assert module not in path, " → ".join((*path[path.index(module) :], module))
         if module not in done:
             for other in sorted(edges(module)):
-                # A package that only holds modules of its own is no step on the way.
+                # A package that only contains modules is not a step of the path.
                 if not (MODULES[other].name == "__init__.py" and module.startswith(f"{other}.")):
                     visit(other, (*path, module))
             done.add(module)

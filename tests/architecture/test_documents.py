@@ -1,4 +1,4 @@
-"""Documents that cannot rot: what they name exists, and what exists is named."""
+"""Documents stay correct: everything they name exists, and everything that must be documented is."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PAGES += sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "services").glob(
 PLANNED = {"stock"}  # the example in CONTRIBUTING.md
 
 
-def test_the_settings_page_is_the_one_the_models_give() -> None:
+def test_the_settings_page_matches_the_models() -> None:
     assert (ROOT / "docs/settings.md").read_text() == page()
 
 
-def test_every_service_stands_in_the_readmes_table_and_has_a_page() -> None:
+def test_every_service_is_in_the_readmes_table_and_has_a_page() -> None:
     readme = (ROOT / "README.md").read_text()
     for service in sorted(path for path in (ROOT / "services").iterdir() if path.is_dir()):
         assert f"[{service.name}](services/{service.name}/README.md)" in readme
         assert (service / "README.md").exists()
 
 
-def test_every_event_is_named_by_its_services_page() -> None:
-    """A family whose service is not here yet is named by whoever follows it."""
+def test_every_event_is_named_in_the_page_of_its_service() -> None:
+    """A family whose service does not exist yet is documented by the services that follow its events."""
     every = "".join(page.read_text() for page in (ROOT / "services").glob("*/README.md"))
     for model in published_contract():
         own = ROOT / "services" / model.TYPE.partition(".")[0] / "README.md"
@@ -50,7 +50,7 @@ def test_every_kind_of_dead_letter_is_explained() -> None:
 
 
 @pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_file_a_document_names_is_there(document: Path) -> None:
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
     text = document.read_text()
     linked = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
     missing = [target for target in linked if not (document.parent / target).exists()]
@@ -70,7 +70,7 @@ def commands() -> list[str]:
 
 
 @pytest.mark.parametrize("command", commands())
-def test_every_wch_command_in_a_document_is_one_the_program_takes(command: str) -> None:
+def test_every_wch_command_in_a_document_exists(command: str) -> None:
     words = shlex.split(command)[1:]
     result = CliRunner().invoke(app, [*words[:2], "--help"])
     assert result.exit_code == 0

@@ -87,7 +87,16 @@ def test_a_replaced_word_is_found(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a dead letter", "DeadLetter", "x-dead-letter-exchange", "dead_letters", "newsletter", "two-letter", "wrung", "lettering"],
+    [
+        "a dead letter",
+        "DeadLetter",
+        "x-dead-letter-exchange",
+        "dead_letters",
+        "newsletter",
+        "two-letter",
+        "wrung",
+        "lettering",
+    ],
 )
 def test_other_words_are_not_mistaken_for_replaced_ones(text: str) -> None:
     assert old_words(text) == []

@@ -1,4 +1,4 @@
-"""The comparison with the peers runs: with small numbers, and with what needs no environment of its own."""
+"""The comparison with other libraries, with small numbers and only for programs that need no environment of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_comparison_runs_and_keeps_what_it_measured(tmp_path: Path) -> None:
     assert results["pika", "loss-undecodable"]["dead_letters"] == 0
 
 
-def test_no_program_is_measured_in_the_place_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_refuses_to_measure_another_program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from measuring import running
 

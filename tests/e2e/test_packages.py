@@ -1,4 +1,4 @@
-"""What an image holds: each package installed as a wheel, away from the checkout, with all it needs at run time."""
+"""Packages as users install them: as wheels, outside the checkout, with everything they need at run time."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the library and every service, installed from wheels as the Dockerfile does."""
+    """A folder with the library and every service, installed from wheels as in the Dockerfile."""
     target, sources = tmp_path_factory.mktemp("image"), tmp_path_factory.mktemp("sources")
     packages = []
     for folder in ("libs/common", *(f"services/{name}" for name in SERVICES)):
-        # A copy: what an earlier build left beside the sources would hide what is missing.
+        # A copy, because leftovers of an earlier build beside the sources could hide a missing file.
         leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
         packages.append(str(shutil.copytree(ROOT / folder, sources / folder, ignore=leftovers)))
-    # Built with the setuptools that is here: fetching it for each package would take most of the time.
+    # Built with the installed setuptools, because fetching it for each package would take most of the time.
     command = [
         sys.executable,
         "-m",
@@ -37,6 +37,26 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     subprocess.run([*command, "--target", str(target), *packages], check=True, capture_output=True, timeout=110)
     return target
+
+
+def test_a_publisher_installs_few_packages(tmp_path: Path) -> None:
+    """A program that only publishes events must not install the dependencies of services."""
+    leftovers = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    source = shutil.copytree(ROOT / "libs/common", tmp_path / "common", ignore=leftovers)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-build-isolation"]
+    constraints = ["-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, *constraints, "--target", str(target), str(source)], check=True, timeout=240)
+    assert len(list(target.glob("*.dist-info"))) <= 11
+    assert sum(path.stat().st_size for path in target.rglob("*") if path.is_file()) <= 20_000_000
+    # -S: without the packages of this environment.
+    program = (
+        f"import sys; sys.path.insert(0, {str(target)!r});"
+        "from wch_common.client import Client; from wch_common.events.sync import ProductRequested;"
+        "print(Client('amqp://h/wch', '/shop').event(ProductRequested(product_id=7)).type)"
+    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
+    assert done.stdout == "sync.product.requested.v1\n", done.stderr
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -58,12 +78,12 @@ def test_an_installed_service_has_its_migrations_and_says_what_it_needs(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(str(installed)) == 2, "it is not the checkout that was tried"
+    assert done.stdout.count(str(installed)) == 2, "the checkout was imported instead of the wheels"
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_service_can_be_run_in_every_way(service: str) -> None:
-    """Compose and Kubernetes take each family's own file; none lists the families."""
+    """Compose and Kubernetes read one file per family; no file lists the families."""
     assert (ROOT / f"deploy/compose/{service}.yaml").exists()
     assert (ROOT / f"deploy/kubernetes/base/{service}/deployment.yaml").exists()
     for listed in ("deploy/compose.yaml", "Makefile", "pyproject.toml", "deploy/Dockerfile"):
@@ -71,6 +91,6 @@ def test_every_service_can_be_run_in_every_way(service: str) -> None:
 
 
 def test_the_brokers_data_outlives_its_container() -> None:
-    """RabbitMQ keeps its data under the node's name, which is the container's id where no host name is given."""
+    """RabbitMQ keeps its data under the node's name, which is the container's id unless a host name is given."""
     compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
     assert compose["services"]["broker"]["hostname"]

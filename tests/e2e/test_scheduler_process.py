@@ -1,4 +1,4 @@
-"""The scheduler as processes of its own, killed and paused at random: every time is published under one id, and none is missing."""
+"""Scheduler processes, killed and paused at random: every planned time is published, under one id."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Replicas:
         return self._open.enter_context(Program(module, log=self._log, **environment, **own))
 
     def logged(self, what: str) -> list[dict[str, Any]]:
-        """The lines of their log that say something."""
+        """Return the log lines with an event of that name."""
         lines = [orjson.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line["event"] == what]
 
@@ -88,14 +88,14 @@ def test_three_replicas_that_are_killed_and_paused_publish_every_time_once(repli
         if fault % 2:
             running[victim].kill()
             running[victim] = replicas.start()
-        else:  # in the middle of whatever it does, until the others have gone on
+        else:  # at any point of its work, until the others have continued
             os.kill(running[victim].pid, signal.SIGSTOP)
             eventually(partial(came, sc.query(taken)[0][0] + SCHEDULES), "the others go on", seconds=SECONDS)
             os.kill(running[victim].pid, signal.SIGCONT)
     eventually(partial(came, TICKS), f"{TICKS} ticks", seconds=SECONDS)
-    # One that was started a moment ago may be told to stop before it knows how to.
+    # A process that has just started may get SIGTERM before it handles it.
     assert {one.terminate() for one in running} <= {0, -signal.SIGTERM}
-    last = replicas.start()  # publishes what those that were killed left
+    last = replicas.start()  # publishes the rows that killed processes left
     sc.query("UPDATE schedules SET next_due = NULL, next_planned = NULL")
     expected = {id_ for name in names for id_ in sc.expected(name)}
     eventually(lambda: set(sc.ids) >= expected, "all are published", seconds=SECONDS)
@@ -109,7 +109,7 @@ def test_three_replicas_that_are_killed_and_paused_publish_every_time_once(repli
     carts.kill()
 
 
-def test_a_hup_takes_a_changed_file_up(replicas: Replicas) -> None:
+def test_sighup_applies_a_changed_file(replicas: Replicas) -> None:
     sc = replicas.sc
     sc.write(a={"cron": "0 * * * *"})
     running = replicas.start("support.scheduler_on_hup")
@@ -121,7 +121,7 @@ def test_a_hup_takes_a_changed_file_up(replicas: Replicas) -> None:
     assert running.terminate() == 0
 
 
-def test_the_log_says_what_was_published_why_a_file_is_not_taken_and_who_stands_by(
+def test_the_log_names_published_events_invalid_files_and_replicas_on_standby(
     replicas: Replicas, tmp_path: Path
 ) -> None:
     sc = replicas.sc
@@ -133,9 +133,11 @@ def test_the_log_says_what_was_published_why_a_file_is_not_taken_and_who_stands_
     sc.file.write_text("schedules: [")
     for times in (1, 2):
         os.kill(running.pid, signal.SIGHUP)
-        eventually(lambda: len(replicas.logged("schedules_file_broken")) == times, "it is told when it is asked again")
+        eventually(
+            lambda: len(replicas.logged("schedules_file_broken")) == times, "the error is logged at the next reload"
+        )
     sc.file.write_text(good)
     other = sc.write(tmp_path / "other.yaml", b={"every_seconds": 0.5})
     replicas.start(file=other)
-    (line,) = eventually(lambda: replicas.logged("schedules_stand_by"), seconds=60)
+    (line,) = eventually(lambda: replicas.logged("schedules_on_standby"), seconds=60)
     assert line["reason"]

@@ -1,4 +1,4 @@
-"""A broker that a test may stop, crash and stall: one node for all that do so, on one worker."""
+"""A broker that tests may stop, crash and stall: one node for all of them, on one worker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def node() -> Iterator[Node]:
     except LocalBrokerError as error:
         if "WCH_TEST_AMQP_URL" not in os.environ:
             raise
-        pytest.skip(f"only an address is given, and this has to stop its broker: {error}")
+        pytest.skip(f"this test stops its broker, and only an address is given: {error}")
     yield node
     node.kill()
     node.remove()
@@ -41,6 +41,6 @@ def fragile(node: Node) -> Iterator[Stage]:
     stage.close()
     broker.delete_vhost(url)
     with warnings.catch_warnings():
-        # Sockets of connections that broke with the broker are found here, not in the middle of a later test.
+        # Collect the sockets of connections that broke with the broker here, not during a later test.
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

@@ -1,4 +1,4 @@
-"""A broker that restarts, crashes, stalls or blocks; on a node of the tests' own."""
+"""A broker that restarts, crashes, stalls or blocks its publishers, on a node of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.demo_family import ThingRequested, thing_queue
+from support.demo_events import ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.broker.aio.connection import Link
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
-def test_every_confirmed_event_survives_a_broker_that_ends_under_load(node: Node, fragile: Stage, how: str) -> None:
-    """Remoulade took 71 s to come back from a broker's SIGKILL; Celery loses what was published without confirms."""
+def test_every_confirmed_event_survives_a_crash_of_the_broker_under_load(node: Node, fragile: Stage, how: str) -> None:
+    """Remoulade took 71 s to recover from a SIGKILL of the broker; Celery loses messages published without confirms."""
     seen: set[int] = set()
     attempts: list[int] = []
 
@@ -61,12 +61,12 @@ def test_every_confirmed_event_survives_a_broker_that_ends_under_load(node: Node
     eventually(lambda: set(confirmed) <= seen, "every confirmed event is handled", seconds=60)
     eventually(lambda: running.is_ready, seconds=60)
     assert len(confirmed) > 3000
-    assert max(attempts) == 2, "an interruption spends no try"
+    assert max(attempts) == 2, "an interruption uses no attempt"
     fragile.stop()
     assert fragile.depth("demo.thing.dlq") == 0
 
 
-def test_a_broker_that_blocks_publishing_holds_retries_up_and_loses_none(node: Node, fragile: Stage) -> None:
+def test_a_broker_that_blocks_publishing_delays_retries_and_loses_none(node: Node, fragile: Stage) -> None:
     done: set[int] = set()
     healed = threading.Event()
 
@@ -80,10 +80,10 @@ def test_a_broker_that_blocks_publishing_holds_retries_up_and_loses_none(node: N
     with fragile.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(40))
     try:
-        # An alarm blocks only those who publish, as the retries do.
+        # An alarm blocks only connections that publish, as retries do.
         node.control("set_vm_memory_high_watermark", "0.000001")
         eventually(lambda: not running.is_ready, "a blocked publisher is not ready")
-        eventually(lambda: running.service._consumers[0].stuck, "the alarm outlasts the confirm timeout")
+        eventually(lambda: running.service._consumers[0].stuck, "the alarm lasts longer than the confirm timeout")
         with fragile.client(confirm_timeout_seconds=1.0) as client, pytest.raises(Unconfirmed):
             client.publish(ThingRequested(number=40), id="blocked")
         healed.set()
@@ -129,7 +129,7 @@ def test_a_confirm_that_comes_too_late_never_answers_for_another_message(node: N
         finally:
             node.resume()
         while (answered := await answer(publisher, nowhere)) is Unconfirmed:
-            continue  # the broker is catching up
+            continue  # the broker is slow after its restart
         found.append(answered)
         await link.close()
         for task in tasks:
@@ -149,8 +149,8 @@ async def answer(publisher: Publisher, publication: Publication) -> type | None:
     return None
 
 
-def test_a_delivery_the_broker_takes_back_for_lateness_is_handled_again(node: Node, fragile: Stage) -> None:
-    """RabbitMQ closes the channel of a consumer that holds a delivery too long, after 30 minutes by default."""
+def test_a_delivery_that_exceeds_the_brokers_consumer_timeout_is_handled_again(node: Node, fragile: Stage) -> None:
+    """RabbitMQ closes the channel of a consumer that keeps a delivery unacknowledged for too long, by default 30 minutes."""
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -164,7 +164,7 @@ def test_a_delivery_the_broker_takes_back_for_lateness_is_handled_again(node: No
         running = fragile.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
         with fragile.client() as client:
             client.publish(ThingRequested(number=1))
-        eventually(lambda: attempts == [1, 1], "it comes again, uncounted")
+        eventually(lambda: attempts == [1, 1], "it is delivered again, without a counted attempt")
         eventually(lambda: running.is_ready)
     finally:
         node.control("eval", "application:set_env(rabbit, consumer_timeout, 1800000).")
@@ -172,7 +172,7 @@ def test_a_delivery_the_broker_takes_back_for_lateness_is_handled_again(node: No
     assert fragile.depth("demo.thing.dlq") == 0
 
 
-def test_a_broker_that_stalls_is_left_and_found_again(node: Node, fragile: Stage) -> None:
+def test_a_service_leaves_a_stalled_broker_and_reconnects(node: Node, fragile: Stage) -> None:
     seen: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:

@@ -1,4 +1,4 @@
-"""Connections that break, queues that refuse or vanish: the peers' losses must be impossible here."""
+"""Broken connections, and queues that refuse messages or disappear: cases in which other libraries lose messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from functools import partial
 import amqp.exceptions
 import pytest
 
-from support.demo_family import ThingFailed, ThingRequested, thing_queue
+from support.demo_events import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.broker.aio import consumer as consuming
@@ -28,13 +28,13 @@ from wch_common.runtime.job import Job
 
 
 def test_an_ack_never_hits_another_channels_delivery(stage: Stage) -> None:
-    """Dramatiq's second loss: after a reconnect, finishing an old message acknowledged whatever new one had its tag."""
+    """In Dramatiq, finishing an old message after a reconnect acknowledges the new message that has the same tag."""
     release, runs, finished = threading.Event(), [], []
 
     async def handle(event: Event[ThingRequested]) -> None:
         runs.append(event.data.number)
         if len(runs) > 1:
-            await asyncio.Event().wait()  # the delivery that has tag 1 on the new channel is never finished
+            await asyncio.Event().wait()  # the delivery with tag 1 on the new channel is never finished
         while not release.is_set():
             await asyncio.sleep(0.01)
         finished.append(event.data.number)
@@ -48,10 +48,10 @@ def test_an_ack_never_hits_another_channels_delivery(stage: Stage) -> None:
     release.set()
     eventually(lambda: finished == [1], "the old run ends and acknowledges")
     running.stop()
-    assert stage.depth("demo.thing") == 1, "the new delivery was given back, so it was still unacknowledged"
+    assert stage.depth("demo.thing") == 1, "the new delivery was requeued, so it was still unacknowledged"
 
 
-def test_an_event_done_while_the_connection_broke_is_only_acknowledged_when_it_comes_again(stage: Stage) -> None:
+def test_an_event_finished_while_the_connection_broke_is_only_acknowledged_on_redelivery(stage: Stage) -> None:
     release, runs = threading.Event(), []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -91,10 +91,10 @@ def test_events_whose_acknowledgements_are_lost_with_the_connection_are_not_hand
         eventually(lambda: len(runs) == 10)
     stage.stop()
     assert sorted(runs) == list(range(10))
-    assert stage.depth("demo.thing") == 0, "the old ones are acknowledged with the new"
+    assert stage.depth("demo.thing") == 0, "the old ones are acknowledged with the new ones"
 
 
-def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
+def test_another_event_with_the_id_of_a_finished_one_is_not_mistaken_for_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(consuming, "_ACK_SECONDS", 3600)
@@ -113,7 +113,7 @@ def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
         eventually(lambda: runs == [1, 2], "the third waits for the slot")
         stage.cut_connection("wch-demo consuming")
         release.set()
-        eventually(lambda: 3 in runs, "it comes again, as the first does")
+        eventually(lambda: 3 in runs, "it is delivered again, like the first")
     stage.stop()
     assert runs == [1, 2, 3]
     assert stage.depth("demo.thing") == 0
@@ -121,7 +121,7 @@ def test_another_event_of_an_id_that_was_done_is_not_taken_for_it(
 
 @pytest.mark.parametrize("fault", ["full", "deleted"])
 def test_a_retry_that_cannot_be_published_is_repeated_and_nothing_is_acknowledged(stage: Stage, fault: str) -> None:
-    """Dramatiq's first loss: the publish to the delay queue failed, the error was swallowed, the message acknowledged."""
+    """Dramatiq acknowledges a message although its publish to the delay queue failed, as it ignores the error."""
     attempts: list[int] = []
     queue, delay_queue = thing_queue(retry_delays=(60,)), "demo.thing.retry.60s"
 
@@ -136,7 +136,7 @@ def test_a_retry_that_cannot_be_published_is_repeated_and_nothing_is_acknowledge
         stage.fill(delay_queue)
     with stage.client() as client:
         client.publish(ThingRequested(number=1))
-    eventually(lambda: attempts and not running.is_ready, "readiness is false while the settlement is stuck")
+    eventually(lambda: attempts and not running.is_ready, "the service is not ready while the settlement hangs")
     assert stage.depth("demo.thing.dlq") == 0
     if fault == "deleted":
         stage.declare(Topology((queue,)))
@@ -169,7 +169,7 @@ def test_a_dead_letter_that_cannot_be_published_is_repeated(stage: Stage) -> Non
     assert runs == [1]
 
 
-def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stage) -> None:
+def test_a_consumer_that_the_broker_cancelled_is_not_ready_and_subscribes_again(stage: Stage) -> None:
     seen: list[int] = []
     queue = thing_queue()
 
@@ -178,7 +178,7 @@ def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stag
 
     running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     stage.delete_queue("demo.thing")
-    eventually(lambda: not running.is_ready, "a cancelled consumer must not look healthy")
+    eventually(lambda: not running.is_ready, "a service whose consumer is cancelled is not ready")
 
     stage.declare(Topology((queue,)))
     eventually(lambda: running.is_ready)
@@ -187,8 +187,8 @@ def test_a_consumer_the_broker_cancelled_is_not_ready_and_comes_back(stage: Stag
     eventually(lambda: seen == [1])
 
 
-def test_a_channel_the_broker_closed_is_made_again_and_no_try_is_spent(stage: Stage) -> None:
-    """The connection stays: only the channel is gone, as after the broker's consumer timeout."""
+def test_a_channel_that_the_broker_closed_is_reopened_and_spends_no_try(stage: Stage) -> None:
+    """Only the channel is closed and the connection stays, as after the broker's consumer timeout."""
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -203,11 +203,11 @@ def test_a_channel_the_broker_closed_is_made_again_and_no_try_is_spent(stage: St
     subscription = running.service._consumers[0]._subscription
     assert subscription is not None
     running.in_loop(lambda: subscription._channel.basic_ack(4711))  # no such tag: 406, and the channel is closed
-    eventually(lambda: attempts == [1, 1], "it is delivered again, uncounted")
+    eventually(lambda: attempts == [1, 1], "it is delivered again, without a counted attempt")
     eventually(lambda: running.is_ready)
 
 
-def test_the_process_ends_when_recovery_fails_for_long(stage: Stage) -> None:
+def test_the_process_exits_when_recovery_fails_for_too_long(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
     running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}), recovery_limit_seconds=2.0)
@@ -215,7 +215,7 @@ def test_the_process_ends_when_recovery_fails_for_long(stage: Stage) -> None:
     eventually(lambda: running.exit_code == 1, "it exits, so that Kubernetes restarts it")
 
 
-def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_unspent(stage: Stage) -> None:
+def test_a_graceful_stop_finishes_running_handlers_and_requeues_the_rest_without_spending_a_try(stage: Stage) -> None:
     release, finished, attempts = threading.Event(), [], []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -230,7 +230,7 @@ def test_a_graceful_stop_finishes_what_runs_and_gives_back_the_rest_unspent(stag
     eventually(lambda: len(attempts) == 2)
     stopping = threading.Thread(target=running.stop)
     stopping.start()
-    eventually(lambda: stage.depth("demo.thing") == 8, "what had not begun is back in the queue at once")
+    eventually(lambda: stage.depth("demo.thing") == 8, "deliveries that had not started are requeued at once")
     release.set()
     stopping.join()
     assert running.exit_code == 0
@@ -262,7 +262,7 @@ def test_a_blocking_handler_longer_than_the_heartbeat_keeps_its_delivery(stage: 
 
     def handle(event: Event[ThingRequested]) -> None:
         runs.append(event.data.number)
-        time.sleep(5)  # the work of a blocking handler, longer than two heartbeats
+        time.sleep(5)  # a blocking handler that runs longer than two heartbeats
 
     stage.url += "?heartbeat=1"
     running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
@@ -277,7 +277,7 @@ def test_a_blocking_handler_longer_than_the_heartbeat_keeps_its_delivery(stage: 
 
 
 def test_no_more_handlers_run_than_there_are_slots(stage: Stage) -> None:
-    """FastStream's default: 2,000 messages became 1,818 concurrent handlers."""
+    """With FastStream's defaults, 2,000 messages led to 1,818 concurrent handlers."""
     now, most, done = 0, 0, 0
 
     async def handle(_event: Event[ThingRequested]) -> None:
@@ -294,7 +294,7 @@ def test_no_more_handlers_run_than_there_are_slots(stage: Stage) -> None:
     assert most <= 8
 
 
-def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
+def test_no_more_deliveries_are_unacknowledged_than_the_prefetch(stage: Stage) -> None:
     blocked, release = 0, threading.Event()
 
     async def handle(_event: Event[ThingRequested]) -> None:
@@ -307,7 +307,7 @@ def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
     running = stage.start_job(Job.with_handlers(queue, {ThingRequested: handle}))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(2000))
-        # One more than the prefetch: the first delivery, by which the careful start decided to widen.
+        # One more than the prefetch: the first delivery, after which the consumer raised its prefetch from 1.
         held = queue.policy.prefetch + 1
         stage.await_depth("demo.thing", 2000 - held)
         client.publish(ThingRequested(number=2000))
@@ -317,8 +317,8 @@ def test_no_more_messages_are_held_than_the_prefetch(stage: Stage) -> None:
     release.set()
 
 
-def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
-    """A quorum queue's default limit deletes a message after 21 looks on RabbitMQ 4."""
+def test_reading_a_dead_letter_never_deletes_it(stage: Stage) -> None:
+    """With the default delivery limit of RabbitMQ 4, a quorum queue drops a message after 21 reads."""
 
     async def handle(_event: Event[ThingRequested]) -> None:
         raise Reject("never")
@@ -334,11 +334,11 @@ def test_looking_at_a_dead_letter_never_deletes_it(stage: Stage) -> None:
             for _ in range(30):
                 stage.dead_letters(queue)
                 api.post(f"/queues/{stage.vhost}/{queue}/get", json=peek).raise_for_status()
-            assert len(stage.await_dead_letters(queue)) == 1  # which comes back a moment after it was looked at
+            assert len(stage.await_dead_letters(queue)) == 1  # which returns to the queue shortly after the read
 
 
-def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
-    """Taskiq's delay queue: one second behind eight arrived after eight."""
+def test_a_short_retry_delay_is_not_delayed_by_a_long_one(stage: Stage) -> None:
+    """In Taskiq's delay queue, a delay of one second behind one of eight took eight seconds."""
     done: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -355,8 +355,8 @@ def test_a_short_wait_is_not_held_up_by_a_long_one(stage: Stage) -> None:
     assert stage.depth("demo.thing.retry.60s") == 1
 
 
-def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
-    """FastStream, Taskiq and Celery return normally from a publish that no queue takes."""
+def test_publishing_to_a_missing_exchange_is_an_error(stage: Stage) -> None:
+    """FastStream, Taskiq and Celery return normally from a publish that reaches no queue."""
     message = Message(b"{}", "application/json", None, "1")
     from wch_common.broker.blocking.publisher import ConfirmedPublisher
 
@@ -370,8 +370,8 @@ def test_publishing_to_what_does_not_exist_is_an_error(stage: Stage) -> None:
     assert optional is None
 
 
-def test_everything_published_is_persistent(stage: Stage) -> None:
-    """By the client, and by the runtime: a delay queue's copy, a dead letter, and the fact that tells of it."""
+def test_every_message_is_published_persistent(stage: Stage) -> None:
+    """For events of the client, and for the runtime's copies: in a delay queue, as a dead letter, and the fact about it."""
 
     async def handle(event: Event[ThingRequested]) -> None:
         raise (Reject("never") if event.data.number == 1 else Retry("later"))
@@ -402,8 +402,8 @@ def test_the_client_says_why_nothing_was_sent(stage: Stage) -> None:
                 client.publish(ThingRequested(number=1), **wrong)
 
 
-def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) -> None:
-    """Celery's and FastStream's publish return normally where the broker took nothing."""
+def test_the_client_raises_if_an_event_is_not_known_to_be_safe(stage: Stage) -> None:
+    """The publish functions of Celery and FastStream return normally although the broker accepted nothing."""
     with stage.client() as client, pytest.raises(Unroutable):
         client.publish(ThingRequested(number=1))
     stage.declare(Topology((thing_queue(),)))
@@ -429,7 +429,7 @@ def test_the_client_raises_where_an_event_is_not_known_to_be_safe(stage: Stage) 
 
 
 @pytest.mark.scale
-def test_a_service_started_and_stopped_again_and_again_under_load_loses_nothing_and_leaks_nothing(stage: Stage) -> None:
+def test_a_service_that_is_restarted_repeatedly_under_load_loses_and_leaks_nothing(stage: Stage) -> None:
     times, events = (100, 20_000) if os.environ.get("WCH_TEST_SCALE") == "full" else (12, 2_000)
     handled: set[int] = set()
 
@@ -437,7 +437,7 @@ def test_a_service_started_and_stopped_again_and_again_under_load_loses_nothing_
         await asyncio.sleep(0.002)
         handled.add(event.data.number)
 
-    # Each stop is a redelivery on RabbitMQ before 4.3: more of them than a process may end with are no crash.
+    # Before RabbitMQ 4.3, each stop counts as a redelivery; more of them than the crash limit are still no crash.
     job = Job.with_handlers(thing_queue(), {ThingRequested: handle})
     stage.declare(Topology((job.queue,)))
     with stage.client() as client:
@@ -460,9 +460,9 @@ def test_a_connection_on_which_no_channel_opens_is_closed(stage: Stage, monkeypa
         raise amqp.exceptions.ChannelError("no channel")
 
     monkeypatch.setattr(publishing, "_Window", refuse)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         with stage.client(confirm_timeout_seconds=0.5) as client, pytest.raises(Unconfirmed):
             client.publish(ThingRequested(number=1))
         gc.collect()
-    assert [str(one.message) for one in told] == []
+    assert [str(one.message) for one in caught] == []

@@ -1,4 +1,4 @@
-"""The process is killed between any two steps: nothing is lost, and what is repeated is bounded."""
+"""The process is killed between any two steps: no event is lost, and repetitions are bounded."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from support.crashing import MIDDLE, PARKING_STEPS, SHARED_STEPS, SHARING, STEPS, STORE_STEPS, STUCK
 from support.database import Schema
-from support.demo_family import ThingRequested, thing_queue
+from support.demo_events import ThingRequested, thing_queue
 from support.process import Program
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.broker.topology import Topology
 
 SIGKILLED = -9
-# Killed between the confirm and the delete of its row, a fact is told once more under the same id.
-TOLD_TWICE = {"after the relay's confirm", "before the outbox row is deleted"}
+# After a kill between the confirm and the deletion of its row, a fact is published once more under the same id.
+PUBLISHED_TWICE = {"after the relay's confirm", "before the outbox row is deleted"}
 
 
 def lines(journal: Path) -> list[str]:
@@ -41,7 +41,7 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
         eventually(lambda: lines(journal), "a handler run")
         expected = {"after the retry is confirmed": 3, "before the ack of the retried": 3}.get(step)
         if expected:
-            # The copy in the delay queue and the redelivered original: one duplicate, never a loss.
+            # The copy in the delay queue and the redelivered original: a duplicate, never a loss.
             eventually(lambda: len(lines(journal)) >= expected)
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
@@ -50,7 +50,7 @@ def test_an_event_survives_a_kill_at(stage: Stage, tmp_path: Path, step: str) ->
 
 
 def dead_lettered_after_all(stage: Stage, journal: Path, log: Path, *, most: int) -> None:
-    """The dead letter is there, at most once more than without the kill, the fact tells of it, and the queue is empty."""
+    """The dead letter exists, at most once more than without the kill, its fact is published, and the queue is empty."""
     stage.follow("facts", "demo.thing.failed.#")
     with Program("support.crashing", stage.url, str(journal), "never", log=log) as survivor:
         stage.await_depth("demo.thing.dlq", most)
@@ -65,10 +65,10 @@ def dead_lettered_after_all(stage: Stage, journal: Path, log: Path, *, most: int
     assert len(dead_letters) == most
 
 
-def test_a_blocking_handler_that_never_ends_ends_its_process_and_the_event_goes_back(
+def test_a_blocking_handler_that_never_returns_ends_its_process_and_the_event_is_requeued(
     stage: Stage, tmp_path: Path
 ) -> None:
-    """A thread cannot be stopped; past the broker's limit the delivery would be taken away under it."""
+    """A thread cannot be stopped; after the broker's limit, its delivery would be given to another consumer."""
     stage.declare(Topology((thing_queue(),)))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
@@ -80,7 +80,7 @@ def test_a_blocking_handler_that_never_ends_ends_its_process_and_the_event_goes_
 
 
 class Database:
-    """The database of the crashing service, looked at from outside."""
+    """The database of the crashing service."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -94,10 +94,10 @@ class Database:
 
 
 @pytest.mark.parametrize("step", [*STORE_STEPS, *PARKING_STEPS])
-def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_at(
+def test_an_effect_and_its_fact_happen_once_at_whatever_step_the_process_is_killed(
     stage: Stage, database_url: str, tmp_path: Path, step: str
 ) -> None:
-    """The effect and its inbox row are there once, the fact under one id, no row and no message is left."""
+    """Check that the effect and its inbox row exist once, the fact has one id, and no row or message remains."""
     database = Database(stage.schema(database_url, "demo"))
     stage.declare(Topology((thing_queue(),)))
     stage.follow("facts", "demo.thing.finished.v1.#")
@@ -106,7 +106,7 @@ def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_
     journal, log = tmp_path / "journal", tmp_path / "log"
     with Program("support.crashing", stage.url, str(journal), step, database_url, log=log) as dying:
         assert dying.wait() == SIGKILLED, log.read_text()
-    # What a dead holder took up is due again after its lease; here at once.
+    # Rows claimed by a dead process are due again after its lease; here at once.
     database.query(
         "UPDATE parked SET due_at = now(); UPDATE outbox SET due_at = now(); UPDATE scopes SET paused_until = now()"
     )
@@ -114,21 +114,21 @@ def test_an_effect_happens_once_and_is_told_whatever_step_the_process_is_killed_
         with stage.client() as client:
             client.publish(ThingRequested(number=8))
         eventually(lambda: database.count("effects") >= 2, "both effects happen")
-        stage.await_dead_letters("facts", 3 if step in TOLD_TWICE else 2)
+        stage.await_dead_letters("facts", 3 if step in PUBLISHED_TWICE else 2)
         eventually(lambda: database.count("outbox") == database.count("parked") == 0, "no row is left")
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
     assert database.query("SELECT number FROM effects ORDER BY number") == [(7,), (8,)]
     assert database.count("inbox") == 2
     facts = [orjson.loads(dead_letter.message.body) for dead_letter in stage.dead_letters("facts")]
-    told = [fact["id"] for fact in facts if fact["data"]["number"] == 7]
-    assert len(set(told)) == 1
-    assert len(told) == (2 if step in TOLD_TWICE else 1)
+    ids = [fact["id"] for fact in facts if fact["data"]["number"] == 7]
+    assert len(set(ids)) == 1
+    assert len(ids) == (2 if step in PUBLISHED_TWICE else 1)
     assert all(stage.depth(queue.name) == 0 for queue in thing_queue().queues())
 
 
 @pytest.mark.parametrize("step", SHARED_STEPS)
-def test_of_those_that_share_a_transaction_each_has_its_effect_once_when_the_process_is_killed(
+def test_events_of_a_shared_transaction_have_one_effect_each_when_the_process_is_killed(
     stage: Stage, database_url: str, tmp_path: Path, step: str
 ) -> None:
     database = Database(stage.schema(database_url, "demo"))
@@ -146,7 +146,7 @@ def test_of_those_that_share_a_transaction_each_has_its_effect_once_when_the_pro
     database.query("UPDATE outbox SET due_at = now()")
     with Program("support.crashing", stage.url, str(journal), "never", database_url, log=log) as survivor:
         eventually(lambda: database.count("effects") >= len(numbers), "all effects happen")
-        eventually(lambda: stage.depth("facts") >= len(numbers), "all are told, the first perhaps twice")
+        eventually(lambda: stage.depth("facts") >= len(numbers), "all facts are published, the first perhaps twice")
         eventually(lambda: database.count("outbox") == 0, "no row is left")
         eventually(lambda: all(stage.depth(queue.name) == 0 for queue in thing_queue().queues()))
         assert survivor.terminate() == 0, log.read_text()
@@ -156,9 +156,7 @@ def test_of_those_that_share_a_transaction_each_has_its_effect_once_when_the_pro
     assert len({fact["id"] for fact in facts}) == len(numbers)
 
 
-def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbour_along(
-    stage: Stage, tmp_path: Path
-) -> None:
+def test_a_message_that_kills_its_process_is_dead_lettered_and_affects_no_other(stage: Stage, tmp_path: Path) -> None:
     stage.declare(Topology((thing_queue(),)))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=n, note="kill" if n == 5 else "") for n in range(30))
@@ -168,7 +166,7 @@ def test_a_message_that_kills_its_process_is_dead_lettered_and_takes_no_neighbou
         with Program("support.crashing", stage.url, str(journal), "never", log=log) as program:
             eventually(
                 lambda: not program.is_running or stage.depth("demo.thing.dlq") == 1,
-                "it is killed, or its killer is dead-lettered",
+                "the process is killed, or the message that kills it is dead-lettered",
             )
             if program.is_running:
                 eventually(lambda: len({line.split()[0] for line in lines(journal)}) == 30)

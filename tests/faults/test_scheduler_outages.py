@@ -1,4 +1,4 @@
-"""A database or a broker that is away over several planned times: the catch-up policy decides, and the count of missed is right."""
+"""A database or broker outage over several planned times: the catch-up policy applies, and missed times are counted."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_after_three_missed_times_the_policy_decides(
     stop, start = (server.stop, server.start) if away == "database" else (node.stop, node.start)
     last = max(sc.ticks("all"))
     stop()
-    eventually(lambda: datetime.now(UTC) > last + 5 * EVERY, "three more times have come, and the next")
+    eventually(lambda: datetime.now(UTC) > last + 5 * EVERY, "three more planned times have passed, and the next one")
     start()
 
     def on_time() -> bool:
@@ -50,7 +50,7 @@ def test_after_three_missed_times_the_policy_decides(
 
     eventually(on_time, "on time again", seconds=60)
     sc.query("UPDATE schedules SET next_due = NULL, next_planned = NULL")
-    # What was not confirmed when the broker went is published again, under the same id.
+    # Events that were not confirmed when the broker stopped are published again under the same id.
     eventually(lambda: sc.query("SELECT count(*) FROM outbox") == [(0,)], "all is published", seconds=60)
     fragile.stop()
     missed = {policy: _passed_over(sc.ticks(policy)) for policy in POLICIES}
@@ -59,11 +59,11 @@ def test_after_three_missed_times_the_policy_decides(
     assert missed["skip"] >= 3
     for policy in POLICIES:
         assert sc.row(policy)["missed"] == missed[policy]
-        told = sc.query("SELECT coalesce(sum(ticks), 0) FROM gaps WHERE schedule = %s", policy)
-        assert told == [(missed[policy],)]
+        ticks = sc.query("SELECT coalesce(sum(ticks), 0) FROM gaps WHERE schedule = %s", policy)
+        assert ticks == [(missed[policy],)]
     assert set(sc.ids) == {id_ for policy in POLICIES for id_ in sc.expected(policy)}
 
 
 def _passed_over(ticks: list[datetime]) -> int:
-    """How many times of the grid between the first and the last were not published."""
+    """Return how many planned times between the first and the last were not published."""
     return (ticks[-1] - ticks[0]) // EVERY + 1 - len(ticks)

@@ -1,1 +1,1 @@
-"""What the tests share: a stage with a broker and a service on it, and waiting with a deadline."""
+"""Support for the tests: a stage with a broker and a service on it, and waits with a deadline."""

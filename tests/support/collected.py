@@ -1,4 +1,4 @@
-"""What came to the test's own queues: taken as it comes and kept, as looking at a work queue again and again wears it out."""
+"""Events in the test's own queues, consumed on arrival and kept, because repeated reads raise delivery counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Collected:
         self._taken: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def events(self, queue: str, type_: str = "") -> list[dict[str, Any]]:
-        """Take what came since it was looked at last, and return all events whose type begins so."""
+        """Take new events, and return all events whose type starts with a text."""
         with self._stage.mailbox(queue) as mailbox:
             for dead_letter in mailbox.take():
                 self._taken[queue].append({**orjson.loads(dead_letter.message.body), "key": dead_letter.routing_key})
@@ -33,7 +33,7 @@ class Collected:
         return [event["data"] for event in self.events(queue, type_)]
 
     def await_data(self, queue: str, type_: str, number: int = 1) -> list[dict[str, Any]]:
-        """Wait until there are so many, and return the data of all there are."""
+        """Wait until there are this many, and return the data of all."""
         return eventually(
             lambda: found if len(found := self.data(queue, type_)) >= number else [], f"{number} {type_} in {queue}"
         )

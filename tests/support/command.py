@@ -1,4 +1,4 @@
-"""`wch`, run as a person would run it: in a process of its own, with a terminal's input and output."""
+"""Runs `wch` as an operator does: in its own process, with input and output."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def _main() -> None:
-    """Be the command, which looks at its terminal when it is loaded."""
+    """Run the command, which inspects its terminal when it is imported."""
     from wch_common.cli.app import main
 
     main()
 
 
 def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **environment: str) -> str:
-    """Run the command on a stage, see that it exits with a code, and return all that it prints."""
+    """Run the command on a stage, assert its exit code, and return everything it prints."""
     names = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
     settings = {"WCH_AMQP_URL": stage.url, "COLUMNS": "200", **environment}
     settings = {key: value for key, value in settings.items() if value}
@@ -40,5 +40,5 @@ def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **en
 
 
 def as_json(stage: Stage, *words: str) -> Any:
-    """Run it with --json and read what it prints."""
+    """Run the command with --json and return the parsed output."""
     return json.loads(wch(stage, *words, "--json"))

@@ -1,8 +1,8 @@
-"""A service in a process of its own that can be killed at a named step: `python crashing.py URL JOURNAL STEP [DATABASE]`.
+"""A service in its own process that is killed at a named step: `python crashing.py URL JOURNAL STEP [DATABASE]`.
 
-The journal gets one line for each run of the handler: the number of the thing and the attempt. With a database the handler
-runs in a transaction, has its effect there and emits a fact; a thing with the note `park` waits for its scope until the process
-is started again.
+The journal gets one line for each run of the handler: the thing's number and the attempt. With a database, the handler
+runs in a transaction, writes its effect and emits a fact; a thing with the note `park` waits for its scope until the process
+is restarted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 import wch_common.runtime.worker
-from support.demo_family import ThingDone, ThingFailed, ThingRequested, thing_queue
+from support.demo_events import ThingDone, ThingFailed, ThingRequested, thing_queue
 from wch_common.broker.aio.consumer import Delivery, Subscription
 from wch_common.broker.aio.publisher import Publisher
 from wch_common.outcome import Reject, Throttled
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 
 def die(*_: object, **__: object) -> Any:
-    """End this process as the kernel would."""
+    """Kill this process."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def dying_after(owner: type | ModuleType, name: str) -> None:
-    """Let a coroutine method finish and then die."""
+    """Kill this process after a coroutine method has finished."""
     original: Callable[..., Any] = getattr(owner, name)
 
     async def wrapped(*args: object, **kwargs: object) -> None:
@@ -93,7 +93,7 @@ PARKING_STEPS: dict[str, Callable[[], None]] = {
 
 
 def dying_with_many(owner: type, name: str) -> None:
-    """Let a method finish, and die if it was given several events."""
+    """Kill this process after a method that was called with several events."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def wrapped(self: object, *args: Any) -> Any:
@@ -112,7 +112,7 @@ def dying_with_many(owner: type, name: str) -> None:
 
 
 def dying_at_the_second(owner: type, name: str) -> None:
-    """Let a method be called once."""
+    """Kill this process at the second call of a method."""
     original: Callable[..., Any] = getattr(owner, name)
 
     def first(*args: object) -> Any:
@@ -122,7 +122,7 @@ def dying_at_the_second(owner: type, name: str) -> None:
     setattr(owner, name, first)
 
 
-# Eight wait behind the one in the only slot and share a transaction; the fourth of them dies at the first step.
+# Eight events wait behind the one in the only slot and share a transaction; the fourth is killed at the first step.
 MIDDLE = "in the middle of a shared transaction"
 SHARED_STEPS: dict[str, Callable[[], None]] = {
     MIDDLE: lambda: None,
@@ -136,7 +136,7 @@ STUCK = "a blocking handler never ends"
 
 
 def shorten_the_brokers_limit() -> None:
-    """Shorten the broker's half hour to one second."""
+    """Shorten the time limit of blocking handlers from half an hour to one second."""
     wch_common.runtime.worker._BROKER_LIMIT_SECONDS = 1.0
 
 

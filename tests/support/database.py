@@ -1,4 +1,4 @@
-"""A service's schema, looked at from outside."""
+"""A service's schema, queried by the test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 
 
 class Schema:
-    """Questions to one schema, on one connection that is made when it is first needed, and again when it broke."""
+    """Queries of one schema, on a connection that is opened when first needed and after it breaks."""
 
     def __init__(self, url: str, name: str) -> None:
         self.url = url
@@ -21,7 +21,7 @@ class Schema:
         return cursor.fetchall() if cursor.description else []
 
     def dicts(self, statement: str, *values: Any) -> list[dict[str, Any]]:
-        """Return its rows by their columns' names."""
+        """Return the rows of a statement as dicts."""
         cursor = self._execute(statement, values)
         names = [column.name for column in cursor.description or ()]
         return [dict(zip(names, row, strict=True)) for row in cursor]
@@ -42,6 +42,6 @@ class Schema:
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None:
             options = f"-c search_path={self._name}"
-            # Not prepared: a test changes tables, and asks several things in one statement.
+            # Not prepared, because tests change tables and run several statements in one call.
             self._connection = psycopg.connect(self.url, autocommit=True, options=options, prepare_threshold=None)
         return self._connection

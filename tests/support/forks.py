@@ -1,4 +1,4 @@
-"""Processes of their own that start at once: forked from one that has loaded the libraries already."""
+"""Processes that start quickly: forked from a process that has already imported the libraries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.process import BaseProcess
 
-# Loading them takes one to two seconds of computing each time, and the tests start processes hundreds of times. That
-# they start as they are installed is shown by tests/e2e/test_packages.py.
+# Importing them takes one to two seconds of CPU time, and the tests start hundreds of processes. tests/e2e/test_packages.py
+# shows that they start as installed.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -38,7 +38,7 @@ _FORKS.set_forkserver_preload(
 def fork(
     main: Callable[[], object], arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[Path]
 ) -> BaseProcess:
-    """Start a process as a terminal would: with arguments, environment and three files (in, out, err) of its own."""
+    """Start a process with its own arguments, environment and standard streams."""
     process = _FORKS.Process(target=_be, args=(main, list(arguments), dict(environment), list(files)))
     process.start()
     return process

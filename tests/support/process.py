@@ -1,4 +1,4 @@
-"""A program in a process of its own."""
+"""A program in its own process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Program:
-    """`python -m <name> …`, killed at the end whatever happens."""
+    """`python -m <name> …`, killed at the end in any case."""
 
     def __init__(self, name: str, *arguments: str, log: Path, **environment: str) -> None:
         log.touch()
@@ -31,22 +31,22 @@ class Program:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is running."""
         return self._process.is_alive()
 
     def wait(self, seconds: float = 60) -> int:
-        """Wait for its end and return its exit code (negative: the signal)."""
+        """Wait for its end and return its exit code; a negative one is the signal."""
         self._process.join(seconds)
         assert self._process.exitcode is not None, f"it did not end within {seconds:g} s"
         return self._process.exitcode
 
     def terminate(self) -> int:
-        """Stop it as Kubernetes would."""
+        """Stop it with SIGTERM, as Kubernetes does."""
         os.kill(self.pid, signal.SIGTERM)
         return self.wait()
 
     def kill(self) -> None:
-        """End it as the kernel would."""
+        """Kill it with SIGKILL."""
         self._process.kill()
         self.wait()
 

@@ -1,4 +1,4 @@
-"""The scheduler, which looks at its file again only when it is told to."""
+"""The scheduler, which re-reads its file only on SIGHUP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the tests' brokers and databases keep their data."""
+"""Folders for the data of the tests' brokers and databases."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _ROOM = 4 * 2**30
 
 
 def new_folder(kind: str) -> Path:
-    """Name a new folder: in memory where there is room, as a dozen servers that wait for one disk are half as fast.
+    """Return the name of a new folder, in memory if there is room: a dozen servers on one disk are half as fast.
 
-    What a process that is killed had written stays there as on a disk.
+    Data written by a killed process remains there as on a disk.
     """
     place = _MEMORY if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM else _DISK
     return place / f"wch-{kind}-{secrets.token_hex(4)}"

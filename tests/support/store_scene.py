@@ -1,4 +1,4 @@
-"""A service that works in transactions, on a stage with a database."""
+"""A service with handlers in transactions, on a stage with a database."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from support.demo_family import ThingDone, ThingRequested, thing_queue
+from support.demo_events import ThingDone, ThingRequested, thing_queue
 from support.stage import RunningService, Stage
 from wch_common.contract.event import Event
 from wch_common.runtime.job import Job
@@ -21,7 +21,7 @@ EFFECT = "INSERT INTO effects (number) VALUES (%(number)s)"
 
 
 class Scene:
-    """A stage with a database and a service that works in transactions."""
+    """A stage with a database and a service with handlers in transactions."""
 
     def __init__(self, stage: Stage, database_url: str) -> None:
         self.stage = stage
@@ -38,7 +38,7 @@ class Scene:
         share_limit: int = 1,
         **policy: Any,
     ) -> RunningService:
-        """Start a service whose handler works in transactions, of its own or shared by so many."""
+        """Start a service whose handler runs in transactions, its own or shared by up to `share_limit` events."""
 
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             store = await platform.open_store(self.url)
@@ -48,7 +48,7 @@ class Scene:
         return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds, grace_seconds=grace_seconds)
 
     def start_plain(self, handler: Callable[[Event[ThingRequested]], Awaitable[None]], **policy: Any) -> RunningService:
-        """Start a service that has a store, with a handler that works outside of its transactions."""
+        """Start a service that has a store, with a handler outside of transactions."""
 
         async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
             await platform.open_store(self.url)
@@ -58,7 +58,7 @@ class Scene:
 
     @contextmanager
     def database_away(self) -> Iterator[None]:
-        """While the block runs, the database takes nobody in."""
+        """While the block runs, the database refuses connections."""
         name = psycopg.conninfo.conninfo_to_dict(self.url)["dbname"]
         with psycopg.connect(psycopg.conninfo.make_conninfo(self.url, dbname="postgres"), autocommit=True) as admin:
             admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
@@ -76,6 +76,6 @@ class Scene:
 
 
 async def record(event: Event[ThingRequested], tx: Transaction) -> None:
-    """Do the domain change and tell it."""
+    """Make the domain change and emit its fact."""
     await tx.rows(EFFECT, {"number": event.data.number})
     tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))

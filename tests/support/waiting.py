@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a deadline at least ten times what is expected."""
+"""Waits for a condition, with a deadline of at least ten times the expected time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = 30) -> T:
-    """Return the condition's first true value; fails with `what` and its last value when the deadline is over."""
+    """Return the condition's first true value; fails at the deadline with `what` and its last value."""
     deadline, pause = time.monotonic() + seconds, 0.01
     while True:
         value = condition()
@@ -20,5 +20,5 @@ def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = 3
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds:g} s: {what or condition}; last value: {value!r}")
-        time.sleep(pause)  # the poll of a wait with a deadline: what takes long is not asked for all the time
+        time.sleep(pause)  # polls less often when the condition takes long
         pause = min(pause * 1.3, 0.1)

@@ -1,4 +1,4 @@
-"""WireMock: a server of faults that is not ours, from npm, with a journal of what it was asked."""
+"""WireMock, a third-party server from npm that injects faults and keeps a journal of its requests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def jar() -> Path | None:
-    """Where `make develop` has put it, or None."""
+    """Return the path where `make develop` has installed WireMock, or None."""
     return next(Path(sys.prefix).glob("wiremock/node_modules/wiremock/build/wiremock-standalone-*.jar"), None)
 
 
@@ -53,7 +53,7 @@ class WireMock:
         self._log.close()
 
     def answer(self, to: str, *responses: dict[str, Any]) -> None:
-        """Answer messages to somebody with these responses, one after another; the last goes on."""
+        """Answer messages to one recipient with these responses in order; the last one repeats."""
         for place, response in enumerate(responses):
             last = place == len(responses) - 1
             mapping = {
@@ -66,6 +66,6 @@ class WireMock:
             self._admin.post("/mappings", json=mapping).raise_for_status()
 
     def bodies(self) -> list[dict[str, Any]]:
-        """What it was asked, from its own journal."""
+        """Return the bodies of the requests in its journal."""
         rows = self._admin.get("/requests").raise_for_status().json()["requests"]
         return [httpx.Response(200, text=row["request"]["body"]).json() for row in rows]

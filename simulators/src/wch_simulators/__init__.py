@@ -1,1 +1,1 @@
-"""The shop's REST API and Meta's Graph API as small programs, for the demo and the tests; never a real shop."""
+"""The shop's REST API and Meta's Graph API as small programs for the demo and the tests."""

@@ -1,4 +1,4 @@
-"""What every simulator does beside its API: keeps a journal, and answers slowly, wrongly or not at all on demand."""
+"""The journal of every simulator, and its injected faults: slow, wrong or missing answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests whose method and path match."""
+    """A fault of the next `times` requests whose method and path match."""
 
     path: str
     method: str = ""
@@ -38,7 +38,7 @@ class Fault:
 
 
 class Journal:
-    """Every request with the status of its answer, for counting effects."""
+    """The requests with the statuses of their answers, from which tests count effects."""
 
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []

@@ -134,11 +134,11 @@ class GraphSimulator:
             raise GraphError(400, 100, f"Too many requests in one batch: the most is {MOST_REQUESTS}")
         upsert = str(body.get("allow_upsert", True)).lower() == "true"
         items = self.catalogs.setdefault(catalog, {})
-        told, errors, ingested = [], [], 0
+        validation, errors, ingested = [], [], 0
         for line, one in enumerate(requests):
             problems, warnings = _check_item(one, exists=str(one.get("data", {}).get("id")) in items)
             if problems or warnings:
-                told.append(_validation(one, problems, warnings))
+                validation.append(_validation(one, problems, warnings))
             if problems:
                 continue
             ingested += 1
@@ -149,7 +149,7 @@ class GraphSimulator:
         handle = f"handle-{next(self._numbers)}"
         if ingested:
             self.batches[handle] = {"errors": errors, "asked": 0, "requests": requests}
-        answer = {"handles": [handle] if ingested else [], "validation_status": told}
+        answer = {"handles": [handle] if ingested else [], "validation_status": validation}
         return web.json_response(answer, headers={"X-Business-Use-Case-Usage": usage})
 
     def _count_call(self, catalog: str) -> str:

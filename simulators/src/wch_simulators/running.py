@@ -1,4 +1,4 @@
-"""Runs a simulator as a program of its own, or in a thread of a test."""
+"""Runs a simulator as a program, or in a thread of a test."""
 
 from __future__ import annotations
 

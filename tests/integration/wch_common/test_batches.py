@@ -1,4 +1,4 @@
-"""Batch jobs: one event never spoils, holds up or takes along its neighbours; on a real broker."""
+"""Batch jobs on a real broker: the failure or delay of one event affects no other event of its batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Sequence
 
-from support.demo_family import ThingRequested, batch_queue
+from support.demo_events import ThingRequested, batch_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.contract.envelope import STRUCTURED
@@ -28,8 +28,8 @@ UNREADABLE = {
 LATER = b'{"specversion":"1.0","id":"later","source":"/t","type":"demo.thing.requested.v2","data":{}}'
 
 
-def test_what_cannot_be_read_is_taken_out_of_a_batch(stage: Stage) -> None:
-    """Remoulade's consumer crashes on a poison body, again and again; Celery and Taskiq drop it."""
+def test_an_undecodable_message_is_separated_from_its_batch(stage: Stage) -> None:
+    """Remoulade's consumer crashes repeatedly on a malformed body; Celery and Taskiq drop it."""
     done: set[int] = set()
 
     async def handle(events: Sequence[Event[ThingRequested]]) -> list[BatchResult]:
@@ -44,9 +44,9 @@ def test_what_cannot_be_read_is_taken_out_of_a_batch(stage: Stage) -> None:
         stage.send("wch.requests", "demo.thing.requested.v2", Message(LATER, STRUCTURED, None, "later"))
         client.publish_many(ThingRequested(number=number) for number in range(10, 20))
     dead_letters = stage.await_dead_letters("demo.thing.dlq", len(UNREADABLE))
-    told = {str(dead_letter.message.message_id): dead_letter.message for dead_letter in dead_letters}
+    by_id = {str(dead_letter.message.message_id): dead_letter.message for dead_letter in dead_letters}
     for id_, (body, _, kind) in UNREADABLE.items():
-        assert (told[id_].body, told[id_].headers["wch-error-kind"]) == (body, kind)
+        assert (by_id[id_].body, by_id[id_].headers["wch-error-kind"]) == (body, kind)
     eventually(lambda: done == set(range(20)))
     eventually(lambda: stage.depth("demo.thing.retry.600ms"), "the unknown version waits")
     assert running.is_ready
@@ -85,13 +85,13 @@ def test_a_batch_over_its_time_limit_is_tried_again_event_by_event(stage: Stage)
     stage.start_job(Job.with_batch_handler(batch_queue(5, 0.5, time_limit_seconds=0.5), handle))
     with stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(5))
-    eventually(lambda: attempts.count(2) == 5, "each was retried with its try spent")
+    eventually(lambda: attempts.count(2) == 5, "each was retried and used one attempt")
     assert stage.depth("demo.thing.dlq") == 0
 
 
-def test_a_stop_while_a_batch_is_collected_gives_all_of_it_back_at_once(stage: Stage) -> None:
+def test_a_stop_while_a_batch_is_collected_requeues_all_of_it_at_once(stage: Stage) -> None:
     async def handle(events: Sequence[Event[ThingRequested]]) -> list[BatchResult]:
-        raise AssertionError(f"nothing is to be begun: {len(events)}")
+        raise AssertionError(f"the handler must not be called: {len(events)}")
 
     running = stage.start_job(Job.with_batch_handler(batch_queue(1000, 3600), handle))
     with stage.client() as client:

@@ -1,4 +1,4 @@
-"""`wch`, as an operator uses it, on a real broker."""
+"""The command `wch` on a real broker."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ QUEUE = WorkQueue("sync.product", (ProductRequested,), policy=QueuePolicy(retry_
 
 
 def one_of(rows: list[Any], queue: str) -> Any:
-    """The row of one queue; families that are added come before or after it."""
+    """Return the row of one queue; queues of other services may precede or follow it."""
     return next(row for row in rows if row["queue"] == queue)
 
 
@@ -54,7 +54,7 @@ def kind_of(dead_letter: DeadLetter) -> object:
 
 
 def dead_letters(stage: Stage, count: int) -> list[int]:
-    """Have some requests fail: odd ones for good, even ones out of tries. Returns the list of handled products."""
+    """Make odd requests fail permanently and even ones exhaust their attempts; return the list of handled products."""
     handled: list[int] = []
 
     async def handle(event: Event[ProductRequested]) -> None:
@@ -74,7 +74,7 @@ def dead_letters(stage: Stage, count: int) -> list[int]:
     return handled
 
 
-def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Stage) -> None:
+def test_dead_letters_are_listed_by_cause_without_changing_them(stage: Stage) -> None:
     dead_letters(stage, 6)
     groups = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert {group["kind"]: group["count"] for group in groups} == {"rejected": 3, "retries_exhausted": 3}
@@ -82,11 +82,13 @@ def test_dead_letters_are_listed_by_cause_and_looking_changes_nothing(stage: Sta
     (shown,) = as_json(stage, "dlq", "show", "sync.product.dlq", "--limit", "1")
     assert shown["headers"]["wch-queue"] == "sync.product"
     assert "wch-error-message" in wch(stage, "dlq", "show", "sync.product.dlq")
-    assert "has no dead letter with the id nobody" in wch(stage, "dlq", "show", "sync.product.dlq", "--id", "nobody", code=1)
+    assert "has no dead letter with the id unknown" in wch(
+        stage, "dlq", "show", "sync.product.dlq", "--id", "unknown", code=1
+    )
     assert stage.depth("sync.product.dlq") == 6
 
 
-def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
+def test_the_list_of_dead_letters_names_the_wrong_fields(stage: Stage) -> None:
     async def handle(_event: Event[ProductRequested]) -> None: ...
 
     stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
@@ -96,14 +98,14 @@ def test_a_list_names_the_fields_that_were_wrong(stage: Stage) -> None:
     assert "data.product_id: Input should be" in wch(stage, "dlq", "list", "sync.product.dlq")
 
 
-def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew(stage: Stage) -> None:
+def test_replay_publishes_selected_dead_letters_to_their_queue_with_no_tries_spent(stage: Stage) -> None:
     handled = dead_letters(stage, 6)
     said = wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
     ids = {str(one.message.message_id) for one in stage.dead_letters("sync.product.dlq") if kind_of(one) == "rejected"}
     assert "would replay 3 dead letters" in said
     assert all(id_ in said for id_ in ids), "a dry run lists them"
-    told = as_json(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
-    assert (set(told["ids"]), told["dry_run"]) == (ids, True)
+    output = as_json(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected", "--dry-run")
+    assert (set(output["ids"]), output["dry_run"]) == (ids, True)
     assert stage.depth("sync.product.dlq") == 6
     wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "rejected")
     stage.await_depth("sync.product.dlq", 3)
@@ -114,8 +116,8 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     stage.await_depth("sync.product.dlq", 2)
     (group,) = as_json(stage, "dlq", "list", "sync.product.dlq")
     assert "replayed 0 dead letters" in wch(stage, "dlq", "replay", "sync.product.dlq", "--fingerprint", "0")
-    assert "has no dead letter with the id nobody" in wch(
-        stage, "dlq", "replay", "sync.product.dlq", "--id", "nobody", code=1
+    assert "has no dead letter with the id unknown" in wch(
+        stage, "dlq", "replay", "sync.product.dlq", "--id", "unknown", code=1
     )
     assert "choose one of expired_waiting" in wch(stage, "dlq", "replay", "sync.product.dlq", "--kind", "x", code=1)
     assert "replayed 2 dead letters" in wch(
@@ -124,7 +126,7 @@ def test_replay_sends_the_chosen_back_to_their_queue_with_their_tries_begun_anew
     assert "select dead letters with" in wch(stage, "dlq", "replay", "sync.product.dlq", code=1)
 
 
-def test_a_replayed_dead_letter_that_fails_again_says_how_often_it_was_replayed(stage: Stage) -> None:
+def test_a_replayed_event_that_fails_again_says_how_often_it_was_replayed(stage: Stage) -> None:
     async def handle(_event: Event[ProductRequested]) -> None:
         raise Reject("always")
 
@@ -142,7 +144,9 @@ def test_a_replayed_dead_letter_that_fails_again_says_how_often_it_was_replayed(
 def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_path: Path) -> None:
     dead_letters(stage, 4)
     assert "--reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", code=2)
-    assert "give the reason in --reason" in wch(stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1)
+    assert "give the reason in --reason" in wch(
+        stage, "dlq", "discard", "sync.product.dlq", "--all", "--reason", " ", code=1
+    )
     file = tmp_path / "kept.jsonl"
     words = ("dlq", "discard", "sync.product.dlq", "--kind", "rejected", "--reason", "a test", "--keep", str(file))
     assert as_json(stage, *words, "--dry-run")["dead_letters"] == 2
@@ -155,7 +159,7 @@ def test_discard_needs_a_reason_and_can_keep_what_it_removes(stage: Stage, tmp_p
     assert all("product_id" in line["body"] for line in lines)
 
 
-def test_what_is_discarded_is_kept_byte_for_byte(stage: Stage, tmp_path: Path) -> None:
+def test_discarded_dead_letters_are_kept_byte_for_byte(stage: Stage, tmp_path: Path) -> None:
     stage.declare(Topology((QUEUE,)))
     bodies = [b"\xff\xfe\x00", "grün".encode()]
     for number, body in enumerate(bodies):
@@ -194,7 +198,7 @@ def test_a_replay_reaches_its_queue_only_and_does_not_fan_out_again(stage: Stage
 
 
 def test_a_dead_letter_the_broker_moved_by_itself_is_replayed_without_its_history(stage: Stage) -> None:
-    """A copied x-death makes RabbitMQ 3.10 take the next retry for a cycle and drop it."""
+    """With a copied x-death, RabbitMQ 3.10 takes the next retry for a cycle and drops it."""
     runs: list[int] = []
 
     async def handle(event: Event[ProductRequested]) -> None:
@@ -212,13 +216,13 @@ def test_a_dead_letter_the_broker_moved_by_itself_is_replayed_without_its_histor
     (waiting,) = stage.await_dead_letters("sync.product")
     assert not [key for key in waiting.message.headers if key.startswith("x-") and key != "x-delivery-count"]
     stage.start_job(Job.with_handlers(QUEUE, {ProductRequested: handle}))
-    eventually(lambda: runs == [1, 2], "it comes back from its delay queue")
+    eventually(lambda: runs == [1, 2], "it returns from its delay queue")
     stage.await_depth("sync.product", 0)
     assert stage.depth("sync.product.dlq") == 0
 
 
-def test_events_at_work_are_no_dead_letters(stage: Stage) -> None:
-    """Each look at a work queue raises the delivery counts, by which a message is known that kills its process."""
+def test_a_work_queue_is_not_a_dead_letter_queue(stage: Stage) -> None:
+    """Every read of a work queue raises the delivery counts, which identify a message that kills its process."""
     stage.declare(Topology((QUEUE,)))
     with stage.client() as client:
         client.publish(ProductRequested(product_id=1))
@@ -229,7 +233,7 @@ def test_events_at_work_are_no_dead_letters(stage: Stage) -> None:
     assert stage.depth("sync.product") == 1
 
 
-def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: Path) -> None:
+def test_an_unreachable_broker_or_file_is_reported_in_one_sentence(stage: Stage, tmp_path: Path) -> None:
     wrong = stage.url.replace(":", ":x", 2).replace("amqp:x", "amqp:")
     for words in (("doctor",), ("dlq", "list"), ("topology", "apply")):
         assert "refuses this user" in wch(stage, *words, code=1, WCH_AMQP_URL=wrong)
@@ -249,7 +253,7 @@ def test_what_cannot_be_reached_or_read_is_one_sentence(stage: Stage, tmp_path: 
     assert "sync.product.dlq" in wch(stage, "dlq", "list", WCH_AMQP_URL="", WCH_AMQP_URL_FILE=str(file))
 
 
-def test_an_unroutable_request_is_replayed_once_somebody_does_it(stage: Stage) -> None:
+def test_an_unroutable_request_can_be_replayed_once_a_service_handles_it(stage: Stage) -> None:
     stage.declare(Topology(()))
     with stage.client() as client:
         client.publish(ProductRequested(product_id=7))
@@ -263,7 +267,7 @@ def test_an_unroutable_request_is_replayed_once_somebody_does_it(stage: Stage) -
     assert stage.depth("wch.unroutable") == 0
 
 
-def test_a_dead_letter_of_a_program_without_the_client_is_known_by_the_id_in_its_body(stage: Stage) -> None:
+def test_a_dead_letter_without_a_message_id_is_identified_by_the_id_in_its_body(stage: Stage) -> None:
     stage.declare(Topology(()))
     body = b'{"specversion": "1.0", "id": "from-php", "source": "/shop", "type": "sync.product.requested.v1", "data": {"product_id": 7}}'
     with pika.BlockingConnection(pika.URLParameters(stage.url)) as connection:
@@ -276,10 +280,10 @@ def test_a_dead_letter_of_a_program_without_the_client_is_known_by_the_id_in_its
     assert stage.depth("wch.unroutable") == 0
 
 
-def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
+def test_events_are_published_and_wrong_fields_are_named(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
-    told = as_json(stage, "events", "publish", "sync.product.requested.v1", '{"product_id": 7}', "--id", "mine")
-    assert (told["id"], told["published"]) == ("mine", True)
+    output = as_json(stage, "events", "publish", "sync.product.requested.v1", '{"product_id": 7}', "--id", "mine")
+    assert (output["id"], output["published"]) == ("mine", True)
     stage.await_depth("sync.product", 1)
     wrong = wch(stage, "events", "publish", "sync.product.requested.v1", '{"product_id": "7", "extra": 1}', code=1)
     assert "data.product_id" in wrong
@@ -293,7 +297,7 @@ def test_events_are_published_and_what_is_wrong_is_named(stage: Stage) -> None:
     stage.await_depth("sync.product", 2)
 
 
-def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Stage) -> None:
+def test_the_topology_is_applied_checked_and_its_differences_are_reported(stage: Stage) -> None:
     assert "does not exist" in wch(stage, "topology", "check", code=1)
     wch(stage, "topology", "apply", "--dry-run")
     assert "does not exist" in wch(stage, "topology", "check", code=1), "a dry run changes nothing"
@@ -309,7 +313,7 @@ def test_the_topology_is_applied_checked_and_its_differences_are_told(stage: Sta
     assert "is not bound to wch.retry" in wch(stage, "topology", "check", code=1)
 
 
-def test_every_object_that_differs_is_told(stage: Stage) -> None:
+def test_every_object_that_differs_is_reported(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     with stage.broker.api as api:
         for queue, arguments in (
@@ -329,7 +333,7 @@ def test_every_object_that_differs_is_told(stage: Stage) -> None:
     assert "is not a durable topic exchange" in said
 
 
-def test_a_queue_declared_otherwise_stops_the_start_with_what_to_do(stage: Stage) -> None:
+def test_a_queue_with_other_arguments_stops_the_start_with_what_to_do(stage: Stage) -> None:
     with stage.broker.api as api:
         api.put(f"/queues/{stage.vhost}/sync.product", json={"durable": True}).raise_for_status()
     with pytest.raises(TopologyMismatch, match=r"(?s)sync\.product exists with other properties.*delete it"):
@@ -347,7 +351,7 @@ def test_definitions_import_into_a_broker_that_then_passes_the_check(stage: Stag
 
 @contextmanager
 def permitted(stage: Stage, name: str, shown: dict[str, Any]) -> Iterator[str]:
-    """Give a user the permissions shown while the block runs; yields its address."""
+    """Give a user these permissions while the block runs; yields the user's address."""
     with stage.broker.api as api:
         api.put(f"/users/{name}", json={"password": name, "tags": ""}).raise_for_status()
         try:
@@ -359,7 +363,7 @@ def permitted(stage: Stage, name: str, shown: dict[str, Any]) -> Iterator[str]:
             api.delete(f"/users/{name}")
 
 
-def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_more(stage: Stage) -> None:
+def test_the_permissions_shown_are_sufficient_for_a_service_and_allow_nothing_more(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = json.loads(
         wch(stage, "topology", "show", "--as", "permissions", "--user", "service", "--vhost", stage.vhost)
@@ -379,7 +383,10 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
         stage.await_depth("sync.product.retry.60s", 1)
         stage.stop()
         service = everything.replace(everything.partition("@")[0], "amqp://service:service")
-        with pytest.raises(NoSuchQueue, match="no permission to read"), open_mailbox(service, "sync.product.dlq") as box:
+        with (
+            pytest.raises(NoSuchQueue, match="no permission to read"),
+            open_mailbox(service, "sync.product.dlq") as box,
+        ):
             next(box.take())
         with pytest.raises(TopologyMismatch, match=r"(?i)access"):
             declare(service, Topology((WorkQueue("other.queue"),)))
@@ -391,19 +398,19 @@ def test_a_service_with_the_permissions_shown_can_do_all_it_has_to_and_nothing_m
         publisher.close()
 
 
-def test_a_producers_typo_is_refused_and_not_lost(stage: Stage) -> None:
+def test_a_typo_of_a_producer_is_refused_rather_than_lost(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1", "shop.cart.updated.v1"])
     with permitted(stage, "shop", shown) as url:
         publisher = ConfirmedPublisher(url, "test")
 
-        def told(exchange: str, key: str) -> PublishError | None:
+        def publish_error(exchange: str, key: str) -> PublishError | None:
             message = Message(b"{}", STRUCTURED, None, key)
             return publisher.publish([Publication(exchange, key, message, mandatory=False)])[0]
 
-        assert told("wch.requests", "sync.product.requested.v1") is None
-        assert told("wch.facts", "shop.cart.updated.v1") is None
-        assert told("wch.facts", "shop.cart.updated.v1.carts") is None
+        assert publish_error("wch.requests", "sync.product.requested.v1") is None
+        assert publish_error("wch.facts", "shop.cart.updated.v1") is None
+        assert publish_error("wch.facts", "shop.cart.updated.v1.carts") is None
         for exchange, key in (
             ("wch.requests", "sync.prodct.requested.v1"),
             ("wch.requests", "sync.product.requested.v11"),
@@ -412,12 +419,12 @@ def test_a_producers_typo_is_refused_and_not_lost(stage: Stage) -> None:
             ("wch.retry", "sync.product"),
             ("wch.dead", "sync.product"),
         ):
-            assert isinstance(told(exchange, key), Refused), (exchange, key)
+            assert isinstance(publish_error(exchange, key), Refused), (exchange, key)
         publisher.close()
     assert stage.depth("sync.product") == 1
 
 
-def test_who_is_answered_may_read_its_own_answers_and_no_others(stage: Stage) -> None:
+def test_a_requester_may_read_its_own_answers_and_no_others(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1"], answered=True)
     with permitted(stage, "shop", shown) as url:
@@ -447,7 +454,7 @@ HARM: dict[str, dict[str, Any]] = {
     "sync.product.retry.60s": {"delivery-limit": 2},
     "wch.unroutable": {"expires": 3_600_000},
 }
-TOLD = {
+FINDINGS = {
     "sync.product": ("messages would be dropped", "lowers the delivery limit to 2"),
     "sync.product.dlq": (
         "messages would be dropped",
@@ -460,17 +467,17 @@ TOLD = {
 }
 
 
-def test_a_policy_that_takes_a_promise_away_is_told(stage: Stage) -> None:
+def test_a_policy_that_breaks_a_promise_is_reported(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     with stage.broker.api as api:
         for queue, definition in HARM.items():
             policy = {"pattern": f"^{queue}$", "apply-to": "queues", "definition": definition}
             api.put(f"/policies/{stage.vhost}/harm-{queue}", json=policy).raise_for_status()
-    wanted = sum(map(len, TOLD.values()))
+    wanted = sum(map(len, FINDINGS.values()))
     with Management(stage.url) as management:
         eventually(lambda: len(differences(TOPOLOGY, management)) == wanted, "every policy is in the statistics")
     lines = wch(stage, "topology", "check", code=1).splitlines()
-    for queue, texts in TOLD.items():
+    for queue, texts in FINDINGS.items():
         for text in texts:
             assert [line for line in lines if f"'harm-{queue}'" in line and text in line], (queue, text, lines)
 
@@ -513,21 +520,21 @@ def test_wch_unroutable_refuses_when_full_and_keeps_what_it_has(stage: Stage) ->
     assert [dead_letter.message.message_id for dead_letter in stage.dead_letters("wch.unroutable")] == kept
 
 
-def test_a_dead_letter_whose_way_was_taken_away_is_held_and_told(stage: Stage) -> None:
-    """With at-most-once dead-lettering a message that leaves its delay queue for a missing binding is gone."""
+def test_a_dead_letter_without_a_route_is_kept_and_reported(stage: Stage) -> None:
+    """With at-most-once dead-lettering, a message that leaves its delay queue for a missing binding is lost."""
     stage.declare(Topology((QUEUE,)))
     with stage.broker.api as api:
         api.delete(f"/bindings/{stage.vhost}/e/wch.retry/q/sync.product/sync.product").raise_for_status()
     stage.send("wch.retry", "sync.product.retry.200ms", Message(b"{}", STRUCTURED, None, "1"))
     eventually(
-        lambda: stage.queue_info("sync.product.retry.200ms").get("messages_dlx") == 1, "the delay queue holds it"
+        lambda: stage.queue_info("sync.product.retry.200ms").get("messages_dlx") == 1, "the delay queue contains it"
     )
     with Management(stage.url) as management:
         found = {one.object: one.problem for one in differences(Topology((QUEUE,)), management)}
     assert "has 1 dead letters" in found["sync.product.retry.200ms"]
 
 
-def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -> None:
+def test_queues_and_parked_events_are_listed(stage: Stage, database_url: str) -> None:
     async def handle(event: Event[ProductRequested], _tx: Transaction) -> None:
         if event.data.product_id == 1:
             raise Reject("no")
@@ -558,13 +565,13 @@ def test_queues_and_what_is_parked_are_listed(stage: Stage, database_url: str) -
     said = wch(stage, "queues", "parked", code=1, WCH_DATABASE_URL=nowhere)
     assert "parked events cannot be read" in said
     assert "hidden" not in said
-    others = len(TOPOLOGY.work_queues) > 1  # nobody works them here
+    others = len(TOPOLOGY.work_queues) > 1  # no service processes them here
     assert "2 events parked for shop/x" in wch(stage, "doctor", code=others, WCH_DATABASE_URL=database_url)
     metric = running.service._metrics.registry.get_sample_value
     eventually(lambda: metric("wch_events_parked", {"queue": "sync.product"}) == 2)
 
 
-def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:
+def test_the_doctor_reports_what_works_and_what_does_not(stage: Stage) -> None:
     findings = json.loads(wch(stage, "doctor", "--json", code=1))
     assert any("does not exist" in finding["detail"] for finding in findings)
     stage.declare(TOPOLOGY)
@@ -581,7 +588,7 @@ def test_the_doctor_says_what_is_wrong_and_what_is_not(stage: Stage) -> None:
     assert "hidden" not in text
 
 
-def test_of_several_nodes_any_that_answers_is_asked(stage: Stage) -> None:
+def test_any_of_several_nodes_may_answer(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
     nowhere = "amqp://user:hidden@127.0.0.1:1/x"
     assert as_json(stage, "topology", "check") == []
@@ -608,33 +615,33 @@ def test_permissions_are_imported_as_they_are_shown(stage: Stage) -> None:
             api.delete("/users/imported")
 
 
-def test_an_event_is_checked_for_programs_and_for_people(stage: Stage, tmp_path: Path) -> None:
+def test_an_event_is_checked_with_text_and_json_output(stage: Stage, tmp_path: Path) -> None:
     file = tmp_path / "event.json"
     body = {"specversion": "1.0", "id": "1", "source": "/t", "type": "sync.product.requested.v1"}
     file.write_text(json.dumps(body | {"data": {"product_id": 7}}))
     assert as_json(stage, "events", "check", str(file)) == {"ok": True, "type": body["type"], "id": "1"}
     file.write_text(json.dumps(body | {"data": {"product_id": "x"}}))
-    told = json.loads(wch(stage, "events", "check", str(file), "--json", code=1))
-    assert (told["ok"], told["kind"]) == (False, "invalid_data")
-    assert told["fields"][0]["field"] == "data.product_id"
+    output = json.loads(wch(stage, "events", "check", str(file), "--json", code=1))
+    assert (output["ok"], output["kind"]) == (False, "invalid_data")
+    assert output["fields"][0]["field"] == "data.product_id"
     said = wch(stage, "events", "check", str(file), code=1)
     assert said.count("data.product_id") == 1
 
 
-def test_permissions_for_a_type_nobody_knows_are_refused(stage: Stage) -> None:
+def test_permissions_for_an_unknown_type_are_refused(stage: Stage) -> None:
     words = ("topology", "show", "--as", "permissions", "--produces", "sync.product.requestd.v1")
     assert "unknown type: sync.product.requestd.v1" in wch(stage, *words, code=1)
 
 
-def test_what_is_installed_is_told() -> None:
-    # As it is installed; the other tests load it into a process that has the libraries.
+def test_the_versions_of_installed_packages_are_printed() -> None:
+    # Runs the installed command; the other tests call it in a process that has the libraries.
     program = Path(sys.executable).with_name("wch")
     said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
     assert "wch-common 0." in said
     assert "wch-sync 0." in said
 
 
-def test_a_dead_letter_is_shown_on_lines_that_are_not_broken_for_a_pipe(stage: Stage) -> None:
+def test_lines_of_a_dead_letter_are_not_broken_in_a_pipe(stage: Stage) -> None:
     stage.declare(Topology((QUEUE,)))
     long = "x" * 400
     stage.send("wch.dead", "sync.product", Message(b"{}", "application/json", None, "1", {"wch-error-message": long}))

@@ -1,4 +1,4 @@
-"""What becomes of an event, by what its handler does; on a real broker."""
+"""The outcome of an event for each way its handler can end, on a real broker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
-from support.demo_family import ThingFailed, ThingRequested, thing_queue
+from support.demo_events import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.broker.codec import write as frames
@@ -53,7 +53,7 @@ def test_many_events_published_at_once_are_all_handled(stage: Stage) -> None:
     assert sorted(seen) == list(range(3000))
 
 
-def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_reason(stage: Stage) -> None:
+def test_a_failing_event_takes_every_retry_delay_and_is_then_dead_lettered_with_its_reason(stage: Stage) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -79,7 +79,7 @@ def test_a_failing_event_climbs_the_ladder_and_then_lies_in_the_dlq_with_its_rea
     assert not [key for key in headers if key.startswith("x-death")]
 
 
-def test_an_event_that_fails_twice_succeeds_from_its_retry_queue(stage: Stage) -> None:
+def test_an_event_that_fails_twice_succeeds_after_its_delay_queues(stage: Stage) -> None:
     attempts: list[int] = []
     timestamps: list[float] = []
 
@@ -94,14 +94,14 @@ def test_an_event_that_fails_twice_succeeds_from_its_retry_queue(stage: Stage) -
         client.publish(ThingRequested(number=7))
     eventually(lambda: len(attempts) == 3)
     assert attempts == [1, 2, 3]
-    # The least the queues' TTL makes it wait, not how long it took.
+    # The minimum wait that the queues' TTLs enforce, not the time measured.
     assert timestamps[1] - timestamps[0] >= 0.2
     assert timestamps[2] - timestamps[1] >= 0.4
     stage.stop()
     assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0
 
 
-def test_a_rejected_event_is_dead_lettered_at_once_and_the_fact_is_told(stage: Stage) -> None:
+def test_a_rejected_event_is_dead_lettered_at_once_and_its_fact_is_published(stage: Stage) -> None:
     calls: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -159,7 +159,7 @@ def test_a_handler_over_its_time_limit_is_cancelled_and_retried(stage: Stage) ->
     eventually(lambda: attempts == [1, 2])
 
 
-def test_a_request_nobody_does_is_kept_as_unroutable(stage: Stage) -> None:
+def test_a_request_that_no_service_handles_is_kept_as_unroutable(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
     stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
@@ -201,7 +201,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_what_cannot_be_read_goes_to_the_dlq_at_once_with_its_field_errors(stage: Stage, name: str) -> None:
+def test_an_invalid_event_is_dead_lettered_at_once_with_its_field_errors(stage: Stage, name: str) -> None:
     body, content_type, kind, field = BAD[name]
 
     async def handle(_event: Event[ThingRequested]) -> None:
@@ -217,7 +217,7 @@ def test_what_cannot_be_read_goes_to_the_dlq_at_once_with_its_field_errors(stage
 
 
 def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:
-    """Celery acknowledges and drops what it knows no task for."""
+    """Celery acknowledges and drops a message for which it has no task."""
 
     async def handle(_event: Event[ThingRequested]) -> None:
         raise AssertionError("must not be called")
@@ -231,14 +231,14 @@ def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:
 
 
 class ThingRequestedLater(Request):
-    """The next version of the request, which a newer consumer does."""
+    """The next version of the request, which a newer consumer handles."""
 
     TYPE = "demo.thing.requested.v2"
 
     numbers: tuple[int, ...]
 
 
-def test_an_unknown_version_is_done_by_the_newer_consumer_that_follows(stage: Stage) -> None:
+def test_an_unknown_version_is_handled_by_the_newer_consumer_that_is_deployed_later(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None: ...
 
     older = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
@@ -253,7 +253,7 @@ def test_an_unknown_version_is_done_by_the_newer_consumer_that_follows(stage: St
 
     queue = replace(thing_queue(), requests=(ThingRequested, ThingRequestedLater))
     stage.start_job(Job.with_handlers(queue, {ThingRequested: handle, ThingRequestedLater: handle_later}))
-    eventually(lambda: seen == [((1, 2), 1)], "it is done, and the wait spent no try")
+    eventually(lambda: seen == [((1, 2), 1)], "it is handled, and the wait used no attempt")
 
 
 def test_an_unknown_version_of_a_request_waits_instead_of_being_dead_lettered(stage: Stage) -> None:
@@ -288,7 +288,7 @@ def circular() -> Exception:
     ],
     ids=["unreadable", "huge", "circular", "surrogate", "nul"],
 )
-def test_an_exception_that_cannot_be_told_is_still_dead_lettered(stage: Stage, error: Exception) -> None:
+def test_an_exception_without_readable_text_is_still_dead_lettered(stage: Stage, error: Exception) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise error
 
@@ -307,14 +307,14 @@ def test_a_body_of_a_mebibyte_survives_retry_and_dead_lettering_byte_for_byte(st
     stage.start_job(Job.with_handlers(thing_queue(tries=1), {ThingRequested: handle}))
     data = {"number": 1, "note": "ü" * (1 << 19), "unknown field": 1}
     event = {"data": data, "type": "demo.thing.requested.v1", "specversion": "1.0", "source": "/t", "id": "1"}
-    body = b"  " + orjson.dumps(event, option=orjson.OPT_INDENT_2)  # as no encoder of ours would write it
+    body = b"  " + orjson.dumps(event, option=orjson.OPT_INDENT_2)  # which the library's encoder would not write
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1"))
     (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
     assert dead_letter.message.body == body
 
 
-def test_headers_of_any_kind_go_with_an_event_through_its_tries(stage: Stage) -> None:
-    """pika reads a float as an integer, and writes none: it would be tried for ever."""
+def test_headers_of_any_type_survive_retries(stage: Stage) -> None:
+    """pika reads a float as an integer and cannot write floats: the message would be retried without end."""
     runs: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -330,18 +330,18 @@ def test_headers_of_any_kind_go_with_an_event_through_its_tries(stage: Stage) ->
     stage.send("wch.requests", "demo.thing.requested.v1", Message(body, STRUCTURED, None, "1", headers))
     (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
     assert runs == [1, 2, 3, 4]
-    read = headers | {"at": AT.replace(tzinfo=None)}  # by py-amqp, which leaves the zone away
+    read = headers | {"at": AT.replace(tzinfo=None)}  # by py-amqp, which omits the time zone
     assert {name: dead_letter.message.headers[name] for name in headers} == read
 
 
 class Encoded(bytes):
-    """A header value as it goes over the wire."""
+    """A header value in its encoded form."""
 
     __slots__ = ()
 
 
-def test_tables_in_tables_without_end_do_not_stop_the_queue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read one call for each they are an error that ends the connection, at each redelivery again."""
+def test_deeply_nested_header_tables_do_not_stop_the_queue(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that cannot be read ends the connection, and does so again at each redelivery."""
     seen: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -364,7 +364,7 @@ def test_tables_in_tables_without_end_do_not_stop_the_queue(stage: Stage, monkey
     eventually(lambda: seen == [1, 2])
 
 
-def test_headers_that_leave_no_room_for_ours_do_not_lose_the_message(stage: Stage) -> None:
+def test_a_message_whose_headers_leave_no_room_for_ours_is_not_lost(stage: Stage) -> None:
     runs: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:
@@ -373,9 +373,9 @@ def test_headers_that_leave_no_room_for_ours_do_not_lose_the_message(stage: Stag
 
     stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"demo.thing.requested.v1","data":{"number":1}}'
-    # With ours it would be longer than a frame, 131,072 bytes, and the broker would end the connection.
+    # With the library's headers it would exceed a frame of 131,072 bytes, and the broker would close the connection.
     message = Message(body, STRUCTURED, None, "1", {"big": "x" * 130_600})
     stage.send("wch.requests", "demo.thing.requested.v1", message)
     (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
     assert dead_letter.message.body == body
-    assert runs == [1], "the broker moved it, at once"
+    assert runs == [1], "the broker moved it immediately"

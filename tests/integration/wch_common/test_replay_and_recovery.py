@@ -1,4 +1,4 @@
-"""Losses and mix-ups a reviewer found possible; each is shown to be impossible now."""
+"""Replays and recovery: losses and confusions of events that must be impossible."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from support.demo_family import ThingRequested, batch_queue, thing_queue
+from support.demo_events import ThingRequested, batch_queue, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
 from wch_common.broker.aio.connection import Link
@@ -34,7 +34,7 @@ def test_an_event_parked_again_while_its_release_is_confirmed_keeps_its_row(data
 
     async def play() -> list[Any]:
         async def park_again(_publication: Publication) -> None:
-            # The consumer was faster than the confirm: it got the event, and parked it again.
+            # The consumer was faster than the confirm: it received the event and parked it again.
             await store.park("demo.thing", message, seconds=60, scope="shop/x")
 
         store = Store(database_url, "demo", park_again)
@@ -48,9 +48,7 @@ def test_an_event_parked_again_while_its_release_is_confirmed_keeps_its_row(data
     assert asyncio.run(play()) == [{"scope": "shop/x", "waits": True}]
 
 
-def test_a_publish_interrupted_from_outside_never_answers_for_a_later_one(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_publish_never_answers_for_a_later_one(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.declare(TOPOLOGY)
     publisher = ConfirmedPublisher(stage.url, "test")
 
@@ -62,7 +60,7 @@ def test_a_publish_interrupted_from_outside_never_answers_for_a_later_one(
 
     def interrupted(window: _Window, down_to: int, answers: dict[int, Any]) -> None:
         if down_to == 0 and window._outstanding:
-            raise KeyboardInterrupt  # all are sent, and not all are answered yet
+            raise KeyboardInterrupt  # all are sent, and not all are confirmed yet
         original(window, down_to, answers)
 
     monkeypatch.setattr(_Window, "drain", interrupted)
@@ -104,12 +102,12 @@ def test_a_publish_that_could_not_be_sent_does_not_shift_the_confirms_of_others(
     assert stage.depth("sync.product") == 3
 
 
-def test_one_event_that_breaks_a_batch_handler_does_not_fail_its_neighbours(stage: Stage) -> None:
+def test_an_event_that_breaks_a_batch_handler_does_not_fail_the_others(stage: Stage) -> None:
     done: set[int] = set()
 
     async def handle(events: Sequence[Event[ThingRequested]]) -> list[BatchResult]:
         if any(event.data.number == 7 for event in events):
-            raise OverflowError("a number the database has no column for")
+            raise OverflowError("a number that no column can hold")
         done.update(event.data.number for event in events)
         return [None] * len(events)
 
@@ -121,9 +119,9 @@ def test_one_event_that_breaks_a_batch_handler_does_not_fail_its_neighbours(stag
     eventually(lambda: len(done) == 49)
 
 
-def test_a_statement_the_database_refuses_is_no_outage(stage: Stage, database_url: str) -> None:
+def test_a_statement_that_the_database_refuses_is_not_an_outage(stage: Stage, database_url: str) -> None:
     async def handle(_event: Event[ThingRequested], tx: Any) -> None:
-        # psycopg calls a cancelled statement an operational error, like a lost connection.
+        # psycopg raises OperationalError for a cancelled statement, as for a lost connection.
         await tx.rows("SET LOCAL statement_timeout = 50")
         await tx.rows("SELECT pg_sleep(30)")
 
@@ -139,7 +137,7 @@ def test_a_statement_the_database_refuses_is_no_outage(stage: Stage, database_ur
     stage.stop()
 
 
-def test_a_settlement_under_way_is_finished_before_the_process_stops(stage: Stage) -> None:
+def test_a_settlement_in_progress_is_finished_before_the_process_stops(stage: Stage) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise Reject("no")
 

@@ -1,4 +1,4 @@
-"""Events that wait together share a transaction, and none spoils, holds up or takes along its neighbours."""
+"""Events that wait together share a transaction; the failure or delay of one affects no other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from psycopg import errors as postgres
 
-from support.demo_family import ThingRequested
+from support.demo_events import ThingRequested
 from support.stage import Stage
 from support.store_scene import Scene, record
 from support.waiting import eventually
@@ -20,7 +20,7 @@ from wch_common.store.store import Transaction
 
 
 class Queueing:
-    """A scene whose first event holds its only slot until the others wait."""
+    """A scene whose first event occupies its only slot until the others wait."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -41,7 +41,7 @@ class Queueing:
         self.scene.stage.follow("facts", "demo.thing.finished.v1.#")
 
     def publish(self, numbers: range, id_: str | None = None) -> None:
-        """Let events wait behind the first."""
+        """Publish events that wait behind the first."""
         with self.scene.stage.client() as client:
             client.publish(ThingRequested(number=0))
             worker = self.scene.stage.services[-1].service._consumers[0].worker
@@ -51,11 +51,11 @@ class Queueing:
         eventually(lambda: worker.queued == len(numbers), "all of them wait for it")
 
     def open(self) -> None:
-        """Let the first one go."""
+        """Let the handler of the first event continue."""
         self._opened = True
 
     def transactions(self) -> int:
-        """In how many transactions the effects were written."""
+        """Return the number of transactions that wrote the effects."""
         return int(self.scene.query("SELECT count(DISTINCT xmin::text) FROM demo.effects")[0][0])
 
 
@@ -65,7 +65,7 @@ def queueing(stage: Stage, database_url: str) -> Iterator[Queueing]:
     stage.stop()
 
 
-def test_what_waits_together_is_committed_together_and_told(queueing: Queueing) -> None:
+def test_events_that_wait_at_the_same_time_share_a_transaction(queueing: Queueing) -> None:
     queueing.start()
     queueing.publish(range(1, 11))
     queueing.open()
@@ -79,7 +79,9 @@ def test_what_waits_together_is_committed_together_and_told(queueing: Queueing) 
 
 
 @pytest.mark.parametrize("outcome", [Retry("not yet"), ValueError("broken"), Reject("never")])
-def test_one_that_fails_takes_no_neighbour_along(queueing: Queueing, outcome: Exception) -> None:
+def test_an_event_that_fails_does_not_fail_the_others_of_its_transaction(
+    queueing: Queueing, outcome: Exception
+) -> None:
     def fail(event: Event[ThingRequested]) -> None:
         if event.data.number == 3 and event.attempt == 1:
             raise outcome
@@ -95,8 +97,8 @@ def test_one_that_fails_takes_no_neighbour_along(queueing: Queueing, outcome: Ex
     assert queueing.scene.query("SELECT count(*) FROM demo.inbox") == [(10 if rejected else 11,)]
 
 
-def test_a_statement_that_fails_in_the_database_takes_no_neighbour_along(queueing: Queueing) -> None:
-    """PostgreSQL refuses everything after it in the same transaction."""
+def test_a_statement_that_fails_does_not_fail_the_others_of_its_transaction(queueing: Queueing) -> None:
+    """After an error, PostgreSQL refuses every further statement of the transaction."""
     queueing.scene.query("ALTER TABLE demo.effects ADD CHECK (number <> 3)")
     queueing.start(tries=1)
     queueing.publish(range(1, 11))
@@ -107,7 +109,7 @@ def test_a_statement_that_fails_in_the_database_takes_no_neighbour_along(queuein
     assert queueing.scene.effects() == [0, 1, 2, *range(4, 11)]
 
 
-def test_one_that_hangs_holds_its_neighbours_up_no_longer_than_a_timestamp(
+def test_a_handler_that_hangs_delays_the_others_of_its_transaction_only_briefly(
     queueing: Queueing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "_SHARED_SECONDS", 0.3)
@@ -127,7 +129,7 @@ def test_one_that_hangs_holds_its_neighbours_up_no_longer_than_a_timestamp(
     assert tried[3] >= 2
 
 
-def test_what_is_known_already_is_done_once_more_by_nobody(queueing: Queueing) -> None:
+def test_duplicates_in_a_shared_transaction_are_not_handled_again(queueing: Queueing) -> None:
     queueing.start()
     queueing.publish(range(1, 6), "same")
     queueing.open()
@@ -142,7 +144,7 @@ def test_what_is_known_already_is_done_once_more_by_nobody(queueing: Queueing) -
     assert queueing.scene.stage.depth("demo.thing.dlq") == 0
 
 
-def test_an_id_used_for_something_else_is_told_among_neighbours(queueing: Queueing) -> None:
+def test_a_reused_id_is_found_in_a_shared_transaction(queueing: Queueing) -> None:
     queueing.start()
     with queueing.scene.stage.client() as client:
         client.publish(ThingRequested(number=20), id="taken-3")
@@ -155,7 +157,7 @@ def test_an_id_used_for_something_else_is_told_among_neighbours(queueing: Queuei
     eventually(lambda: queueing.scene.effects() == [0, 1, 2, 4, 5, 20])
 
 
-def test_a_database_that_goes_away_under_them_costs_none_a_try(queueing: Queueing) -> None:
+def test_an_outage_of_the_database_during_a_shared_transaction_spends_no_try(queueing: Queueing) -> None:
     queueing.start()
     queueing.publish(range(1, 11))
     with queueing.scene.database_away():
@@ -165,7 +167,7 @@ def test_a_database_that_goes_away_under_them_costs_none_a_try(queueing: Queuein
     assert queueing.scene.query("SELECT count(*) FROM demo.inbox") == [(11,)]
 
 
-def test_a_stop_gives_back_what_was_taken_together(queueing: Queueing) -> None:
+def test_a_stop_requeues_the_events_of_a_shared_transaction(queueing: Queueing) -> None:
     never, begun = asyncio.Event(), list[int]()
 
     async def hang(event: Event[ThingRequested], tx: Transaction) -> None:

@@ -1,4 +1,4 @@
-"""Effects happen once, and what was committed is told, whatever breaks between; on a real database and broker."""
+"""Effects happen once and committed facts are published, whatever fails in between; on a real database and broker."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg import errors as postgres
 
-from support.demo_family import ThingDone, ThingRequested, thing_queue
+from support.demo_events import ThingDone, ThingRequested, thing_queue
 from support.stage import Stage
 from support.store_scene import EFFECT, Scene, record
 from support.waiting import eventually
@@ -35,7 +35,7 @@ def scene(stage: Stage, database_url: str) -> Iterator[Scene]:
     stage.stop()
 
 
-def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(scene: Scene) -> None:
+def test_an_event_delivered_twice_has_one_effect_and_one_fact(scene: Scene) -> None:
     scene.start(record)
     scene.stage.follow("facts", "demo.thing.finished.v1.#")
     with scene.stage.client() as client:
@@ -56,8 +56,8 @@ def test_the_effect_of_an_event_delivered_twice_happens_once_and_is_told_once(sc
     assert scene.stage.depth("demo.thing") == 0
 
 
-def test_a_fact_is_relayed_by_its_own_process_at_once_and_by_no_sweep_beside_it(scene: Scene) -> None:
-    """The row is leased to its process for twice the confirm timeout: here longer than the test."""
+def test_a_fact_is_published_by_its_own_process_at_once_and_not_by_a_sweep_as_well(scene: Scene) -> None:
+    """The row is leased to its process for twice the confirm timeout, which is longer than this test."""
     scene.start(record, confirm_timeout_seconds=300.0)
     scene.stage.follow("facts", "demo.thing.finished.v1.#")
     with scene.stage.client() as client:
@@ -66,8 +66,8 @@ def test_a_fact_is_relayed_by_its_own_process_at_once_and_by_no_sweep_beside_it(
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
 
 
-def test_a_database_made_without_an_encoding_works_too(stage: Stage, database_server: str) -> None:
-    """Databases of a bare image are SQL_ASCII, for which psycopg gives bytes where text is expected."""
+def test_a_database_without_an_encoding_works(stage: Stage, database_server: str) -> None:
+    """The databases of minimal images are SQL_ASCII, from which psycopg returns bytes where text is expected."""
     name = "wch_test_ascii"
     with psycopg.connect(database_server, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0".encode())
@@ -143,7 +143,7 @@ def test_a_deadlock_is_repeated_at_once_and_spends_no_try(scene: Scene) -> None:
     assert attempts == [1, 1, 1, 1]
 
 
-def test_a_deadlock_without_end_spends_a_try_after_ten_repeats(scene: Scene) -> None:
+def test_a_deadlock_that_persists_spends_a_try_after_ten_repeats(scene: Scene) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
@@ -159,7 +159,7 @@ def test_a_deadlock_without_end_spends_a_try_after_ten_repeats(scene: Scene) -> 
     assert attempts == [1] * 11 + [2]
 
 
-def test_an_event_is_parked_before_it_is_acknowledged_however_long_the_database_is_away(scene: Scene) -> None:
+def test_an_event_is_parked_before_it_is_acknowledged_however_long_the_outage_of_the_database(scene: Scene) -> None:
     begun, away = threading.Event(), threading.Event()
 
     async def handle(_event: Event[ThingRequested]) -> None:
@@ -182,7 +182,7 @@ def test_an_event_is_parked_before_it_is_acknowledged_however_long_the_database_
     assert scene.stage.depth("demo.thing") == 0
 
 
-def test_what_the_table_of_parked_events_refuses_waits_in_a_delay_queue(scene: Scene) -> None:
+def test_an_event_that_cannot_be_parked_waits_in_a_delay_queue(scene: Scene) -> None:
     async def handle(_event: Event[ThingRequested]) -> None:
         raise Throttled("closed", scope="shop/x", after=3600)
 
@@ -193,7 +193,7 @@ def test_what_the_table_of_parked_events_refuses_waits_in_a_delay_queue(scene: S
     scene.stage.await_depth("demo.thing.retry.60s", 1)
 
 
-def test_a_committed_event_the_broker_refuses_keeps_its_row_until_there_is_room(scene: Scene) -> None:
+def test_an_outbox_row_that_the_broker_refuses_is_kept_until_there_is_room(scene: Scene) -> None:
     scene.start(record)
     scene.stage.follow("facts", "demo.thing.finished.v1.#")
     scene.stage.limit("facts", 1)
@@ -204,14 +204,14 @@ def test_a_committed_event_the_broker_refuses_keeps_its_row_until_there_is_room(
     assert kept > 0
     assert kept + scene.stage.depth("facts") >= 20
     scene.stage.unlimit()
-    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)], "the sweep tells the rest")
-    told = {
+    eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)], "the sweep publishes the rest")
+    numbers = {
         orjson.loads(dead_letter.message.body)["data"]["number"] for dead_letter in scene.stage.dead_letters("facts")
     }
-    assert told == set(range(20))
+    assert numbers == set(range(20))
 
 
-def test_a_parked_event_whose_queue_is_gone_keeps_its_row_until_the_queue_is_back(scene: Scene) -> None:
+def test_a_parked_event_is_kept_while_its_queue_does_not_exist(scene: Scene) -> None:
     closed = threading.Event()
     closed.set()
 
@@ -235,7 +235,7 @@ def test_a_parked_event_whose_queue_is_gone_keeps_its_row_until_the_queue_is_bac
     eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(0,)])
 
 
-def test_too_many_committed_events_that_wait_for_the_broker_pause_the_work(
+def test_handlers_pause_while_too_many_committed_events_wait_for_the_broker(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wch_common.runtime.service.MOST_UNPUBLISHED", 5)
@@ -252,7 +252,7 @@ def test_too_many_committed_events_that_wait_for_the_broker_pause_the_work(
     eventually(lambda: running.is_ready)
 
 
-def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene: Scene) -> None:
+def test_consumption_pauses_during_an_outage_of_the_database_and_spends_no_try(scene: Scene) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
@@ -272,7 +272,7 @@ def test_consumption_pauses_while_the_database_is_away_and_no_try_is_spent(scene
 def test_more_handlers_than_connections_wait_their_turn_and_spend_no_try(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool that has nothing to lend within its time is an interruption, no failure of the event."""
+    """A pool without a free connection in time is an interruption, not a failure of the event."""
     monkeypatch.setattr("wch_common.store.database._POOL_SECONDS", 0.2)
     release, attempts, waited = threading.Event(), [], []
 
@@ -293,16 +293,16 @@ def test_more_handlers_than_connections_wait_their_turn_and_spend_no_try(
     monkeypatch.setattr(running.service._gate, "_probe", counted)
     with scene.stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(20))
-    eventually(lambda: len(attempts) == 5, "every connection is lent")
-    eventually(lambda: len(waited) >= 2, "the others were refused one, and so was the gate's probe")
+    eventually(lambda: len(attempts) == 5, "every connection is in use")
+    eventually(lambda: len(waited) >= 2, "the other handlers and the gate's probe got no connection")
     release.set()
     eventually(lambda: scene.effects() == list(range(20)), seconds=60)
     assert set(attempts) == {1}
     assert scene.stage.depth("demo.thing.dlq") == 0
 
 
-def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene: Scene) -> None:
-    """Crash after the commit, before the relay: the row is swept once the dead process's lease is over."""
+def test_a_fact_that_a_dead_process_committed_is_published_by_another(scene: Scene) -> None:
+    """After a crash between commit and relay, the row is published when the dead process's lease has expired."""
     migrate(scene.url, "demo", [])
 
     async def publish_never(_publication: Publication) -> None:
@@ -312,18 +312,18 @@ def test_what_a_dead_process_committed_and_did_not_tell_is_told_by_another(scene
         store = Store(scene.url, "demo", publish_never, confirm_timeout_seconds=0.5)
         await store.open()
         async with store.transaction() as tx:
-            tx.emit(new_event(ThingDone(number=1), "/wch/demo", id="told"))
+            tx.emit(new_event(ThingDone(number=1), "/wch/demo", id="fact"))
         await store.database.close()
 
     scene.start(record)
     scene.stage.follow("facts", "#")
     asyncio.run(commit_and_die())
     (dead_letter,) = scene.stage.await_dead_letters("facts")
-    assert dead_letter.message.message_id == "told"
+    assert dead_letter.message.message_id == "fact"
     eventually(lambda: scene.query("SELECT count(*) FROM demo.outbox") == [(0,)])
 
 
-def test_an_event_with_a_due_time_leaves_then_and_not_before(scene: Scene) -> None:
+def test_an_event_with_a_due_time_is_published_then_and_not_before(scene: Scene) -> None:
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
         asked.append(datetime.now(UTC) + timedelta(seconds=1.5))
         tx.emit(event.derive(ThingDone(number=1), "/wch/demo"), due=asked[0])
@@ -340,7 +340,7 @@ def test_an_event_with_a_due_time_leaves_then_and_not_before(scene: Scene) -> No
     assert datetime.now(UTC) >= due[0]
 
 
-def test_a_long_wait_is_a_row_and_its_scopes_trouble_is_nobody_elses(scene: Scene) -> None:
+def test_a_long_wait_is_parked_and_delays_no_other_scope(scene: Scene) -> None:
     throttled, attempts = threading.Event(), []
     throttled.set()
 
@@ -362,18 +362,18 @@ def test_a_long_wait_is_a_row_and_its_scopes_trouble_is_nobody_elses(scene: Scen
     eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(20,)], "and is parked again")
     eventually(lambda: scene.query(paused) == [(True,)])
     throttled.clear()
-    # A scope that is down is probed every 30 seconds, shortened here; the probe that succeeds opens it.
+    # A paused scope is probed every 30 seconds, here at once; a successful probe resumes it.
     scene.query("UPDATE demo.parked SET due_at = now(); UPDATE demo.scopes SET paused_until = now()")
     eventually(lambda: len(scene.effects()) == 21)
     eventually(lambda: scene.query("SELECT count(*) FROM demo.parked") == [(19,)])
-    assert scene.query(paused) == [(True,)], "the others wait for what the probe shows"
+    assert scene.query(paused) == [(True,)], "the others wait for the result of the probe"
     scene.query("UPDATE demo.scopes SET paused_until = now()")
     eventually(lambda: len(scene.effects()) == 40)
     assert {attempt for _, attempt in attempts} == {1}
     assert scene.query("SELECT count(*) FROM demo.parked") == [(0,)]
 
 
-def test_a_retry_beyond_the_ladder_is_a_row_and_spends_its_try(scene: Scene) -> None:
+def test_a_retry_later_than_the_last_retry_delay_is_parked_and_spends_a_try(scene: Scene) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
@@ -416,7 +416,7 @@ async def opened(url: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: Scene) -> None:
+def test_two_events_with_one_id_and_headers_of_any_type_survive_parking(scene: Scene) -> None:
     migrate(scene.url, "demo", [])
 
     async def park_and_read() -> list[Message]:
@@ -446,7 +446,7 @@ def test_two_events_under_one_id_and_headers_of_any_kind_survive_parking(scene: 
     assert first.body != second.body
 
 
-def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) -> None:
+def test_a_lease_has_one_holder_and_passes_on_with_a_higher_token(scene: Scene) -> None:
     migrate(scene.url, "demo", [])
 
     async def play() -> None:
@@ -467,11 +467,11 @@ def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) 
                 since = time.monotonic()
                 while time.monotonic() < since + 0.7:
                     async with two.lease("catalog/1", seconds=0.6) as other:
-                        assert other is None, "renewed, it is never free"
+                        assert other is None, "a renewed lease is never free"
             async with two.lease("catalog/1", seconds=0.6) as third:
                 assert third is not None
                 assert third.token == first.token + 1
-                await two.database.rows("UPDATE leases SET holder = 'somebody else' WHERE name = 'catalog/1'")
+                await two.database.rows("UPDATE leases SET holder = 'another process' WHERE name = 'catalog/1'")
                 while third.remaining_seconds > 0:
                     await asyncio.sleep(0.01)
                 with pytest.raises(LeaseLost):
@@ -480,7 +480,7 @@ def test_a_lease_is_held_by_one_and_passes_on_with_a_higher_token(scene: Scene) 
     asyncio.run(asyncio.wait_for(play(), 30))
 
 
-def test_what_follows_a_transaction_is_called_when_it_is_committed_and_only_then(scene: Scene) -> None:
+def test_functions_after_a_transaction_are_called_only_if_it_commits(scene: Scene) -> None:
     migrate(scene.url, "demo", ())
     called: list[str] = []
 

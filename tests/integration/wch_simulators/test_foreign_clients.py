@@ -1,4 +1,4 @@
-"""The simulators are not only what our own clients expect: clients that are not ours get along with them."""
+"""Third-party clients work with the simulators, which therefore do not only meet our own clients' expectations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     from pywa.errors import WhatsAppError
 
 TOKEN = "simulated-token"
-# The SDK's own type table knows the batch as a map; Meta takes the list.
+# The SDK's type table declares the batch as a map, but Meta expects a list.
 pytestmark = pytest.mark.filterwarnings("ignore:value of requests might not be compatible")
 
 
@@ -74,7 +74,7 @@ def graph() -> Iterator[tuple[GraphSimulator, str]]:
     simulator = GraphSimulator()
     with InThread(simulator) as running:
         yield simulator, running.url
-    # The clients never close what they opened.
+    # The clients never close their connections.
     while _opened:
         _opened.pop().close()
 
@@ -100,7 +100,7 @@ def item(id_: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def test_the_official_sdk_sends_a_batch_and_asks_for_its_status(graph: tuple[GraphSimulator, str]) -> None:
+def test_the_official_sdk_sends_a_batch_and_requests_its_status(graph: tuple[GraphSimulator, str]) -> None:
     simulator, url = graph
     simulator.refused["refused"] = "Policy violation"
     requests = [
@@ -110,8 +110,8 @@ def test_the_official_sdk_sends_a_batch_and_asks_for_its_status(graph: tuple[Gra
         {"method": "DELETE", "data": {"id": "gone"}},
     ]
     answer = catalog(url).create_items_batch(params={"item_type": "PRODUCT_ITEM", "requests": requests})
-    (told,) = answer["validation_status"]
-    assert told["retailer_id"] == "bad"
+    (refused,) = answer["validation_status"]
+    assert refused["retailer_id"] == "bad"
     params = {"handle": answer["handles"][0], "load_ids_of_invalid_requests": True}
     (status,) = catalog(url).get_check_batch_request_status(params=params)
     assert (status["status"], status["ids_of_invalid_requests"]) == ("finished", ["refused"])

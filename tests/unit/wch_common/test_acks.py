@@ -1,4 +1,4 @@
-"""Acknowledgements: each delivery exactly once, never one that is not done, in as few frames as possible."""
+"""Acknowledgements: every finished delivery once, no unfinished one, in as few frames as possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from wch_common.broker.aio.acks import AckWindow
 
 
 class Broker:
-    """What RabbitMQ does with acknowledgements, including its refusals."""
+    """RabbitMQ's handling of acknowledgements, including its refusals."""
 
     def __init__(self, tags: int) -> None:
         self.open = set(range(1, tags + 1))
@@ -35,7 +35,7 @@ def test_any_order_of_finishing_acknowledges_exactly_what_is_done(seed: int) -> 
     done: set[int] = set()
     for tag in order:
         if draw.random() < 0.1:
-            broker.open.discard(tag)  # given back with a nack
+            broker.open.discard(tag)  # requeued with a nack
             window.settled(tag)
         else:
             window.done(tag)
@@ -57,7 +57,7 @@ def test_finishing_in_order_takes_one_frame() -> None:
     assert (broker.frames, broker.open) == (1, set())
 
 
-def test_what_is_done_above_a_gap_is_acknowledged_once_and_passed_later_without_a_frame() -> None:
+def test_deliveries_finished_above_a_gap_are_acknowledged_once() -> None:
     broker = Broker(10)
     window = AckWindow(broker.ack)
     window.done(2)

@@ -1,4 +1,4 @@
-"""The circuit breaker, by a clock of the test's own."""
+"""The circuit breaker, with a simulated clock."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def guarded() -> Guarded:
     return Guarded()
 
 
-def test_it_opens_after_five_failures_in_a_row_and_leaves_the_system_alone_for_a_minute(guarded: Guarded) -> None:
+def test_it_opens_for_a_minute_after_five_failures_in_a_row(guarded: Guarded) -> None:
     guarded.fails(4)
     guarded.answers()
     guarded.fails(5)
@@ -74,7 +74,7 @@ def test_three_probes_that_succeed_close_it(guarded: Guarded) -> None:
     guarded.holds_back()
 
 
-def test_no_more_than_three_calls_probe_at_once_and_one_that_was_cancelled_gives_its_place_back(
+def test_at_most_three_calls_probe_at_once_and_a_cancelled_one_frees_its_place(
     guarded: Guarded,
 ) -> None:
     guarded.fails(5)
@@ -114,14 +114,14 @@ def test_it_opens_when_half_of_a_hundred_calls_fail(guarded: Guarded, failures: 
         guarded.answers()
 
 
-def test_half_of_fewer_than_a_hundred_calls_is_too_few_to_tell(guarded: Guarded) -> None:
+def test_half_of_fewer_than_a_hundred_calls_does_not_open_it(guarded: Guarded) -> None:
     for _ in range(45):
         guarded.answers()
         guarded.fails()
     guarded.answers()
 
 
-def test_an_answer_that_refuses_shows_that_the_system_is_there(guarded: Guarded) -> None:
+def test_a_refusal_shows_that_the_system_answers(guarded: Guarded) -> None:
     for _ in range(3):
         guarded.fails(4)
         with pytest.raises(Reject), guarded.breaker.watch():

@@ -1,4 +1,4 @@
-"""CloudEvents in both modes: what is written can be read, what is wrong is named."""
+"""CloudEvents in both modes: written events can be read, and errors name the attribute."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from support.demo_family import ThingDone, ThingRequested
+from support.demo_events import ThingDone, ThingRequested
 from wch_common.contract.envelope import STRUCTURED, decode, encode
 from wch_common.contract.event import Fact, Request, new_event
 from wch_common.contract.message import Message
@@ -30,7 +30,7 @@ def structured(**changes: object) -> Message:
     return Message(orjson.dumps(event), STRUCTURED)
 
 
-def test_what_is_written_is_read_again() -> None:
+def test_an_encoded_event_decodes_to_the_same_event() -> None:
     event = new_event(
         ThingRequested(number=7, note="ü"),
         "/t",
@@ -46,7 +46,7 @@ def test_what_is_written_is_read_again() -> None:
     assert again.subject == "thing/7"
 
 
-def test_a_fact_is_routed_to_who_asked() -> None:
+def test_a_fact_is_routed_to_its_requester() -> None:
     fact = new_event(ThingDone(number=1), "/t", requester="carts")
     publication = encode(fact)
     assert (publication.routing_key, publication.mandatory) == ("demo.thing.finished.v1.carts", False)
@@ -101,7 +101,7 @@ def test_every_wrong_attribute_is_named(changes: dict[str, object], fields: list
     assert [error.field for error in caught.value.fields] == fields
 
 
-def test_an_extension_may_be_called_as_what_is_known_of_a_delivery() -> None:
+def test_an_extension_may_have_the_name_of_a_delivery_field() -> None:
     extensions = {"queue": 7, "attempt": "x", "replay": [], "canonical": {}, "user": "somebody"}
     event = decode(structured(**extensions), REGISTRY, queue="demo.thing", attempt=2)
     assert (event.queue, event.attempt, event.replay, event.user) == ("demo.thing", 2, 0, None)
@@ -109,7 +109,7 @@ def test_an_extension_may_be_called_as_what_is_known_of_a_delivery() -> None:
 
 
 @pytest.mark.parametrize("data", [None, 7, [], {}, {"number": "7"}, {"number": 7.5}, {"number": True}])
-def test_data_that_breaks_the_schema_is_named_and_its_values_are_not_told(data: object) -> None:
+def test_wrong_fields_of_data_are_named_without_their_values(data: object) -> None:
     with pytest.raises(InvalidData) as caught:
         decode(structured(data=data, source="+49 170 1234567"), REGISTRY)
     assert all(error.field.startswith("data") for error in caught.value.fields)
@@ -127,13 +127,13 @@ def test_data_that_breaks_the_schema_is_named_and_its_values_are_not_told(data: 
         (Message(b'{"a": NaN}', STRUCTURED), "body"),
     ],
 )
-def test_bytes_that_cannot_be_read_are_an_error_of_ours(message: Message, what: str) -> None:
+def test_unreadable_bytes_raise_an_error_of_ours(message: Message, what: str) -> None:
     with pytest.raises(ContractError) as caught:
         decode(message, REGISTRY)
     assert caught.value.fields[0].field == what
 
 
-def test_unknown_types_and_unknown_versions_are_told_apart() -> None:
+def test_unknown_types_and_unknown_versions_are_distinguished() -> None:
     with pytest.raises(UnknownVersion):
         decode(structured(type="demo.thing.requested.v2"), REGISTRY)
     with pytest.raises(UnknownType):
@@ -146,7 +146,7 @@ def test_a_routing_key_that_is_not_the_type_is_refused_on_the_public_exchanges_o
     decode(structured(), REGISTRY, exchange="wch.retry", routing_key="demo.thing")
 
 
-def test_derived_events_have_the_same_id_however_often_and_another_after_a_replay() -> None:
+def test_derived_events_have_the_same_id_until_a_replay() -> None:
     event = decode(structured(requester="carts", shop="north"), REGISTRY, queue="demo.thing")
     replayed = decode(structured(requester="carts", shop="north"), REGISTRY, queue="demo.thing", replay=1)
     one, two = (event.derive(ThingDone(number=1), "/wch/demo", key="a") for _ in range(2))
@@ -166,19 +166,19 @@ def test_derived_events_have_the_same_id_however_often_and_another_after_a_repla
 
 
 class Wish(Request):
-    """A request whose type is none."""
+    """A request whose type does not end in `requested`."""
 
     TYPE = "demo.thing.wanted.v1"
 
 
 class Present(Fact):
-    """A fact that is not past."""
+    """A fact whose name is not in the past tense."""
 
     TYPE = "demo.thing.happens.v1"
 
 
 class Asking(Fact):
-    """A fact that calls itself a request."""
+    """A fact that is named like a request."""
 
     TYPE = "demo.thing.requested.v3"
 
@@ -200,7 +200,7 @@ def test_a_type_registered_twice_is_refused() -> None:
         Registry((ThingDone, ThingDone))
 
 
-def test_a_character_that_no_database_keeps_is_refused_and_its_name_in_a_text_is_not() -> None:
+def test_the_null_character_is_refused_and_its_escape_in_text_is_not() -> None:
     wrong = structured(data={"number": 7, "note": "Ada\x00"})
     with pytest.raises(Undecodable, match="U\\+0000"):
         decode(wrong, REGISTRY)

@@ -1,4 +1,4 @@
-"""The frames written here are those that py-amqp writes."""
+"""The frames that the codec writes are those that py-amqp writes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MESSAGES = [
 
 
 class Peer:
-    """What py-amqp's writer needs of a connection and a transport."""
+    """The parts of a connection and a transport that py-amqp's writer needs."""
 
     frame_max = FRAME_MAX
     bytes_sent = 0
@@ -35,7 +35,7 @@ class Peer:
         self.written = b""
 
     def write(self, data: Any) -> None:
-        """Keep a copy, as its buffer is used again."""
+        """Keep a copy, because py-amqp reuses its buffer."""
         self.written += bytes(data)
 
 
@@ -60,7 +60,7 @@ def test_every_frame_is_what_py_amqp_writes(message: Message, mandatory: bool, u
     assert written == by_py_amqp(message, user, mandatory=mandatory)
 
 
-def test_a_name_too_long_for_amqp_is_told() -> None:
+def test_a_name_too_long_for_amqp_is_refused() -> None:
     with pytest.raises(ValueError, match="255 bytes"):
         publish_frames(1, Publication("e", "k", Message(b"", None, None, "ü" * 200)), None, FRAME_MAX)
 
@@ -76,7 +76,7 @@ HEADERS: list[tuple[Any, Any]] = [
 
 
 @pytest.mark.parametrize(("headers", "read"), HEADERS)
-def test_headers_are_read_by_both_libraries_as_they_were(headers: Any, read: Any) -> None:
+def test_both_libraries_read_headers_unchanged(headers: Any, read: Any) -> None:
     encoded = _table(headers)
     assert decode_table(encoded, 0) == (read or headers, len(encoded))
     (by_py_amqp,), _ = loads("F", encoded, 0)
@@ -84,13 +84,13 @@ def test_headers_are_read_by_both_libraries_as_they_were(headers: Any, read: Any
 
 
 @pytest.mark.parametrize("zone", [UTC, None])
-def test_a_time_without_a_zone_is_of_utc(zone: Any) -> None:
-    """So py-amqp reads it."""
+def test_a_time_without_an_offset_is_utc(zone: Any) -> None:
+    """Return the value that py-amqp reads."""
     encoded = _table({"at": datetime(2026, 1, 1, tzinfo=zone)})
     assert decode_table(encoded, 0)[0] == {"at": datetime(2026, 1, 1, tzinfo=UTC)}
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, [object()]])
-def test_a_header_amqp_cannot_carry_is_told_by_its_name(value: Any) -> None:
+def test_a_header_that_amqp_cannot_carry_is_refused_by_name(value: Any) -> None:
     with pytest.raises(ValueError, match="'odd'"):
         publish_frames(1, Publication("e", "k", Message(b"", headers={"odd": value})), None, FRAME_MAX)

@@ -1,4 +1,4 @@
-"""Headers of other programs: whatever they hold, nothing of ours breaks."""
+"""Headers written by other programs: no value makes the library fail."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_nonsense_in_our_headers_counts_as_absent(headers: dict[str, Any]) -> No
         message, ValueError("x"), queue="q", kind="rejected", counted=True, worker=wch.WorkerIdentity("1", "host")
     )
     assert made[wch.ATTEMPT] == 1
-    assert "n" not in made[wch.ATTEMPTS], "a text is not taken for a list of dead letters"  # type: ignore[operator]
+    assert "n" not in made[wch.ATTEMPTS], "text is not read as a list of deaths"  # type: ignore[operator]
 
 
 def test_waiting_since_the_end_of_time_is_waiting_since_now() -> None:
@@ -72,7 +72,7 @@ def test_a_copy_strips_what_the_broker_wrote_and_keeps_what_others_did() -> None
     assert copy == Message(b"b", "t", "utf-8", "id", {"tenant": "t", "wch-queue": "q"})
 
 
-def test_failures_with_one_cause_have_one_fingerprint_whatever_they_name() -> None:
+def test_failures_with_the_same_cause_have_the_same_fingerprint() -> None:
     def fingerprint(error: Exception) -> object:
         worker = wch.WorkerIdentity("1")
         return wch.failure_headers(Message(b""), error, queue="q", kind="rejected", counted=True, worker=worker)[

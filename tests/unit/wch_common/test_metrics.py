@@ -1,4 +1,4 @@
-"""What Prometheus is told of deliveries: plain numbers until it asks, and then what its own histograms would say."""
+"""Metrics of deliveries: plain numbers until they are collected, then the values of Prometheus's own histograms."""
 
 from __future__ import annotations
 
@@ -39,16 +39,18 @@ def test_outcomes_are_counted_by_queue_and_type() -> None:
     for queue, type_, outcome in [(one, "a", "done"), (one, "a", "done"), (one, "a", "retried"), (other, "b", "done")]:
         queue.observe(type_, outcome, seconds=0.1, age_seconds=-1.0)
 
-    def told(queue: str, type_: str, outcome: str) -> float | None:
+    def value(queue: str, type_: str, outcome: str) -> float | None:
         labels = {"queue": queue, "type": type_, "outcome": outcome}
         return metrics.registry.get_sample_value("wch_events_handled_total", labels)
 
-    assert (told("one", "a", "done"), told("one", "a", "retried"), told("other", "b", "done")) == (2, 1, 1)
-    assert told("one", "b", "done") is None
+    assert (value("one", "a", "done"), value("one", "a", "retried"), value("other", "b", "done")) == (2, 1, 1)
+    assert value("one", "b", "done") is None
     labels = {"queue": "one", "type": "a"}
-    assert metrics.registry.get_sample_value("wch_event_age_seconds_sum", labels) == 0, "clocks differ; none is younger"
+    assert metrics.registry.get_sample_value("wch_event_age_seconds_sum", labels) == 0, (
+        "clocks differ, and no age is negative"
+    )
 
 
-def test_a_service_without_tables_loads_nothing_for_them() -> None:
+def test_a_service_without_tables_loads_no_database_libraries() -> None:
     text = "import sys, wch_common.runtime.service; sys.exit(bool({'sqlalchemy', 'alembic'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0

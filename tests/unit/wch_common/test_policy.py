@@ -1,4 +1,4 @@
-"""What happens to a delivery: every decision, without a broker."""
+"""Every decision about a delivery, without a broker."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_more_tries_than_retry_delays_stay_on_the_last() -> None:
         ({"time_limit_seconds": 0}, "time limit"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(values: dict[str, int], named: str) -> None:
+def test_invalid_policies_are_refused(values: dict[str, int], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         QueuePolicy(**values)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("size", "window"), [(0, 1), (1, -1)])
-def test_a_batch_that_makes_no_sense_is_refused(size: int, window: float) -> None:
+def test_invalid_batches_are_refused(size: int, window: float) -> None:
     with pytest.raises(ValueError, match="batch"):
         Batching(size, window)
 
 
-def test_a_wait_asked_for_takes_the_delay_queue_that_is_long_enough_or_a_row() -> None:
+def test_a_requested_wait_takes_a_delay_queue_that_is_long_enough_or_is_parked() -> None:
     assert decided(Retry("", after=100)) == ToDelayQueue(300, counted=True)
     assert decided(Retry("", after=0.5)) == ToDelayQueue(60, counted=True)
     assert decided(Retry("", after=-1)) == ToDelayQueue(60, counted=True)
@@ -63,7 +63,7 @@ def test_a_wait_asked_for_takes_the_delay_queue_that_is_long_enough_or_a_row() -
     assert decided(Retry("", after=901), attempt=4) == ToDeadLetters("retries_exhausted")
 
 
-def test_a_throttled_event_waits_uncounted_in_a_delay_queue_or_as_a_row() -> None:
+def test_a_throttled_event_waits_uncounted_in_a_delay_queue_or_is_parked() -> None:
     assert decided(Throttled("", scope="s", after=120), attempt=4) == ToDelayQueue(300, counted=False)
     assert decided(Throttled("", scope="s", after=121)) == ToParking(121, scope="s", counted=False)
     assert decided(Throttled("", scope="s", after=9999), can_park=False) == ToDelayQueue(900, counted=False)
@@ -92,7 +92,7 @@ def test_an_unknown_version_waits_an_hour() -> None:
         (IdReused(""), "id_reused"),
     ],
 )
-def test_what_no_later_try_can_mend_is_dead_lettered_at_once(error: Exception, kind: str) -> None:
+def test_permanent_failures_are_dead_lettered_at_once(error: Exception, kind: str) -> None:
     assert decided(error) == ToDeadLetters(kind)
 
 

@@ -1,4 +1,4 @@
-"""Deliveries read from the bytes are those that pika reads, however the bytes come in pieces."""
+"""The codec reads the deliveries that pika reads, in whatever pieces the bytes arrive."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def by_pika(data: bytes) -> tuple[Any, Any, bytes]:
     while data:
         length, frame = decode_frame(data)
         content, data = assembler.process(frame), data[length:]
-    assert content is not None, "pika found no whole delivery"
+    assert content is not None, "pika found no complete delivery"
     return content[0].method, content[1].properties, content[2]
 
 
@@ -70,7 +70,7 @@ def test_a_delivery_is_what_pika_reads(properties: dict[str, Any], body: bytes, 
 
 
 @pytest.mark.parametrize(("properties", "body"), LEFT_TO_PIKA)
-def test_what_is_rare_is_left_to_pika(properties: dict[str, Any], body: bytes) -> None:
+def test_rare_deliveries_are_left_to_pika(properties: dict[str, Any], body: bytes) -> None:
     assert read_delivery(on_the_wire(properties, body), 0) is None
 
 
@@ -80,18 +80,18 @@ def test_other_frames_are_left_to_pika(other: Any) -> None:
 
 
 @pytest.mark.parametrize(("properties", "body"), READ_HERE)
-def test_a_delivery_that_is_not_all_there_is_not_read(properties: dict[str, Any], body: bytes) -> None:
+def test_an_incomplete_delivery_is_not_read(properties: dict[str, Any], body: bytes) -> None:
     data = on_the_wire(properties, body)
     assert [length for length in range(len(data)) if read_delivery(data[:length], 0)] == []
 
 
-def test_a_frame_that_does_not_end_as_one_is_left_to_pika() -> None:
+def test_a_frame_without_its_end_is_left_to_pika() -> None:
     data = on_the_wire(PLAIN, b"1")
     assert read_delivery(data[:-1] + b"\x00", 0) is None
 
 
 class Watched(DispatchingConnection):
-    """Keeps the bodies in the order in which they came, from the bytes or by pika's frames."""
+    """Keeps the bodies in their order of arrival, read by the codec or from pika's frames."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(pika.ConnectionParameters(), custom_ioloop=loop, internal_connection_workflow=False)
@@ -112,7 +112,7 @@ class Watched(DispatchingConnection):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_whatever_the_pieces_each_delivery_comes_once_and_in_order(seed: int) -> None:
+def test_however_the_bytes_are_split_each_delivery_arrives_once_and_in_order(seed: int) -> None:
     draw = random.Random(seed)
     kinds = [draw.choice(READ_HERE[:2] + LEFT_TO_PIKA[:2]) for _ in range(60)]
     bodies = [str(number).encode() * len(body) for number, (_, body) in enumerate(kinds)]

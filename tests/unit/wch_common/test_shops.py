@@ -1,4 +1,4 @@
-"""The shop of an event, and a file of shops whose errors are reported together."""
+"""The shop of an event, and files of shops, whose errors are reported together."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_one_shop_handles_no_events_of_another(environment: Any) -> None:
-    """The same product ids are other products in that shop."""
+    """The same product ids identify other products in that shop."""
     environment(**ONE)
     shops = load_settings(SyncSettings).shops()
     assert shops.named(None).catalog.id == "1"
@@ -91,7 +91,7 @@ def test_errors_in_the_file_are_reported_with_all_other_wrong_settings(
     assert told in said
     assert "WCH_DATABASE_URL" in said
     assert "WCH_HEALTH_PORT" in said
-    assert "WCH_WOOCOMMERCE_URL" not in said, "a wrong file must not ask for the settings it replaces"
+    assert "WCH_WOOCOMMERCE_URL" not in said, "the errors of a file do not name the settings that it replaces"
     assert "hunter2" not in said
 
 

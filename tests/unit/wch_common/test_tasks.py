@@ -1,4 +1,4 @@
-"""Ending tasks, also those in which a library swallows a cancellation."""
+"""Ending tasks, including those in which a library suppresses the cancellation."""
 
 from __future__ import annotations
 

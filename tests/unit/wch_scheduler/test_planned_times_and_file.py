@@ -79,7 +79,7 @@ def test_a_year_of_times_by_the_wall_clock_is_one_a_day_whatever_the_clocks_do(z
 
 @pytest.mark.parametrize(("zone", "day"), [("Europe/Berlin", utc(2026, 10, 25)), ("Europe/Berlin", utc(2026, 3, 29)),
                                            ("America/New_York", utc(2026, 11, 1)), ("Africa/Casablanca", utc(2026, 2, 15))])  # fmt: skip
-def test_what_runs_hourly_runs_every_hour_that_passes(zone: str, day: datetime) -> None:
+def test_an_hourly_schedule_runs_in_every_hour_that_passes(zone: str, day: datetime) -> None:
     found = list(islice(planned_after(schedule(cron="0 * * * *", time_zone=zone), day - timedelta(hours=12)), 48))
     assert {later - one for one, later in pairwise(found)} == {timedelta(hours=1)}
 
@@ -119,21 +119,21 @@ def planned(name: str, entry: Schedule, first: datetime, now: datetime) -> tuple
     ],
     ids=str,
 )
-def test_three_times_of_an_outage_end_as_the_policy_says(policy: dict[str, Any], fire: list[str], missed: int) -> None:
+def test_three_times_of_an_outage_follow_the_policy(policy: dict[str, Any], fire: list[str], missed: int) -> None:
     entry = schedule(cron="*/5 * * * *", **policy)
     first, now = utc(2026, 1, 1, 12, 5), utc(2026, 1, 1, 12, 19)
     assert planned("s", entry, first, now) == (fire, missed, "01 12:20:00")
 
 
 @pytest.mark.parametrize("policy", ["skip", "one", "all"])
-def test_what_is_a_little_late_is_no_outage(policy: str) -> None:
+def test_a_slightly_late_time_is_not_an_outage(policy: str) -> None:
     entry = schedule(every_seconds=5, catch_up=policy)
     found = planned("s", entry, utc(2026, 1, 1, 12, 0, 0), utc(2026, 1, 1, 12, 0, 12))
     assert found == (["01 12:00:00", "01 12:00:05", "01 12:00:10"], 0, "01 12:00:15")
 
 
 @pytest.mark.parametrize(("policy", "most"), [("skip", 1), ("one", 1), ("all", 10)])
-def test_after_two_weeks_of_five_seconds_there_is_no_flood_and_the_count_is_right(policy: str, most: int) -> None:
+def test_after_two_weeks_of_five_second_times_there_is_no_flood_and_the_count_is_right(policy: str, most: int) -> None:
     entry = schedule(every_seconds=5, catch_up=policy, catch_up_most=10)
     first, now = utc(2026, 1, 1), utc(2026, 1, 15)
     done = plan("s", entry, first, now, outage_seconds=30)
@@ -156,23 +156,23 @@ def test_a_clock_that_was_set_back_repeats_nothing() -> None:
     assert found == ([], 0, "01 13:00:00")
 
 
-def test_a_first_time_that_the_schedule_would_not_have_any_more_is_one_all_the_same() -> None:
+def test_a_first_time_that_the_schedule_no_longer_has_still_counts() -> None:
     entry = schedule(cron="30 * * * *")
     assert planned("s", entry, utc(2026, 1, 1, 13), utc(2026, 1, 1, 13, 0, 10)) == (["01 13:00:00"], 0, "01 13:30:00")
 
 
-def test_what_ended_during_an_outage_is_counted_to_its_end() -> None:
+def test_a_schedule_that_ended_during_an_outage_is_counted_to_its_end() -> None:
     entry = schedule(every_seconds=1, end_at="2026-01-02T00:00:00Z", catch_up="skip")
     done = plan("s", entry, utc(2026, 1, 1), utc(2026, 1, 15), outage_seconds=30)
     assert (done.missed, done.fire, done.following) == (24 * 3600 + 1, (), None)
 
 
-def test_the_end_is_the_end() -> None:
+def test_nothing_is_planned_after_the_end() -> None:
     entry = schedule(cron="0 * * * *", end_at="2026-01-01T13:00:00Z")
     assert planned("s", entry, utc(2026, 1, 1, 13), utc(2026, 1, 1, 13)) == (["01 13:00:00"], 0, "")
 
 
-def test_jitter_is_a_times_own_and_makes_it_no_later_than_it_says() -> None:
+def test_jitter_belongs_to_a_time_and_stays_within_its_limit() -> None:
     entry = schedule(cron="0 * * * *", jitter_seconds=600)
     planned_times = list(islice(planned_after(entry, utc(2026, 1, 1)), 200))
     late = [(due("s", entry, one) - one).total_seconds() for one in planned_times]
@@ -185,7 +185,7 @@ def test_jitter_is_a_times_own_and_makes_it_no_later_than_it_says() -> None:
     assert plan("s", entry, first, after, outage_seconds=30).fire == (first,), "its jitter does not make it late"
 
 
-def test_a_tick_is_named_by_schedule_time_and_shop_and_nothing_else() -> None:
+def test_the_id_of_a_tick_is_derived_from_schedule_time_and_shop_only() -> None:
     names = {
         event_id(name, timestamp, shop)
         for name in ("a", "b")
@@ -200,13 +200,13 @@ def test_a_tick_is_named_by_schedule_time_and_shop_and_nothing_else() -> None:
 # -- files
 
 
-def test_what_is_shipped_is_good_with_one_shop_and_with_several() -> None:
+def test_the_shipped_file_is_valid_with_one_shop_and_with_several() -> None:
     for shops in ([""], ["north", "south"]):
         found = read(SHIPPED.read_text(), REGISTRY, shops)
         assert set(found.schedules) == {"cart-cleanup", "cart-reminder-scan"}
 
 
-def test_the_manifest_holds_what_is_shipped() -> None:
+def test_the_manifest_contains_the_shipped_file() -> None:
     manifest = Path(__file__).parents[3] / "deploy/kubernetes/base/scheduler/configmap.yaml"
     (held,) = [
         one["data"]["schedules.yaml"]
@@ -245,7 +245,7 @@ def test_the_manifest_holds_what_is_shipped() -> None:
         ("schedules: &a\n  a: *a", "line 1: this cannot be read"),
     ],
 )  # fmt: skip
-def test_what_yaml_lets_through_and_no_schedule_can_be_is_refused_with_its_line(text: str, told: str) -> None:
+def test_values_that_yaml_allows_and_a_schedule_does_not_are_refused_with_their_line(text: str, told: str) -> None:
     with pytest.raises(WrongFile) as refused:
         read(text.replace("EVENT", EVENT), REGISTRY, ["north", "south"])
     assert told in str(refused.value)
@@ -324,7 +324,7 @@ def test_a_file_of_another_shape_is_refused(text: str, told: str) -> None:
     assert told in str(refused.value)
 
 
-def test_only_what_decides_the_time_is_the_timing() -> None:
+def test_the_timing_contains_only_what_decides_the_time() -> None:
     one = schedule(cron="0 * * * *")
     assert one.timing == schedule(cron="0 * * * *", data={"dry_run": True}, group="x", catch_up="skip").timing
     for change in ({"cron": "1 * * * *"}, {"time_zone": "Europe/Berlin"}, {"jitter_seconds": 5}, {"enabled": False}):

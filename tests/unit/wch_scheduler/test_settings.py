@@ -18,7 +18,7 @@ from wch_scheduler.settings import SchedulerSettings
         ('{"shop": ["carts.cleen.*"]}', "WCH_SCHEDULER_REQUESTERS: carts.cleen.* matches no request type"),
     ],
 )
-def test_who_may_use_timers_is_refused_with_what_is_wrong(
+def test_an_invalid_list_of_requesters_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, value: str, told: str
 ) -> None:
     monkeypatch.setenv("WCH_AMQP_URL", "amqp://wch:secret@broker/wch")

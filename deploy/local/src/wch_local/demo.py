@@ -1,4 +1,4 @@
-"""`make demo`: starts a broker, a database, simulators and the services, and shows a story while it happens."""
+"""`make demo`: starts a broker, a database, simulators and the services, publishes events, and shows their progress."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from rich.table import Table
 from wch_common.broker.blocking.dead_letters import open_mailbox
 from wch_common.client import Client
 from wch_common.errors import WchError
-from wch_local import inspect_broker
+from wch_local import demo_progress
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
-from wch_local.provide import ProvidedBroker, end_broker, running_broker, provide_broker
+from wch_local.provide import ProvidedBroker, end_broker, provide_broker, running_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
 from wch_local.story import (
     CAMPAIGN,
@@ -62,7 +62,7 @@ console = Console(highlight=False)
 
 @dataclass
 class Stage:
-    """What is running, kept in a file for `make down`."""
+    """The running processes, kept in a file for `make down`."""
 
     broker: dict[str, Any] = field(default_factory=dict)
     database: dict[str, Any] = field(default_factory=dict)
@@ -106,7 +106,7 @@ def main() -> int:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold the folder's lock, as two demos of one checkout would stop each other's broker and database."""
+    """Hold the folder's lock, because two demos of one checkout would stop each other's broker and database."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as file:
         try:
@@ -241,18 +241,18 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
     delay_queues = [f"sync.product.retry.{seconds}s" for seconds in RETRY_DELAYS.split(",")]
     with Live(console=console, refresh_per_second=8, transient=True) as live:
         while True:
-            items = inspect_broker.items(graph_url)
-            waiting = {delay_queue: inspect_broker.depth(amqp_url, delay_queue) for delay_queue in delay_queues}
+            items = demo_progress.items(graph_url)
+            waiting = {delay_queue: demo_progress.depth(amqp_url, delay_queue) for delay_queue in delay_queues}
             dead, unroutable, messages = (
-                inspect_broker.depth(amqp_url, DLQ),
-                inspect_broker.depth(amqp_url, UNROUTABLE),
-                inspect_broker.messages(database_url),
+                demo_progress.depth(amqp_url, DLQ),
+                demo_progress.depth(amqp_url, UNROUTABLE),
+                demo_progress.messages(database_url),
             )
-            if not offered and inspect_broker.suppressed(database_url):
+            if not offered and demo_progress.suppressed(database_url):
                 with Client(amqp_url, "/demo") as client:
                     client.publish_many([to_one(OPTED_OUT, "offer/1", "marketing"), campaign()])
                 offered = True
-            before, cart = cart, inspect_broker.cart(database_url)
+            before, cart = cart, demo_progress.cart(database_url)
             if cart != before and cart == "sent":
                 with Client(amqp_url, "/demo") as client:
                     client.publish(order())
@@ -262,10 +262,10 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
                 progress.add_row(delay_queue, f"[yellow]{count}[/] waiting" if count else "–")
             for key, state in sorted(messages.items()):
                 progress.add_row(f"message {key}", f"[green]{state}[/]" if state == "accepted" else state)
-            state, bar = inspect_broker.campaign(database_url)
+            state, bar = demo_progress.campaign(database_url)
             progress.add_row(f"campaign {CAMPAIGN}", bar)
             progress.add_row(f"cart {CART}", cart or "–")
-            progress.add_row("schedule reminder-scan", f"{inspect_broker.ticks(database_url)} times")
+            progress.add_row("schedule reminder-scan", f"{demo_progress.ticks(database_url)} times")
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTABLE, f"[magenta]{unroutable}[/]")
             live.update(progress)
@@ -274,7 +274,9 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
             if len(items) >= len(GOOD) + 3 and messages_ended and dead >= 2 and unroutable >= 1 and ended:
                 return
             if time.monotonic() - began > _STORY_SECONDS:
-                raise LocalBrokerError(f"the story did not end within {_STORY_SECONDS} s; see the logs in {FOLDER / 'logs'}")
+                raise LocalBrokerError(
+                    f"the story did not end within {_STORY_SECONDS} s; see the logs in {FOLDER / 'logs'}"
+                )
             time.sleep(0.2)
 
 
@@ -290,8 +292,10 @@ def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
             headers = dead_letter.message.headers
             fields = headers.get("wch-error-fields")
             problems = [f"{one['field']}: {one['problem']}" for one in json.loads(str(fields))] if fields else []
-            dead_letters[str(headers.get("wch-error-kind"))] = "; ".join(problems) or str(headers.get("wch-error-message"))
-    items = inspect_broker.items(graph_url)
+            dead_letters[str(headers.get("wch-error-kind"))] = "; ".join(problems) or str(
+                headers.get("wch-error-message")
+            )
+    items = demo_progress.items(graph_url)
     table = Table("WHAT HAPPENED", "HOW IT ENDED", "WHERE", box=None, pad_edge=False, header_style="bold")
     good = sum(1 for item in items.values() if "item_group_id" not in item)
     table.add_row(f"{good} requested products", "[green]in the catalog[/], sent in one call", CATALOG)
@@ -305,13 +309,13 @@ def _results(amqp_url: str, database_url: str, graph_url: str) -> Table:
     sent = [one for one in messages if one["to"] == CUSTOMER]
     table.add_row("a message requested twice", f"[green]sent[/] {_times(len(sent))}", f"number {NUMBER}")
     table.add_row("an offer to a customer who wrote STOP", "[yellow]suppressed[/], not sent", "whatsapp")
-    _, line = inspect_broker.campaign(database_url)
+    _, line = demo_progress.campaign(database_url)
     table.add_row("a campaign to 500 recipients, in batches of 50", line.partition("%, ")[2], "broadcast")
     reminders = sum(one["to"] == SHOPPER for one in messages)
-    recovered = "; ordered after it, [green]recovered[/]" if inspect_broker.cart(database_url) == "recovered" else ""
+    recovered = "; ordered after it, [green]recovered[/]" if demo_progress.cart(database_url) == "recovered" else ""
     table.add_row(
         "a scan of carts every 3 s",
-        f"[green]requested[/] {_times(inspect_broker.ticks(database_url))} so far",
+        f"[green]requested[/] {_times(demo_progress.ticks(database_url))} so far",
         "scheduler",
     )
     table.add_row("an abandoned cart", f"its owner [green]reminded[/] {_times(reminders)}{recovered}", "carts")

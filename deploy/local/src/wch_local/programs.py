@@ -1,4 +1,4 @@
-"""The programs that the demo leaves running: detached, logged to files, recognised by pid and a mark of their own."""
+"""Programs that keep running after the demo: detached, logged to files, identified by pid and a mark."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Program:
 
     @classmethod
     def start(cls, name: str, command: list[str], log: Path, **environment: str) -> Program:
-        """Start it with these settings and none of the caller's, so that it reaches nothing real by accident."""
+        """Start it with only these settings, so that the caller's settings cannot lead it to a real system."""
         program = cls(name)
         kept = {key: os.environ[key] for key in _KEPT_VARIABLES if key in os.environ}
         with log.open("wb") as out:

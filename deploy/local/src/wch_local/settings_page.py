@@ -20,8 +20,8 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. The default
 | setting | meaning |
 |---|---|
 | `…_CONCURRENCY` | handlers that run at a time |
-| `…_RETRY_DELAYS` | waits between tries in seconds, like `60,300,900`; each has a delay queue |
-| `…_TRIES` | tries after the first |
+| `…_RETRY_DELAYS` | waits between attempts in seconds, like `60,300,900`; each has a delay queue |
+| `…_TRIES` | attempts after the first |
 | `…_TIME_LIMIT` | seconds a handler may take, at most 1500 |
 | `…_BATCH_SIZE` | most events in one call of a batch handler |
 | `…_BATCH_WINDOW` | seconds to wait for more events after the first |
@@ -84,7 +84,7 @@ def page() -> str:
 
 
 def _sections(models: Iterable[type[ServiceSettings]]) -> Iterator[str]:
-    """Print each section of a shop once, with the fields of every service that reads it."""
+    """Return each section of a shop once, with the fields of every service that reads it."""
     fields: dict[str, dict[str, FieldInfo]] = {}
     titles: dict[str, str] = {}
     for model in models:

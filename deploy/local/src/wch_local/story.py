@@ -1,4 +1,4 @@
-"""The story of the demo: products, messages, a campaign and a cart, some of which fail."""
+"""The events of the demo: products, messages, a campaign and a cart, some of which fail."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CUSTOMER, OPTED_OUT, SHOPPER = "+15550100001", "+15550100002", "+15550100003"
 
 
 def fill(shop_url: str) -> None:
-    """Add products to the shop: most are fine, one can only be read at the third try, one has no picture."""
+    """Add products to the shop: most are valid, one can only be read at the third attempt, one has no picture."""
     products: list[dict[str, Any]] = [{"id": id_, "name": f"Tee no. {id_}", "price": f"{9 + id_}.90"} for id_ in GOOD]
     products += [{"id": FAILS_TWICE, "name": "Hoodie"}, {"id": REFUSED, "name": "Mug without a picture", "images": []}]
     variations = {
@@ -50,7 +50,7 @@ def to_one(phone: str, send_key: str, category: Literal["utility", "marketing"])
 
 
 def campaign() -> CampaignRequested:
-    """Return a campaign to 500 recipients, of whom one wrote STOP, one is given twice, and one has no number."""
+    """Return a campaign to 500 recipients, of whom one wrote STOP, one is listed twice, and one has no number."""
     numbers = [OPTED_OUT, "+15550101000", "no number", *(f"+1555010{number}" for number in range(1000, 1497))]
     return CampaignRequested(
         campaign_id=CAMPAIGN,
@@ -79,7 +79,7 @@ def order() -> CartCompleted:
 
 
 def publish(amqp_url: str) -> str:
-    """Publish the events of the story and return a description of them."""
+    """Publish the demo's events and return a description of them."""
     with Client(amqp_url, "/demo") as client:
         client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
         stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")

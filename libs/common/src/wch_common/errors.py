@@ -15,7 +15,7 @@ WchError
 │   ├── Refused              the broker refused it (a full queue, a missing permission)
 │   └── Unconfirmed          no confirm in time, or the connection broke: it may have arrived
 ├── RecoveryFailed           the broker or the database was unreachable for too long: the process exits
-└── Interrupted              work was stopped from outside: it spends no try
+└── Interrupted              work was stopped from outside: it uses no attempt
     ├── ShuttingDown
     ├── DatabaseAway         consumption pauses until it answers
     ├── Contended            a deadlock or serialization failure: repeated at once
@@ -125,7 +125,7 @@ class RecoveryFailed(WchError):
 
 
 class Interrupted(WchError):
-    """Work was stopped from outside; it is repeated and spends no try."""
+    """Work was stopped from outside; it is repeated and uses no attempt."""
 
 
 class ShuttingDown(Interrupted):

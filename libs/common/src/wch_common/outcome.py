@@ -12,7 +12,7 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Try again later, which spends a try; `after` (seconds) replaces the queue's next retry delay."""
+    """Try again later, which uses an attempt; `after` (seconds) replaces the queue's next retry delay."""
 
     def __init__(self, reason: str, *, after: float | None = None) -> None:
         super().__init__(reason)
@@ -20,7 +20,7 @@ class Retry(Outcome):
 
 
 class Throttled(Outcome):
-    """Park the event without spending a try: its `scope` (a phone number id, a catalog, a shop) is paused for `after` seconds."""
+    """Park the event without using an attempt: its `scope` (a phone number id, a catalog, a shop) is paused for `after` seconds."""
 
     def __init__(self, reason: str, *, scope: str, after: float) -> None:
         super().__init__(reason)
@@ -29,4 +29,4 @@ class Throttled(Outcome):
 
 
 class Reject(Outcome):
-    """Dead-letter the event at once, as no later try can succeed."""
+    """Dead-letter the event at once, as no later attempt can succeed."""

@@ -85,7 +85,7 @@ def delivery_state(message: Message, event: Event[EventData] | None) -> Delivery
 
 
 def attempts_made(message: Message) -> int:
-    """Return how many counted tries the message has had."""
+    """Return how many counted attempts the message has had."""
     return _number(message.headers.get(ATTEMPT))
 
 

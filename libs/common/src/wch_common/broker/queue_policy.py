@@ -1,4 +1,4 @@
-"""How one queue is consumed: its retry delays, tries, slots, time limit and prefetch."""
+"""How one queue is consumed: its retry delays, attempts, slots, time limit and prefetch."""
 
 from __future__ import annotations
 

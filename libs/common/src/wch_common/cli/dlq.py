@@ -155,7 +155,7 @@ def replay(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Publish dead letters again to the queue in which they failed, and only to it, with no tries spent."""
+    """Publish dead letters again to the queue in which they failed, and only to it; attempts are counted from one."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     done: list[str] = []
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")

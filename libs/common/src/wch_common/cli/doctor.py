@@ -100,7 +100,7 @@ def _check_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iter
         yield (
             dlq,
             "warning",
-            f"{dead_letters} dead {'letter' if dead_letters == 1 else 'letters'}: `wch dlq list {dlq}`",
+            f"{dead_letters} dead letter{'' if dead_letters == 1 else 's'}: `wch dlq list {dlq}`",
         )
 
 

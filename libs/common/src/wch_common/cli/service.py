@@ -74,7 +74,7 @@ def print_record(values: Mapping[str, object]) -> None:
     """Print the fields of one thing that are set, each on a line."""
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
-        if value not in (None, "", {}, [], False):
+        if value is not False and value not in (None, "", {}, []):
             table.add_row(name, str(value))
     console.print(table)
 

@@ -94,7 +94,7 @@ class Job:
         """Handle events one by one with `handler(event, tx)`, inside a transaction.
 
         The inbox row, the domain change and the outbox rows commit together, so the effect happens once; the handler
-        must not call an outside system. With `share_limit` above 1, up to so many first tries that wait at the same
+        must not call an outside system. With `share_limit` above 1, up to so many first attempts that wait at the same
         time share a transaction, ordered by subject; if one fails, each is handled in a transaction of its own. Use it
         for handlers that are quick and lock few rows.
         """

@@ -22,7 +22,7 @@ KILLED_PROCESS_DELIVERIES = 5
 
 @dataclass(frozen=True, slots=True)
 class ToDelayQueue:
-    """Wait in one of the queue's delay queues; `counted` spends a try."""
+    """Wait in one of the queue's delay queues; `counted` uses an attempt."""
 
     seconds: float
     counted: bool
@@ -30,7 +30,7 @@ class ToDelayQueue:
 
 @dataclass(frozen=True, slots=True)
 class ToParking:
-    """Wait as a row with a due time in the database; `counted` spends a try."""
+    """Wait as a row with a due time in the database; `counted` uses an attempt."""
 
     seconds: float
     scope: str

@@ -122,7 +122,7 @@ class Settlement:
 
 
 def _with_waiting(extra: Headers, message: Message, *, counted: bool) -> Headers:
-    """Keep the time at which an uncounted wait began; a counted try ends it."""
+    """Keep the time at which an uncounted wait began; a counted attempt ends it."""
     since = message.headers.get(wch.WAITING_SINCE)
     extra[wch.WAITING_SINCE] = None if counted else since or datetime.now(UTC).isoformat(timespec="seconds")
     return extra

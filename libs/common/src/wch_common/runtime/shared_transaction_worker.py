@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class SharedTransactionWorker(EventWorker):
-    """Shares a transaction among first tries that wait for a slot; if one fails, each is handled by itself."""
+    """Shares a transaction among first attempts that wait for a slot; if one fails, each is handled by itself."""
 
     def __init__(self, context: QueueContext, transaction: SharedTransaction) -> None:
         super().__init__(context, transaction.own)

@@ -137,7 +137,7 @@ class Worker(ABC):
             self._arrived.popleft().requeue()
 
     async def interrupt(self) -> None:
-        """Cancel running handlers and wait until they have ended; their deliveries are requeued without spending a try."""
+        """Cancel running handlers and wait until they have ended; their deliveries are requeued without using an attempt."""
         tasks = [slot.task for slot in self._slots if slot.task]
         for task in tasks:
             task.cancel()

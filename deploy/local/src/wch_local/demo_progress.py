@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: how far everything is, asked of the broker, the databases and the simulators."""
+"""The progress that the demo shows, read from the broker, the databases and the simulators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wch_local.story import CAMPAIGN, CATALOG
 
 
 def depth(amqp_url: str, queue: str) -> int:
-    """Return how many messages lie in a queue."""
+    """Return how many messages are in a queue."""
     try:
         with open_mailbox(amqp_url, queue) as mailbox:
             return mailbox.count()
@@ -23,7 +23,7 @@ def depth(amqp_url: str, queue: str) -> int:
 
 
 def items(graph_url: str) -> dict[str, Any]:
-    """Return what is in the catalog."""
+    """Return the items of the catalog."""
     return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
 
 
@@ -35,7 +35,7 @@ def messages(database_url: str) -> dict[str, str]:
 
 
 def cart(database_url: str) -> str:
-    """Return how far the story of the cart is."""
+    """Return the state of the demo's cart or of its reminder."""
     far = """
     SELECT CASE WHEN r.recovered_at IS NOT NULL THEN 'recovered' WHEN r.state IS NOT NULL THEN r.state ELSE c.status END
     FROM carts AS c LEFT JOIN reminders AS r ON r.cart = c.id
@@ -45,7 +45,7 @@ def cart(database_url: str) -> str:
 
 
 def campaign(database_url: str) -> tuple[str, str]:
-    """Return the campaign's state, and how far it is in a line."""
+    """Return the campaign's state, and its progress as one line."""
     with psycopg.connect(database_url, options="-c search_path=broadcast", row_factory=dict_row) as connection:
         found = campaigns_named(connection, CAMPAIGN)
     if not found:
@@ -57,12 +57,12 @@ def campaign(database_url: str) -> tuple[str, str]:
 
 
 def ticks(database_url: str) -> int:
-    """Return how often the schedule was due."""
+    """Return how many times the schedule has been published."""
     with psycopg.connect(database_url, options="-c search_path=scheduler") as connection:
         return len(connection.execute("SELECT schedule FROM ticks").fetchall())
 
 
 def suppressed(database_url: str) -> int:
-    """Return how many people must not be written to."""
+    """Return how many recipients are suppressed."""
     with psycopg.connect(database_url, options="-c search_path=whatsapp") as connection:
         return len(connection.execute("SELECT person FROM suppressions").fetchall())

@@ -1,4 +1,4 @@
-"""A family that exists for tests only."""
+"""Events and queues of a family `demo`, for tests only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ThingDone(Fact):
 
 
 class ThingFailed(Fact):
-    """A thing was given up."""
+    """A thing failed permanently."""
 
     TYPE = "demo.thing.failed.v1"
 
@@ -52,5 +52,5 @@ def thing_queue(**policy: object) -> WorkQueue:
 
 
 def batch_queue(size: int, window_seconds: float, **policy: object) -> WorkQueue:
-    """The same for a batch handler."""
+    """The same queue for a batch handler."""
     return thing_queue(batching=Batching(size, window_seconds), **policy)
