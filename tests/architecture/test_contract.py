@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import pkgutil
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 
+import wch_common.events
+from wch_common.contract.event import EventData
 from wch_common.contract.schemas import asyncapi, contract_files, data_schema
 from wch_common.events import published_contract
 
@@ -24,6 +28,14 @@ def test_the_committed_contract_matches_the_models() -> None:
         if "released" not in path.parts
     }
     assert committed == contract_files(published_contract())
+
+
+def test_every_event_of_a_family_is_in_its_tuple_events() -> None:
+    published = set(published_contract())
+    for module in pkgutil.iter_modules(wch_common.events.__path__, "wch_common.events."):
+        found = vars(importlib.import_module(module.name)).values()
+        own = {one for one in found if isinstance(one, type) and issubclass(one, EventData) and hasattr(one, "TYPE")}
+        assert own <= published, module.name
 
 
 @pytest.mark.parametrize("model", list(published_contract()), ids=lambda model: model.TYPE)

@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import text
 
 from wch_common.store.migrate import RUNTIME_MIGRATIONS, _config, _engine, differences, migrate
-from wch_common.store.personal_data import unmarked_columns
+from wch_common.store.personal_data import unexported_columns, unmarked_columns
 from wch_whatsapp.main import MIGRATIONS as LEDGER
 
 SERVICES = sorted(path.name for path in (Path(__file__).parents[2] / "services").iterdir() if path.is_dir())
@@ -39,6 +39,7 @@ def test_every_text_column_is_marked_as_personal_or_impersonal(service: str) -> 
     migrations = getattr(importlib.import_module(f"wch_{service}.main"), "MIGRATIONS", ())
     for one in (RUNTIME_MIGRATIONS, *migrations):
         assert unmarked_columns(one.metadata) == []
+        assert unexported_columns(one.metadata) == []
 
 
 def test_a_ledger_of_the_previous_version_is_migrated(database_url: str) -> None:

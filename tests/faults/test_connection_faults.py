@@ -16,7 +16,7 @@ import pytest
 from support.demo_events import ThingFailed, ThingRequested, thing_queue
 from support.stage import Stage
 from support.waiting import eventually
-from wch_common.broker.aio import consumer as consuming
+from wch_common.broker.aio import subscription as consuming
 from wch_common.broker.blocking import publisher as publishing
 from wch_common.broker.topology import Topology
 from wch_common.client import Client, InvalidAttributes, PublishFailed

@@ -21,8 +21,8 @@ from pydantic import SecretStr
 
 import wch_common.runtime.worker
 from support.demo_events import ThingDone, ThingFailed, ThingRequested, thing_queue
-from wch_common.broker.aio.consumer import Delivery, Subscription
 from wch_common.broker.aio.publisher import Publisher
+from wch_common.broker.aio.subscription import Delivery, Subscription
 from wch_common.outcome import Reject, Throttled
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, Service

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from support.crashing import die, dying_after
 from wch_common.runtime.batch_worker import BatchWorker
 from wch_sync.catalog import CatalogWriter
-from wch_sync.ledger import Ledger
+from wch_sync.catalog_state import CatalogState
 from wch_sync.main import main
 from wch_sync.shop import ShopReader
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 STEPS: dict[str, Callable[[], None]] = {
     "before the shop is read": lambda: setattr(ShopReader, "read", die),
     "after the shop is read": lambda: dying_after(ShopReader, "read"),
-    "before the intent is committed": lambda: setattr(Ledger, "begin", die),
-    "after the intent is committed": lambda: dying_after(Ledger, "begin"),
+    "before the intent is committed": lambda: setattr(CatalogState, "begin", die),
+    "after the intent is committed": lambda: dying_after(CatalogState, "begin"),
     "after the catalog accepted the call": lambda: dying_after(CatalogWriter, "_post"),
     "after the catalog has processed it": lambda: dying_after(CatalogWriter, "send"),
-    "before the outcome is committed": lambda: setattr(Ledger, "finish", die),
-    "after the outcome is committed": lambda: dying_after(Ledger, "finish"),
+    "before the outcome is committed": lambda: setattr(CatalogState, "finish", die),
+    "after the outcome is committed": lambda: dying_after(CatalogState, "finish"),
     "before the acknowledgements": lambda: setattr(BatchWorker, "_acknowledge", die),
 }
 

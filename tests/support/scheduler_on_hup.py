@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from wch_scheduler import clock
+from wch_scheduler import loops
 from wch_scheduler.main import main
 
 if __name__ == "__main__":
-    clock._FILE_SECONDS = 3600
+    loops._FILE_SECONDS = 3600
     sys.exit(main())

@@ -64,7 +64,7 @@ def test_an_erase_request_with_a_malformed_number_is_dead_lettered(bc: Broadcast
     bc.start()
     bc.publish(CampaignRecipientEraseRequested(phone="12", reason="", by="tests"))
     (dead_letter,) = bc.stage.await_dead_letters("broadcast.control.dlq")
-    assert "data.phone: not a telephone number" in str(dead_letter.message.headers["wch-error-message"])
+    assert "data.phone: not a phone number" in str(dead_letter.message.headers["wch-error-message"])
     assert bc.facts() == []
 
 

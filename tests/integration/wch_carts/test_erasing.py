@@ -61,7 +61,7 @@ def test_an_erase_request_with_a_malformed_number_is_dead_lettered(ct: CartsStag
     ct.start()
     ct.publish(CustomerEraseRequested(phone="12", reason="", by="tests"))
     (dead_letter,) = ct.stage.await_dead_letters("carts.control.dlq")
-    assert "data.phone: not a telephone number" in str(dead_letter.message.headers["wch-error-message"])
+    assert "data.phone: not a phone number" in str(dead_letter.message.headers["wch-error-message"])
     assert ct.facts() == []
 
 
@@ -91,4 +91,4 @@ def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
     assert row["total"] == Decimal("19.9")
     ct.publish(ReminderScanRequested())
     assert [one["to"] for one in ct.await_requests()] == [phone(2)]
-    assert "not a telephone number" in run(ct, "erase", "who", code=1)
+    assert "not a phone number" in run(ct, "erase", "who", code=1)

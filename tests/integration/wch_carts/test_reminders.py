@@ -308,7 +308,7 @@ def test_a_scans_request_repeated_under_another_id_sends_one_message(ct: CartsSt
         ("UPDATE carts SET item_count = 0", "emptied"),
         ("UPDATE carts SET expires_at = now() - interval '1 second'", "expired"),
         (
-            "UPDATE carts SET phone = NULL, no_phone_reason = 'malformed_number: not a telephone number'",
+            "UPDATE carts SET phone = NULL, no_phone_reason = 'malformed_number: not a phone number'",
             "malformed_number",
         ),
         ("UPDATE carts SET idle_since = now() - interval '49 hours'", "too_old"),

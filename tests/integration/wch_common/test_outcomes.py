@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import time
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
 import orjson
+import pika
 import pytest
 
 from support.demo_events import ThingFailed, ThingRequested, thing_queue
@@ -214,6 +216,26 @@ def test_an_invalid_event_is_dead_lettered_at_once_with_its_field_errors(stage: 
     assert dead_letter.message.headers["wch-error-kind"] == kind
     assert orjson.loads(str(dead_letter.message.headers["wch-error-fields"]))[0]["field"] == field
     assert dead_letter.message.headers["tenant"] == "x"
+
+
+def test_a_routing_key_that_is_not_utf8_is_dead_lettered_and_the_connection_stays(stage: Stage) -> None:
+    handled = []
+
+    async def handle(event: Event[ThingRequested]) -> None:
+        handled.append(event.data.number)
+
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
+    before = running.service._consumers[0]._subscription
+    with closing(pika.BlockingConnection(pika.URLParameters(stage.url))) as connection:
+        key: Any = b"demo.thing.requested.\xff"
+        properties = pika.BasicProperties(content_type=STRUCTURED, message_id="m-1", delivery_mode=2)
+        connection.channel().basic_publish("wch.requests", key, b"{}", properties)
+    (dead_letter,) = stage.await_dead_letters("demo.thing.dlq")
+    assert dead_letter.message.headers["wch-error-kind"] == "undecodable"
+    with stage.client() as client:
+        client.publish(ThingRequested(number=1))
+    eventually(lambda: handled == [1])
+    assert running.service._consumers[0]._subscription is before
 
 
 def test_an_unknown_type_in_a_work_queue_is_dead_lettered(stage: Stage) -> None:

@@ -131,16 +131,16 @@ def test_a_replica_that_wakes_late_takes_no_time_that_was_taken(sc: SchedulerSta
         ticks = Ticks(store, ("",), SchedulerMetrics(CollectorRegistry()), published_contract(), 3600)
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         for _ in range(3):
-            await ticks._due(seen)
+            await ticks._publish_due(seen)
         await store.database.rows("UPDATE schedules SET triggered_at = now(), triggered_by = 'ada'")
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         for _ in range(3):
-            await ticks._triggered(seen)
+            await ticks._publish_triggered(seen)
         # One that was paused since it was seen.
         set_back(sc, "hourly", minutes=60)
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         await store.database.rows("UPDATE schedules SET paused_at = now()")
-        await ticks._due(seen)
+        await ticks._publish_due(seen)
         await store.close()
 
     asyncio.run(wake())
@@ -346,6 +346,28 @@ def test_in_a_rollout_the_newer_file_is_in_use_and_in_a_rollback_the_older_one(
 # -- wch schedules
 
 
+def test_a_run_is_refused_while_another_is_not_published_yet(
+    sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def publish_nothing(_ticks: Ticks) -> bool:
+        return True
+
+    monkeypatch.setattr(Ticks, "fire_due", publish_nothing)
+    sc.write(nightly={"cron": "30 2 * * *"})
+    sc.start()
+    sc.await_row("nightly")
+    with sc.stage.client() as operator:
+        operator.publish(ScheduleRunRequested(schedule="nightly", by="ada"))
+        assert sc.await_answer("schedule.triggered")["by"] == "ada"
+        operator.publish(ScheduleRunRequested(schedule="nightly", by="bob"))
+        refusal = "ada has requested a run of nightly, which is not published yet"
+        assert refusal in sc.await_answer("schedule.refused")["reason"]
+        assert refusal in run(sc, "run", "nightly", code=1)
+        sc.query("UPDATE schedules SET triggered_at = now() - interval '2 minutes'")
+        operator.publish(ScheduleRunRequested(schedule="nightly", by="bob"))
+        assert sc.await_answer("schedule.triggered", 2)["by"] == "bob"
+
+
 def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     assert "no schedules" in run(sc, "list", code=1)
     sc.write(nightly={"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "group": "carts"})
@@ -353,6 +375,9 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     sc.await_row("nightly")
     output = run(sc, "list")
     assert "30 2 * * * Europe/Berlin" in output
+    assert "reason: String should have at most 500 characters" in run(
+        sc, "pause", "nightly", "--reason", "x" * 501, code=1
+    )
     run(sc, "run", "nightly", "--dry-run")
     assert "triggered nightly" in run(sc, "run", "nightly")
     assert sc.await_answer("schedule.triggered")["schedule"] == "nightly"

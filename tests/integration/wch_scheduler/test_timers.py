@@ -32,7 +32,7 @@ from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
 from wch_common.settings import ServiceSettings
 from wch_common.store.store import Transaction
-from wch_scheduler import queries, schedules
+from wch_scheduler import control, queries
 from wch_scheduler.timers import LONGEST, timer_id
 
 FAR = timedelta(days=30)
@@ -473,7 +473,7 @@ def test_a_key_belongs_to_its_requester() -> None:
 
 
 def test_the_client_requires_a_time(client: Client) -> None:
-    with pytest.raises(ValueError, match="either at or after"):
+    with pytest.raises(ValueError, match="exactly one of at and after"):
         client.schedule(cart(), key="k")
     with pytest.raises(InvalidData, match="key or group"):
         client.cancel()
@@ -486,7 +486,7 @@ def test_the_client_requires_a_time(client: Client) -> None:
 def test_an_operator_cancels_more_timers_than_one_step_takes(
     sc: SchedulerStage, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(schedules, "CANCEL_LIMIT", 20)
+    monkeypatch.setattr(control, "CANCEL_LIMIT", 20)
     sc.start()
     sc.query(MANY, "busy", "c", timedelta(days=1), 50, timedelta(0))
     sc.query(MANY, "other", "o", timedelta(days=1), 5, timedelta(0))

@@ -228,7 +228,7 @@ def test_a_product_that_a_plugin_has_made_unreadable_fails_alone(sync: SyncStage
     sync.start()
     sync.request(1, 2, 3)
     (dead_letter,) = sync.stage.await_dead_letters("sync.product.dlq")
-    assert "cannot be read: images" in str(dead_letter.message.headers["wch-error-message"])
+    assert "invalid fields: images" in str(dead_letter.message.headers["wch-error-message"])
     eventually(lambda: sorted(sync.catalog) == ["wc_1", "wc_3"])
 
 

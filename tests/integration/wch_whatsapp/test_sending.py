@@ -308,7 +308,7 @@ def test_a_request_with_a_malformed_number_or_a_foreign_sender_is_dead_lettered_
     dead_letters = wa.stage.await_dead_letters("whatsapp.message.dlq", 2)
     errors = sorted(str(dead_letter.message.headers["wch-error-message"]) for dead_letter in dead_letters)
     assert errors[0].startswith("data.sender: the shop does not send from 999")
-    assert errors[1].startswith("data.to: not a telephone number")
+    assert errors[1].startswith("data.to: not a phone number")
     eventually(lambda: len(wa.facts("message.failed")) == 2)
     assert all("0170" not in str(dead_letter.message.headers) for dead_letter in dead_letters)
 

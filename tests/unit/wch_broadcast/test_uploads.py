@@ -31,7 +31,7 @@ def test_wrong_lines_are_refused_with_number_and_reason() -> None:
     assert good[2].body[0].text == "two\nlines"
     wrong = [one for one in found if isinstance(one, RefusedLine)]
     assert [one.line for one in wrong] == [4, 5]
-    assert "to: not a telephone number" in wrong[0].reason
+    assert "to: not a phone number" in wrong[0].reason
     assert "more values" in wrong[1].reason
     assert "nobody" not in wrong[0].reason
 

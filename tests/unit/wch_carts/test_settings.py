@@ -22,6 +22,8 @@ NEEDED = {"WCH_AMQP_URL": "amqp://u:p@host/wch", "WCH_DATABASE_URL": "postgresql
         ("WCH_CARTS_BODY", '["{name}", "for {totl}"]', "WCH_CARTS_BODY: character 5 of 'for {totl}': unknown placeholder {totl}; use {name}"),
         ("WCH_CARTS_BODY", '["{name.__class__}"]', "unknown placeholder {name.__class__}"),
         ("WCH_CARTS_BODY", '["open {name"]', "character 6 of 'open {name': a brace outside of a placeholder"),
+        ("WCH_CARTS_BODY", '["{name|there}", "{items}",]', "WCH_CARTS_BODY: is not a JSON list"),
+        ("WCH_CARTS_BODY", "Hello {name}, your cart", "WCH_CARTS_BODY: is not a JSON list"),
         ("WCH_CARTS_BUTTON", "c/}", "WCH_CARTS_BUTTON: character 3"),
         ("WCH_CARTS_TIME_ZONE", "Europe/Bärlin", "WCH_CARTS_TIME_ZONE: 'Europe/Bärlin' is not a time zone: write it like Europe/Berlin"),
         ("WCH_CARTS_TEMPLATE", "Cart Reminder", "WCH_CARTS_TEMPLATE"),

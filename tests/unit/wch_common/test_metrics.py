@@ -52,5 +52,14 @@ def test_outcomes_are_counted_by_queue_and_type() -> None:
 
 
 def test_a_service_without_tables_loads_no_database_libraries() -> None:
-    text = "import sys, wch_common.runtime.service; sys.exit(bool({'sqlalchemy', 'alembic'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", text], check=False).returncode == 0
+    assert not loads_database_libraries("wch_common.runtime.service")
+
+
+def test_a_command_loads_no_database_libraries_before_it_needs_them() -> None:
+    """Every command loads the commands of all installed services, so this would delay each of them."""
+    assert not loads_database_libraries("wch_common.cli.app")
+
+
+def loads_database_libraries(module: str) -> bool:
+    text = f"import sys, {module}; sys.exit(bool({{'sqlalchemy', 'alembic'}} & set(sys.modules)))"
+    return subprocess.run([sys.executable, "-c", text], check=False).returncode != 0

@@ -135,6 +135,23 @@ def test_secrets_come_from_files_and_are_not_logged(clean: pytest.MonkeyPatch, t
         load_settings(ServiceSettings)
 
 
+def test_the_settings_of_the_shop_are_logged_without_their_secrets(clean: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "WCH_AMQP_URL": "amqp://u:p@h/wch",
+        "WCH_DATABASE_URL": "postgresql://u:p@h/wch",
+        "WCH_WOOCOMMERCE_URL": "https://shop.example",
+        "WCH_WOOCOMMERCE_CONSUMER_KEY": "ck_hidden",
+        "WCH_WOOCOMMERCE_CONSUMER_SECRET": "cs_hidden",
+        "WCH_GRAPH_TOKEN": "hidden",
+        "WCH_CATALOG_ID": "17",
+    }.items():
+        clean.setenv(name, value)
+    logged = masked(load_settings(SyncSettings))
+    assert logged["one_shop"]["woocommerce"]["url"] == "https://shop.example/"
+    assert logged["one_shop"]["catalog"]["id"] == "17"
+    assert "hidden" not in str(logged)
+
+
 def test_a_queue_is_tuned_by_its_settings(clean: pytest.MonkeyPatch) -> None:
     clean.setenv("WCH_AMQP_URL", "amqp://h")
     clean.setenv("WCH_SYNC_PRODUCT_RETRY_DELAYS", "1, 2.5,30")

@@ -29,7 +29,7 @@ from wch_common.events.whatsapp_content import (
 )
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
-from wch_whatsapp.bodies import MissingValue, call, content, fallback, is_free_form
+from wch_whatsapp.bodies import MissingValue, call_body, content, fallback, is_free_form
 
 TO, TAG = "+15550100001", "wch1:tag:1"
 Send = Callable[[WhatsApp], object]
@@ -161,12 +161,12 @@ CASES: list[tuple[Content, Send]] = [
 
 @pytest.mark.parametrize(("message", "send"), CASES, ids=lambda case: getattr(case, "kind", ""))
 def test_a_body_equals_that_of_pywa(message: Content, send: Send, pywa: Callable[[Send], dict[str, Any]]) -> None:
-    assert plain(call(TO, TAG, content(message))) == plain(pywa(send))
+    assert plain(call_body(TO, TAG, content(message))) == plain(pywa(send))
 
 
 def test_a_reply_names_the_message_it_answers(pywa: Callable[[Send], dict[str, Any]]) -> None:
     theirs = pywa(lambda wa: wa.send_message(TO, "Hi", reply_to_message_id="wamid.1", tracker=TAG))
-    assert plain(call(TO, TAG, content(Text(kind="text", body="Hi"), reply_to="wamid.1"))) == plain(theirs)
+    assert plain(call_body(TO, TAG, content(Text(kind="text", body="Hi"), reply_to="wamid.1"))) == plain(theirs)
 
 
 def plain(body: dict[str, Any]) -> dict[str, Any]:

@@ -16,9 +16,14 @@ from wch_whatsapp.decide import Send
 from wch_whatsapp.error_policy import TABLE, ErrorAction, classify
 
 SERVICE = Path(__file__).parents[3] / "services/whatsapp"
-BACK_OFF, THROTTLE, PAIR, PARK = ErrorAction.BACK_OFF, ErrorAction.THROTTLE, ErrorAction.PAIR, ErrorAction.PARK
-CAMPAIGN, COUNTRY = ErrorAction.CAMPAIGN, ErrorAction.COUNTRY
-RECIPIENT, REFUSE = ErrorAction.RECIPIENT, ErrorAction.REFUSE
+BACK_OFF, THROTTLE, PAIR, PARK = (
+    ErrorAction.RETRY,
+    ErrorAction.PAUSE_NUMBER,
+    ErrorAction.PAUSE_RECIPIENT,
+    ErrorAction.PAUSE_UNTIL_PROBED,
+)
+CAMPAIGN, COUNTRY = ErrorAction.END_BATCH, ErrorAction.END_COUNTRY
+RECIPIENT, REFUSE = ErrorAction.END_MESSAGE, ErrorAction.REFUSE
 EXPECTED: dict[ErrorAction, tuple[int, ...]] = {
     BACK_OFF: (1, 2, 131000, 131016, 132069, 133004, 134101),
     THROTTLE: (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, 130429, 131048, 131057),

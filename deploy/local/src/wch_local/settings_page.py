@@ -20,12 +20,12 @@ For a queue `sync.product` the names begin with `WCH_SYNC_PRODUCT_`. The default
 | setting | meaning |
 |---|---|
 | `…_CONCURRENCY` | handlers that run at a time |
-| `…_RETRY_DELAYS` | waits between attempts in seconds, like `60,300,900`; each has a delay queue |
-| `…_TRIES` | attempts after the first |
+| `…_RETRY_DELAYS` | rising waits between attempts in seconds, like `60,300,900`; each has a delay queue, which `wch topology apply` creates; set the same for `wch` |
+| `…_TRIES` | retries after the first attempt |
 | `…_TIME_LIMIT` | seconds a handler may take, at most 1500 |
 | `…_BATCH_SIZE` | most events in one call of a batch handler |
 | `…_BATCH_WINDOW` | seconds to wait for more events after the first |
-| `…_PREFETCH` | unacknowledged deliveries: by default twice the handlers (at least 16), or one batch; more is faster for quick handlers, and so many are delivered again after a crash |
+| `…_PREFETCH` | unacknowledged deliveries: by default twice the handlers (at least 16), or one batch; a higher value is faster for quick handlers, but up to that many events are redelivered after a crash |
 """
 
 
@@ -104,7 +104,7 @@ def _sections_note(model: type[ServiceSettings]) -> str:
     if not issubclass(model, ShopSettings):
         return ""
     names = [f"`{section}`" for section in model.entry().model_fields]
-    return f"It also reads the sections {', '.join(names)}." if names else ""
+    return f"It also reads the section{'s' if len(names) > 1 else ''} {', '.join(names)}." if names else ""
 
 
 def _own(model: type[ServiceSettings]) -> dict[str, FieldInfo]:

@@ -101,9 +101,9 @@ class Client:
     ) -> str:
         """Have a request published once, at a time or after a time by this machine's clock; the same key replaces it.
 
-        The AMQP user needs permission (WCH_SCHEDULER_REQUESTERS). Returns the id of the request for the timer; the answer
-        is a fact, `scheduler.timer.accepted.v1.<user>`. Raises what `publish` raises, and InvalidData for a time without
-        an offset or an empty key.
+        Timers of a `group` can be cancelled together. The AMQP user needs permission (WCH_SCHEDULER_REQUESTERS). Returns the
+        id of the request for the timer; the answer is a fact, `scheduler.timer.accepted.v1.<user>` or `…refused.v1.<user>`.
+        Raises what `publish` raises, and InvalidData for a time without an offset or an empty key.
         """
         if (at is None) == (after is None):
             raise ValueError("give exactly one of at and after")
@@ -114,7 +114,10 @@ class Client:
         return self.publish(wanted)
 
     def cancel(self, *, key: str | None = None, group: str | None = None) -> str:
-        """Cancel what `schedule` requested under a key, or in a group, if not yet published; raises what `schedule` raises."""
+        """Request the cancellation of the timer with a key, or of all timers of a group; returns the id of this request.
+
+        The answer is a fact, `scheduler.timer.cancelled.v1.<user>`. Raises what `schedule` raises.
+        """
         with _naming_fields(TimerCancelRequested):
             wanted = TimerCancelRequested(key=key, group=group)
         return self.publish(wanted)

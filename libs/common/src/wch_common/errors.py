@@ -11,7 +11,7 @@ WchError
 ├── SettingsError            settings are missing or wrong: the deployer must act
 ├── TopologyMismatch         the broker differs from the topology: the deployer must act
 ├── PublishError             the event is not known to be safe with the broker: the publisher must act
-│   ├── Unroutable           no queue takes it
+│   ├── Unroutable           no queue is bound for its routing key
 │   ├── Refused              the broker refused it (a full queue, a missing permission)
 │   └── Unconfirmed          no confirm in time, or the connection broke: it may have arrived
 ├── RecoveryFailed           the broker or the database was unreachable for too long: the process exits

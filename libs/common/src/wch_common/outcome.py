@@ -12,7 +12,7 @@ class Outcome(Exception):
 
 
 class Retry(Outcome):
-    """Try again later, which uses an attempt; `after` (seconds) replaces the queue's next retry delay."""
+    """Handle the event again later, which uses an attempt; `after` (seconds) replaces the queue's next retry delay."""
 
     def __init__(self, reason: str, *, after: float | None = None) -> None:
         super().__init__(reason)
@@ -20,7 +20,11 @@ class Retry(Outcome):
 
 
 class Throttled(Outcome):
-    """Park the event without using an attempt: its `scope` (a phone number id, a catalog, a shop) is paused for `after` seconds."""
+    """Wait `after` seconds without using an attempt.
+
+    A short wait is spent in a delay queue. A longer one parks the event in the database, if the service has one, and pauses
+    its `scope` (a shop, a catalog): other events of the scope that are parked wait, too. An empty scope pauses nothing.
+    """
 
     def __init__(self, reason: str, *, scope: str, after: float) -> None:
         super().__init__(reason)

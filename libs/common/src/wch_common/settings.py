@@ -9,9 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
+import orjson
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableSetting
 
@@ -45,7 +55,29 @@ def _is_postgres(value: SecretStr) -> SecretStr:
     return value
 
 
+def _split(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _read_list(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        found = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, list):
+        raise ValueError(  # noqa: TRY004 - pydantic reports a ValueError as a wrong setting
+            'is not a JSON list, like ["one", "two"]'
+        )
+    return found
+
+
 AmqpUrl = Annotated[SecretStr, AfterValidator(_is_amqp)]
+CommaSeparated = BeforeValidator(_split)
+"""Of a tuple: as text, its values are separated by commas."""
+JsonList = BeforeValidator(_read_list)
+"""Of a tuple: as text, it is a JSON list."""
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
 
 
@@ -109,7 +141,7 @@ class ServiceSettings(BaseSettings):
         25.0, description="How long running handlers may take to finish at stop"
     )
     recovery_limit_seconds: Annotated[float, Field(gt=0)] = Field(
-        300.0, description="The process exits when the broker or the database is unreachable for so long"
+        300.0, description="Seconds after which the process exits while the broker or the database is unreachable"
     )
     confirm_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="Longest wait for the confirm of a publish"

@@ -77,7 +77,7 @@ class Answers:
         changed = await tx.typed(AppliedOutcome, queries.APPLY_OUTCOMES, values)
         await recount(tx, campaign, [number])
         limit = number_limit(row["reason"] for row in await tx.rows(queries.DEFERRED_REASONS, names))
-        answered = names | {"parked_by": limit, "first": isinstance(data, BatchCompleted)}
+        answered = names | {"limited_by": limit, "first": isinstance(data, BatchCompleted)}
         return changed, any(row["first"] for row in await tx.rows(queries.MARK_ANSWERED, answered))
 
     async def _pause_reason(

@@ -16,14 +16,15 @@ from rich.progress import BarColumn, Progress, TextColumn
 from wch_broadcast import admin
 from wch_broadcast.campaign import FINAL
 from wch_broadcast.report import opened, write_csv, write_json_lines
+from wch_broadcast.topology import CONTROL
 from wch_broadcast.uploads import Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
 from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
     AsJson,
+    CommandError,
     DatabaseUrl,
     DryRun,
-    Wrong,
     console,
     print_json,
     print_table,
@@ -87,7 +88,7 @@ def start(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Request a campaign."""
+    """Start a campaign."""
     wanted: dict[str, Any] = _message(text, template, language, values or ()) | {
         "campaign_id": campaign,
         "list_id": list_id,
@@ -103,7 +104,7 @@ def start(
     if database_url is not None:
         with _database(database_url) as connection:
             if admin.campaign_exists(connection, campaign, shop):
-                raise Wrong(f"there is already a campaign {campaign}: see wch campaigns status {campaign}")
+                raise CommandError(f"there is already a campaign {campaign}: see wch campaigns status {campaign}")
     _request(amqp_url, "start", data, shop, dry_run=dry_run, json=json)
     if not (json or dry_run):
         say(f"follow its progress with: wch campaigns status {campaign} --watch")
@@ -182,7 +183,7 @@ def cancel(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Cancel a campaign, with its messages that are not in progress."""
+    """Cancel a campaign and its unsent messages."""
     data = admin.cancel_request(campaign, reason=reason, by=whoami())
     _request(amqp_url, "cancel", data, shop, dry_run=dry_run, json=json)
 
@@ -206,7 +207,7 @@ def import_(
     if database_url is not None:
         with _database(database_url) as connection:
             if admin.complete_list_exists(connection, list_id, shop):
-                raise Wrong(f"there is already a list {list_id}; choose another name")
+                raise CommandError(f"there is already a list {list_id}; choose another name")
     with lines_of(file) as lines, refusals_in(refused) as refusals:
         progress = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
         with progress, _readable(file), Client(amqp_url, service.SOURCE, shop=shop) as client:
@@ -235,7 +236,7 @@ def report(
     with _database(database_url) as connection:
         found = _found(connection, campaign, shop)
         if found.details_deleted:
-            raise Wrong(
+            raise CommandError(
                 f"the outcomes of the recipients of {campaign} have been deleted, as their retention period is over; "
                 f"the totals are kept: wch campaigns status {campaign}"
             )
@@ -258,7 +259,7 @@ def erase(
         counts = admin.erasable_rows(connection, number)
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
-            service.wait_until_handled(connection, ids)
+            service.wait_until_handled(connection, CONTROL.name, ids)
     verb = "would erase" if dry_run else "erased"
     sentence = f"{verb} {masked(number)} from {sum(counts.values())} rows of lists"
     service.report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
@@ -338,9 +339,11 @@ def _database(database_url: str | None) -> AbstractContextManager[Any]:
 def _found(connection: Any, campaign: str, shop: str | None) -> CampaignStatus:  # noqa: ANN401 - a psycopg connection
     found = admin.campaigns_named(connection, campaign, shop)
     if not found:
-        raise Wrong(f"there is no campaign {campaign}; `wch campaigns list` lists them")
+        raise CommandError(f"there is no campaign {campaign}; `wch campaigns list` lists them")
     if len(found) > 1:
-        raise Wrong(f"several shops have a campaign {campaign}: give --shop {' or '.join(one.shop for one in found)}")
+        raise CommandError(
+            f"several shops have a campaign {campaign}: give --shop {' or '.join(one.shop for one in found)}"
+        )
     return found[0]
 
 
@@ -358,15 +361,15 @@ def _readable(file: Path) -> Iterator[None]:
     try:
         yield
     except WrongHeadings as error:
-        raise Wrong(f"{file}: {error}") from None
+        raise CommandError(f"{file}: {error}") from None
     except UnicodeDecodeError:
-        raise Wrong(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
+        raise CommandError(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
 
 
 def _message(text: str | None, template: str | None, language: str, values: Sequence[str]) -> dict[str, Any]:
-    """Return message and fallback; raises Wrong if neither text nor template is given."""
+    """Return message and fallback; raises CommandError if neither text nor template is given."""
     if template is None and text is None:
-        raise Wrong("give --template, --text, or both")
+        raise CommandError("give --template, --text, or both")
     body = [_value(one) for one in values]
     approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
     if text is None:
@@ -378,7 +381,7 @@ def _validated(wanted: dict[str, Any]) -> CampaignRequested:
     try:
         return admin.start_request(wanted)
     except ValidationError as error:
-        raise Wrong("; ".join(str(one) if one.field else one.problem for one in field_errors(error))) from None
+        raise CommandError("; ".join(str(one) if one.field else one.problem for one in field_errors(error))) from None
 
 
 def _value(text: str) -> dict[str, Any]:

@@ -80,7 +80,7 @@ WHERE campaign = %(id)s GROUP BY key
 """
 OPEN_WORK = """
 SELECT count(*) FILTER (WHERE answered_at IS NULL) AS unanswered, coalesce(sum(deferred), 0)::int AS deferred,
-       max(parked_by) AS parked_by,
+       max(limited_by) AS limited_by,
        coalesce(sum((counts->>'deferred/retry_requested')::int), 0)::int AS retrying
 FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR deferred > 0)
 """
@@ -155,7 +155,7 @@ DEFERRED_REASONS = """
 SELECT DISTINCT reason FROM outcomes WHERE campaign = %(id)s AND batch = %(number)s AND outcome = 'deferred'
 """
 MARK_ANSWERED = """
-UPDATE batches SET parked_by = %(parked_by)s,
+UPDATE batches SET limited_by = %(limited_by)s,
        answered_at = CASE WHEN %(first)s THEN coalesce(answered_at, now()) ELSE answered_at END
 WHERE campaign = %(id)s AND number = %(number)s RETURNING answered_at = now() AS first
 """

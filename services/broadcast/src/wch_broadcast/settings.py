@@ -19,14 +19,14 @@ class BroadcastShop(ShopEntry):
 class BroadcastSettings(ShopSettings):
     """Settings of the broadcast service."""
 
-    one_shop: BroadcastShop | None = Field(None, exclude=True)
+    one_shop: BroadcastShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     broadcast_in_flight: Annotated[int, Field(ge=1, le=50)] = Field(
         4, description="Batches of a campaign in progress at a time; 1 for a campaign with a pause between batches"
     )
     broadcast_failure_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5,
-        description="Share of failures in the last 20 batches (more, if small) at which a campaign pauses itself",
+        description="Share of failures in the last 20 batches (more batches if they are small) at which a campaign pauses itself",
     )
     broadcast_failure_min_answers: Annotated[int, Field(ge=1)] = Field(
         50, description="Minimum number of answers before WCH_BROADCAST_FAILURE_SHARE applies"

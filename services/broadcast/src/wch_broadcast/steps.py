@@ -42,7 +42,7 @@ class OpenWork:
 
     unanswered: int
     deferred: int
-    parked_by: str | None
+    limited_by: str | None
     retrying: int
 
 
@@ -133,9 +133,9 @@ async def _proceed(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
             await _end(tx, campaign)
             return
     if campaign.state == "running":
-        if campaign.cause not in ("", STUCK) and not work.parked_by:
+        if campaign.cause not in ("", STUCK) and not work.limited_by:
             campaign.note_progress()  # a limit has ended; the campaign was not stuck while it lasted
-        campaign.cause = work.parked_by or ""
+        campaign.cause = work.limited_by or ""
         await _publish_progress(tx, campaign)
     await _set_due(tx, campaign, pace, work)
 
@@ -151,7 +151,7 @@ def _may_release(campaign: Campaign, pace: Pace, work: OpenWork) -> bool:
     return (
         campaign.state == "running"
         and not campaign.released
-        and not work.parked_by
+        and not work.limited_by
         and work.unanswered < allowed
         and (campaign.next_batch_at is None or campaign.next_batch_at <= campaign.now)
     )
@@ -203,7 +203,7 @@ async def _set_due(tx: Transaction, campaign: Campaign, pace: Pace, work: OpenWo
             times.append(campaign.stop_at)
         if campaign.next_batch_at is not None and campaign.next_batch_at > campaign.now:
             times.append(campaign.next_batch_at)
-    if (work.unanswered or work.retrying) and not work.parked_by:
+    if (work.unanswered or work.retrying) and not work.limited_by:
         if campaign.state == "running" and campaign.now - campaign.progressed_at >= pace.give_up:
             await fail(tx, campaign, STUCK)
             return

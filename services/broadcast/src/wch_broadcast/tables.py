@@ -153,10 +153,10 @@ BATCHES = Table(
     Column("counts", JSONB, nullable=False, server_default=text("'{}'"), comment="recipients by outcome/reason"),
     count("deferred"),
     count("failed"),
-    text_column("parked_by", "limit of the sending number for which its recipients wait"),
+    text_column("limited_by", "limit of the sending number for which its recipients wait"),
     PrimaryKeyConstraint("campaign", "number"),
     Index("batches_open", "campaign", postgresql_where=text("answered_at IS NULL OR deferred > 0")),
-    info=personal_data(impersonal=("counts", "parked_by")),
+    info=personal_data(impersonal=("counts", "limited_by")),
     comment="Batches of campaigns; their counts outlive the recipients",
 )
 

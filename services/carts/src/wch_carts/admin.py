@@ -23,10 +23,8 @@ from wch_carts.queries_admin import (
     StatusCount,
     UnsentReminders,
 )
-from wch_carts.tables import CARTS, METADATA
 from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
 from wch_common.integrations.phone import one_form
-from wch_common.store import personal_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,11 +113,18 @@ def remindable_carts(connection: Connection, carts: Sequence[str] | None, shop: 
 
 def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
     """Return how many rows of each table erasing a customer (E.164) would change."""
+    # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
+    from wch_carts.tables import METADATA
+    from wch_common.store import personal_data
+
     return personal_data.erasable(connection, METADATA, one_form(phone))
 
 
 def export_customer(connection: Connection, phone: str) -> list[dict[str, Any]]:
     """Return everything about a customer (E.164): their carts with their reminders."""
+    from wch_carts.tables import CARTS, METADATA
+    from wch_common.store import personal_data
+
     return personal_data.export(connection, METADATA, one_form(phone))[CARTS.name]
 
 

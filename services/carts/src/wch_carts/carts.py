@@ -103,7 +103,7 @@ class Carts:
         }
 
 
-def is_before(timestamp: datetime | None, ordered_at: datetime | None) -> bool:
+def is_not_after(timestamp: datetime | None, ordered_at: datetime | None) -> bool:
     """Whether a fact's time is not after the time of the cart's order; False if either is unknown."""
     return timestamp is not None and ordered_at is not None and timestamp <= ordered_at
 

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wch_carts import admin
+from wch_carts.topology import CONTROL
 from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
     AsJson,
+    CommandError,
     DatabaseUrl,
     DryRun,
-    Wrong,
     print_json,
     print_table,
     say,
@@ -66,7 +67,7 @@ def show(
     with _database(database_url) as connection:
         found = [(one, admin.reminders_of(connection, one)) for one in admin.carts_named(connection, cart, shop)]
     if not found:
-        raise Wrong(_no_cart(cart, shop))
+        raise CommandError(_no_cart(cart, shop))
     if json:
         print_json([_public(one) | {"reminders": reminders} for one, reminders in found])
         return
@@ -141,7 +142,7 @@ def erase(
         counts = admin.erasable_rows(connection, number)
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
-            service.wait_until_handled(connection, ids)
+            service.wait_until_handled(connection, CONTROL.name, ids)
     sentence = f"{'would erase' if dry_run else 'erased'} {masked(number)} from {sum(counts.values())} carts"
     service.report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
     if not json:
@@ -164,14 +165,14 @@ def _no_cart(cart: str, shop: str | None) -> str:
 
 
 def _shops_of(carts: Sequence[str], database_url: str, shop: str | None) -> dict[str, str | None]:
-    """Return the shop of each cart; raises Wrong for a cart that no shop has, or several."""
+    """Return the shop of each cart; raises CommandError for a cart that no shop has, or several."""
     with _database(database_url) as connection:
         found = admin.shops_of_carts(connection, carts, shop)
     for cart in carts:
         if cart not in found:
-            raise Wrong(_no_cart(cart, shop))
+            raise CommandError(_no_cart(cart, shop))
         if len(found[cart]) > 1:
-            raise Wrong(f"several shops have a cart {cart}: give --shop {' or '.join(found[cart])}")
+            raise CommandError(f"several shops have a cart {cart}: give --shop {' or '.join(found[cart])}")
     return {cart: found[cart][0] or None for cart in carts}
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from wch_carts import queries
-from wch_carts.carts import is_before, publish_recovery
+from wch_carts.carts import is_not_after, publish_recovery
 from wch_carts.identity import cart_uuid, parsed_key, send_key
 from wch_carts.queries import ChangedReminder, KnownReminder
 from wch_carts.reminder_decisions import (
@@ -118,7 +118,7 @@ class Reminders:
         values = {"state": result.state, "reason": result.reason, "rank": result.rank, "attempt": event.data.attempt}
         values |= names | {"in_ledger": bool(event.data.message_id)}
         changed = next(iter(await tx.typed(ChangedReminder, queries.APPLY_RESULT, values)), None)
-        if cart is not None and result.state == "sent" and is_before(event.time, cart["ordered_at"]):
+        if cart is not None and result.state == "sent" and is_not_after(event.time, cart["ordered_at"]):
             await publish_recovery(event, tx, cart, f"{cart['order_total'].normalize():f}")
         if changed is None:
             return

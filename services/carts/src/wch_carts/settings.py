@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from wch_carts.quiet_hours import QuietHours
 from wch_carts.reminder_text import ReminderText, ShortText
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSection, ShopSettings
-from wch_common.settings import DatabaseUrl
+from wch_common.settings import DatabaseUrl, JsonList
 
 Hours = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(gt=0)]
@@ -56,7 +56,7 @@ class ReminderSection(ShopSection):
     time_zone: Zone = Field("UTC", description="The shop's time zone, like Europe/Berlin")
     template: TemplateName = Field("cart_reminder", description="Name of the approved template of reminders")
     language: Language = Field("en_US", description="Language of the template, also used to format amounts")
-    body: tuple[ShortText, ...] = Field(
+    body: Annotated[tuple[ShortText, ...], JsonList] = Field(
         ("{name|there}", "{items}", "{total}"),
         description="JSON list of values for the template's placeholders, with {name}, {items}, {total}, {coupon}, {link}; "
         "{name|there} is `there` if the name is empty",
@@ -95,7 +95,7 @@ class CartsShop(ShopEntry):
 class CartsSettings(ShopSettings):
     """Settings of the carts service."""
 
-    one_shop: CartsShop | None = Field(None, exclude=True)
+    one_shop: CartsShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     carts_expiry_hours: Hours = Field(72.0, description="Hours after its last change at which a cart expires")
     carts_abandoned_hours: Hours = Field(

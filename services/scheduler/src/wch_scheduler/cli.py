@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -10,11 +10,22 @@ from zoneinfo import ZoneInfo
 import orjson
 import typer
 
-from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, say, whoami
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    CommandError,
+    DatabaseUrl,
+    DryRun,
+    print_json,
+    print_table,
+    say,
+    whoami,
+)
 from wch_common.cli.service import print_record, report, request, service_schema, timestamp, wait_until_handled
 from wch_common.events import published_contract
 from wch_scheduler import admin
 from wch_scheduler.file import WrongFile, read
+from wch_scheduler.topology import CONTROL
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,8 +35,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Schedules: list, show, run, pause, resume, preview, missed, check.", no_args_is_help=True)
 
+# A run that could not be published may be requested again after this time, as in the service.
+_UNPUBLISHED = timedelta(minutes=1)
+
 Name = Annotated[str, typer.Argument(help="The schedule's name in the file.", metavar="SCHEDULE")]
-Why = Annotated[str, typer.Option("--reason", help="Why; it is kept.")]
+Why = Annotated[str, typer.Option("--reason", help="Reason, stored with the pause.")]
 
 
 @app.command(name="list")
@@ -65,7 +79,9 @@ def run(
 ) -> None:
     """Publish a schedule's events once, now; the times of its plan stay as they are."""
     with _database(database_url) as connection:
-        _found(connection, name)
+        row = _found(connection, name)
+        if row.triggered_at is not None and datetime.now(UTC) - row.triggered_at < _UNPUBLISHED:
+            raise CommandError(f"{row.triggered_by} has requested a run of {name}, which is not published yet")
         _carry_out(connection, amqp_url, admin.run_request(name, whoami()), dry_run=dry_run)
     report(
         _sentence("run", "triggered", name, dry_run=dry_run), json=json, dry_run=dry_run, action="run", schedule=name
@@ -84,7 +100,7 @@ def pause(
     """Publish nothing of a schedule until it is resumed; times that pass meanwhile are not caught up."""
     with _database(database_url) as connection:
         if _found(connection, name).paused_at is not None:
-            raise Wrong(f"{name} is already paused")
+            raise CommandError(f"{name} is already paused")
         _carry_out(connection, amqp_url, admin.pause_request(name, whoami(), reason), dry_run=dry_run)
     report(
         _sentence("pause", "paused", name, dry_run=dry_run), json=json, dry_run=dry_run, action="pause", schedule=name
@@ -98,7 +114,7 @@ def resume(
     """Continue a paused schedule from its next time on."""
     with _database(database_url) as connection:
         if _found(connection, name).paused_at is None:
-            raise Wrong(f"{name} is not paused")
+            raise CommandError(f"{name} is not paused")
         _carry_out(connection, amqp_url, admin.resume_request(name, whoami()), dry_run=dry_run)
     report(
         _sentence("resume", "resumed", name, dry_run=dry_run),
@@ -142,7 +158,7 @@ def preview(
     with _database(database_url) as connection:
         row = _found(connection, name)
     if not row.definition["enabled"]:
-        raise Wrong(f"{name} is not enabled in the file, so it has no next time")
+        raise CommandError(f"{name} is not enabled in the file, so it has no next time")
     times = admin.next_times(row, datetime.now(UTC), count)
     if json:
         print_json(times)
@@ -179,14 +195,14 @@ def _database(database_url: str | None) -> AbstractContextManager[Any]:
 
 def _found(connection: Any, name: str) -> ScheduleRow:  # noqa: ANN401 - a psycopg connection
     if (row := admin.schedule(connection, name)) is None:
-        raise Wrong(f"there is no schedule {name}; see `wch schedules list`")
+        raise CommandError(f"there is no schedule {name}; see `wch schedules list`")
     return row
 
 
 def _carry_out(connection: Any, amqp_url: str, wanted: Request, *, dry_run: bool) -> None:  # noqa: ANN401 - psycopg's
     """Publish a request and wait until the scheduler has handled it."""
     if not dry_run:
-        wait_until_handled(connection, request(amqp_url, wanted))
+        wait_until_handled(connection, CONTROL.name, request(amqp_url, wanted))
 
 
 def _sentence(verb: str, done: str, name: str, *, dry_run: bool) -> str:

@@ -20,9 +20,9 @@ from wch_common.events.scheduler import (
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
-from wch_scheduler import schedules
-from wch_scheduler.clock import Clock
+from wch_scheduler import control
 from wch_scheduler.file import WrongFile, read
+from wch_scheduler.loops import ScheduleLoops
 from wch_scheduler.metrics import SchedulerMetrics
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
@@ -52,9 +52,9 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
     def can_publish() -> bool:
         return platform.publisher.is_ready
 
-    clock = Clock(store, ticks, metrics, settings, file, can_publish=can_publish)
+    loops = ScheduleLoops(store, ticks, metrics, settings, file, can_publish=can_publish)
     if threading.current_thread() is threading.main_thread():  # signals reach no other thread
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, clock.reload)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, loops.reload)
     timers = Timers(
         store,
         shops,
@@ -64,7 +64,7 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         rate=settings.scheduler_timers_per_second,
         can_publish=can_publish,
     )
-    platform.background += [*clock.background, timers.run]
+    platform.background += [*loops.background, timers.run]
     return [
         Job.in_transaction(
             platform.queue(TIMERS),
@@ -75,13 +75,13 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         Job.in_transaction(
             platform.queue(CONTROL),
             {
-                ScheduleRunRequested: schedules.run,
-                SchedulePauseRequested: schedules.pause,
-                ScheduleResumeRequested: schedules.resume,
-                TimersCancelRequested: schedules.cancel_timers,
+                ScheduleRunRequested: control.run,
+                SchedulePauseRequested: control.pause,
+                ScheduleResumeRequested: control.resume,
+                TimersCancelRequested: control.cancel_timers,
             },
             store,
-            on_dead_letter=schedules.schedule_refused,
+            on_dead_letter=control.schedule_refused,
         ),
     ]
 

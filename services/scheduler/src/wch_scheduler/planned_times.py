@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def planned_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:
     """Return the planned times after a time, in order, each once, in UTC; start and end of the schedule are included.
 
-    For cron, a time that does not exist when the clocks go forward becomes the next that does, and one that exists twice
-    means the first; with `*` as hour, the schedule runs in every hour that passes.
+    For cron, a time that does not exist when the clocks go forward moves to the next valid time, and of one that exists
+    twice the first counts; with `*` as hour, the schedule runs in every hour that passes.
     """
     if schedule.start_at is not None:
         after = max(after, schedule.start_at - timedelta(microseconds=1))

@@ -73,11 +73,12 @@ INSERT INTO gaps (schedule, first, last, ticks, policy)
 VALUES (%(name)s, %(first)s, %(last)s, %(ticks)s, %(policy)s) ON CONFLICT (schedule, first) DO NOTHING
 """
 
-# -- for schedules.py: what operators request
+# -- for control.py: what operators request
 
+# A run that could not be published, as the log says, may be requested again after a minute.
 SCHEDULE_TRIGGER = """
 UPDATE schedules SET triggered_at = clock_timestamp(), triggered_by = %(by)s
-WHERE name = %(name)s AND triggered_at IS NULL
+WHERE name = %(name)s AND (triggered_at IS NULL OR triggered_at < now() - interval '1 minute') RETURNING 1
 """
 SCHEDULE_PAUSE = """
 UPDATE schedules SET paused_at = now(), paused_by = %(by)s, reason = %(reason)s WHERE name = %(name)s AND paused_at IS NULL
@@ -168,7 +169,7 @@ NEXT_TIMER = f"""
 SELECT extract(epoch FROM min(due_at) - now())::float8 AS seconds FROM timers WHERE state = 'waiting' AND {_KNOWN_TYPE}
 """  # noqa: S608 - a text of this module
 
-# -- for clock.py: counting and deleting
+# -- for loops.py: counting and deleting
 
 COUNTS = """
 SELECT count(*) FILTER (WHERE next_due < now() - %(late)s * interval '1 second' AND paused_at IS NULL) AS late,

@@ -64,7 +64,7 @@ class Ticks:
         good = True
         for row in await self.store.database.rows(queries.SCHEDULES_DUE, {"limit": _LIMIT}):
             try:
-                await (self._triggered(row) if row["triggered_at"] is not None else self._due(row))
+                await (self._publish_triggered(row) if row["triggered_at"] is not None else self._publish_due(row))
             except Interrupted:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one schedule
@@ -72,13 +72,13 @@ class Ticks:
                 log.error("schedule_not_published", schedule=row["name"], error=error_text(error))
         return good
 
-    async def _due(self, row: Row) -> None:
+    async def _publish_due(self, row: Row) -> None:
         """Plan which times to publish and take them: ticks, events and the next time commit together."""
         name, schedule = row["name"], Schedule.model_validate(row["definition"])
-        plan_ = await self._planned(name, schedule, row)
+        plan_ = await self._plan(name, schedule, row)
         async with self.store.transaction() as tx:
             await tx.rows(queries.LIMIT_TRANSACTION)
-            if not await self._taken(tx, name, schedule, row["next_planned"], plan_):
+            if not await self._take(tx, name, schedule, row["next_planned"], plan_):
                 return
             await self._emit(tx, name, schedule, plan_.fire, "")
             if plan_.missed:
@@ -89,7 +89,7 @@ class Ticks:
             self.metrics.missed(name, schedule.catch_up, plan_.missed)
             log.warning("ticks_missed", schedule=name, ticks=plan_.missed, policy=schedule.catch_up)
 
-    async def _planned(self, name: str, schedule: Schedule, row: Row) -> Plan:
+    async def _plan(self, name: str, schedule: Schedule, row: Row) -> Plan:
         # Without a planned time it was just resumed: times before that are not caught up.
         first = row["next_planned"] or next(planned_after(schedule, row["next_due"]), None)
         if first is None or first > row["now"]:
@@ -98,7 +98,7 @@ class Ticks:
             return plan(name, schedule, first, row["now"], outage_seconds=self.outage_seconds)
         return await asyncio.to_thread(plan, name, schedule, first, row["now"], outage_seconds=self.outage_seconds)
 
-    async def _taken(self, tx: Transaction, name: str, schedule: Schedule, seen: datetime | None, plan_: Plan) -> bool:
+    async def _take(self, tx: Transaction, name: str, schedule: Schedule, seen: datetime | None, plan_: Plan) -> bool:
         following = plan_.following
         names: dict[str, Any] = {
             "name": name,
@@ -111,7 +111,7 @@ class Ticks:
         }
         return bool(await tx.rows(queries.TAKE_PLANNED, names))
 
-    async def _triggered(self, row: Row) -> None:
+    async def _publish_triggered(self, row: Row) -> None:
         """Publish once, now, as an operator requested."""
         name, schedule, planned = row["name"], Schedule.model_validate(row["definition"]), row["triggered_at"]
         async with self.store.transaction() as tx:

@@ -212,7 +212,7 @@ class Timers:
     def _requester(self, event: Event[Any]) -> str:
         """Return the AMQP user who requests; raises Reject if there is none, or one without permission."""
         if event.user is None:
-            raise Reject("the request is not signed: publish it with the property user_id, as wch_common's client does")
+            raise Reject("the request is not signed: publish it with the property user_id, as Client.schedule does")
         if not REQUESTER_PATTERN.match(event.user):
             raise Reject("the name of the AMQP user must match [a-z][a-z0-9_-]*, as answers are routed by it")
         if event.user not in self._allowed:

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, DryRun, Wrong, print_json, print_table, whoami
-from wch_common.cli.service import print_record, report, request, service_schema, timestamp, wait_until_handled
+from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DatabaseUrl, DryRun, print_json, print_table, whoami
+from wch_common.cli.service import (
+    print_record,
+    report,
+    request,
+    service_schema,
+    timestamp,
+    wait_until,
+    wait_until_handled,
+)
 from wch_scheduler import admin
+from wch_scheduler.topology import CONTROL
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -55,7 +64,7 @@ def show(
     with _database(database_url) as connection:
         found = admin.timers(connection, key=key, requester=requester)
     if not found:
-        raise Wrong(f"there is no timer {key}")
+        raise CommandError(f"there is no timer {key}")
     if json:
         print_json([vars(row) for row in found])
         return
@@ -70,20 +79,25 @@ def cancel(
     key: Key = None,
     group: Group = None,
     requester: Requester = None,
-    reason: Annotated[str, typer.Option(help="Why; the fact about it carries it.")] = "",
+    reason: Annotated[str, typer.Option(help="Reason, included in the published fact.")] = "",
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
     """Cancel waiting timers and notify their requesters; exit code 1 if none is waiting."""
     if not (key or group or requester):
-        raise Wrong("select timers with --key, --group or --requester")
+        raise CommandError("select timers with --key, --group or --requester")
     with _database(database_url) as connection:
         number = admin.waiting_timers(connection, key=key, group=group, requester=requester)
         if not number:
-            raise Wrong("no waiting timer matches; see `wch timers list`")
+            raise CommandError("no waiting timer matches; see `wch timers list`")
         if not dry_run:
             wanted = admin.cancel_timers_request(key=key, group=group, requester=requester, by=whoami(), reason=reason)
-            wait_until_handled(connection, request(amqp_url, wanted))
+            wait_until_handled(connection, CONTROL.name, request(amqp_url, wanted))
+            # Many timers are cancelled in steps, of which the request is the first.
+            wait_until(
+                lambda: not admin.waiting_timers(connection, key=key, group=group, requester=requester),
+                "matching timers are still waiting; see `wch timers stats`",
+            )
     verb = "would cancel" if dry_run else "cancelled"
     report(
         f"{verb} {number} timer{'' if number == 1 else 's'}", json=json, dry_run=dry_run, action="cancel", timers=number

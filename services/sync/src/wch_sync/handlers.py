@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from wch_common.runtime.job import BatchResult
     from wch_common.store.leases import Lease
     from wch_sync.catalog import Catalogs
-    from wch_sync.ledger import Ledger
+    from wch_sync.catalog_state import CatalogState
     from wch_sync.settings import SyncShop
     from wch_sync.shop import Reading, ShopReaders
 
@@ -44,11 +44,11 @@ _MOST_RESENT = 200
 class ProductSync:
     """The batch handler of `sync.product.requested`."""
 
-    def __init__(self, shops: Shops[SyncShop], readers: ShopReaders, catalogs: Catalogs, ledger: Ledger) -> None:
+    def __init__(self, shops: Shops[SyncShop], readers: ShopReaders, catalogs: Catalogs, state: CatalogState) -> None:
         self._shops = shops
         self._readers = readers
         self._catalogs = catalogs
-        self._ledger = ledger
+        self._state = state
 
     async def __call__(self, events: Sequence[Requested]) -> list[BatchResult]:
         """Sync the products of all events and return a result for each, in order; shops do not affect each other."""
@@ -65,7 +65,7 @@ class ProductSync:
         for event in events:
             first.setdefault((event.source, event.id), event)
         reused = {
-            id(event): IdReused(f"{event.source} used the id {event.id} twice, for different data")
+            id(event): IdReused(f"{event.source} has used the id {event.id} twice, with different content")
             for event in events
             if event.canonical != first[event.source, event.id].canonical
         }
@@ -80,12 +80,12 @@ class ProductSync:
 
     async def _sync_shop(self, shop: SyncShop, events: Sequence[Requested]) -> dict[tuple[str, str], BatchResult]:
         """Sync one shop's events under the lease of its catalog, so that the newest state is sent last."""
-        seen = await self._ledger.seen(events)
+        seen = await self._state.seen(events)
         results: dict[tuple[str, str], BatchResult] = dict.fromkeys(seen.done) | dict(seen.reused)
         todo = [event for event in events if (event.source, event.id) not in results]
         if not todo:
             return results
-        async with self._ledger.lease(
+        async with self._state.lease(
             shop.catalog.id, seconds=_LEASE_SECONDS, wait_seconds=_LEASE_WAIT_SECONDS
         ) as lease:
             if lease is None:
@@ -99,11 +99,11 @@ class ProductSync:
     ) -> Mapping[int, Exception]:
         """Read, map and send the products, and commit the outcome; returns the failed products with their outcomes."""
         wanted = {event.data.product_id for event in events}
-        resent = await self._ledger.in_flight(shop.catalog.id, _MOST_RESENT)
+        resent = await self._state.in_flight(shop.catalog.id, _MOST_RESENT)
         reader = self._readers.of(shop)
         reading = await reader.read(wanted | resent, within_seconds=_READING_SECONDS)
         plan = await self._plan(shop, reading, await reader.currency())
-        await self._ledger.begin(shop.catalog.id, plan.sends, lease)
+        await self._state.begin(shop.catalog.id, plan.sends, lease)
         result = await self._catalogs.of(shop).send(plan.requests, lease, within_seconds=_SENDING_SECONDS)
         changes, failed = changes_and_failures(plan, result)
         changes.product_of = {id_: reading.parents.get(id_, id_) for id_ in wanted}
@@ -113,7 +113,7 @@ class ProductSync:
         done = [event for event in events if event.data.product_id not in failed_requests]
         # A product that could not be read stays in flight, and so does one whose call may still take effect.
         settled = set(plan.sends) - {plan.product_of[item] for item in result.unknown}
-        await self._ledger.finish(shop.catalog.id, lease, changes, settled=settled, done=done)
+        await self._state.finish(shop.catalog.id, lease, changes, settled=settled, done=done)
         log.info(
             "products_synced",
             done=len(done),
@@ -125,7 +125,7 @@ class ProductSync:
 
     async def _plan(self, shop: SyncShop, reading: Reading, currency: str) -> BatchPlan:
         plan = BatchPlan(failed=dict(reading.failed))
-        before = await self._ledger.sent(shop.catalog.id, [*reading.found, *reading.gone])
+        before = await self._state.sent(shop.catalog.id, [*reading.found, *reading.gone])
         for id_ in reading.gone:
             plan.add(id_, [], before.get(id_, set()) | {item_id(ShopProduct(id=id_), shop)})
         for id_, (product, variations) in reading.found.items():

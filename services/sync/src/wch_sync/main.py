@@ -8,8 +8,8 @@ from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
 from wch_sync.catalog import Catalogs
+from wch_sync.catalog_state import CatalogState
 from wch_sync.handlers import ProductSync, product_failed
-from wch_sync.ledger import Ledger
 from wch_sync.settings import SyncSettings
 from wch_sync.shop import ShopReaders
 from wch_sync.tables import METADATA
@@ -30,7 +30,7 @@ async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
     catalogs = await platform.resources.enter_async_context(
         Catalogs(poll_seconds=settings.catalog_poll_seconds, wait_seconds=settings.catalog_wait_seconds)
     )
-    sync = ProductSync(shops, readers, catalogs, Ledger(store, platform.source))
+    sync = ProductSync(shops, readers, catalogs, CatalogState(store, platform.source))
     return [Job.with_batch_handler(platform.queue(PRODUCTS), sync, on_dead_letter=product_failed)]
 
 

@@ -28,7 +28,7 @@ class SyncShop(ShopEntry):
 class SyncSettings(ShopSettings):
     """Settings of the sync service."""
 
-    one_shop: SyncShop | None = Field(None, exclude=True)
+    one_shop: SyncShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     shop_concurrency: Annotated[int, Field(ge=1, le=20)] = Field(4, description="Concurrent calls to one shop")
     catalog_poll_seconds: Annotated[float, Field(gt=0)] = Field(

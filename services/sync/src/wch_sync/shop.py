@@ -226,4 +226,4 @@ def _parsed(row: Any) -> ShopProduct:  # noqa: ANN401 - JSON
         return ShopProduct.model_validate(row)
     except ValidationError as error:
         places = ", ".join(sorted({".".join(map(str, item["loc"])) for item in error.errors()}))
-        raise Reject(f"the product of the shop cannot be read: {places}") from None
+        raise Reject(f"the shop's product has invalid fields: {places}") from None

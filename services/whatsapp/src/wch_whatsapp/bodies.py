@@ -63,7 +63,7 @@ def fallback(template: Template, own: Recipient | None = None) -> dict[str, Any]
     return content(template.model_copy(update={"header": header, "body": body, "buttons": buttons}))
 
 
-def call(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
+def call_body(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
     """Return the body of a call; `to` needs its plus sign, or Meta would read it as a number of the sender's country."""
     return {
         "messaging_product": "whatsapp",

@@ -23,7 +23,7 @@ _USAGE_PAUSE_SECONDS = 60.0
 _OUTAGE_PAUSE_SECONDS = 60.0
 _LONGEST_PAIR_WAIT = 3600.0
 _OF_MESSAGE = frozenset({
-    ErrorAction.CAMPAIGN, ErrorAction.COUNTRY, ErrorAction.RECIPIENT, ErrorAction.REFUSE, ErrorAction.PAIR
+    ErrorAction.END_BATCH, ErrorAction.END_COUNTRY, ErrorAction.END_MESSAGE, ErrorAction.REFUSE, ErrorAction.PAUSE_RECIPIENT
 })  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def decide_outcome(
             reason = StateReason("no_answer", detail=detail)
             change = Change(row["id"], "in_doubt", settle_seconds, attempt, defers=defers, reason=reason)
         case Unsent(detail=detail):
-            policy = ErrorPolicy(ErrorAction.BACK_OFF, "meta_unreachable", detail=detail)
+            policy = ErrorPolicy(ErrorAction.RETRY, "meta_unreachable", detail=detail)
             change = change_for_error(row, attempt, policy)
         case RefusedByMeta(error=error):
             policy = classify(
@@ -90,13 +90,13 @@ def decide_outcome(
 
 def limit_to_recipient(policy: ErrorPolicy, content: dict[str, Any] | None, *, as_fallback: bool) -> ErrorPolicy:
     """Return the policy without its effect on the batch if others of it have an open window and need no template."""
-    if policy.action is ErrorAction.CAMPAIGN and as_fallback and content is not None and is_free_form(content):
-        return replace(policy, action=ErrorAction.RECIPIENT)
+    if policy.action is ErrorAction.END_BATCH and as_fallback and content is not None and is_free_form(content):
+        return replace(policy, action=ErrorAction.END_MESSAGE)
     return policy
 
 
 def unreported(row: Row, change: Change) -> Change:
-    """Mark a retry as unreported if its batch had a result before; it is reported if the number is paused."""
+    """Clear the reason of a retry whose batch has reported a result, so that it is not reported again unless it is deferred."""
     if row["answered"] and change.state == "queued" and not change.defers:
         return replace(change, reason=replace(change.reason, name=""))
     return change
@@ -106,15 +106,15 @@ def change_for_error(row: Row, attempt: int, policy: ErrorPolicy) -> Change:
     """Return the change of a message that Meta has certainly not accepted."""
     id_, reason = row["id"], policy.state_reason
     match policy.action:
-        case ErrorAction.BACK_OFF:
+        case ErrorAction.RETRY:
             failures = row["failures"] + 1
             if failures > (policy.most_failures or len(BACK_OFF_SECONDS)):
                 return Change(id_, "failed", attempt=attempt, failed=True, reason=reason)
             wait = max(BACK_OFF_SECONDS[failures - 1], policy.wait_seconds or 0.0)
             return Change(id_, "queued", wait, attempt, failed=True, defers=wait > LONG_WAIT_SECONDS, reason=reason)
-        case ErrorAction.THROTTLE | ErrorAction.PARK:
+        case ErrorAction.PAUSE_NUMBER | ErrorAction.PAUSE_UNTIL_PROBED:
             return Change(id_, "queued", 0.0, attempt, reason=reason)
-        case ErrorAction.PAIR:
+        case ErrorAction.PAUSE_RECIPIENT:
             wait = pair_wait(row)
             return Change(id_, "queued", wait, attempt, defers=wait > LONG_WAIT_SECONDS, reason=reason)
     if policy.reason == "window_closed" and row["fallback"] is not None and not row["as_fallback"]:
@@ -130,9 +130,9 @@ def pair_wait(row: Row) -> float:
 
 def pause_for(policy: ErrorPolicy, seconds: float = 0.0) -> Pause | None:
     """Return the pause for an error, at least the `seconds` that Meta asks for; None if the error needs none."""
-    if policy.action is ErrorAction.PARK:
+    if policy.action is ErrorAction.PAUSE_UNTIL_PROBED:
         return Pause(policy.reason, PROBE_SECONDS, shop=policy.reason in SHOP_WIDE)
-    if policy.action is ErrorAction.THROTTLE:
+    if policy.action is ErrorAction.PAUSE_NUMBER:
         return Pause(policy.reason, max(seconds, policy.wait_seconds or 2.0), shop=policy.reason in SHOP_WIDE)
     return None
 

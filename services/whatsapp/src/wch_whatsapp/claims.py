@@ -11,7 +11,7 @@ from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.call_outcomes import PROBE_SECONDS
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.decide import ClaimState, Defer, End, Send
-from wch_whatsapp.error_policy import PARKING, SHOP_WIDE
+from wch_whatsapp.error_policy import NEEDS_OPERATOR, SHOP_WIDE
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
@@ -130,7 +130,7 @@ async def _report_pause(tx: Transaction, limits: Limits, number: Row) -> Claim:
     """Report the waiting messages to their batches as deferred, if the number is paused for long."""
     left = (number["paused_until"] - number["now"]).total_seconds()
     reported = 0
-    if left > _REPORTED_PAUSE_SECONDS or number["cause"] in PARKING or number["cause"] == "meta_unreachable":
+    if left > _REPORTED_PAUSE_SECONDS or number["cause"] in NEEDS_OPERATOR or number["cause"] == "meta_unreachable":
         waiting = await tx.rows(queries.WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_REPORTED})
         reason = StateReason(number["cause"] or "")
         changes = [Change(row["id"], "queued", left, reason=reason, defers=True) for row in waiting]

@@ -12,9 +12,9 @@ from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
     AsJson,
+    CommandError,
     DatabaseUrl,
     DryRun,
-    Wrong,
     print_json,
     print_table,
     say,
@@ -23,6 +23,7 @@ from wch_common.cli.output import (
 from wch_common.cli.service import phone_number, print_record, report, service_schema, timestamp, wait_until_handled
 from wch_common.integrations.phone import masked
 from wch_whatsapp import admin
+from wch_whatsapp.topology import CONTROL
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -44,7 +45,7 @@ Reason = Annotated[str | None, typer.Option(help="Only messages with this reason
 Requester = Annotated[str | None, typer.Option(help="Only messages of this requester.")]
 Shop = Annotated[str | None, typer.Option(help="Only messages of this shop.")]
 OneShop = Annotated[str | None, typer.Option("--shop", help="The shop; required if there are several.")]
-Phone = Annotated[str, typer.Argument(help="Telephone number like +<country><number>.")]
+Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.")]
 HashKey = Annotated[
     str,
     typer.Option(
@@ -97,7 +98,9 @@ def show(
     with _ledger(database_url) as connection:
         rows = admin.show_messages(connection, key)
     if not rows:
-        raise Wrong(f"the ledger has no message {key}: give its send key, or its id from `wch whatsapp list --json`")
+        raise CommandError(
+            f"the ledger has no message {key}: give its send key, or its id from `wch whatsapp list --json`"
+        )
     if json:
         print_json(rows)
         return
@@ -120,13 +123,13 @@ def retry(
 ) -> None:
     """Retry failed messages, each still sent at most once; messages in doubt or unknown are never retried."""
     if not (keys or reason or requester or everything):
-        raise Wrong("choose the messages to retry: give --key, --reason, --requester, or --all")
+        raise CommandError("choose the messages to retry: give --key, --reason, --requester, or --all")
     state = None if keys else "failed"
     which = admin.MessageFilter(state, reason, requester, shop, keys, limit)
     with _ledger(database_url) as connection:
         found = admin.retry_candidates(connection, which)
     if missing := sorted(set(keys or ()) - {row.send_key for row in found}):
-        raise Wrong(f"the ledger has no such message: {', '.join(missing)}")
+        raise CommandError(f"the ledger has no such message: {', '.join(missing)}")
     rows = [row for row in found if row.can_retry]
     skipped = Counter(_why_not(row) for row in found if not row.can_retry)
     if rows and not dry_run:
@@ -151,9 +154,9 @@ def suppress(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Send a recipient no more messages, or with --remove remove such a suppression."""
+    """Stop sending to a recipient; --remove lifts the suppression."""
     if remove and category is None:
-        raise Wrong(
+        raise CommandError(
             "give the category to remove: --category marketing, utility or all; `wch whatsapp export` shows which exist"
         )
     category = category or "all"
@@ -213,7 +216,7 @@ def erase(
         suppressions = [row for row in admin.export(connection, person)["suppressions"] if row["lifted_at"] is None]
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
-            wait_until_handled(connection, ids)
+            wait_until_handled(connection, CONTROL.name, ids)
     if json:
         print_json({"action": "erase", "rows": counts, "dry_run": dry_run, "by": whoami()})
         return
@@ -240,7 +243,7 @@ def _person(connection: Any, hash_key: str, number: str) -> bytes:  # noqa: ANN4
     try:
         return admin.person(connection, hash_key, number)
     except admin.WrongHashKey as error:
-        raise Wrong(str(error)) from None
+        raise CommandError(str(error)) from None
 
 
 def _why_not(row: RetryCandidate) -> str:

@@ -12,21 +12,21 @@ from wch_whatsapp.changes import StateReason
 
 
 class ErrorAction(Enum):
-    """How to react to an error."""
+    """How to react to an error; what pauses or waits uses no attempt."""
 
-    BACK_OFF = "back_off"
+    RETRY = "retry"
     """Meta accepted nothing: retry the message after a growing wait."""
-    THROTTLE = "throttle"
-    """Pause the number; the message waits and uses no attempt."""
-    PAIR = "pair"
-    """Pause this recipient; the message waits and uses no attempt."""
-    PARK = "park"
-    """The shop's token, account or billing is refused: pause its numbers, probe, and alert."""
-    CAMPAIGN = "campaign"
-    """The template can reach no recipient: end the rest of the batch, too."""
-    COUNTRY = "country"
-    """The business cannot reach the recipient's country: end the batch's other messages to it, too."""
-    RECIPIENT = "recipient"
+    PAUSE_NUMBER = "pause_number"
+    """Pause the number for a time."""
+    PAUSE_RECIPIENT = "pause_recipient"
+    """Pause this recipient for a time."""
+    PAUSE_UNTIL_PROBED = "pause_until_probed"
+    """Pause the number, or all numbers of the shop, until a call succeeds; an operator has to remove the cause."""
+    END_BATCH = "end_batch"
+    """End the message and the rest of its batch: the template can reach no recipient."""
+    END_COUNTRY = "end_country"
+    """End the message and the batch's others to its country, which the business cannot reach."""
+    END_MESSAGE = "end_message"
     """End the message: this recipient cannot be reached, but others can."""
     REFUSE = "refuse"
     """End the message: the request itself is wrong."""
@@ -50,66 +50,76 @@ class ErrorPolicy:
 
 
 _MINUTE, _HOUR = 60.0, 3600.0
-# Meta advises as few attempts for errors that do not name their cause.
+# Meta advises only a few retries for errors that do not name their cause.
 _AMBIGUOUS = 3
 
 
-def _park(reason: str, *codes: int) -> dict[int, ErrorPolicy]:
-    return dict.fromkeys(codes, ErrorPolicy(ErrorAction.PARK, reason))
-
-
-def _one(action: ErrorAction, reason: str, *codes: int) -> dict[int, ErrorPolicy]:
+def _reaction(action: ErrorAction, reason: str, *codes: int) -> dict[int, ErrorPolicy]:
     return dict.fromkeys(codes, ErrorPolicy(action, reason))
 
 
 TABLE: Final[dict[int, ErrorPolicy]] = {
-    **_park("token_refused", 0, 102, 104, 190),
-    **_park("permission_missing", 3, 10, 131005, *range(200, 300)),
-    **_park("account_restricted", 368, 131031, 131064),
-    **_park("billing", 131042, 134011),
-    **_park("number_not_usable", 33, 131037, 131045, 133000, 133005, 133006, 133008, 133009, 133010, 133015, 133016),
-    1: ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
-    131000: ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS),
-    **_one(ErrorAction.BACK_OFF, "meta_unavailable", 2, 131016, 133004),
-    131057: ErrorPolicy(ErrorAction.THROTTLE, "number_in_maintenance", wait_seconds=2 * _MINUTE),
-    134101: ErrorPolicy(ErrorAction.BACK_OFF, "template_syncing", wait_seconds=10 * _MINUTE),
-    132069: ErrorPolicy(ErrorAction.BACK_OFF, "flow_throttled", wait_seconds=10 * _MINUTE),
-    130429: ErrorPolicy(ErrorAction.THROTTLE, "number_too_fast"),
+    **_reaction(ErrorAction.PAUSE_UNTIL_PROBED, "token_refused", 0, 102, 104, 190),
+    **_reaction(ErrorAction.PAUSE_UNTIL_PROBED, "permission_missing", 3, 10, 131005, *range(200, 300)),
+    **_reaction(ErrorAction.PAUSE_UNTIL_PROBED, "account_restricted", 368, 131031, 131064),
+    **_reaction(ErrorAction.PAUSE_UNTIL_PROBED, "billing", 131042, 134011),
+    **_reaction(
+        ErrorAction.PAUSE_UNTIL_PROBED,
+        "number_not_usable",
+        33,
+        131037,
+        131045,
+        133000,
+        133005,
+        133006,
+        133008,
+        133009,
+        133010,
+        133015,
+        133016,
+    ),
+    1: ErrorPolicy(ErrorAction.RETRY, "meta_failed", most_failures=_AMBIGUOUS),
+    131000: ErrorPolicy(ErrorAction.RETRY, "meta_failed", most_failures=_AMBIGUOUS),
+    **_reaction(ErrorAction.RETRY, "meta_unavailable", 2, 131016, 133004),
+    131057: ErrorPolicy(ErrorAction.PAUSE_NUMBER, "number_in_maintenance", wait_seconds=2 * _MINUTE),
+    134101: ErrorPolicy(ErrorAction.RETRY, "template_syncing", wait_seconds=10 * _MINUTE),
+    132069: ErrorPolicy(ErrorAction.RETRY, "flow_throttled", wait_seconds=10 * _MINUTE),
+    130429: ErrorPolicy(ErrorAction.PAUSE_NUMBER, "number_too_fast"),
     **dict.fromkeys(
         (4, 17, 32, 341, 613, 80007, 80008, 80009, 80014),
-        ErrorPolicy(ErrorAction.THROTTLE, "app_throttled", 5 * _MINUTE),
+        ErrorPolicy(ErrorAction.PAUSE_NUMBER, "app_throttled", 5 * _MINUTE),
     ),
-    131048: ErrorPolicy(ErrorAction.THROTTLE, "spam_restriction", 4 * _HOUR),
-    131056: ErrorPolicy(ErrorAction.PAIR, "pair_too_fast"),
-    **_one(ErrorAction.RECIPIENT, "blocked", 130403),
-    **_one(ErrorAction.RECIPIENT, "marketing_experiment", 130472),
-    **_one(ErrorAction.COUNTRY, "country_not_allowed", 130497),
-    **_one(ErrorAction.RECIPIENT, "own_number", 131021),
-    **_one(ErrorAction.RECIPIENT, "undeliverable", 131026),
-    **_one(ErrorAction.RECIPIENT, "not_on_test_list", 131030),
-    **_one(ErrorAction.RECIPIENT, "expired", 131043),
-    **_one(ErrorAction.RECIPIENT, "window_closed", 131047),
-    **_one(ErrorAction.RECIPIENT, "marketing_limit", 131049),
-    **_one(ErrorAction.RECIPIENT, "opted_out", 131050),
-    **_one(ErrorAction.RECIPIENT, "text_too_long", 132005),
-    **_one(ErrorAction.RECIPIENT, "identity_changed", 137000),
-    **_one(ErrorAction.CAMPAIGN, "not_a_marketing_template", 131055, 134100),
-    **_one(ErrorAction.CAMPAIGN, "marketing_switched_off", 131063),
-    **_one(ErrorAction.CAMPAIGN, "template_values_wrong", 132000, 132012, 132018),
-    **_one(ErrorAction.CAMPAIGN, "template_missing", 132001),
-    **_one(ErrorAction.CAMPAIGN, "template_rejected", 132007),
-    **_one(ErrorAction.CAMPAIGN, "template_paused", 132015),
-    **_one(ErrorAction.CAMPAIGN, "template_disabled", 132016),
-    **_one(ErrorAction.CAMPAIGN, "template_not_eligible", 134102),
-    **_one(ErrorAction.CAMPAIGN, "flow_blocked", 132068),
-    **_one(ErrorAction.REFUSE, "request_refused", 100, 131008, 131009, 131051, 135000),
-    **_one(ErrorAction.REFUSE, "media_not_fetched", 131053),
+    131048: ErrorPolicy(ErrorAction.PAUSE_NUMBER, "spam_restriction", 4 * _HOUR),
+    131056: ErrorPolicy(ErrorAction.PAUSE_RECIPIENT, "pair_too_fast"),
+    **_reaction(ErrorAction.END_MESSAGE, "blocked", 130403),
+    **_reaction(ErrorAction.END_MESSAGE, "marketing_experiment", 130472),
+    **_reaction(ErrorAction.END_COUNTRY, "country_not_allowed", 130497),
+    **_reaction(ErrorAction.END_MESSAGE, "own_number", 131021),
+    **_reaction(ErrorAction.END_MESSAGE, "undeliverable", 131026),
+    **_reaction(ErrorAction.END_MESSAGE, "not_on_test_list", 131030),
+    **_reaction(ErrorAction.END_MESSAGE, "expired", 131043),
+    **_reaction(ErrorAction.END_MESSAGE, "window_closed", 131047),
+    **_reaction(ErrorAction.END_MESSAGE, "marketing_limit", 131049),
+    **_reaction(ErrorAction.END_MESSAGE, "opted_out", 131050),
+    **_reaction(ErrorAction.END_MESSAGE, "text_too_long", 132005),
+    **_reaction(ErrorAction.END_MESSAGE, "identity_changed", 137000),
+    **_reaction(ErrorAction.END_BATCH, "not_a_marketing_template", 131055, 134100),
+    **_reaction(ErrorAction.END_BATCH, "marketing_switched_off", 131063),
+    **_reaction(ErrorAction.END_BATCH, "template_values_wrong", 132000, 132012, 132018),
+    **_reaction(ErrorAction.END_BATCH, "template_missing", 132001),
+    **_reaction(ErrorAction.END_BATCH, "template_rejected", 132007),
+    **_reaction(ErrorAction.END_BATCH, "template_paused", 132015),
+    **_reaction(ErrorAction.END_BATCH, "template_disabled", 132016),
+    **_reaction(ErrorAction.END_BATCH, "template_not_eligible", 134102),
+    **_reaction(ErrorAction.END_BATCH, "flow_blocked", 132068),
+    **_reaction(ErrorAction.REFUSE, "request_refused", 100, 131008, 131009, 131051, 135000),
+    **_reaction(ErrorAction.REFUSE, "media_not_fetched", 131053),
 }
-PARKING: Final = frozenset({
-    "token_refused", "permission_missing", "account_restricted", "billing", "number_not_usable"
-})  # fmt: skip
+NEEDS_OPERATOR: Final = frozenset(
+    policy.reason for policy in TABLE.values() if policy.action is ErrorAction.PAUSE_UNTIL_PROBED
+)
 """Causes of a pause that an operator has to remove."""
-SHOP_WIDE: Final = PARKING - {"number_not_usable"} | {"app_throttled", "usage_near_limit"}
+SHOP_WIDE: Final = NEEDS_OPERATOR - {"number_not_usable"} | {"app_throttled", "usage_near_limit"}
 """Causes that pause all numbers of a shop, because these share its token, account and app."""
 # These depend on the values, which may be the recipient's own.
 _OF_VALUES = frozenset({132000, 132012})
@@ -122,7 +132,7 @@ _HOST_FAILED = re.compile(
 ALERTING: Final = frozenset({
     "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible"
 })  # fmt: skip
-"""Reasons that an operator should know about although they do not stop a number for good."""
+"""Reasons that an operator should know about although they do not stop a number permanently."""
 
 
 def classify(
@@ -137,13 +147,13 @@ def classify(
     """Return how to react to an error; `own_values` means that the placeholders' values are the recipient's own."""
     found = TABLE.get(code) or _by_status(status)
     if code == _INVALID and subcode == _INVISIBLE:
-        found = ErrorPolicy(ErrorAction.PARK, "number_not_usable")
+        found = ErrorPolicy(ErrorAction.PAUSE_UNTIL_PROBED, "number_not_usable")
     elif code == _PARAMETER and "phone number" in details.lower():
-        found = ErrorPolicy(ErrorAction.RECIPIENT, "malformed_number")
+        found = ErrorPolicy(ErrorAction.END_MESSAGE, "malformed_number")
     elif code == _MEDIA and _HOST_FAILED.search(details):
-        found = ErrorPolicy(ErrorAction.BACK_OFF, "media_host_failed")
+        found = ErrorPolicy(ErrorAction.RETRY, "media_host_failed")
     elif code in _OF_VALUES and own_values:
-        found = ErrorPolicy(ErrorAction.RECIPIENT, "template_values_wrong")
+        found = ErrorPolicy(ErrorAction.END_MESSAGE, "template_values_wrong")
     text = redact(details or message, 400)
     return ErrorPolicy(found.action, found.reason, found.wait_seconds, found.most_failures, code, text)
 
@@ -151,9 +161,9 @@ def classify(
 def _by_status(status: int) -> ErrorPolicy:
     """Return how to react to an unlisted code."""
     if status in _DENIED:
-        return ErrorPolicy(ErrorAction.PARK, "permission_missing")
+        return ErrorPolicy(ErrorAction.PAUSE_UNTIL_PROBED, "permission_missing")
     if status == _TOO_MANY:
-        return ErrorPolicy(ErrorAction.THROTTLE, "app_throttled", 5 * _MINUTE)
+        return ErrorPolicy(ErrorAction.PAUSE_NUMBER, "app_throttled", 5 * _MINUTE)
     if status >= _SERVER:
-        return ErrorPolicy(ErrorAction.BACK_OFF, "meta_failed", most_failures=_AMBIGUOUS)
+        return ErrorPolicy(ErrorAction.RETRY, "meta_failed", most_failures=_AMBIGUOUS)
     return ErrorPolicy(ErrorAction.REFUSE, "request_refused")

@@ -48,7 +48,7 @@ class Tag:
 
 
 class PersonHash:
-    """Hashes telephone numbers under the key of this deployment, so that a table can name a person without the number."""
+    """Hashes phone numbers under the key of this deployment, so that a table can name a person without the number."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()

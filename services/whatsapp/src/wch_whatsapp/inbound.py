@@ -44,7 +44,7 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
 }
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
 _PATIENCE = 3
-_WAITING = frozenset({ErrorAction.THROTTLE, ErrorAction.PARK, ErrorAction.PAIR})
+_WAITING = frozenset({ErrorAction.PAUSE_NUMBER, ErrorAction.PAUSE_UNTIL_PROBED, ErrorAction.PAUSE_RECIPIENT})
 _PUNCTUATION = " \t\n.!?\"'"
 
 
@@ -57,7 +57,7 @@ def _failed(row: Row, data: StatusReceived) -> tuple[Change, ErrorPolicy | None]
     policy = classify(error.code, message=error.title, details=error.details, own_values=row["own_values"])
     policy = limit_to_recipient(policy, row["content"], as_fallback=row["as_fallback"])
     # Always uses an attempt: Meta accepts the message each time, so that without a count it would be sent until it expires.
-    counted = replace(policy, action=ErrorAction.BACK_OFF) if policy.action in _WAITING else policy
+    counted = replace(policy, action=ErrorAction.RETRY) if policy.action in _WAITING else policy
     change = unreported(row, change_for_error(row, row["attempt"], counted))
     if change.state == "queued":
         return replace(change, new_attempt=True), policy
@@ -135,7 +135,9 @@ class Inbound:
         if (pause := pause_for(policy)) is not None:
             shop = self._shop_of.get(row["sender"])
             senders = [sender for sender, of in self._shop_of.items() if of == shop] if pause.shop else [row["sender"]]
-            log.error("number_paused", number=row["sender"], cause=pause.cause, seconds=pause.seconds)
+            log.error(
+                "number_paused", number=row["sender"], cause=pause.cause, seconds=pause.seconds, whole_shop=pause.shop
+            )
             await pause_numbers(tx, pause, senders)
         await end_batch(tx, row, policy)
 

@@ -68,7 +68,11 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
 
     def full(shop: str) -> str | None:
         most = settings.whatsapp_most_waiting
-        return f"more than {most} messages wait to be sent" if maintenance.waiting.get(shop, 0) > most else None
+        return (
+            f"more than {most} messages wait to be sent (WCH_WHATSAPP_MOST_WAITING)"
+            if maintenance.waiting.get(shop, 0) > most
+            else None
+        )
 
     def all_full() -> str | None:
         found = [full(name) for name, _ in shops]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wch_whatsapp.error_policy import ErrorPolicy
     from wch_whatsapp.limits import Limits
 
-_OF_MANY = frozenset({ErrorAction.CAMPAIGN, ErrorAction.COUNTRY})
+_OF_MANY = frozenset({ErrorAction.END_BATCH, ErrorAction.END_COUNTRY})
 
 
 async def write(tx: Transaction, outcomes: Sequence[CallOutcome], limits: Limits, shop: Sequence[str]) -> list[Row]:
@@ -58,7 +58,7 @@ async def _apply_policy(tx: Transaction, one: CallOutcome, limits: Limits) -> No
     policy = one.policy
     if policy is None:
         return
-    if policy.action is ErrorAction.PAIR:
+    if policy.action is ErrorAction.PAUSE_RECIPIENT:
         (timestamp,) = await tx.rows(queries.NOW)
         blocked = limits.pair.blocked(timestamp["now"], pair_wait(one.row))
         known = one.row["pair_failures"] or 0
@@ -74,7 +74,7 @@ async def end_batch(tx: Transaction, row: Row, policy: ErrorPolicy) -> None:
     if policy.action not in _OF_MANY or row["batch"] is None:
         return
     others = await tx.rows(queries.LOCK_REST_OF_BATCH, {"batch": row["batch"], "reason": policy.reason})
-    if policy.action is ErrorAction.COUNTRY:
+    if policy.action is ErrorAction.END_COUNTRY:
         refused = country(row["phone"] or "")
         others = [other for other in others if refused is not None and country(other["phone"] or "") == refused]
     changes = [Change(other["id"], "failed", reason=policy.state_reason) for other in others]

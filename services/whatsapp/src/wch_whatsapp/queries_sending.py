@@ -159,7 +159,7 @@ UNION ALL SELECT 'queued', shop, count(*) FROM messages WHERE state = 'queued' A
 # A pause that has ended keeps its cause until a call succeeds. The count includes such numbers only if an operator must act.
 COUNT_PAUSED = """
 SELECT cause, count(*) AS rows FROM numbers
-WHERE cause IS NOT NULL AND (paused_until > now() OR cause = ANY(%(parking)s)) GROUP BY cause
+WHERE cause IS NOT NULL AND (paused_until > now() OR cause = ANY(%(causes)s)) GROUP BY cause
 """
 LEDGER_DAYS: Final = 40
 """Longer than the inbox keeps its rows, and so than any replay: within it, a key is never sent twice."""

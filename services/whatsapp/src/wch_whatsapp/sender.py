@@ -14,7 +14,7 @@ import structlog
 from wch_common.backoff import backoff_seconds, until_success
 from wch_common.errors import Contended, Interrupted
 from wch_common.observability.redact import error_text
-from wch_whatsapp.bodies import call
+from wch_whatsapp.bodies import call_body
 from wch_whatsapp.call_outcomes import OUTAGE, CallOutcome, Pause, decide_outcome
 from wch_whatsapp.claims import Claim, add_number, claim
 from wch_whatsapp.cloud import InDoubt, RefusedByMeta, Unsent
@@ -227,7 +227,7 @@ class NumberSender:
             await self._put_back(row, attempt, send)
             return None
         started = time.monotonic()
-        reply = await self._api.send(call(row["phone"], str(Tag(row["id"], attempt)), send.content))
+        reply = await self._api.send(call_body(row["phone"], str(Tag(row["id"], attempt)), send.content))
         outcome = decide_outcome(row, attempt, send, probe=probe, reply=reply, settle_seconds=self._settle_seconds)
         outcome = self._paced(outcome)
         self._metrics.called(outcome, time.monotonic() - started)
@@ -260,7 +260,13 @@ class NumberSender:
     def _pause_calls(self, pause: Pause) -> None:
         place = self._shop.pause if pause.shop else self._pause
         if not place.is_on:
-            log.error("number_paused", number=self._limits.sender, cause=pause.cause, seconds=pause.seconds)
+            log.error(
+                "number_paused",
+                number=self._limits.sender,
+                cause=pause.cause,
+                seconds=pause.seconds,
+                whole_shop=pause.shop,
+            )
         place.extend(pause.seconds)
 
     # -- outcomes that no turn has written

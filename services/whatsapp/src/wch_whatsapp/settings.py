@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 from pydantic_settings import NoDecode
 
 from wch_common.errors import SettingsError
 from wch_common.integrations.shops import GraphSection, PhoneRegion, ShopEntry, Shops, ShopSection, ShopSettings
-from wch_common.settings import DatabaseUrl
+from wch_common.settings import CommaSeparated, DatabaseUrl
 
 PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 
@@ -18,7 +18,7 @@ PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 class NumbersSection(ShopSection):
     """The numbers that a shop sends from, and their limits at Meta."""
 
-    phone_number_ids: Annotated[tuple[PhoneNumberId, ...], Field(min_length=1)] = Field(
+    phone_number_ids: Annotated[tuple[PhoneNumberId, ...], CommaSeparated, Field(min_length=1)] = Field(
         description="Phone number ids to send from, separated by commas; the first is the default"
     )
     region: PhoneRegion | None = Field(None, description="Country of numbers without a country code, like DE")
@@ -26,7 +26,8 @@ class NumbersSection(ShopSection):
         80.0, description="Messages a second from one number; 20 if it is shared with the Business app, 0 for no limit"
     )
     messaging_limit: Annotated[int, Field(ge=-1)] = Field(
-        250, description="Customers a day the business may write to outside windows (Meta's tier), -1 for no limit"
+        250,
+        description="Customers to whom Meta lets the business write first per 24 hours (its messaging limit), -1 for no limit",
     )
     portfolio: str = Field(
         "", description="Name of the business portfolio that shares the tier; the shop's own if empty"
@@ -43,7 +44,7 @@ class WhatsAppShop(ShopEntry):
 class WhatsAppSettings(ShopSettings):
     """Settings of the whatsapp service."""
 
-    one_shop: WhatsAppShop | None = Field(None, exclude=True)
+    one_shop: WhatsAppShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
     whatsapp_hash_key: Annotated[SecretStr, Field(min_length=16)] = Field(
         description="Secret of at least 16 characters for the hashes that stand for customers; never change it"
@@ -76,15 +77,10 @@ class WhatsAppSettings(ShopSettings):
     whatsapp_lease_seconds: Annotated[float, Field(ge=1)] = Field(
         10.0, description="How long after the death of a replica another one takes over its numbers"
     )
-    whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode] = Field(
+    whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         ("stop", "stopp", "unsubscribe", "abmelden", "baja", "stopper", "arrêt", "parar", "sair"),
         description="Words with which a customer opts out of marketing, separated by commas",
     )
-
-    @field_validator("whatsapp_stop_words", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:  # noqa: ANN401 - whatever the environment holds
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def shops(self) -> Shops[WhatsAppShop]:
         """Return the shops; raises SettingsError if two shops have the same number."""

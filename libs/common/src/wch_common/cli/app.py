@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
 from wch_common.cli import dlq, doctor, events, queues, topology
 from wch_common.errors import WchError
@@ -59,6 +60,12 @@ def main() -> None:
         app()
     except WchError as error:
         print(f"wch: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)
+        )
+        print(f"wch: {wrong}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.filename is None:

@@ -18,7 +18,7 @@ from wch_common.broker import headers as wch
 from wch_common.broker.blocking.dead_letters import DeadLetter, Mailbox, NoSuchQueue, open_mailbox
 from wch_common.broker.blocking.publisher import ConfirmedPublisher
 from wch_common.broker.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTABLE_QUEUE
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, console, print_json, print_table, say, whoami
+from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DryRun, console, print_json, print_table, say, whoami
 from wch_common.cli.topology import installed_topology
 from wch_common.contract.envelope import peek
 from wch_common.contract.event import REQUESTS_EXCHANGE
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
 
-Queue = Annotated[str, typer.Argument(help="Like sync.product.dlq, or wch.unroutable.")]
+Queue = Annotated[str, typer.Argument(help="Dead-letter queue, like sync.product.dlq, or wch.unroutable.")]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="Message id; may be given several times.")]
 Fingerprint = Annotated[
     str | None, typer.Option(help="Only dead letters with one cause, as shown by `wch dlq list QUEUE`.")
@@ -54,11 +54,11 @@ class Choice:
 
     @classmethod
     def of(cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool) -> Choice:
-        """Return the choice; raises Wrong if nothing was chosen, as no options must not mean all dead letters."""
+        """Return the choice; raises CommandError if nothing was chosen, as no options must not mean all dead letters."""
         if not (ids or fingerprint or kind or everything):
-            raise Wrong("select dead letters with --id, --fingerprint, --kind or --all")
+            raise CommandError("select dead letters with --id, --fingerprint, --kind or --all")
         if kind is not None and kind not in wch.KINDS:
-            raise Wrong(f"{kind!r} is not an error kind; choose one of {', '.join(sorted(wch.KINDS))}")
+            raise CommandError(f"{kind!r} is not an error kind; choose one of {', '.join(sorted(wch.KINDS))}")
         return cls(frozenset(ids or ()), fingerprint, kind, everything)
 
     def takes(self, dead_letter: DeadLetter) -> bool:
@@ -71,9 +71,9 @@ class Choice:
         )
 
     def refuse_missing(self, queue: str, done: Sequence[str]) -> None:
-        """Raise Wrong if a given id was not found."""
+        """Raise CommandError if a given id was not found."""
         if missing := sorted(self.ids - set(done)):
-            raise Wrong(f"{queue} has no dead letter with the id {', '.join(missing)}")
+            raise CommandError(f"{queue} has no dead letter with the id {', '.join(missing)}")
 
 
 @app.command(name="list")
@@ -164,7 +164,7 @@ def replay(
             if not dry_run:
                 (error,) = publisher.publish([_replayed(queue, dead_letter)])
                 if error is not None:
-                    raise Wrong(
+                    raise CommandError(
                         f"after {len(done)} dead letters, {_id(dead_letter)} could not be replayed and stays: {error}"
                     )
                 # Published and confirmed first: a crash here leaves a duplicate, which the inbox removes, and loses nothing.
@@ -195,7 +195,7 @@ def discard(
     """Remove dead letters permanently, with a reason; --keep writes them to a file first."""
     choice = Choice.of(ids, fingerprint, kind, everything)
     if not reason.strip():
-        raise Wrong("give the reason in --reason: why are these dead letters not needed?")
+        raise CommandError("give the reason in --reason: why are these dead letters not needed?")
     done: list[str] = []
     with _opened(amqp_url, queue) as mailbox:
         for dead_letter in _chosen(mailbox, choice, limit):
@@ -217,9 +217,9 @@ def _id(dead_letter: DeadLetter) -> str | None:
 
 
 def _opened(amqp_url: str, queue: str) -> AbstractContextManager[Mailbox]:
-    """Open a queue of dead letters; raises Wrong for any other queue."""
+    """Open a queue of dead letters; raises CommandError for any other queue."""
     if queue != UNROUTABLE_QUEUE and not queue.endswith(DLQ_SUFFIX):
-        raise Wrong(
+        raise CommandError(
             f"{queue} is not a dead-letter queue: their names end in {DLQ_SUFFIX}, and there is {UNROUTABLE_QUEUE}"
         )
     return open_mailbox(amqp_url, queue)

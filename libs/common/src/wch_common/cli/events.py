@@ -10,7 +10,7 @@ import orjson
 import typer
 from pydantic import ValidationError, create_model
 
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, Wrong, print_json, print_table, say
+from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DryRun, print_json, print_table, say
 from wch_common.client import Client
 from wch_common.contract.envelope import STRUCTURED, data_errors, decode, encode
 from wch_common.contract.event import EventData, Request, new_event
@@ -28,7 +28,7 @@ def publish(
     data: Annotated[str, typer.Argument(help="JSON, like '{\"product_id\": 7}'; - reads standard input.")],
     amqp_url: AmqpUrl,
     source: Annotated[str, typer.Option(help="The publishing program.")] = "/wch/cli",
-    id: Annotated[str | None, typer.Option(help="Id of the event; the same id is handled once.")] = None,  # noqa: A002
+    id: Annotated[str | None, typer.Option(help="Id of the event; events with the same id are handled once.")] = None,  # noqa: A002
     shop: Annotated[str | None, typer.Option(help="Name of the shop, if there are several.")] = None,
     requester: Annotated[str | None, typer.Option(help="Name of the requester, which the answers carry.")] = None,
     dry_run: DryRun = False,
@@ -63,7 +63,7 @@ def check(
             print_json({"ok": False, "kind": error.kind, "error": str(error), "fields": fields})
             raise typer.Exit(1) from None
         details = [f"\n  {field}" for field in error.fields if field.problem not in str(error)]
-        raise Wrong("".join((str(error), *details))) from None
+        raise CommandError("".join((str(error), *details))) from None
     if json:
         print_json({"ok": True, "type": event.type, "id": event.id})
     else:
@@ -107,5 +107,5 @@ def _data(type_: str, text: str) -> EventData:
         strict.model_validate_json(written)
     except ValidationError as error:
         lines = "".join(f"\n  {field}" for field in data_errors(error))
-        raise Wrong(f"the data does not match the schema of {type_}:{lines}") from None
+        raise CommandError(f"the data does not match the schema of {type_}:{lines}") from None
     return model.model_validate_json(written)

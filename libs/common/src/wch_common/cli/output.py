@@ -44,7 +44,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, without doing it.")]
 
 
-class Wrong(WchError):
+class CommandError(WchError):
     """The command cannot do what was requested; the message says why, and what to do."""
 
 
@@ -69,11 +69,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
         table.add_row(*("" if cell is None else str(cell) for cell in row))
         filled = True
     if filled:
-        # In a pipe every row is one line.
-        wide = not console.is_terminal and not os.environ.get("COLUMNS")
-        (Console(highlight=False, width=_WIDEST) if wide else console).print(table)
+        pipe_wide().print(table)
     else:
         console.print(empty)
+
+
+def pipe_wide() -> Console:
+    """Return the console; in a pipe it is so wide that every row is one line and nothing is cut."""
+    wide = not console.is_terminal and not os.environ.get("COLUMNS")
+    return Console(highlight=False, width=_WIDEST) if wide else console
 
 
 def say(text: str) -> None:

@@ -11,7 +11,16 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from wch_common.broker.management import Management
-from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, Wrong, print_json, print_table, say
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    CommandError,
+    DatabaseUrl,
+    ManagementUrl,
+    print_json,
+    print_table,
+    say,
+)
 from wch_common.cli.topology import installed_topology
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
@@ -73,10 +82,10 @@ def parked(
 ) -> None:
     """List parked events by the scope they wait for (a shop, a catalog, a phone number id) and the end of its pause."""
     if database_url is None:
-        raise Wrong("parked events are in the services' databases: give --database-url, or set WCH_DATABASE_URL")
+        raise CommandError("parked events are in the services' databases: give --database-url, or set WCH_DATABASE_URL")
     known = {work.name for work in installed_topology().work_queues}
     if queue is not None and queue not in known:
-        raise Wrong(f"{queue} is not a work queue; choose one of {', '.join(sorted(known)) or 'none'}")
+        raise CommandError(f"{queue} is not a work queue; choose one of {', '.join(sorted(known)) or 'none'}")
     rows = [row for row in parked_events(database_url) if queue in {None, row["queue"]}]
     if json:
         print_json(rows)
@@ -95,7 +104,7 @@ def parked(
 
 
 def parked_events(database_url: str) -> list[dict[str, Any]]:
-    """Return parked events by queue and scope, for every service whose schema is in this database; raises Wrong."""
+    """Return parked events by queue and scope, for every service whose schema is in this database; raises CommandError."""
     found: list[dict[str, Any]] = []
     try:
         with psycopg.connect(in_utf8(database_url), connect_timeout=5, row_factory=dict_row) as connection:
@@ -106,7 +115,7 @@ def parked_events(database_url: str) -> list[dict[str, Any]]:
                 statement = sql.SQL(_PARKED).format(schema=sql.Identifier(row["table_schema"]))
                 found += connection.execute(statement).fetchall()
     except psycopg.Error as error:
-        raise Wrong(f"the parked events cannot be read: {error_text(error, 300)}") from None
+        raise CommandError(f"the parked events cannot be read: {error_text(error, 300)}") from None
     return sorted(found, key=lambda row: (row["queue"], -row["events"]))
 
 

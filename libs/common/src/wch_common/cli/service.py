@@ -10,36 +10,36 @@ import psycopg
 from psycopg.rows import dict_row
 from rich.table import Table
 
-from wch_common.cli.output import Wrong, console, print_json, say, whoami
+from wch_common.cli.output import CommandError, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
 from wch_common.integrations.phone import MalformedNumber, normalised
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from wch_common.contract.event import Event, EventData
 
 SOURCE: Final = "/wch/operator"
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.2
-_HANDLED = "SELECT 1 FROM inbox WHERE source = %(source)s AND id = ANY(%(ids)s)"
+_HANDLED = "SELECT 1 FROM inbox WHERE queue = %(queue)s AND source = %(source)s AND id = ANY(%(ids)s)"
 
 
 @contextmanager
 def service_schema(database_url: str | None, service: str, contents: str) -> Iterator[Any]:
-    """Open the schema of a service for reading; its rows come as dicts. Raises Wrong, naming its `contents` (a plural)."""
+    """Open the schema of a service for reading; its rows come as dicts. Raises CommandError, naming its `contents` (a plural)."""
     if database_url is None:
-        raise Wrong(f"{contents} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
+        raise CommandError(f"{contents} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
     try:
         address = in_utf8(database_url, options=f"-c search_path={service} -c timezone=UTC")
         with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
             yield connection
     except psycopg.errors.UndefinedTable:
-        raise Wrong(f"this database has no {contents}: the {service} service has never run on it") from None
+        raise CommandError(f"this database has no {contents}: the {service} service has never run on it") from None
     except psycopg.Error as error:
-        raise Wrong(f"the database cannot be read: {error_text(error, 300)}") from None
+        raise CommandError(f"the database cannot be read: {error_text(error, 300)}") from None
 
 
 def request(
@@ -50,15 +50,22 @@ def request(
         return client.publish_many(events)
 
 
-def wait_until_handled(connection: Any, ids: Sequence[str]) -> None:  # noqa: ANN401 - a psycopg connection
-    """Wait until a service has handled the operator's requests; raises Wrong after a minute."""
+def wait_until_handled(connection: Any, queue: str, ids: Sequence[str]) -> None:  # noqa: ANN401 - a psycopg connection
+    """Wait until a service has handled the operator's requests from a queue; raises CommandError after a minute."""
+    wanted = {"queue": queue, "source": SOURCE, "ids": list(ids)}
+    wait_until(
+        lambda: len(connection.execute(_HANDLED, wanted).fetchall()) >= len(ids),
+        f"the service has not handled the request within {_WAIT_SECONDS:.0f} s: it waits in the queue {queue} (is the service "
+        f"running?), or it was refused (`wch dlq list {queue}.dlq` shows why)",
+    )
+
+
+def wait_until(condition: Callable[[], bool], problem: str) -> None:
+    """Wait until a condition is true; raises CommandError with the problem after a minute."""
     deadline = time.monotonic() + _WAIT_SECONDS
-    while len(connection.execute(_HANDLED, {"source": SOURCE, "ids": list(ids)}).fetchall()) < len(ids):
+    while not condition():
         if time.monotonic() > deadline:
-            raise Wrong(
-                f"the service has not handled the request within {_WAIT_SECONDS:.0f} s. It stays queued; see "
-                "`wch queues list` for its queue and `wch dlq list` for a dead letter"
-            )
+            raise CommandError(problem)
         time.sleep(_POLL_SECONDS)
 
 
@@ -76,15 +83,15 @@ def print_record(values: Mapping[str, object]) -> None:
     for name, value in values.items():
         if value is not False and value not in (None, "", {}, []):
             table.add_row(name, str(value))
-    console.print(table)
+    pipe_wide().print(table)
 
 
 def phone_number(text: str) -> str:
-    """Return a number in E.164; raises Wrong for one without its country code."""
+    """Return a number in E.164; raises CommandError for one without its country code."""
     try:
         return normalised(text)
     except MalformedNumber as error:
-        raise Wrong(str(error)) from None
+        raise CommandError(str(error)) from None
 
 
 def timestamp(value: datetime | None) -> str:

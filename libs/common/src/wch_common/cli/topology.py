@@ -14,7 +14,7 @@ from wch_common.broker.definitions import definitions, operator_manifests, produ
 from wch_common.broker.diff import differences
 from wch_common.broker.management import Management
 from wch_common.broker.topology import Topology
-from wch_common.cli.output import AmqpUrl, AsJson, DryRun, ManagementUrl, Wrong, print_json, print_table, say
+from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DryRun, ManagementUrl, print_json, print_table, say
 from wch_common.events import published_contract
 from wch_common.settings import ToolSettings, changed_policy, load_settings
 
@@ -45,7 +45,9 @@ def installed_topology() -> Topology:
 def show(
     form: Annotated[Form, typer.Option("--as", help="A table, or a form for another tool.")] = Form.TABLE,
     vhost: Annotated[str, typer.Option(help="Virtual host in definitions, manifests and permissions.")] = "wch",
-    cluster: Annotated[str, typer.Option(help="RabbitmqCluster in the operator's manifests.")] = "rabbitmq",
+    cluster: Annotated[
+        str, typer.Option(help="Name of the RabbitmqCluster in the topology operator's manifests.")
+    ] = "rabbitmq",
     user: Annotated[str, typer.Option(help="The user of the permissions.")] = "wch",
     produces: Annotated[
         list[str] | None,
@@ -66,7 +68,7 @@ def show(
         print_json({"apiVersion": "v1", "kind": "List", "items": operator_manifests(topology, vhost, cluster)})
     elif form is Form.PERMISSIONS and produces:
         if unknown := [name for name in produces if name not in published_contract()]:
-            raise Wrong(f"unknown type: {', '.join(unknown)}; `wch events schemas` lists them")
+            raise CommandError(f"unknown type: {', '.join(unknown)}; `wch events schemas` lists them")
         print_json(producer_permissions(user, vhost, produces, answered=answered))
     elif form is Form.PERMISSIONS:
         print_json(service_permissions(topology, user, vhost))
@@ -115,7 +117,7 @@ def apply(
         print_table(("OBJECT", "ACTION"), rows, empty="nothing to do")
         return
     if not topology.work_queues:
-        raise Wrong("no service is installed, so there is no topology to apply")
+        raise CommandError("no service is installed, so there is no topology to apply")
     missing = absent(amqp_url, topology)
     declare(amqp_url, topology)
     if json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
@@ -129,10 +129,6 @@ class Event(Generic[D_co]):
             causationid=self.id,
             traceparent=self.traceparent,
         )
-
-    def with_shop(self, shop: str | None) -> Event[D_co]:
-        """Return the same event for another shop."""
-        return replace(self, shop=shop)
 
 
 DELIVERY_FIELDS = frozenset({"queue", "attempt", "replay", "canonical", "user"})

@@ -40,7 +40,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A message and where it goes; with `mandatory`, publishing fails if no queue takes it."""
+    """A message and where it goes; with `mandatory`, publishing fails if no queue receives it."""
 
     exchange: str
     routing_key: str

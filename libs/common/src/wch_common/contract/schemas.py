@@ -27,7 +27,7 @@ _ENVELOPE: dict[str, Any] = {
         },
         "source": {"type": "string", "minLength": 1, "description": "The publishing program, like /shop/admin."},
         "time": {"type": "string", "format": "date-time"},
-        "subject": {"type": "string", "description": "What the event is about; never a telephone number."},
+        "subject": {"type": "string", "description": "What the event is about; never a phone number."},
         "shop": {"type": "string", "description": "Name of the shop; optional where there is only one."},
         "requester": {
             "type": "string",

@@ -14,7 +14,7 @@ TimerKey = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        description="The requester's name for the timer; never contains a telephone number.",
+        description="The requester's name for the timer; never contains a phone number.",
     ),
 ]
 TimerGroup = Annotated[str, Field(max_length=200, description="Timers of one group can be cancelled together.")]

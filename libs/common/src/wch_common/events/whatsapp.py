@@ -16,7 +16,7 @@ Phone = Annotated[
     str,
     Field(
         max_length=100,
-        description="A telephone number, preferably as +<country><number>. "
+        description="A phone number, preferably as +<country><number>. "
         "In a batch, an invalid number fails its own recipient only.",
     ),
 ]
@@ -25,7 +25,7 @@ SendKey = Annotated[
     Field(
         min_length=1,
         max_length=200,
-        description="At most one message is sent under a requester's key. It must not contain the telephone number.",
+        description="At most one message is sent under a requester's key. It must not contain the phone number.",
     ),
 ]
 Category = Annotated[
@@ -40,10 +40,10 @@ Reason = Annotated[str, Field(max_length=500)]
 
 
 def refuse_number_in(name: str, value: str, phone: str) -> None:
-    """Raise ValueError if the value of the field `name` contains the telephone number, with or without its country."""
+    """Raise ValueError if the value of the field `name` contains the phone number, with or without its country."""
     digits = re.sub(r"\D", "", phone)[-8:]
     if len(digits) == 8 and digits in re.sub(r"\D", "", value):
-        raise ValueError(f"{name} contains the telephone number: choose a key that does not identify the recipient")
+        raise ValueError(f"{name} contains the phone number: choose a key that does not identify the recipient")
 
 
 def refuse_placeholders(message: Content | None, reason: str) -> None:

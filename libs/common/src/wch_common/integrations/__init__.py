@@ -1,1 +1,1 @@
-"""The outside systems that several families use: shops, Meta's Graph API, telephone numbers, circuit breakers."""
+"""The outside systems that several families use: shops, Meta's Graph API, phone numbers, circuit breakers."""

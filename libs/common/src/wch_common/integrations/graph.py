@@ -1,4 +1,7 @@
-"""Errors of Meta's Graph API, classified by their code; the HTTP status decides only for unlisted codes."""
+"""Errors of Meta's catalog API, classified by their code; the HTTP status decides only for unlisted codes.
+
+The errors of sending messages have a table of their own, in the whatsapp service's `error_policy.py`.
+"""
 
 from __future__ import annotations
 

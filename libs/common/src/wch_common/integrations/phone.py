@@ -1,4 +1,4 @@
-"""Telephone numbers as people type them, in one form: E.164 with a plus sign, without which Meta assumes a country."""
+"""Phone numbers as people type them, in one form: E.164 with a plus sign, without which Meta assumes a country."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import phonenumbers
 
 
 class MalformedNumber(ValueError):
-    """The text is not a telephone number; the message says why, without quoting it."""
+    """The text is not a phone number; the message says why, without quoting it."""
 
 
 def normalised(text: str, region: str | None = None) -> str:
@@ -19,10 +19,10 @@ def normalised(text: str, region: str | None = None) -> str:
         if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
             hint = "it has no country code; write it as +<country><number>"
             hint += ", or set the shop's region" if region is None else ""
-            raise MalformedNumber(f"not a telephone number: {hint}") from None
-        raise MalformedNumber("not a telephone number") from None
+            raise MalformedNumber(f"not a phone number: {hint}") from None
+        raise MalformedNumber("not a phone number") from None
     if not phonenumbers.is_possible_number(number):
-        raise MalformedNumber("not a telephone number: no number of its country has this length")
+        raise MalformedNumber("not a phone number: no number of its country has this length")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar, get_args
 
-import orjson
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -85,7 +84,7 @@ class CatalogSection(ShopSection):
 
 
 class PhoneRegionSection(ShopSection):
-    """How a shop's telephone numbers are read, for services that use nothing else of the section `whatsapp`."""
+    """How a shop's phone numbers are read, for services that use nothing else of the section `whatsapp`."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -110,7 +109,7 @@ class ShopSettings(ServiceSettings):
     shop_name: str = Field(
         "", description="Name of the one shop, if events give it in `shop`; without it, events must not name a shop"
     )
-    one_shop: ShopEntry | None = Field(None, exclude=True)
+    one_shop: ShopEntry | None = None
 
     @classmethod
     def entry(cls) -> type[ShopEntry]:
@@ -190,21 +189,10 @@ class _OneShopValues(PydanticBaseSettingsSource):
             return {}
         # Every section is there, so that an absent required field is reported by its own name.
         shop: dict[str, dict[str, Any]] = {section: {} for section in settings.entry().model_fields}
-        for variable, ((section, name), definition) in settings.section_variables().items():
+        for variable, ((section, name), _) in settings.section_variables().items():
             if value := environment_value(variable):
-                shop[section][name] = _parsed(value, definition)
+                shop[section][name] = value
         return {"one_shop": shop}
-
-
-def _parsed(value: str, definition: FieldInfo) -> Any:  # noqa: ANN401 - JSON
-    """Return a list as written in JSON or separated by commas, any other value as it is."""
-    if "tuple" not in str(definition.annotation):
-        return value
-    try:
-        found = orjson.loads(value)
-    except orjson.JSONDecodeError:
-        found = None
-    return found if isinstance(found, list) else [part.strip() for part in value.split(",") if part.strip()]
 
 
 class Shops(Generic[E]):

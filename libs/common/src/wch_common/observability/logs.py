@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wch_common.contract.event import Event, EventData
 
 _CURRENT: ContextVar[Event[EventData] | None] = ContextVar("wch_current_event", default=None)
-# Identities and names: a random id of digits is not a telephone number.
+# Identities and names: a random id of digits is not a phone number.
 _KEPT = frozenset(
     {"event_id", "correlation_id", "causation_id", "timestamp", "level", "queue", "type", "event", "logger"}
 )

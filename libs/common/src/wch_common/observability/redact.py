@@ -25,7 +25,7 @@ _RULES = (
     # WooCommerce keys and Graph tokens, by their form
     (re.compile(r"\bc[ks]_[0-9a-f]{8,}\b"), "<hidden>"),
     (re.compile(r"\bEAA[A-Za-z0-9]{16,}\b"), "<hidden>"),
-    # telephone numbers, with or without punctuation; a digit run of 9 to 15 may be one
+    # phone numbers, with or without punctuation; a digit run of 9 to 15 may be one
     (re.compile(r"(?:\+|%2[bB])\d[\d\s().-]{5,18}\d"), "<number>"),
     (re.compile(r"(?<![\dA-Za-z.-])0?\d{9,15}(?![\w-])"), "<number>"),
     (re.compile(r"(?<![\w.:-])\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?:[ -]\d{3,4})?(?![\w:-])"), "<number>"),
@@ -33,7 +33,7 @@ _RULES = (
 
 
 def redact(text: str, limit: int | None = None) -> str:
-    """Return the text without secrets and telephone numbers, printable as UTF-8, cut to `limit` characters.
+    """Return the text without secrets and phone numbers, printable as UTF-8, cut to `limit` characters.
 
     It is also cut before it is searched, so that a message of megabytes costs no more than a short one.
     """
@@ -48,7 +48,7 @@ def redact(text: str, limit: int | None = None) -> str:
 
 
 def redact_trace(trace: str, limit: int) -> str:
-    """Return a traceback without secrets and telephone numbers; a long one is cut at its start, as its end names the error."""
+    """Return a traceback without secrets and phone numbers; a long one is cut at its start, as its end names the error."""
     text = redact(trace[-4 * limit :])
     return text if len(text) <= limit else "…" + text[1 - limit :]
 

@@ -16,7 +16,7 @@ from wch_common.runtime.worker import Slot, TimeLimitExceeded, Worker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from wch_common.broker.aio.consumer import Delivery
+    from wch_common.broker.aio.subscription import Delivery
     from wch_common.contract.event import Event, EventData
     from wch_common.runtime.job import Batch, BatchResult
     from wch_common.runtime.worker import QueueContext

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wch_common.backoff import backoff_seconds
-from wch_common.broker.aio.consumer import Subscription
+from wch_common.broker.aio.subscription import Subscription
 from wch_common.observability.redact import error_text
 from wch_common.runtime.batch_worker import BatchWorker
 from wch_common.runtime.job import Batch, SharedTransaction

@@ -10,7 +10,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from wch_common.contract.event import Event, EventData
-from wch_common.errors import DuplicateRegistration
 
 if TYPE_CHECKING:
     from wch_common.broker.topology import WorkQueue
@@ -124,5 +123,5 @@ def _checked(queue: WorkQueue, handlers: Mapping[type[EventData], object]) -> Wo
     if missing := expected - given:
         raise ValueError(f"{queue.name}: no handler for {', '.join(sorted(missing))}")
     if surplus := given - expected:
-        raise DuplicateRegistration(f"{queue.name} does not carry {', '.join(sorted(surplus))}; another queue may")
+        raise ValueError(f"{queue.name} does not carry {', '.join(sorted(surplus))}; another queue may")
     return queue

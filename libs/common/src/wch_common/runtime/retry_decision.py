@@ -1,4 +1,4 @@
-"""Decides what happens to a delivery whose handler raised: a pure function, with the time passed in."""
+"""Decides what happens to a delivery whose handler raised; without I/O."""
 
 from __future__ import annotations
 

@@ -249,7 +249,7 @@ class Service(Generic[SettingsT]):
                 if (error := task.exception()) is not None:
                     raise error if isinstance(error, WchError) else WchError(f"{task.get_name()}: {error!r}") from error
                 if not self.stop_requested.is_set():
-                    raise WchError(f"{task.get_name()} ended by itself")
+                    raise WchError(f"the background task {task.get_name()} ended unexpectedly")
 
     async def _tick(self, health: Health) -> None:
         """Update the liveness probe and the gauges, and end the process when recovery fails for too long."""

@@ -19,7 +19,7 @@ from wch_common.runtime.retry_decision import RetryDecision, ToDeadLetters, ToDe
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from wch_common.broker.aio.consumer import Delivery
+    from wch_common.broker.aio.subscription import Delivery
     from wch_common.broker.topology import WorkQueue
     from wch_common.contract.event import Event, EventData
     from wch_common.contract.message import Headers, Message, Publish
@@ -60,7 +60,9 @@ class Settlement:
     ) -> bool:
         """Carry a decision out; True once it is safe and acknowledged, False if the delivery was lost meanwhile.
 
-        `answer` is the fact for the requester of a dead-lettered event; it is published before the acknowledgement.
+        Repeats without limit while the broker refuses. `answer` is the fact for the requester of a dead-lettered event; it is
+        published before the acknowledgement. A message without room for headers is dead-lettered by the broker, whatever the
+        decision. Raises psycopg.Error if the event cannot be parked.
         """
         if not wch.has_room(delivery.message):
             delivery.dead_letter_unread()

@@ -14,7 +14,7 @@ from wch_common.runtime.worker import EventWorker, Slot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.broker.aio.consumer import Delivery
+    from wch_common.broker.aio.subscription import Delivery
     from wch_common.runtime.job import SharedTransaction
     from wch_common.runtime.worker import QueueContext
 

@@ -33,7 +33,7 @@ from wch_common.runtime.retry_decision import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from wch_common.broker.aio.consumer import Delivery
+    from wch_common.broker.aio.subscription import Delivery
     from wch_common.contract.event import Event, EventData
     from wch_common.observability.metrics import QueueMetrics
     from wch_common.runtime.gate import Gate
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _SLOW_SECONDS = 10.0
-# So many times the prefetch of finished events are remembered: no more than one prefetch can be redelivered.
+# Finished events that a worker remembers, in prefetches: no more than one prefetch can be redelivered.
 _REMEMBERED = 4
 _CANCEL_SECONDS = 5.0
 _MOST_REPEATS = 10
@@ -77,7 +77,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class QueueContext:
-    """What the worker of a queue works with; `source` is the CloudEvents source of what it publishes."""
+    """The dependencies of a queue's worker; `source` is the CloudEvents source of what it publishes."""
 
     job: Job
     source: str
@@ -172,7 +172,9 @@ class Worker(ABC):
 
     def _decode(self, delivery: Delivery) -> Event[EventData]:
         if delivery.redelivered and delivery.delivery_count >= KILLED_PROCESS_DELIVERIES:
-            raise KilledProcess(f"delivered {delivery.delivery_count} times and never settled: it ends its process")
+            raise KilledProcess(
+                f"delivered {delivery.delivery_count} times without being settled: handling it seems to kill the process"
+            )
         message = delivery.message
         return decode(
             message,
@@ -211,10 +213,12 @@ class Worker(ABC):
             await work
         except asyncio.CancelledError:
             if slot.overdue:
-                raise TimeLimitExceeded(f"over its time limit of {self._policy.time_limit_seconds:g} s") from None
+                raise TimeLimitExceeded(
+                    f"the handler exceeded its time limit of {self._policy.time_limit_seconds:g} s"
+                ) from None
             if task is not None and task.cancelling():
                 raise ShuttingDown("the process is stopping") from None
-            raise RuntimeError("the handler was cancelled from inside") from None
+            raise RuntimeError("the handler raised CancelledError itself") from None
         finally:
             # Whatever a handler did with the cancellation, the next one must start without it.
             slot.overdue = False
@@ -300,7 +304,9 @@ class Worker(ABC):
                     if slot.task:
                         slot.task.cancel()
                 elif now - slot.since > _BROKER_LIMIT_SECONDS:
-                    raise HandlerStuck(f"{self._queue.name}: a blocking handler runs for {now - slot.since:.0f} s")
+                    raise HandlerStuck(
+                        f"{self._queue.name}: a blocking handler has been running for {now - slot.since:.0f} s"
+                    )
                 else:
                     log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(now - slot.since))
 
@@ -360,6 +366,6 @@ def _refusal_requester(event: Event[EventData]) -> str | None:
 def _outcome_name(decision: RetryDecision) -> str:
     if isinstance(decision, ToDeadLetters):
         return "dead_lettered"
-    if isinstance(decision, ToParking) or not decision.counted:
+    if isinstance(decision, ToParking):
         return "parked"
-    return "retried"
+    return "retried" if decision.counted else "delayed"

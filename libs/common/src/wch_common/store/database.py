@@ -17,7 +17,6 @@ from wch_common.observability.redact import error_text
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sqlalchemy.sql import ClauseElement
 
 Row: TypeAlias = dict[str, Any]
 AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Row]"
@@ -29,17 +28,6 @@ _POOL_SECONDS = 5.0
 _CONTENDED = (postgres.SerializationFailure, postgres.DeadlockDetected)
 # SQLSTATE classes of an outage: connection, insufficient resources, shutdown or start-up; and a read-only standby.
 _AWAY = ("08", "53", "57P", "25006")
-
-
-def compiled(statement: ClauseElement) -> str:
-    """Return a SQLAlchemy Core statement as text for psycopg; call it once, at import, and keep the text.
-
-    Parameters keep the names of their bindparams and take Python values as psycopg does (JSON as Jsonb).
-    """
-    # Imported here, as `wch` needs this module but not SQLAlchemy, which takes a fifth of a second to load.
-    from sqlalchemy.dialects import postgresql
-
-    return str(statement.compile(dialect=postgresql.psycopg.dialect()))  # type: ignore[no-untyped-call]
 
 
 def in_utf8(url: str, **parameters: str) -> str:

@@ -76,6 +76,6 @@ def compare(events: Iterable[Event[Any]], rows: Iterable[Row]) -> Seen:
         if event.source.startswith(_OWN_SOURCES):
             log.info("own_id_reused_with_other_content", event_id=event.id, type=event.type)
         else:
-            text = f"{event.source} has already used the id {event.id} for a {event.type} with other content"
+            text = f"{event.source} has used the id {event.id} twice, with different content (now a {event.type})"
             reused[event.source, event.id] = IdReused(text)
     return Seen(frozenset(known) - frozenset(reused), reused)

@@ -1,4 +1,4 @@
-"""Parking: events that wait longer than their queue's retry delays, as rows with a due time, released at their scope's rate."""
+"""Parking: events whose wait is too long for a delay queue, as rows with a due time, released at their scope's rate."""
 
 from __future__ import annotations
 

@@ -7,12 +7,13 @@ forgotten.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
-from sqlalchemy import LargeBinary, Text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy import JSON, LargeBinary, String
+from sqlalchemy.dialects.postgresql import ARRAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,7 @@ class PersonalData:
     person: str | None
     erased: Mapping[str, object]
     impersonal: Sequence[str]
+    until_deleted: Sequence[str] = ()
     delete: bool = False
     also: str = ""
     export: str = ""
@@ -41,6 +43,7 @@ def personal_data(
     person: str | None = None,
     erased: Mapping[str, object] | None = None,
     impersonal: Sequence[str] = (),
+    until_deleted: Sequence[str] = (),
     delete: bool = False,
     also: str = "",
     export: str = "",
@@ -48,30 +51,42 @@ def personal_data(
     """Return the `info` of a table.
 
     `person` is the column that identifies a person; None if rows cannot be found by person. `erased` maps each personal
-    column to the value that erasing leaves; `impersonal` names the other columns of text, JSON or bytes. With `delete` the
-    rows are deleted instead. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
-    the plain one, with %(person)s.
+    column to the value that erasing leaves; `impersonal` names the other columns of text, JSON or bytes. `until_deleted` are
+    personal columns of rows that nothing finds by person: they stay until the row is deleted. With `delete` the rows are
+    deleted instead of changed. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
+    the plain one, with %(person)s; it names every personal column.
     """
     values = {
         name: Jsonb(value) if isinstance(value, (list, dict)) else value for name, value in (erased or {}).items()
     }
-    return {_KEY: PersonalData(person, values, impersonal, delete, also, export)}
+    return {_KEY: PersonalData(person, values, impersonal, until_deleted, delete, also, export)}
 
 
 def unmarked_columns(metadata: MetaData) -> list[str]:
-    """Return the columns of text, JSON or bytes that no table marks as personal or impersonal."""
+    """Return the columns of text, JSON or bytes that are not marked as personal or impersonal, and marks of unknown columns."""
     found = []
     for table in metadata.sorted_tables:
         marks: PersonalData | None = table.info.get(_KEY)
-        marked = {marks.person, *marks.erased, *marks.impersonal} if marks else set()
-        found += [
-            f"{table.name}.{one.name}" for one in table.columns if _holds_text(one.type) and one.name not in marked
-        ]
+        marked: set[str] = set()
+        if marks is not None:
+            marked = {*marks.erased, *marks.impersonal, *marks.until_deleted, *([marks.person] if marks.person else [])}
+        texts = {one.name for one in table.columns if _holds_text(one.type)}
+        found += [f"{table.name}.{name}" for name in sorted((texts - marked) | (marked - set(table.columns.keys())))]
+    return found
+
+
+def unexported_columns(metadata: MetaData) -> list[str]:
+    """Return the personal columns that a table's own export statement leaves out."""
+    found = []
+    for table, marks in _with_people(metadata):
+        words = set(re.findall(r"\w+", export_statement(table, marks)))
+        hashes = {column.name for column in table.columns if isinstance(column.type, LargeBinary)}
+        found += [f"{table.name}.{name}" for name in marks.erased if name not in words | hashes | {marks.person}]
     return found
 
 
 def _holds_text(type_: object) -> bool:
-    return isinstance(type_, (Text, JSONB, LargeBinary)) or (isinstance(type_, ARRAY) and _holds_text(type_.item_type))
+    return isinstance(type_, (String, JSON, LargeBinary)) or (isinstance(type_, ARRAY) and _holds_text(type_.item_type))
 
 
 async def erase(tx: Transaction, metadata: MetaData, person: object) -> dict[str, int]:

@@ -34,7 +34,8 @@ _PARKED = "SELECT queue, count(*) AS rows FROM parked GROUP BY queue"
 _DELETE_SCOPES = """
 DELETE FROM scopes WHERE ctid = ANY(ARRAY(
   SELECT ctid FROM scopes WHERE paused_until < now() - interval '1 day'
-  AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.scope = scopes.scope) LIMIT %(chunk)s)) RETURNING 1
+  AND NOT EXISTS (SELECT 1 FROM parked WHERE parked.scope = scopes.scope)
+  LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
 """
 
 
@@ -121,7 +122,10 @@ class Store:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """Run a transaction; the events it emitted are published once it has committed."""
+        """Run a transaction; the events it emitted are published, and the calls given to `then` run, once it has committed.
+
+        Raises Contended for a deadlock or a serialization failure, and DatabaseAway.
+        """
         relayed = []
         async with self.database.connection() as connection, connection.transaction():
             transaction = Transaction(connection)
@@ -133,7 +137,7 @@ class Store:
             call()
 
     async def handle(self, handler: Callable[..., Awaitable[None]], event: Event[Any]) -> None:
-        """Run a handler in one transaction with its inbox row; a duplicate is not handled again."""
+        """Run a handler in one transaction with its inbox row; a duplicate is not handled again. Raises IdReused."""
         async with self.transaction() as transaction:
             if await transaction.first_time(event):
                 await handler(event, transaction)

@@ -43,7 +43,7 @@ OUTBOX = Table(
     _timestamp("due_at"),
     Index("outbox_due_at", "due_at"),
     comment="Events committed with the work that caused them; deleted once the broker has confirmed them",
-    info=personal_data(impersonal=("id", "exchange", "routing_key"), erased={"body": None}),
+    info=personal_data(impersonal=("id", "exchange", "routing_key"), until_deleted=("body",)),
 )
 
 PARKED = Table(
@@ -63,10 +63,8 @@ PARKED = Table(
     Column("properties", JSONB, nullable=False),
     _timestamp("due_at"),
     Index("parked_scope_due_at", "scope", "due_at"),
-    comment="Events that wait longer than their queue's last retry delay",
-    info=personal_data(
-        impersonal=("queue", "source", "id", "hash", "scope"), erased={"body": None, "properties": None}
-    ),
+    comment="Events whose wait is too long for a delay queue",
+    info=personal_data(impersonal=("queue", "source", "id", "hash", "scope"), until_deleted=("body", "properties")),
 )
 
 SCOPES = Table(

@@ -56,7 +56,7 @@ class Publisher:
     async def publish(self, publication: Publication) -> None:
         """Publish a message and return once the broker has confirmed it.
 
-        Raises Unroutable (mandatory and no queue takes it, or no such exchange), Refused (queue full, no permission), or
+        Raises Unroutable (mandatory and no queue receives it, or no such exchange), Refused (queue full, no permission), or
         Unconfirmed (no confirm within the timeout, or the connection broke: the message may have arrived).
         """
         id_ = publication.message.message_id or ""
@@ -206,7 +206,7 @@ class Publisher:
             return
         if self._returned and error is None:
             reason = self._returned.pop(pending.publication.message.message_id or "", None)
-            error = Unroutable(f"no queue takes the message: {reason}") if reason else None
+            error = Unroutable(f"no queue is bound for the message: {reason}") if reason else None
         if pending.confirmed.done():
             return
         if error is None:

@@ -226,4 +226,4 @@ class _Window:
 
     def _on_return(self, error: Exception, exchange: str, routing_key: str, message: Any) -> None:  # noqa: ANN401, ARG002
         id_ = message.properties.get("message_id", "")
-        self._returned[id_] = f"no queue takes {routing_key!r} from exchange {exchange!r}"
+        self._returned[id_] = f"no queue is bound to exchange {exchange!r} for the routing key {routing_key!r}"

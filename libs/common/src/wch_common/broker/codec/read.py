@@ -90,10 +90,13 @@ def frame_bytes(data: bytes, start: int) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def _route(encoded: bytes) -> tuple[bool, str, str]:
-    """Return whether it is a redelivery, its exchange and its routing key; cached, as a queue sees few combinations."""
-    exchange, offset = _short(encoded, 1)
-    routing_key, _ = _short(encoded, offset)
+def _route(encoded: bytes) -> tuple[bool, Any, Any]:
+    """Return whether it is a redelivery, its exchange and its routing key; cached, as a queue sees few combinations.
+
+    Another program may have published with a routing key that is not UTF-8, which stays bytes.
+    """
+    exchange, offset = _lenient_short(encoded, 1)
+    routing_key, _ = _lenient_short(encoded, offset)
     return bool(encoded[0] & 1), exchange, routing_key
 
 

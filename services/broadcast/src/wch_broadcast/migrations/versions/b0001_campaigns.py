@@ -26,7 +26,7 @@ def upgrade() -> None:
         sa.Column("deferred", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("failed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column(
-            "parked_by",
+            "limited_by",
             sa.Text(),
             server_default="",
             nullable=False,

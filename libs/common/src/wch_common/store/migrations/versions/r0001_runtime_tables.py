@@ -53,7 +53,7 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary, nullable=False),
         sa.Column("properties", postgresql.JSONB, nullable=False),
         sa.Column("due_at", TIMESTAMP, nullable=False),
-        comment="Events that wait longer than their queue's last retry delay",
+        comment="Events whose wait is too long for a delay queue",
     )
     op.create_index("parked_scope_due_at", "parked", ["scope", "due_at"])
     op.create_table(

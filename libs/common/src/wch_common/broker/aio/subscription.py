@@ -111,11 +111,6 @@ class Subscription:
         """Whether deliveries of this channel can still be settled."""
         return bool(self._channel.is_open)
 
-    @property
-    def is_consuming(self) -> bool:
-        """Whether the broker has confirmed the consumer and has not cancelled it."""
-        return self._tag is not None and not self.ended.done()
-
     def ack(self, tag: int) -> bool:
         """Acknowledge with the next flush: once half the prefetch is done, otherwise after a millisecond."""
         if not self._channel.is_open:

@@ -30,8 +30,10 @@ CANCEL_LIMIT = 1000
 
 
 async def run(event: Event[ScheduleRunRequested], tx: Transaction) -> None:
-    """Have a schedule's events published once, now; its plan stays as it is."""
-    await _change(event, tx, queries.SCHEDULE_TRIGGER, {"by": event.data.by})
+    """Have a schedule's events published once, now; its plan stays as it is. Raises Reject while another run waits."""
+    if not await tx.rows(queries.SCHEDULE_TRIGGER, {"name": event.data.schedule, "by": event.data.by}):
+        row = await _schedule(event, tx)
+        raise Reject(f"data.schedule: {row.triggered_by} has requested a run of {row.name}, which is not published yet")
     tx.emit(event.derive(ScheduleTriggered(schedule=event.data.schedule, by=event.data.by), SOURCE))
 
 
@@ -50,9 +52,12 @@ async def resume(event: Event[ScheduleResumeRequested], tx: Transaction) -> None
 
 async def _change(event: Event[Any], tx: Transaction, statement: str, values: dict[str, Any]) -> queries.ScheduleRow:
     """Run a statement on the event's schedule and return the schedule; raises Reject if there is none."""
-    names = {"name": event.data.schedule}
-    await tx.rows(statement, values | names)
-    for row in await tx.typed(queries.ScheduleRow, queries.ONE_SCHEDULE, names):
+    await tx.rows(statement, values | {"name": event.data.schedule})
+    return await _schedule(event, tx)
+
+
+async def _schedule(event: Event[Any], tx: Transaction) -> queries.ScheduleRow:
+    for row in await tx.typed(queries.ScheduleRow, queries.ONE_SCHEDULE, {"name": event.data.schedule}):
         return row
     raise Reject(f"data.schedule: there is no schedule {event.data.schedule} in the file in use")
 

@@ -34,7 +34,7 @@ _FILE_SECONDS, _COUNT_SECONDS = 2.0, 15.0
 _ANNOUNCE_SECONDS = 3.0
 
 
-class Clock:
+class ScheduleLoops:
     """The loops of one replica; all replicas run the same, and none is special."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Clock:
         self._settings = settings
         self._file = file
         self._can_publish = can_publish
-        self._hurry = asyncio.Event()
+        self._reload_now = asyncio.Event()
         self._announce_at = 0.0
 
     @property
@@ -69,7 +69,7 @@ class Clock:
 
     def reload(self) -> None:
         """Read the file now; SIGHUP calls this."""
-        self._hurry.set()
+        self._reload_now.set()
 
     async def _run(self) -> None:
         was: bool | None = None
@@ -79,9 +79,8 @@ class Clock:
                 if time.monotonic() >= self._announce_at:
                     self._announce_at = time.monotonic() + _ANNOUNCE_SECONDS
                     await announce(self._store, self._file)
-                if (
-                    self._can_publish()
-                ):  # without a broker nothing is taken: after an outage it would all be published at once
+                # Without a broker nothing is taken; otherwise everything would be published at once after an outage.
+                if self._can_publish():
                     in_use = await is_in_use(self._store, self._file)
                     if in_use is not was and not in_use:
                         log.info("schedules_on_standby", hash=self._file.hash, reason=STANDS_BY)
@@ -103,9 +102,9 @@ class Clock:
         logged: tuple[str, str] | None = None
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), _FILE_SECONDS)
-            if self._hurry.is_set():
-                self._hurry.clear()
+                await asyncio.wait_for(self._reload_now.wait(), _FILE_SECONDS)
+            if self._reload_now.is_set():
+                self._reload_now.clear()
                 logged = None
             found = ""
             try:

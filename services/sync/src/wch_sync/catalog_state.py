@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wch_sync.plan import CatalogChanges
 
 
-class Ledger:
+class CatalogState:
     """The service's tables, with the inbox and the outbox."""
 
     def __init__(self, store: Store, source: str) -> None:
