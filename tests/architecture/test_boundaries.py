@@ -53,16 +53,22 @@ def packages(folder: Path) -> dict[Path, set[str]]:
     }
 
 
-def module_name(path: Path) -> str:
-    return ".".join(("wch_common", *path.relative_to(COMMON).with_suffix("").parts)).removesuffix(".__init__")
+def modules(folder: Path) -> dict[str, Path]:
+    """Return the modules of a package by name, without its migrations."""
+    return {
+        ".".join((folder.name, *path.relative_to(folder).with_suffix("").parts)).removesuffix(".__init__"): path
+        for path in folder.rglob("*.py")
+        if "migrations" not in path.parts
+    }
 
 
-MODULES = {module_name(path): path for path in COMMON.rglob("*.py") if "migrations" not in path.parts}
+MODULES = modules(COMMON)
+EVERY = MODULES | {name: path for folder in PACKAGES.values() for name, path in modules(folder).items()}
 
 
 def edges(module: str) -> set[str]:
-    """Return the modules of the library that a module imports."""
-    return (imported(MODULES[module]) & set(MODULES)) - {module, "wch_common"}
+    """Return the modules of the library and of the services that a module imports."""
+    return (imported(EVERY[module]) & set(EVERY)) - {module, "wch_common"}
 
 
 def room(module: str) -> str:
@@ -77,7 +83,7 @@ def test_a_module_imports_only_what_its_room_may(module: str) -> None:
     own = room(module)
     assert own in ROOMS or own in LEAVES, f"{module} is in no room of the list"
     allowed = {own, *LEAVES, *ROOMS.get(own, ())} if own not in LEAVES else LEAVES
-    packages_of_rooms = {name for name in edges(module) if MODULES[name].name == "__init__.py" and name != module}
+    packages_of_rooms = {name for name in edges(module) if EVERY[name].name == "__init__.py" and name != module}
     assert {room(name) for name in edges(module) - packages_of_rooms if room(name) not in allowed} == set()
 
 
@@ -90,11 +96,11 @@ def test_nothing_imports_in_a_circle() -> None:
         if module not in done:
             for other in sorted(edges(module)):
                 # A package that only contains modules is not a step of the path.
-                if not (MODULES[other].name == "__init__.py" and module.startswith(f"{other}.")):
+                if not (EVERY[other].name == "__init__.py" and module.startswith(f"{other}.")):
                     visit(other, (*path, module))
             done.add(module)
 
-    for module in sorted(MODULES):
+    for module in sorted(EVERY):
         visit(module, ())
 
 

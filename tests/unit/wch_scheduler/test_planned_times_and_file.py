@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from wch_common.events import published_contract
-from wch_scheduler.file import SHIPPED, Schedule, WrongFile, read
+from wch_scheduler.file import SHIPPED, WrongFile, read
 from wch_scheduler.planned_times import due, plan, planned_after
+from wch_scheduler.schedule import Schedule
 from wch_scheduler.ticks import event_id
 
 EVENT = "carts.cleanup.requested.v1"

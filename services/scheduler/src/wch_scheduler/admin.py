@@ -14,9 +14,9 @@ from wch_common.events.scheduler import (
     TimersCancelRequested,
 )
 from wch_scheduler import queries
-from wch_scheduler.file import Schedule
 from wch_scheduler.planned_times import planned_after
 from wch_scheduler.queries import GapRow, ScheduleRow, TickRow, TimerRow, TimerStatsRow
+from wch_scheduler.schedule import Schedule
 
 if TYPE_CHECKING:
     from datetime import datetime

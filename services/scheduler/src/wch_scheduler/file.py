@@ -6,30 +6,22 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import yaml
-from cronsim import CronSim, CronSimError
 from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
     ValidationError,
-    model_validator,
 )
 
 from wch_common.contract.envelope import data_errors
 from wch_common.contract.event import EventData, Request
 from wch_common.errors import UnknownType, UnknownVersion, WchError
 from wch_scheduler.planned_times import planned_after
+from wch_scheduler.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,11 +29,7 @@ if TYPE_CHECKING:
     from wch_common.contract.registry import Registry
 
 SHIPPED = Path(__file__).with_name("schedules.yaml")
-EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_FIVE_FIELDS = "write minute, hour, day, month and weekday, like 30 2 * * 1"
-_SECONDS_OF_A_YEAR = 366 * 86_400
 # Among so many times of a schedule, the nearest two must be further apart than its jitter.
 _TIMES_CHECKED = 400
 
@@ -54,84 +42,7 @@ class WrongFile(WchError):
         self.mistakes = mistakes
 
 
-def _is_zone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise ValueError(f"{name!r} is not a time zone: write it like Europe/Berlin") from None
-    return name
-
-
-def _is_cron(text: str) -> str:
-    try:
-        CronSim(text, EPOCH)
-    except CronSimError as error:
-        raise ValueError(f"{str(error)[:1].lower()}{str(error)[1:]} in {text!r}: {_FIVE_FIELDS}") from None
-    if len(text.split()) != 5:
-        raise ValueError(f"a field for seconds is not supported: {_FIVE_FIELDS}, or use every_seconds")
-    return text
-
-
-def _are_shops(value: object) -> object:
-    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
-        return tuple(value)
-    if value is None or value == "all" or isinstance(value, tuple):
-        return value
-    raise ValueError("write `shops: all` or a list of their names, like [north, south]")
-
-
-def _is_in_calendar(value: datetime) -> datetime:
-    if not _FIRST <= value < _LAST:
-        raise ValueError(f"must be between {_FIRST.year} and {_LAST.year}")
-    return value
-
-
-Timestamp = Annotated[AwareDatetime, AfterValidator(_is_in_calendar)]
-
-
-class Schedule(BaseModel):
-    """One entry of the file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    event: str
-    data: dict[str, Any] = {}
-    shops: Annotated[Literal["all"] | tuple[str, ...] | None, BeforeValidator(_are_shops)] = None
-    group: Annotated[str, Field(max_length=100)] = ""
-    cron: Annotated[str, AfterValidator(_is_cron)] | None = None
-    time_zone: Annotated[str, AfterValidator(_is_zone)] = "UTC"
-    every_seconds: Annotated[float, Field(ge=0.1, le=_SECONDS_OF_A_YEAR)] | None = None
-    anchor: Timestamp = EPOCH
-    jitter_seconds: Annotated[float, Field(ge=0, le=3600)] = 0.0
-    start_at: Timestamp | None = None
-    end_at: Timestamp | None = None
-    enabled: bool = True
-    catch_up: Literal["skip", "one", "all"] = "one"
-    catch_up_most: Annotated[int, Field(ge=1, le=1000)] = 10
-    catch_up_hours: Annotated[float, Field(gt=0, le=8784)] = 24.0
-
-    @model_validator(mode="after")
-    def _says_when(self) -> Self:
-        if (self.cron is None) == (self.every_seconds is None):
-            raise ValueError("give exactly one of cron and every_seconds")
-        if self.start_at is not None and self.end_at is not None and self.end_at <= self.start_at:
-            raise ValueError("end_at must be after start_at")
-        if self.jitter_seconds and self._nearest() <= timedelta(seconds=self.jitter_seconds):
-            raise ValueError("jitter_seconds must be less than the time between two runs")
-        return self
-
-    def _nearest(self) -> timedelta:
-        some = islice(planned_after(self, self.anchor), _TIMES_CHECKED)
-        return min((later - one for one, later in pairwise(some)), default=timedelta.max)
-
-    @property
-    def timing(self) -> str:
-        """The part of the definition that decides when it is due, as JSON; while it stays, so does the next time."""
-        names = {"cron", "time_zone", "every_seconds", "anchor", "jitter_seconds", "start_at", "end_at", "enabled"}
-        return orjson.dumps(self.model_dump(mode="json", include=names), option=orjson.OPT_SORT_KEYS).decode()
-
-
-# Our words for pydantic's own errors, by its name of the error.
+# Replaces pydantic's texts, by its name of the error.
 _MESSAGES = {
     "extra_forbidden": f"unknown field; known are {', '.join(Schedule.model_fields)}",
     "model_type": "must have fields below it: event, and cron or every_seconds",
@@ -191,7 +102,21 @@ def read(text: str, registry: Registry, shops: Sequence[str]) -> ScheduleFile:
 
 
 def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Return what is wrong with the event of a schedule, with the place of each mistake."""
+    """Return what is wrong with a schedule besides its single fields, with the place of each mistake."""
+    if schedule.jitter_seconds and _nearest(schedule) <= timedelta(seconds=schedule.jitter_seconds):
+        yield (), "jitter_seconds must be less than the time between two runs"
+    yield from _event_problems(schedule, registry)
+    if schedule.shops is None and len(shops) > 1:
+        yield ("event",), "several shops are configured: add `shops: all` or a list of names"
+    for name in schedule.shops if isinstance(schedule.shops, tuple) else ():
+        if name not in shops:
+            yield (
+                ("shops",),
+                f"the shop {name!r} is not configured here: {', '.join(filter(None, shops)) or 'it has no name'}",
+            )
+
+
+def _event_problems(schedule: Schedule, registry: Registry) -> Iterator[tuple[tuple[str, ...], str]]:
     try:
         model: type[EventData] | None = registry.model(schedule.event)
     except (UnknownType, UnknownVersion) as error:
@@ -208,14 +133,12 @@ def _problems(schedule: Schedule, registry: Registry, shops: Sequence[str]) -> I
         except ValidationError as error:
             for problem in data_errors(error):
                 yield tuple(problem.field.split(".")), str(problem)
-    if schedule.shops is None and len(shops) > 1:
-        yield ("event",), "several shops are configured: add `shops: all` or a list of names"
-    for name in schedule.shops if isinstance(schedule.shops, tuple) else ():
-        if name not in shops:
-            yield (
-                ("shops",),
-                f"the shop {name!r} is not configured here: {', '.join(filter(None, shops)) or 'it has no name'}",
-            )
+
+
+def _nearest(schedule: Schedule) -> timedelta:
+    """Return the shortest time between two runs, among the first few hundred."""
+    some = islice(planned_after(schedule, schedule.anchor), _TIMES_CHECKED)
+    return min((later - one for one, later in pairwise(some)), default=timedelta.max)
 
 
 def _unread(given: Any, kept: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:  # noqa: ANN401 - JSON

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
-    from wch_scheduler.file import Schedule, ScheduleFile
+    from wch_scheduler.file import ScheduleFile
+    from wch_scheduler.schedule import Schedule
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from cronsim import CronSim
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wch_scheduler.file import Schedule
+    from wch_scheduler.schedule import Schedule
 
 
 def planned_after(schedule: Schedule, after: datetime) -> Iterator[datetime]:

@@ -17,8 +17,9 @@ from wch_common.contract.identity import derived_id
 from wch_common.errors import Interrupted
 from wch_common.observability.redact import error_text
 from wch_scheduler import queries
-from wch_scheduler.file import Schedule, ScheduleFile, read
+from wch_scheduler.file import ScheduleFile, read
 from wch_scheduler.planned_times import Plan, due, plan, planned_after
+from wch_scheduler.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
