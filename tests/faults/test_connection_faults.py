@@ -187,7 +187,7 @@ def test_a_consumer_that_the_broker_cancelled_is_not_ready_and_subscribes_again(
     eventually(lambda: seen == [1])
 
 
-def test_a_channel_that_the_broker_closed_is_reopened_and_spends_no_try(stage: Stage) -> None:
+def test_a_channel_that_the_broker_closed_is_reopened_and_uses_no_attempt(stage: Stage) -> None:
     """Only the channel is closed and the connection stays, as after the broker's consumer timeout."""
     attempts: list[int] = []
 
@@ -239,7 +239,7 @@ def test_a_graceful_stop_finishes_running_handlers_and_requeues_the_rest_without
     assert attempts == [1, 1]
 
 
-def test_a_handler_interrupted_by_the_stop_spends_no_try(stage: Stage) -> None:
+def test_a_handler_interrupted_by_the_stop_uses_no_attempt(stage: Stage) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested]) -> None:

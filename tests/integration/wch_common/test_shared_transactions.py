@@ -37,7 +37,7 @@ class Queueing:
             special(event)
             await record(event, tx)
 
-        self.scene.start(handle, **({"commit_together": 16, "concurrency": 1, "time_limit_seconds": 5} | changes))
+        self.scene.start(handle, **({"share_limit": 16, "concurrency": 1, "time_limit_seconds": 5} | changes))
         self.scene.stage.follow("facts", "demo.thing.finished.v1.#")
 
     def publish(self, numbers: range, id_: str | None = None) -> None:
@@ -157,7 +157,7 @@ def test_a_reused_id_is_found_in_a_shared_transaction(queueing: Queueing) -> Non
     eventually(lambda: queueing.scene.effects() == [0, 1, 2, 4, 5, 20])
 
 
-def test_an_outage_of_the_database_during_a_shared_transaction_spends_no_try(queueing: Queueing) -> None:
+def test_an_outage_of_the_database_during_a_shared_transaction_uses_no_attempt(queueing: Queueing) -> None:
     queueing.start()
     queueing.publish(range(1, 11))
     with queueing.scene.database_away():

@@ -127,7 +127,7 @@ def test_a_failed_handler_leaves_nothing_behind_and_is_handled_again(scene: Scen
     assert scene.effects() == [1]
 
 
-def test_a_deadlock_is_repeated_at_once_and_spends_no_try(scene: Scene) -> None:
+def test_a_deadlock_is_repeated_at_once_and_uses_no_attempt(scene: Scene) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
@@ -252,7 +252,7 @@ def test_handlers_pause_while_too_many_committed_events_wait_for_the_broker(
     eventually(lambda: running.is_ready)
 
 
-def test_consumption_pauses_during_an_outage_of_the_database_and_spends_no_try(scene: Scene) -> None:
+def test_consumption_pauses_during_an_outage_of_the_database_and_uses_no_attempt(scene: Scene) -> None:
     attempts: list[int] = []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:

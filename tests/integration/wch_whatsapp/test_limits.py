@@ -39,7 +39,7 @@ def test_a_number_sends_no_more_messages_a_second_than_its_rate(wa: WhatsAppStag
     assert len(wa.calls) == 60, "Meta throttled no call"
 
 
-def test_a_throttled_number_is_paused_and_spends_no_try(wa: WhatsAppStage) -> None:
+def test_a_throttled_number_is_paused_and_uses_no_attempt(wa: WhatsAppStage) -> None:
     wa.graph.messages_per_second = 10
     wa.start()
     wa.publish(batch("b", range(30)))

@@ -127,7 +127,7 @@ def test_the_pause_of_a_recipient_grows_fourfold() -> None:
 
 
 @pytest.mark.parametrize("code", [131056, 130429, 131057, 190, 4])
-def test_an_error_that_concerns_more_than_the_message_spends_no_try(code: int) -> None:
+def test_an_error_that_concerns_more_than_the_message_uses_no_attempt(code: int) -> None:
     change = outcome(refused(code)).change
     assert (change.state, change.failed) == ("queued", False)
 
