@@ -71,8 +71,8 @@ def test_remind_requests_reminders_and_show_masks_the_owners_number(ct: CartsSta
     ct.start(carts_delay_hours=4)
     ct.fill(cart(1), cart(2))
     assert "would remind the owners of up to 2 carts" in run(ct, "remind", "--dry-run")
-    assert "would remind the owners of up to 1 carts" in run(ct, "remind", "c1", "--dry-run")
-    assert "requested reminders of 1 carts" in run(ct, "remind", "c1")
+    assert "would remind the owner of up to 1 cart," in run(ct, "remind", "c1", "--dry-run")
+    assert "requested a reminder of 1 cart" in run(ct, "remind", "c1")
     ct.await_requests()
     shown = eventually(lambda: found if "reminder: requested" in (found := run(ct, "show", "c1")) else "")
     assert "2 × Tee at 9.95" in shown

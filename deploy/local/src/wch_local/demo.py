@@ -265,7 +265,7 @@ def _watch(amqp_url: str, database_url: str, graph_url: str) -> None:
             state, bar = demo_progress.campaign(database_url)
             progress.add_row(f"campaign {CAMPAIGN}", bar)
             progress.add_row(f"cart {CART}", cart or "–")
-            progress.add_row("schedule reminder-scan", f"{demo_progress.ticks(database_url)} times")
+            progress.add_row("schedule cart-reminder-scan", f"{demo_progress.ticks(database_url)} times")
             progress.add_row(DLQ, f"[red]{dead}[/]")
             progress.add_row(UNROUTABLE, f"[magenta]{unroutable}[/]")
             live.update(progress)

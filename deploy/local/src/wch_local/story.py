@@ -70,7 +70,9 @@ def cart() -> CartUpdated:
 
 def schedules() -> str:
     """Return the scheduler's file."""
-    return "schedules:\n  reminder-scan: {event: carts.reminder_scan.requested.v1, group: carts, every_seconds: 3}\n"
+    return (
+        "schedules:\n  cart-reminder-scan: {event: carts.reminder_scan.requested.v1, group: carts, every_seconds: 3}\n"
+    )
 
 
 def order() -> CartCompleted:
@@ -97,6 +99,6 @@ def publish(amqp_url: str) -> str:
             raise error
     publisher.close()
     return (
-        f"{len(GOOD) + 2} product requests, two requests for one message, a cart, one malformed event, and one request "
+        f"{len(GOOD) + 2} product requests, two requests for the same message, a cart, a malformed event, and a request "
         "of a type that no service handles"
     )

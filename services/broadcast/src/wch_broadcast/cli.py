@@ -33,7 +33,6 @@ from wch_common.cli.output import (
 )
 from wch_common.client import Client
 from wch_common.errors import field_errors
-from wch_common.integrations.phone import masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -260,11 +259,8 @@ def erase(
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
             service.wait_until_handled(connection, CONTROL.name, ids)
-    verb = "would erase" if dry_run else "erased"
-    sentence = f"{verb} {masked(number)} from {sum(counts.values())} rows of lists"
-    service.report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
-    if not json:
-        say("queued and dead-lettered requests still contain the number: see `wch queues list` and `wch dlq list`")
+    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
+        say("queued and dead-lettered requests may still contain the number: see `wch queues list` and `wch dlq list`")
 
 
 @app.command()

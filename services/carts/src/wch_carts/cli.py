@@ -17,6 +17,7 @@ from wch_common.cli.output import (
     CommandError,
     DatabaseUrl,
     DryRun,
+    counted,
     print_json,
     print_table,
     say,
@@ -114,12 +115,17 @@ def remind(
     if dry_run:
         with _database(database_url) as connection:
             count = admin.remindable_carts(connection, carts, shop)
-        sentence = f"would remind the owners of up to {count} carts, if these are idle long enough, outside quiet hours"
+        owners = f"the {'owner' if count == 1 else 'owners'} of up to {counted(count, 'cart')}"
+        sentence = (
+            f"would remind {owners}, if idle long enough, outside quiet hours"
+            if count
+            else "no cart can be reminded of now"
+        )
     elif carts:
         shops = _shops_of(carts, database_url, shop) if database_url else dict.fromkeys(carts, shop)
         requests = [new_event(admin.reminder_request(cart), service.SOURCE, shop=of) for cart, of in shops.items()]
         count = len(service.request(amqp_url, *requests))
-        sentence = f"requested reminders of {count} carts"
+        sentence = f"requested {'a reminder' if count == 1 else 'reminders'} of {counted(count, 'cart')}"
     else:
         service.request(amqp_url, admin.scan_request(), shop=shop)
         count = 0
@@ -143,10 +149,10 @@ def erase(
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
             service.wait_until_handled(connection, CONTROL.name, ids)
-    sentence = f"{'would erase' if dry_run else 'erased'} {masked(number)} from {sum(counts.values())} carts"
-    service.report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
-    if not json:
-        say("reminders in progress contain the number: see `wch whatsapp erase`, and carts.cart.dlq in `wch dlq list`")
+    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
+        say(
+            "reminders in progress may contain the number: see `wch whatsapp erase`, and carts.cart.dlq in `wch dlq list`"
+        )
 
 
 @app.command()
@@ -206,5 +212,5 @@ def _print(cart: CartDetails, reminders: Sequence[ReminderDetails]) -> None:
     for item in items:
         say(f"item: {item['quantity']} × {item['name']} at {item['price']}")
     for one in reminders:
-        changed = f"idle since version {one.period}, {service.timestamp(one.changed_at)}"
+        changed = f"for version {one.period} of the cart, at {service.timestamp(one.changed_at)}"
         say(f"reminder: {' '.join(filter(None, (one.state, one.reason)))} ({changed})")

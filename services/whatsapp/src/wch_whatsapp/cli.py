@@ -164,12 +164,12 @@ def suppress(
     number = phone_number(phone)
     if not dry_run:
         service.request(amqp_url, build(number, category, reason=reason, by=whoami()), shop=shop)
-    verb = "remove" if remove else "add"
     report(
-        f"{'would request' if dry_run else 'requested'} to {verb} the suppression of {masked(number)} ({category})",
+        f"{'would request' if dry_run else 'requested'} {'removal of ' if remove else ''}the suppression of {masked(number)} "
+        f"({category})",
         json=json,
         dry_run=dry_run,
-        action=f"suppression_{verb}",
+        action="suppression_remove" if remove else "suppression_add",
         category=category,
     )
 
@@ -217,14 +217,10 @@ def erase(
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
             wait_until_handled(connection, CONTROL.name, ids)
-    if json:
-        print_json({"action": "erase", "rows": counts, "dry_run": dry_run, "by": whoami()})
-        return
-    verb = "would be erased" if dry_run else "erased"
-    say(f"{verb}: " + ", ".join(f"{count} in {table}" for table, count in counts.items()))
-    if suppressions:
-        say("the recipient's suppressions stay in force, without the number")
-    say("queued and dead-lettered requests still contain the number: see `wch queues list` and `wch dlq list`")
+    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
+        if suppressions:
+            say("the recipient's suppressions stay in force, without the number")
+        say("queued and dead-lettered requests may still contain the number: see `wch queues list` and `wch dlq list`")
 
 
 @app.command()

@@ -105,7 +105,7 @@ def list_(
     for group in groups:
         times = group["first"] if group["first"] == group["last"] else f"{group['first']} to {group['last']}"
         cause = f"  fingerprint {group['fingerprint']}  {times}" if group["fingerprint"] else ""
-        say(f"{group['count']} × {group['kind']}{cause}  like {group['example']}")
+        say(f"{group['count']} × {group['kind']}{cause}, for example {group['example']}")
         say(f"    {group['error']}")
     if not groups:
         say(f"{queue} is empty")

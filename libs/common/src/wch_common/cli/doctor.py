@@ -11,7 +11,7 @@ from wch_common.broker.blocking.connection import BrokerUnreachable, open_connec
 from wch_common.broker.diff import differences
 from wch_common.broker.management import Management, ManagementUnreachable
 from wch_common.broker.topology import UNROUTABLE_QUEUE
-from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, console, print_json
+from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, console, counted, print_json
 from wch_common.cli.queues import parked_events
 from wch_common.cli.topology import installed_topology
 from wch_common.observability.redact import error_text
@@ -81,7 +81,7 @@ def _check_broker(management: Management, topology: Topology) -> Iterator[tuple[
         yield (
             UNROUTABLE_QUEUE,
             "warning",
-            f"has {unroutable} requests of types that no service handles: `wch dlq list {UNROUTABLE_QUEUE}`",
+            f"has {counted(unroutable, 'request')} of types that no service handles: `wch dlq list {UNROUTABLE_QUEUE}`",
         )
 
 
@@ -100,7 +100,7 @@ def _check_queue(name: str, dlq: str, queues: dict[str, dict[str, Any]]) -> Iter
         yield (
             dlq,
             "warning",
-            f"{dead_letters} dead letter{'' if dead_letters == 1 else 's'}: `wch dlq list {dlq}`",
+            f"{counted(dead_letters, 'dead letter')}: `wch dlq list {dlq}`",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -85,6 +86,15 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=True, markup=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, in the plural where that is right: `1 cart`, `2 carts`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def whoami() -> str:
-    """Return who runs the command, for records."""
-    return f"{os.environ.get('USER') or os.environ.get('LOGNAME') or os.getuid()}@{os.uname().nodename}"
+    """Return who runs the command, for records: the user, or the user's number where it has no name, and the host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{os.uname().nodename}"

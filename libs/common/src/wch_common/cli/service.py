@@ -10,9 +10,9 @@ import psycopg
 from psycopg.rows import dict_row
 from rich.table import Table
 
-from wch_common.cli.output import CommandError, pipe_wide, print_json, say, whoami
+from wch_common.cli.output import CommandError, counted, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
-from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.integrations.phone import MalformedNumber, masked, normalised
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
@@ -75,6 +75,17 @@ def report(sentence: str, *, json: bool, dry_run: bool, **record: object) -> Non
         print_json(record | {"dry_run": dry_run, "by": whoami()})
     else:
         say(sentence)
+
+
+def report_erasure(number: str, counts: Mapping[str, int], *, json: bool, dry_run: bool) -> bool:
+    """Print how many rows of each table erasing a person affects; returns whether there are any, and no JSON was printed."""
+    tables = [f"{counted(rows, 'row')} in {table}" for table, rows in counts.items() if rows]
+    verb = "would erase" if dry_run else "erased"
+    sentence = (
+        f"{verb} {masked(number)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(number)}"
+    )
+    report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
+    return bool(tables) and not json
 
 
 def print_record(values: Mapping[str, object]) -> None:

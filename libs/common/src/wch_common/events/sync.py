@@ -1,4 +1,4 @@
-"""Events of the sync family: products, stock and orders between the shop and the catalog."""
+"""Events of the sync family: products of the shop in the Meta catalog."""
 
 from __future__ import annotations
 
