@@ -55,7 +55,13 @@ def test_an_erased_recipient_leaves_no_number_and_stays_suppressed(wa: WhatsAppS
         assert "another hash key" in refused
     output = wa.command("erase", phone(1), "--reason", "requested by mail")
     assert output.startswith("erased ")
-    for part in ("3 rows in messages", "1 row in suppressions", "1 row in windows", "1 row in pairs", "1 row in reached"):
+    for part in (
+        "3 rows in messages",
+        "1 row in suppressions",
+        "1 row in windows",
+        "1 row in pairs",
+        "1 row in reached",
+    ):
         assert part in output
     assert "the recipient's suppressions stay in force" in output
     assert wa.query("SELECT count(*) FROM messages WHERE content IS NOT NULL OR wamid IS NOT NULL") == [(0,)]
