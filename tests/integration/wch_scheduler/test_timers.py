@@ -475,7 +475,7 @@ def test_a_key_belongs_to_its_requester() -> None:
 def test_the_client_requires_a_time(client: Client) -> None:
     with pytest.raises(ValueError, match="exactly one of at and after"):
         client.schedule(cart(), key="k")
-    with pytest.raises(InvalidData, match="key or group"):
+    with pytest.raises(InvalidData, match="exactly one of key and group"):
         client.cancel()
     with pytest.raises(InvalidData, match=r"data\.due"):
         client.schedule(cart(), key="k", at=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the mistake
