@@ -23,7 +23,7 @@ def _main() -> None:
 
 def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **environment: str) -> str:
     """Run the command on a stage, assert its exit code, and return everything it prints."""
-    names = {key: value for key, value in os.environ.items() if not key.startswith("WCH_")}
+    names = {key: value for key, value in os.environ.items() if not key.startswith(("WCH_", "COLUMNS"))}
     settings = {"WCH_AMQP_URL": stage.url, "COLUMNS": "200", **environment}
     settings = {key: value for key, value in settings.items() if value}
     with tempfile.TemporaryDirectory() as folder:

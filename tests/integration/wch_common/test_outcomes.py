@@ -136,11 +136,14 @@ def test_a_throttled_event_waits_uncounted(stage: Stage) -> None:
         if len(attempts) < 6:
             raise Throttled("slow down", scope="number/1", after=0.1)
 
-    stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
+    running = stage.start_job(Job.with_handlers(thing_queue(), {ThingRequested: handle}))
     with stage.client() as client:
         client.publish(ThingRequested(number=7))
     eventually(lambda: len(attempts) == 6)
     assert attempts == [1] * 6
+    labels = {"queue": "demo.thing", "type": ThingRequested.TYPE, "outcome": "delayed"}
+    count = running.service._metrics.registry.get_sample_value
+    eventually(lambda: count("wch_events_handled_total", labels) == 5, "no such wait counts as parked")
     stage.stop()
     assert stage.depth("demo.thing.dlq") == 0
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,8 +63,8 @@ def state(sc: SchedulerStage, key: str) -> str:
     return str(rows[0][0]) if rows else ""
 
 
-def run(sc: SchedulerStage, *words: str, code: int = 0) -> str:
-    return wch(sc.stage, "timers", *words, code=code, WCH_DATABASE_URL=sc.database_url)
+def run(sc: SchedulerStage, *words: str, code: int = 0, **environment: str) -> str:
+    return wch(sc.stage, "timers", *words, code=code, WCH_DATABASE_URL=sc.database_url, **environment)
 
 
 def test_a_timer_is_published_at_its_time_as_requested(sc: SchedulerStage, client: Client) -> None:
@@ -465,6 +467,51 @@ def test_an_operator_lists_shows_counts_and_cancels(sc: SchedulerStage, client: 
     assert listed[:3] == ["k3", "k0", "k4"], "those that wait, the next first, and then the latest"
     assert sorted(listed) == [f"k{number}" for number in range(5)]
     assert [state(sc, f"k{number}") for number in range(3)] == ["waiting", "cancelled", "cancelled"]
+
+
+def test_a_long_key_is_shown_whole_in_one_line_in_a_pipe_and_folded_in_a_terminal(
+    sc: SchedulerStage, client: Client
+) -> None:
+    sc.start()
+    client.schedule(cart(), key="k" * 190, after=FAR)
+    sc.await_fact("accepted")
+    assert "k" * 190 in run(sc, "show", "k" * 190, COLUMNS="")
+    assert run(sc, "show", "k" * 190, COLUMNS="80").count("k") == 190 + "requester key".count("k")
+
+
+def test_the_command_ends_once_every_step_of_a_cancellation_is_done(
+    sc: SchedulerStage, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    in_steps = control.cancel_timers
+
+    async def cancel_timers(event: Event[TimersCancelRequested], tx: Transaction) -> None:
+        while event.data.cancelled_before and not go_on.is_set():
+            await asyncio.sleep(0.01)
+        await in_steps(event, tx)
+
+    monkeypatch.setattr(control, "CANCEL_LIMIT", 2)
+    monkeypatch.setattr(control, "cancel_timers", cancel_timers)
+    sc.start()
+    for number in range(5):
+        client.schedule(cart(number), key=f"k{number}", after=FAR, group="a")
+    sc.await_fact("accepted", 5)
+    with ThreadPoolExecutor(1) as pool:
+        command = pool.submit(run, sc, "cancel", "--group", "a")
+
+        def counts_the_waiting() -> bool:
+            """Whether the command has counted the waiting timers again since its request was handled."""
+            counting = sc.query(
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%AS timers FROM timers%'"
+                " AND query_start > (SELECT max(handled_at) FROM inbox WHERE source = '/wch/operator')"
+            )
+            return command.done() or bool(counting)
+
+        eventually(counts_the_waiting)
+        assert not command.done(), "three timers are waiting"
+        go_on.set()
+        assert "cancelled 5 timers" in command.result(60)
+    assert sc.query("SELECT DISTINCT state FROM timers") == [("cancelled",)]
 
 
 def test_a_key_belongs_to_its_requester() -> None:

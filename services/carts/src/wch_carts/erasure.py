@@ -8,8 +8,7 @@ from wch_carts.tables import METADATA
 from wch_carts.topology import SOURCE
 from wch_common.contract.operations import TableRows
 from wch_common.events.carts import CustomerErased
-from wch_common.integrations.phone import MalformedNumber, normalised, one_form
-from wch_common.outcome import Reject
+from wch_common.integrations.phone import one_form, requested
 from wch_common.store.personal_data import erase
 
 if TYPE_CHECKING:
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
 
 async def erase_customer(event: Event[CustomerEraseRequested], tx: Transaction) -> None:
     """Erase a customer and report how many rows that changed; their carts are not reminded of any more."""
-    try:
-        number = normalised(event.data.phone)
-    except MalformedNumber as error:
-        raise Reject(f"data.phone: {error}") from None
-    changed = await erase(tx, METADATA, one_form(number))
+    changed = await erase(tx, METADATA, one_form(requested(event.data.phone, "data.phone")))
     rows = tuple(TableRows(table=table, rows=count) for table, count in changed.items())
     tx.emit(event.derive(CustomerErased(rows=rows), SOURCE))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from wch_scheduler.queries import ScheduleRow
 
 app = typer.Typer(help="Schedules: list, show, run, pause, resume, preview, missed, check.", no_args_is_help=True)
-
-# A run that could not be published may be requested again after this time, as in the service.
-_UNPUBLISHED = timedelta(minutes=1)
 
 Name = Annotated[str, typer.Argument(help="The schedule's name in the file.", metavar="SCHEDULE")]
 Why = Annotated[str, typer.Option("--reason", help="Reason, stored with the pause.")]
@@ -80,7 +77,7 @@ def run(
     """Publish a schedule's events once, now; the times of its plan stay as they are."""
     with _database(database_url) as connection:
         row = _found(connection, name)
-        if row.triggered_at is not None and datetime.now(UTC) - row.triggered_at < _UNPUBLISHED:
+        if row.run_waits:
             raise CommandError(f"{row.triggered_by} has requested a run of {name}, which is not published yet")
         _carry_out(connection, amqp_url, admin.run_request(name, whoami()), dry_run=dry_run)
     report(

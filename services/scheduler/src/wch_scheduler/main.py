@@ -33,6 +33,8 @@ from wch_scheduler.topology import CONTROL, TIMERS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wch_common.store.store import Store
+
 MIGRATIONS = (MigrationSet("wch_scheduler:migrations", "scheduler_version", METADATA),)
 
 
@@ -65,6 +67,10 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         can_publish=can_publish,
     )
     platform.background += [*loops.background, timers.run]
+    return _jobs(platform, store, timers)
+
+
+def _jobs(platform: Platform[SchedulerSettings], store: Store, timers: Timers) -> list[Job]:
     return [
         Job.in_transaction(
             platform.queue(TIMERS),

@@ -76,10 +76,11 @@ VALUES (%(name)s, %(first)s, %(last)s, %(ticks)s, %(policy)s) ON CONFLICT (sched
 # -- for control.py: what operators request
 
 # A run that could not be published, as the log says, may be requested again after a minute.
-SCHEDULE_TRIGGER = """
+_RUN_WAITS = "coalesce(triggered_at >= now() - interval '1 minute', false)"
+SCHEDULE_TRIGGER = f"""
 UPDATE schedules SET triggered_at = clock_timestamp(), triggered_by = %(by)s
-WHERE name = %(name)s AND (triggered_at IS NULL OR triggered_at < now() - interval '1 minute') RETURNING 1
-"""
+WHERE name = %(name)s AND NOT {_RUN_WAITS} RETURNING 1
+"""  # noqa: S608 - a text of this module
 SCHEDULE_PAUSE = """
 UPDATE schedules SET paused_at = now(), paused_by = %(by)s, reason = %(reason)s WHERE name = %(name)s AND paused_at IS NULL
 """
@@ -202,14 +203,14 @@ DELETE_OLD = (
 
 # -- for admin.py: what operators read
 
-ALL_SCHEDULES = """
-SELECT name, definition, next_planned, next_due, triggered_at, triggered_by, paused_at, paused_by, reason, last_planned,
+ALL_SCHEDULES = f"""
+SELECT name, definition, next_planned, next_due, triggered_at, triggered_by, {_RUN_WAITS} AS run_waits, paused_at, paused_by, reason, last_planned,
        last_fired_at, fired, missed FROM schedules ORDER BY name
-"""
-ONE_SCHEDULE = """
-SELECT name, definition, next_planned, next_due, triggered_at, triggered_by, paused_at, paused_by, reason, last_planned,
+"""  # noqa: S608 - a text of this module
+ONE_SCHEDULE = f"""
+SELECT name, definition, next_planned, next_due, triggered_at, triggered_by, {_RUN_WAITS} AS run_waits, paused_at, paused_by, reason, last_planned,
        last_fired_at, fired, missed FROM schedules WHERE name = %(name)s
-"""
+"""  # noqa: S608 - a text of this module
 LAST_TICKS = "SELECT planned, kind, by, fired_at FROM ticks WHERE schedule = %(name)s ORDER BY fired_at DESC LIMIT 10"
 GAPS = """
 SELECT schedule, first, last, ticks, policy, noticed_at FROM gaps
@@ -239,6 +240,8 @@ class ScheduleRow:
     next_due: datetime | None
     triggered_at: datetime | None
     triggered_by: str
+    run_waits: bool
+    """Whether a run was requested within the last minute and is not published yet, by the database's clock."""
     paused_at: datetime | None
     paused_by: str
     reason: str

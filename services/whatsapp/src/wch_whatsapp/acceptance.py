@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
-from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.integrations.phone import MalformedNumber, normalised, requested
 from wch_common.outcome import Reject, Throttled
 from wch_whatsapp import bodies, queries
 from wch_whatsapp.facts import REPORTED, SOURCE, batch_completed, fact_data
@@ -69,10 +69,7 @@ class Acceptance:
         """Accept one message; if its key is known, publish the known result instead. Raises Reject or Throttled."""
         data, shop = event.data, self._shops.key(event.shop)
         sender = self._sender(shop, data.sender)
-        try:
-            phone = normalised(data.to, self._shops.named(event.shop).whatsapp.region)
-        except MalformedNumber as error:
-            raise Reject(f"data.to: {error}") from None
+        phone = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
         id_ = message_id(shop, event.requester or "", data.send_key)
         content = bodies.content(data.message, reply_to=data.reply_to)
         fallback = bodies.fallback(data.fallback) if data.fallback else None

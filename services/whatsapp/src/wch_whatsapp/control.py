@@ -10,9 +10,8 @@ from psycopg.types.json import Jsonb
 
 from wch_common.contract.operations import TableRows
 from wch_common.events.whatsapp import RecipientErased
-from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.integrations.phone import requested
 from wch_common.observability.redact import redact
-from wch_common.outcome import Reject
 from wch_common.store.personal_data import erase
 from wch_whatsapp import queries
 from wch_whatsapp.bodies import content as content_of
@@ -124,7 +123,4 @@ class Control:
         return {"shop": self._shops.key(event.shop), "phone": phone, "person": self._person_hash.of(phone)}
 
     def _phone(self, event: Event[Any], region: str | None) -> str:
-        try:
-            return normalised(event.data.phone, region)
-        except MalformedNumber as error:
-            raise Reject(f"data.phone: {error}") from None
+        return requested(event.data.phone, "data.phone", region)

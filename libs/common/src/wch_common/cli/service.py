@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 from psycopg.rows import dict_row
-from rich.table import Table
+from rich.table import Column, Table
 
 from wch_common.cli.output import CommandError, counted, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
@@ -90,7 +90,7 @@ def report_erasure(number: str, counts: Mapping[str, int], *, json: bool, dry_ru
 
 def print_record(values: Mapping[str, object]) -> None:
     """Print the fields of one thing that are set, each on a line."""
-    table = Table(box=None, show_header=False, pad_edge=False)
+    table = Table(Column(no_wrap=True), Column(overflow="fold"), box=None, show_header=False, pad_edge=False)
     for name, value in values.items():
         if value is not False and value not in (None, "", {}, []):
             table.add_row(name, str(value))

@@ -6,6 +6,8 @@ import re
 
 import phonenumbers
 
+from wch_common.outcome import Reject
+
 
 class MalformedNumber(ValueError):
     """The text is not a phone number; the message says why, without quoting it."""
@@ -24,6 +26,14 @@ def normalised(text: str, region: str | None = None) -> str:
     if not phonenumbers.is_possible_number(number):
         raise MalformedNumber("not a phone number: no number of its country has this length")
     return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def requested(text: str, field: str, region: str | None = None) -> str:
+    """Return the number in a field of a request in E.164, as `normalised` does; raises Reject, which names the field."""
+    try:
+        return normalised(text, region)
+    except MalformedNumber as error:
+        raise Reject(f"{field}: {error}") from None
 
 
 # Meta writes numbers of these countries in two ways: with and without a digit that once marked mobile numbers.
