@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,9 @@ class SchedulerStage:
         self.stage = stage
         self.database_url = database_url
         self.file = folder / "schedules.yaml"
+        # Half an hour away in both directions, so that no planned time passes while a test runs.
+        self.last_hourly = (datetime.now(UTC) - timedelta(minutes=30)).replace(second=0, microsecond=0)
+        self.hourly = {"cron": f"{self.last_hourly.minute} * * * *"}
         self._schema = stage.schema(database_url, "scheduler")
         self._collected = Collected(stage)
         stage.declare(SHORT_TOPOLOGY)

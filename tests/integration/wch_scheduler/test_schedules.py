@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -38,13 +39,12 @@ def run(sc: SchedulerStage, *words: str, code: int = 0) -> str:
     return wch(sc.stage, "schedules", *words, code=code, WCH_DATABASE_URL=sc.database_url)
 
 
-HOURLY = {"cron": "0 * * * *"}
 OFTEN = {"every_seconds": 0.2}
 
 
 def set_back(sc: SchedulerStage, name: str, **ago: float) -> datetime:
-    """Let a schedule's next time be so long ago, on the grid of its interval."""
-    timestamp = (datetime.now(UTC) - timedelta(**ago)).replace(minute=0, second=0, microsecond=0)
+    """Let the next time of an hourly schedule be its last one, or this long before it."""
+    timestamp = sc.last_hourly - timedelta(**ago)
     sc.query("UPDATE schedules SET next_planned = %s, next_due = %s WHERE name = %s", timestamp, timestamp, name)
     return timestamp
 
@@ -73,11 +73,11 @@ def test_a_schedule_publishes_at_its_times_under_derived_ids(sc: SchedulerStage)
 def test_a_request_is_published_for_each_shop(sc: SchedulerStage, tmp_path: Path) -> None:
     shops = tmp_path / "shops.json"
     shops.write_text(json.dumps({"north": {}, "south": {}}))
-    sc.write(everywhere=HOURLY | {"shops": "all"}, one=HOURLY | {"shops": ["south"]})
+    sc.write(everywhere=sc.hourly | {"shops": "all"}, one=sc.hourly | {"shops": ["south"]})
     sc.start(shops_file=shops)
     for name in ("everywhere", "one"):
         sc.await_row(name)
-        timestamp = set_back(sc, name, minutes=0)
+        timestamp = set_back(sc, name)
     eventually(lambda: len(sc.published()) >= 3)
     assert sorted((event["shop"], event["id"]) for event in sc.published()) == sorted(
         [(shop, event_id("everywhere", timestamp, shop)) for shop in ("north", "south")]
@@ -118,11 +118,11 @@ class Published:
 
 
 def test_a_replica_that_wakes_late_takes_no_time_that_was_taken(sc: SchedulerStage) -> None:
-    sc.write(hourly=HOURLY)
+    sc.write(hourly=sc.hourly)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
-    timestamp = set_back(sc, "hourly", minutes=0)
+    timestamp = set_back(sc, "hourly")
     published = Published()
 
     async def wake() -> None:
@@ -137,7 +137,7 @@ def test_a_replica_that_wakes_late_takes_no_time_that_was_taken(sc: SchedulerSta
         for _ in range(3):
             await ticks._publish_triggered(seen)
         # One that was paused since it was seen.
-        set_back(sc, "hourly", minutes=60)
+        set_back(sc, "hourly", hours=1)
         (seen,) = await store.database.rows("SELECT *, now() AS now FROM schedules")
         await store.database.rows("UPDATE schedules SET paused_at = now()")
         await ticks._publish_due(seen)
@@ -164,11 +164,11 @@ class SleepyRegistry:
 def test_a_replica_that_sleeps_in_its_transaction_delays_a_schedule_for_seconds_only(
     sc: SchedulerStage, by_hand: bool
 ) -> None:
-    sc.write(hourly=HOURLY)
+    sc.write(hourly=sc.hourly)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
-    set_back(sc, "hourly", minutes=0)
+    set_back(sc, "hourly")
     if by_hand:
         sc.query("UPDATE schedules SET triggered_at = now(), triggered_by = 'ada', next_due = NULL")
     sleepy, published = SleepyRegistry(), Published()
@@ -194,15 +194,16 @@ def test_a_replica_that_sleeps_in_its_transaction_delays_a_schedule_for_seconds_
 
 
 def test_changing_the_plan_loses_no_time_that_has_come(sc: SchedulerStage) -> None:
-    sc.write(a=HOURLY | {"catch_up": "all"}, b=OFTEN)
+    sc.write(a=sc.hourly | {"catch_up": "all"}, b=OFTEN)
     service = sc.start()
     sc.await_row("a")
     service.stop()
     first = set_back(sc, "a", hours=2)
-    sc.write(a={"cron": "30 * * * *", "catch_up": "all"}, b=OFTEN)
+    minute = (first + timedelta(minutes=15)).minute
+    sc.write(a={"cron": f"{minute} * * * *", "catch_up": "all"}, b=OFTEN)
     sc.start()
-    eventually(lambda: sc.row("a")["next_planned"].minute == 30 and sc.row("a")["next_planned"] > datetime.now(UTC))
-    assert sc.ticks("a")[:2] == [first, first + timedelta(minutes=30)]
+    eventually(lambda: sc.row("a")["next_planned"].minute == minute and sc.row("a")["next_planned"] > datetime.now(UTC))
+    assert sc.ticks("a")[:2] == [first, first + timedelta(minutes=15)]
 
 
 async def publish_nothing(_self: Any) -> bool:
@@ -213,7 +214,7 @@ async def publish_nothing(_self: Any) -> bool:
 def test_a_resumed_schedule_continues_from_when_it_was_resumed(
     sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sc.write(hourly=HOURLY | {"catch_up": "all"})
+    sc.write(hourly=sc.hourly | {"catch_up": "all"})
     with monkeypatch.context() as patched:
         patched.setattr(Ticks, "fire_due", publish_nothing)
         service = sc.start()
@@ -258,14 +259,13 @@ def test_a_schedule_that_cannot_be_published_delays_no_other(sc: SchedulerStage)
 def test_after_an_outage_over_three_times_the_policy_decides(
     sc: SchedulerStage, policy: dict[str, str], fired: int, missed: int
 ) -> None:
-    sc.write(hourly=HOURLY | policy)
+    sc.write(hourly=sc.hourly | policy)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
     first = set_back(sc, "hourly", hours=2)
     grid = [first, first + timedelta(hours=1), first + timedelta(hours=2)]
-    # The last of them is a whole hour's beginning, which may be now.
-    sc.start(scheduler_outage_seconds=0.001)
+    sc.start()
     eventually(lambda: sc.row("hourly")["next_planned"] > grid[-1])
     eventually(lambda: len(sc.published()) == fired)
     assert sc.ticks("hourly") == grid[3 - fired :]
@@ -291,7 +291,7 @@ def test_events_that_the_broker_did_not_confirm_are_published_after_the_outage(s
 
 
 def test_a_changed_file_is_applied_and_an_invalid_one_keeps_the_old_schedules(sc: SchedulerStage) -> None:
-    sc.write(a=OFTEN, b=HOURLY)
+    sc.write(a=OFTEN, b=sc.hourly)
     service = sc.start()
     eventually(lambda: len(sc.ticks("a")) >= 2)
     before = sc.await_row("b")
@@ -300,14 +300,15 @@ def test_a_changed_file_is_applied_and_an_invalid_one_keeps_the_old_schedules(sc
     eventually(lambda: registry.get_sample_value("wch_scheduler_file_broken") == 1)
     taken = len(sc.ticks("a"))
     eventually(lambda: len(sc.ticks("a")) >= taken + 3, "the old ones go on")
-    sc.write(b=HOURLY | {"data": {"dry_run": True}}, c=OFTEN)
+    sc.write(b=sc.hourly | {"data": {"dry_run": True}}, c=OFTEN)
     eventually(lambda: len(sc.ticks("c")) >= 2)
     assert registry.get_sample_value("wch_scheduler_file_broken") == 0
     assert sc.row("a") == {}
     after = sc.row("b")
     assert (after["next_planned"], after["definition"]["data"]) == (before["next_planned"], {"dry_run": True})
-    sc.write(b={"cron": "30 * * * *"})
-    eventually(lambda: sc.row("b")["next_planned"].minute == 30)
+    minute = (sc.last_hourly + timedelta(minutes=15)).minute
+    sc.write(b={"cron": f"{minute} * * * *"})
+    eventually(lambda: sc.row("b")["next_planned"].minute == minute)
 
 
 def test_an_invalid_file_at_the_start_is_refused_with_its_line(sc: SchedulerStage) -> None:
@@ -353,7 +354,7 @@ def test_a_run_is_refused_while_another_is_not_published_yet(
         return True
 
     monkeypatch.setattr(Ticks, "fire_due", publish_nothing)
-    sc.write(nightly={"cron": "30 2 * * *"})
+    sc.write(nightly=sc.hourly)
     sc.start()
     sc.await_row("nightly")
     with sc.stage.client() as operator:
@@ -370,11 +371,13 @@ def test_a_run_is_refused_while_another_is_not_published_yet(
 
 def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     assert "no schedules" in run(sc, "list", code=1)
-    sc.write(nightly={"cron": "30 2 * * *", "time_zone": "Europe/Berlin", "group": "carts"})
+    night = datetime.now(ZoneInfo("Asia/Kolkata")) + timedelta(hours=12)  # a zone whose clocks never change
+    cron = f"{night.minute} {night.hour} * * *"
+    sc.write(nightly={"cron": cron, "time_zone": "Asia/Kolkata", "group": "carts"})
     sc.start()
     sc.await_row("nightly")
     output = run(sc, "list")
-    assert "30 2 * * * Europe/Berlin" in output
+    assert f"{cron} Asia/Kolkata" in output
     assert "reason: String should have at most 500 characters" in run(
         sc, "pause", "nightly", "--reason", "x" * 501, code=1
     )
@@ -397,7 +400,7 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     assert (sc.ticks("nightly"), sc.row("nightly")["missed"]) == ([], 0), "what passed meanwhile is not caught up"
     lines = run(sc, "preview", "nightly", "--count", "3").splitlines()
     assert len(lines) == 4
-    assert all("02:30:00 CE" in line for line in lines[1:])
+    assert all(f"{night:%H:%M}:00 IST" in line for line in lines[1:])
     assert len(json.loads(run(sc, "preview", "nightly", "--json"))) == 10
     assert "no times were missed" in run(sc, "missed")
     assert "there is no schedule unknown" in run(sc, "missed", "unknown", code=1)
@@ -405,7 +408,7 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
 
 
 def test_a_pause_that_is_requested_twice_is_answered_twice_and_kept_once(sc: SchedulerStage) -> None:
-    sc.write(hourly=HOURLY)
+    sc.write(hourly=sc.hourly)
     sc.start()
     sc.await_row("hourly")
     with sc.stage.client() as client:
@@ -421,7 +424,7 @@ def test_a_pause_that_is_requested_twice_is_answered_twice_and_kept_once(sc: Sch
 
 
 def test_a_request_for_an_unknown_schedule_is_refused_and_dead_lettered(sc: SchedulerStage) -> None:
-    sc.write(hourly=HOURLY)
+    sc.write(hourly=sc.hourly)
     sc.start()
     with sc.stage.client(requester="shop") as client:
         client.publish(ScheduleRunRequested(schedule="weekly", by="ada"))
@@ -433,7 +436,7 @@ def test_a_request_for_an_unknown_schedule_is_refused_and_dead_lettered(sc: Sche
 
 
 def test_old_rows_are_deleted(sc: SchedulerStage) -> None:
-    sc.write(hourly=HOURLY)
+    sc.write(hourly=sc.hourly)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
@@ -453,7 +456,7 @@ def test_old_rows_are_deleted(sc: SchedulerStage) -> None:
 
 
 def test_a_late_schedule_is_counted(sc: SchedulerStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    sc.write(hourly=HOURLY, paused=HOURLY)
+    sc.write(hourly=sc.hourly, paused=sc.hourly)
     service = sc.start()
     sc.await_row("hourly")
     service.stop()
