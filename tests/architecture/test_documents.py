@@ -14,6 +14,7 @@ from wch_common.broker.headers import KINDS
 from wch_common.cli.app import app
 from wch_common.errors import ContractError
 from wch_common.events import published_contract
+from wch_local import reasons_table
 from wch_local.settings_page import page
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +25,11 @@ PLANNED = {"stock"}  # the example in CONTRIBUTING.md
 
 def test_the_settings_page_matches_the_models() -> None:
     assert (ROOT / "docs/settings.md").read_text() == page()
+
+
+def test_the_table_of_reasons_matches_the_contract() -> None:
+    text = reasons_table.README.read_text()
+    assert text == reasons_table.with_table(text)
 
 
 def test_every_service_is_in_the_readmes_table_and_has_a_page() -> None:

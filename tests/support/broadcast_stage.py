@@ -18,6 +18,7 @@ from wch_common.contract.event import new_event
 from wch_common.events.broadcast import CampaignRecipient, CampaignRequested, RecipientsRequested
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated, RecipientOutcome
 from wch_common.settings import QueueSettings, changed_policy
+from wch_whatsapp.facts import recipient_outcome as whatsapp_outcome
 from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
 if TYPE_CHECKING:
@@ -56,6 +57,16 @@ def campaign(name: str, numbers: Iterable[int] | None = None, **changes: Any) ->
 def part(name: str, number: int, numbers: Iterable[int], parts: int | None = None) -> RecipientsRequested:
     """Return one part of a list."""
     return RecipientsRequested(list_id=name, part=number, parts=parts, recipients=recipients(numbers))
+
+
+def recipient_outcome(recipient: dict[str, Any], text: str) -> RecipientOutcome:
+    """Return what whatsapp reports about a recipient of a batch, for a text like `failed/undeliverable`."""
+    outcome, _, reason = text.partition("/")
+    reason, _, detail = reason.partition(": ")
+    state = "queued" if outcome == "deferred" else outcome
+    own_values = any(recipient.get(name) for name in ("header", "body", "buttons"))
+    row = {"send_key": recipient["send_key"], "state": state, "reason": reason, "own_values": own_values}
+    return whatsapp_outcome(row | {"code": None, "due_at": None}).model_copy(update={"detail": detail})
 
 
 def totals_of(fact: dict[str, Any]) -> dict[str, Any]:
@@ -111,14 +122,9 @@ class BroadcastStage:
         self, batch: dict[str, Any], outcomes: str | dict[int, str] = "accepted", *, version: int | None = None
     ) -> None:
         """Answer a batch as whatsapp does: one `outcome/reason` for all, or one by place; a version makes it an update."""
-        keys = [one["send_key"] for one in batch["recipients"]]
-        by_place = outcomes if isinstance(outcomes, dict) else dict.fromkeys(range(len(keys)), outcomes)
-        answered = tuple(
-            RecipientOutcome.model_validate(
-                {"send_key": keys[place], "outcome": text.partition("/")[0], "reason": text.partition("/")[2]}
-            )
-            for place, text in by_place.items()
-        )
+        recipients = range(len(batch["recipients"]))
+        by_place = outcomes if isinstance(outcomes, dict) else dict.fromkeys(recipients, outcomes)
+        answered = tuple(recipient_outcome(batch["recipients"][place], text) for place, text in by_place.items())
         model = BatchCompleted if version is None else BatchUpdated
         data = model(batch_id=batch["batch_id"], recipients=answered, version=version or 0)
         self.publish(new_event(data, "/wch/whatsapp", requester=REQUESTER))

@@ -19,7 +19,9 @@ from wch_carts.topology import REQUESTER, TOPOLOGY
 from wch_common.broker.topology import Topology
 from wch_common.contract.event import new_event
 from wch_common.events.carts import ReminderScanRequested
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.events.shop import CartCompleted, CartItem, CartUpdated
+from wch_common.events.whatsapp import MessageFailed
 from wch_common.settings import QueueSettings, changed_policy
 
 if TYPE_CHECKING:
@@ -111,6 +113,9 @@ class CartsStage:
     def answer(self, model: type[EventData], key: str, **values: Any) -> None:
         """Publish a fact about a message, as whatsapp does."""
         names = {"send_key": key, "message_id": "m1", "attempt": 1} | values
+        if model is MessageFailed:
+            reason = failure_reason(values["reason"])
+            names = {"concerns": reason.concerns, "retryable": reason.passes} | names
         self.publish(new_event(model.model_validate(names), "/wch/whatsapp", requester=REQUESTER))
 
     def requests(self, kind: str = "message.requested") -> list[dict[str, Any]]:

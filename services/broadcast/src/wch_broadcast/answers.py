@@ -11,14 +11,14 @@ from wch_broadcast import queries
 from wch_broadcast.batches import recount
 from wch_broadcast.campaign import SERVICE, Campaign, locked, save
 from wch_broadcast.identity import campaign_uuid, parsed_batch, position
-from wch_broadcast.queries import AppliedOutcome
-from wch_broadcast.reasons import MESSAGE_REASONS, REFUSED, concerns_campaign, number_limit
+from wch_broadcast.reasons import LIMITS, concerns_campaign, concerns_content, pause_cause
 from wch_broadcast.requests import pause
 from wch_broadcast.steps import advance, schedule_update
+from wch_common.events.failure_reasons import REFUSED
 from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from wch_broadcast.settings import BroadcastSettings, BroadcastShop
     from wch_broadcast.steps import Pace
@@ -69,29 +69,25 @@ class Answers:
 
     async def _store(
         self, tx: Transaction, campaign: Campaign, number: int, data: BatchCompleted | BatchUpdated
-    ) -> tuple[list[AppliedOutcome], bool]:
+    ) -> tuple[list[RecipientOutcome], bool]:
         """Write outcomes and count the batch again; returns the changes, and whether it is the batch's first answer."""
         names: dict[str, Any] = {"id": campaign.id, "number": number}
-        values = names | {"version": data.version, "list": campaign.list, "refused": REFUSED}
-        values |= {"of_message": sorted(MESSAGE_REASONS)} | _columns(campaign, data.recipients)
-        changed = await tx.typed(AppliedOutcome, queries.APPLY_OUTCOMES, values)
+        own = {place: one for one in data.recipients if (place := position(campaign.id, one.send_key)) is not None}
+        values = names | {"version": data.version, "refused": REFUSED} | _columns(own)
+        changed = [own[row["position"]] for row in await tx.rows(queries.APPLY_OUTCOMES, values)]
         await recount(tx, campaign, [number])
-        limit = number_limit(row["reason"] for row in await tx.rows(queries.DEFERRED_REASONS, names))
-        answered = names | {"limited_by": limit, "first": isinstance(data, BatchCompleted)}
+        answered = names | {"limits": sorted(LIMITS), "first": isinstance(data, BatchCompleted)}
         return changed, any(row["first"] for row in await tx.rows(queries.MARK_ANSWERED, answered))
 
     async def _pause_reason(
-        self, tx: Transaction, campaign: Campaign, upto: int, changed: Iterable[AppliedOutcome]
+        self, tx: Transaction, campaign: Campaign, upto: int, changed: Iterable[RecipientOutcome]
     ) -> str | None:
         """Return why a campaign must pause itself, or None."""
-        reasons = [
-            one.reason for one in changed if concerns_campaign(one.outcome, one.reason, own_values=one.own_values)
-        ]
-        for reason in sorted(reasons, key=MESSAGE_REASONS.__contains__)[:1]:
+        for one in sorted(filter(concerns_campaign, changed), key=concerns_content)[:1]:
             # If others were sent the message, it is right, and only this recipient cannot be sent it.
             own = {"id": campaign.id, "list": campaign.list}
-            if reason not in MESSAGE_REASONS or not await tx.rows(queries.ANY_SENT_WITHOUT_OWN_VALUES, own):
-                return reason
+            if not concerns_content(one) or not await tx.rows(queries.ANY_SENT_WITHOUT_OWN_VALUES, own):
+                return pause_cause(one)
         if campaign.released:
             return None  # every batch is released, so a pause would spare no recipient
         batches = max(_LAST_BATCHES, math.ceil(self._min_answers / campaign.batch_size))
@@ -102,14 +98,14 @@ class Answers:
         return None
 
 
-def _columns(campaign: Campaign, recipients: Iterable[RecipientOutcome]) -> dict[str, list[Any]]:
-    """Return the outcomes of the campaign's own recipients as arrays."""
-    found = [(position(campaign.id, one.send_key), one) for one in recipients]
-    own = [(place, one) for place, one in found if place is not None]
+def _columns(outcomes: Mapping[int, RecipientOutcome]) -> dict[str, list[Any]]:
+    """Return outcomes by the recipient's position as arrays."""
     return {
-        "positions": [place for place, _ in own],
-        "outcomes": [one.outcome for _, one in own],
-        "reasons": [one.reason for _, one in own],
-        "codes": [one.code for _, one in own],
-        "untils": [one.until for _, one in own],
+        "positions": list(outcomes),
+        "outcomes": [one.outcome for one in outcomes.values()],
+        "reasons": [one.reason for one in outcomes.values()],
+        "concerns": [one.concerns for one in outcomes.values()],
+        "retryable": [one.retryable for one in outcomes.values()],
+        "codes": [one.code for one in outcomes.values()],
+        "untils": [one.until for one in outcomes.values()],
     }

@@ -8,7 +8,8 @@ import orjson
 
 from wch_broadcast import queries
 from wch_broadcast.identity import batch_name, send_key
-from wch_broadcast.reasons import CAMPAIGN_REASONS, MESSAGE_REASONS, SKIPPED_REASONS
+from wch_broadcast.reasons import OF_CAMPAIGN
+from wch_common.events.failure_reasons import REFUSED
 from wch_common.events.whatsapp import BatchRequested, RetryRequested
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def request_again(tx: Transaction, campaign: Campaign) -> None:
     for row in await tx.rows(queries.UNANSWERED_BATCHES, {"id": campaign.id}):
         number = row["number"]
         names = {"id": campaign.id, "list": campaign.list, "number": number}
-        erased = await tx.rows(queries.FAIL_ERASED, names)
+        erased = await tx.rows(queries.SKIP_ERASED, names)
         recipients = await tx.rows(queries.BATCH_RECIPIENTS, names)
         if recipients:
             request = batch_request(campaign, number, recipients)
@@ -61,11 +62,10 @@ async def _request_retries(tx: Transaction, campaign: Campaign) -> None:
 
 async def reopen_failed(tx: Transaction, campaign: Campaign) -> None:
     """Make `request_again` include the recipients that failed for a reason of the whole campaign."""
-    names = {"id": campaign.id, "list": campaign.list}
-    reasons = {"of_campaign": sorted(CAMPAIGN_REASONS), "of_message": sorted(MESSAGE_REASONS)}
+    names = {"id": campaign.id, "refused": REFUSED}
     reopened = [
-        *await tx.rows(queries.RETRY_FAILED, names | reasons),
         *await tx.rows(queries.REOPEN_REFUSED, names),
+        *await tx.rows(queries.RETRY_FAILED, names | {"of_campaign": sorted(OF_CAMPAIGN)}),
     ]
     await recount(tx, campaign, sorted({row["batch"] for row in reopened}))
 
@@ -73,5 +73,4 @@ async def reopen_failed(tx: Transaction, campaign: Campaign) -> None:
 async def recount(tx: Transaction, campaign: Campaign, numbers: list[int]) -> None:
     """Count the outcomes of batches again."""
     if numbers:
-        names = {"id": campaign.id, "numbers": numbers, "skipped": sorted(SKIPPED_REASONS)}
-        await tx.rows(queries.RECOUNT_BATCHES, names)
+        await tx.rows(queries.RECOUNT_BATCHES, {"id": campaign.id, "numbers": numbers})

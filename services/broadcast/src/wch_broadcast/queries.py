@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wch_broadcast.reasons import REFUSED
 from wch_common.store.due_rows import claim_due, next_due
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.defe
 FROM (
   SELECT number, jsonb_object_agg(outcome || '/' || reason, recipients) AS counts,
          coalesce(sum(recipients) FILTER (WHERE outcome = 'deferred'), 0) AS deferred,
-         coalesce(sum(recipients) FILTER (WHERE outcome = 'failed' AND NOT reason = ANY(%(skipped)s)), 0) AS failed
+         coalesce(sum(recipients) FILTER (WHERE outcome = 'failed'), 0) AS failed
   FROM (SELECT batch AS number, outcome, reason, count(*) AS recipients FROM outcomes
         WHERE campaign = %(id)s AND batch = ANY(%(numbers)s) GROUP BY 1, 2, 3) AS counted GROUP BY number
 ) AS new WHERE b.campaign = %(id)s AND b.number = new.number
@@ -94,8 +93,8 @@ FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.
 WHERE o.campaign = %(id)s AND o.batch = %(number)s AND r.phone IS NOT NULL ORDER BY o.position
 """
 # A recipient may have been erased before whatsapp received the batch.
-FAIL_ERASED = """
-UPDATE outcomes AS o SET outcome = 'failed', reason = 'erased' FROM recipients AS r
+SKIP_ERASED = """
+UPDATE outcomes AS o SET outcome = 'skipped', reason = 'erased' FROM recipients AS r
 WHERE o.campaign = %(id)s AND o.batch = %(number)s AND o.outcome = 'requested'
 AND r.list = %(list)s AND r.position = o.position AND r.phone IS NULL RETURNING o.position
 """
@@ -104,11 +103,9 @@ END_EMPTY_BATCH = "UPDATE batches SET answered_at = now() WHERE campaign = %(id)
 # obsolete. Recipients that failed for their own values are left out: resuming does not correct those.
 RETRY_FAILED = """
 WITH retried AS (
-  UPDATE outcomes AS o SET outcome = 'deferred', reason = 'retry_requested', code = NULL, version = version + 1
-  WHERE campaign = %(id)s AND outcome = 'failed' AND (
-    reason = ANY(%(of_campaign)s) OR reason = ANY(%(of_message)s) AND NOT EXISTS (
-      SELECT 1 FROM recipients AS r WHERE r.list = %(list)s AND r.position = o.position AND r.own_values IS NOT NULL))
-  RETURNING batch
+  UPDATE outcomes SET outcome = 'deferred', reason = 'retry_requested', concerns = NULL, code = NULL, version = version + 1
+  WHERE campaign = %(id)s AND outcome = 'failed' AND concerns = ANY(%(of_campaign)s) AND NOT retryable
+  AND reason <> %(refused)s RETURNING batch
 )
 SELECT DISTINCT batch FROM retried
 """
@@ -118,44 +115,32 @@ WHERE campaign = %(id)s AND outcome = 'deferred' AND reason = 'retry_requested' 
 ORDER BY position LIMIT %(limit)s
 """
 # Whatsapp's ledger does not know a refused batch, so the whole batch is requested again.
-REOPEN_REFUSED = f"""
+REOPEN_REFUSED = """
 WITH reopened AS (
-  UPDATE outcomes SET outcome = 'requested', reason = '', code = NULL
-  WHERE campaign = %(id)s AND outcome = 'failed' AND reason LIKE '{REFUSED}%%' RETURNING batch
+  UPDATE outcomes SET outcome = 'requested', reason = '', concerns = NULL, code = NULL
+  WHERE campaign = %(id)s AND outcome = 'failed' AND reason = %(refused)s RETURNING batch
 )
 UPDATE batches SET answered_at = NULL
 WHERE campaign = %(id)s AND number IN (SELECT batch FROM reopened) RETURNING number AS batch
-"""  # noqa: S608 - a constant of this package
+"""
 
 # -- answers
-
-
-@dataclass(frozen=True)
-class AppliedOutcome:
-    """A new outcome of a recipient; `own_values` if a reason of the message concerns only this recipient."""
-
-    outcome: str
-    reason: str
-    own_values: bool
-
 
 # Neither an earlier fact that arrives late nor the refusal of a duplicate request overwrites an outcome.
 APPLY_OUTCOMES = """
 UPDATE outcomes AS o
-SET outcome = new.outcome, reason = new.reason, code = new.code, until = new.until, version = %(version)s
-FROM unnest(%(positions)s::int[], %(outcomes)s::text[], %(reasons)s::text[], %(codes)s::int[],
-            %(untils)s::timestamptz[]) AS new (position, outcome, reason, code, until)
+SET outcome = new.outcome, reason = new.reason, concerns = new.concerns, retryable = new.retryable, code = new.code,
+    until = new.until, version = %(version)s
+FROM unnest(%(positions)s::int[], %(outcomes)s::text[], %(reasons)s::text[], %(concerns)s::text[], %(retryable)s::bool[],
+            %(codes)s::int[], %(untils)s::timestamptz[])
+  AS new (position, outcome, reason, concerns, retryable, code, until)
 WHERE o.campaign = %(id)s AND o.position = new.position AND o.batch = %(number)s AND o.version <= %(version)s
-AND (o.outcome = 'requested' OR NOT starts_with(new.reason, %(refused)s))
-RETURNING o.outcome, o.reason, o.reason = ANY(%(of_message)s) AND EXISTS (
-  SELECT 1 FROM recipients AS r
-  WHERE r.list = %(list)s AND r.position = o.position AND r.own_values IS NOT NULL) AS own_values
-"""
-DEFERRED_REASONS = """
-SELECT DISTINCT reason FROM outcomes WHERE campaign = %(id)s AND batch = %(number)s AND outcome = 'deferred'
+AND (o.outcome = 'requested' OR new.reason <> %(refused)s) RETURNING o.position
 """
 MARK_ANSWERED = """
-UPDATE batches SET limited_by = %(limited_by)s,
+UPDATE batches SET limited_by = coalesce((
+         SELECT min(reason) FROM outcomes WHERE campaign = %(id)s AND batch = %(number)s AND outcome = 'deferred'
+         AND concerns = ANY(%(limits)s)), ''),
        answered_at = CASE WHEN %(first)s THEN coalesce(answered_at, now()) ELSE answered_at END
 WHERE campaign = %(id)s AND number = %(number)s RETURNING answered_at = now() AS first
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wch_broadcast.reasons import SKIPPED_REASONS
 from wch_broadcast.totals import CampaignCounts, campaign_totals
 
 if TYPE_CHECKING:
@@ -130,12 +129,11 @@ class ReportRow:
     until: datetime | None
 
 
-_SKIPPED = ", ".join(f"'{reason}'" for reason in sorted(SKIPPED_REASONS))
 # Counting these rows by outcome gives the totals.
-REPORT = f"""
+REPORT = """
 SELECT r.phone AS to, o.batch, CASE
          WHEN o.outcome = 'requested' THEN 'waiting'
-         WHEN o.outcome = 'suppressed' OR (o.outcome = 'failed' AND o.reason IN ({_SKIPPED})) THEN 'skipped'
+         WHEN o.outcome = 'suppressed' THEN 'skipped'
          WHEN o.outcome IS NOT NULL THEN o.outcome
          WHEN r.skip_reason IN ('malformed_number', 'duplicate_number') THEN 'skipped'
          WHEN c.state IN ('cancelling', 'cancelled') THEN 'cancelled'
@@ -147,4 +145,4 @@ SELECT r.phone AS to, o.batch, CASE
 FROM campaigns AS c JOIN recipients AS r ON r.list = c.list
 LEFT JOIN outcomes AS o ON o.campaign = c.id AND o.position = r.position
 WHERE c.id = %(id)s ORDER BY r.position
-"""  # noqa: S608 - constants of this package
+"""

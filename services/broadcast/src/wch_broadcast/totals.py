@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wch_broadcast.reasons import is_skipped
 from wch_common.events.broadcast import CampaignTotals, ReasonCount
 
 if TYPE_CHECKING:
@@ -39,8 +38,10 @@ def campaign_totals(campaign: CampaignCounts, outcomes: Mapping[str, int]) -> Ca
     skipped = Counter({"malformed_number": campaign.malformed, "duplicate_number": campaign.duplicates})
     for key, recipients in outcomes.items():
         outcome, _, reason = key.partition("/")
-        if is_skipped(outcome, reason):
-            skipped["suppressed" if outcome == "suppressed" else reason] += recipients
+        if outcome == "suppressed":
+            skipped["suppressed"] += recipients
+        elif outcome == "skipped":
+            skipped[reason] += recipients
         elif outcome == "failed":
             failed[reason] += recipients
         else:

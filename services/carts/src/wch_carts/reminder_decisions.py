@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.events.whatsapp import (
     MessageAccepted,
     MessageCancelled,
@@ -23,14 +24,12 @@ if TYPE_CHECKING:
     from wch_carts.queries import KnownReminder
     from wch_carts.settings import ReminderSection
     from wch_common.contract.event import EventData
+    from wch_common.events.failure_reasons import Concern
 
-# These failures pass, or an operator corrects their cause. The others concern the recipient, or may have been sent.
-RETRYABLE_REASONS: Final = frozenset({
-    "meta_failed", "meta_unavailable", "meta_unreachable", "number_in_maintenance", "template_syncing", "media_host_failed",
-    "flow_throttled", "expired", "template_missing", "template_paused", "template_rejected", "template_disabled",
-    "template_not_eligible", "template_values_wrong", "not_a_marketing_template", "marketing_switched_off", "flow_blocked",
-    "request_refused", "refused",
-})  # fmt: skip
+UNKNOWN: Final = "unknown"
+"""The reason of a reminder that may have been sent."""
+# Nobody can remove a cause that is the recipient, or their country.
+_PERSONAL = frozenset({"recipient", "country"})
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 900.0, 6 * 3600.0
 
 
@@ -41,11 +40,13 @@ class ReminderResult:
     state: str
     rank: int
     reason: str = ""
+    concerns: Concern = "recipient"
+    passes: bool = False
 
     @property
     def is_retryable(self) -> bool:
-        """Whether a later scan may try again."""
-        return self.state == "failed" and self.reason in RETRYABLE_REASONS
+        """Whether a later scan may try again: the cause passes, or somebody can remove it for all recipients."""
+        return self.state == "failed" and self.reason != UNKNOWN and (self.passes or self.concerns not in _PERSONAL)
 
 
 def reminder_result(data: EventData) -> ReminderResult:
@@ -57,12 +58,12 @@ def reminder_result(data: EventData) -> ReminderResult:
             return ReminderResult("sent", 4)
         case MessageRead():
             return ReminderResult("sent", 5)
-        case MessageFailed(reason=reason):
-            return ReminderResult("failed", 3, reason)
+        case MessageFailed(reason=reason, concerns=concerns, retryable=passes):
+            return ReminderResult("failed", 3, reason, concerns, passes)
         case MessageSuppressed(reason=reason) | MessageCancelled(reason=reason):
             return ReminderResult("skipped", 3, reason)
         case MessageUnknown():
-            return ReminderResult("failed", 1, "unknown")
+            return ReminderResult("failed", 1, UNKNOWN, failure_reason(UNKNOWN).concerns)
         case _:
             raise TypeError(f"{type(data).__name__} reports no result of a message")
 

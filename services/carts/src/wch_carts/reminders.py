@@ -25,6 +25,7 @@ from wch_common.events.carts import (
     ReminderSent,
     ReminderSkipped,
 )
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.events.whatsapp import MessageRequested, RetryRequested
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 CHUNK = 500
+_DEAD_LETTERED = "dead_lettered"
 
 
 class Reminders:
@@ -146,13 +148,25 @@ def _fact(
         return ReminderSent(cart_id=cart_id, version=period)
     if result.state == "skipped":
         return ReminderSkipped(cart_id=cart_id, version=period, reason=result.reason)
-    return ReminderFailed(cart_id=cart_id, version=period, reason=result.reason, will_retry=will_retry)
+    return ReminderFailed(
+        cart_id=cart_id,
+        version=period,
+        reason=result.reason,
+        concerns=result.concerns,
+        retryable=result.passes,
+        will_retry=will_retry,
+    )
 
 
 def reminder_dead_lettered(event: Event[ReminderRequested], reason: str) -> ReminderFailed:
     """Return the fact about a dead-lettered reminder request; only a scan's request is tried again, by a later scan."""
     del reason  # the dead letter has it
-    data = event.data
+    data, known = event.data, failure_reason(_DEAD_LETTERED)
     return ReminderFailed(
-        cart_id=data.cart_id, version=data.version or 0, reason="dead_lettered", will_retry=event.source == SOURCE
+        cart_id=data.cart_id,
+        version=data.version or 0,
+        reason=_DEAD_LETTERED,
+        concerns=known.concerns,
+        retryable=known.passes,
+        will_retry=event.source == SOURCE,
     )

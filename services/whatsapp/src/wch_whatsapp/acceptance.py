@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from wch_common.events.failure_reasons import REFUSED, failure_reason
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
 from wch_common.integrations.phone import MalformedNumber, normalised, requested
 from wch_common.outcome import Reject, Throttled
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0
+_REFUSED = failure_reason(REFUSED)
 
 
 @dataclass(frozen=True)
@@ -184,13 +186,27 @@ def message_dead_lettered(event: Event[MessageRequested], reason: str) -> Messag
     """Return the fact for a message whose request is dead-lettered before it is in the ledger."""
     if not isinstance(event.data, MessageRequested):
         return None
-    return MessageFailed(send_key=event.data.send_key, message_id="", reason="refused", detail=reason[:500])
+    return MessageFailed(
+        send_key=event.data.send_key,
+        message_id="",
+        reason=REFUSED,
+        concerns=_REFUSED.concerns,
+        retryable=_REFUSED.passes,
+        detail=reason[:500],
+    )
 
 
 def batch_dead_lettered(event: Event[BatchRequested], reason: str) -> BatchCompleted:
     """Return the fact for a batch whose request is dead-lettered: every recipient failed for that reason."""
     outcomes = tuple(
-        RecipientOutcome(send_key=one.send_key, outcome="failed", reason=f"refused: {reason}"[:200])
+        RecipientOutcome(
+            send_key=one.send_key,
+            outcome="failed",
+            reason=REFUSED,
+            concerns=_REFUSED.concerns,
+            retryable=_REFUSED.passes,
+            detail=reason[:200],
+        )
         for one in event.data.recipients
     )
     return BatchCompleted(batch_id=event.data.batch_id, recipients=outcomes)

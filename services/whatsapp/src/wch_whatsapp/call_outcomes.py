@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from wch_common.events.failure_reasons import pauses_shop
 from wch_whatsapp.bodies import is_free_form
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.cloud import Accepted, InDoubt, RefusedByMeta, Reply, Unsent
-from wch_whatsapp.error_policy import SHOP_WIDE, ErrorAction, ErrorPolicy, classify
+from wch_whatsapp.error_policy import ErrorAction, ErrorPolicy, classify
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -131,9 +132,9 @@ def pair_wait(row: Row) -> float:
 def pause_for(policy: ErrorPolicy, seconds: float = 0.0) -> Pause | None:
     """Return the pause for an error, at least the `seconds` that Meta asks for; None if the error needs none."""
     if policy.action is ErrorAction.PAUSE_UNTIL_PROBED:
-        return Pause(policy.reason, PROBE_SECONDS, shop=policy.reason in SHOP_WIDE)
+        return Pause(policy.reason, PROBE_SECONDS, shop=pauses_shop(policy.reason))
     if policy.action is ErrorAction.PAUSE_NUMBER:
-        return Pause(policy.reason, max(seconds, policy.wait_seconds or 2.0), shop=policy.reason in SHOP_WIDE)
+        return Pause(policy.reason, max(seconds, policy.wait_seconds or 2.0), shop=pauses_shop(policy.reason))
     return None
 
 

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from wch_common.errors import LeaseLost
+from wch_common.events.failure_reasons import failure_reason, pauses_shop
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.call_outcomes import PROBE_SECONDS
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.decide import ClaimState, Defer, End, Send
-from wch_whatsapp.error_policy import NEEDS_OPERATOR, SHOP_WIDE
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
@@ -54,7 +54,7 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
     free, start, seconds = limits.slots(number["slots_from"], now, wanted)
     probe = number["cause"] is not None
     free = min(free, 1) if probe else free
-    if not free or (probe and number["cause"] in SHOP_WIDE and not await _may_probe(tx, limits, number["cause"])):
+    if not free or (probe and pauses_shop(number["cause"]) and not await _may_probe(tx, limits, number["cause"])):
         return Claim(next_claim_seconds=(start - now).total_seconds() + seconds)
     due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_served": number["last_served"]}
     found = await tx.rows(queries.DUE, due)
@@ -62,7 +62,7 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
     if found:
         state = await _state(tx, limits, now)
         await _decide(tx, state, found, claimed)
-        if probe and claimed.sends and number["cause"] in SHOP_WIDE:
+        if probe and claimed.sends and pauses_shop(number["cause"]):
             names = {"senders": list(limits.senders), "sender": limits.sender, "cause": number["cause"]}
             await tx.rows(queries.EXTEND_OTHER_PAUSES, names | {"seconds": PROBE_SECONDS})
         slots_from = start + timedelta(seconds=seconds * len(claimed.sends))
@@ -130,7 +130,11 @@ async def _report_pause(tx: Transaction, limits: Limits, number: Row) -> Claim:
     """Report the waiting messages to their batches as deferred, if the number is paused for long."""
     left = (number["paused_until"] - number["now"]).total_seconds()
     reported = 0
-    if left > _REPORTED_PAUSE_SECONDS or number["cause"] in NEEDS_OPERATOR or number["cause"] == "meta_unreachable":
+    if (
+        left > _REPORTED_PAUSE_SECONDS
+        or failure_reason(number["cause"] or "").parks
+        or number["cause"] == "meta_unreachable"
+    ):
         waiting = await tx.rows(queries.WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_REPORTED})
         reason = StateReason(number["cause"] or "")
         changes = [Change(row["id"], "queued", left, reason=reason, defers=True) for row in waiting]

@@ -21,6 +21,7 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.cli.service import phone_number, print_record, report, service_schema, timestamp, wait_until_handled
+from wch_common.events.failure_reasons import FAILURE_REASONS, failure_reason
 from wch_common.integrations.phone import masked
 from wch_whatsapp import admin
 from wch_whatsapp.topology import CONTROL
@@ -28,6 +29,7 @@ from wch_whatsapp.topology import CONTROL
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
+    from wch_common.contract.personal import Person
     from wch_whatsapp.queries import RetryCandidate
 
 app = typer.Typer(
@@ -105,7 +107,7 @@ def show(
         print_json(rows)
         return
     for row in rows:
-        print_record(asdict(row))
+        print_record(asdict(row) | _explained(row.reason))
 
 
 @app.command()
@@ -195,7 +197,9 @@ def stats(
     print_table(columns, cells, empty="no messages found")
     for number in numbers:
         if number.cause:
-            say(f"{number.sender} is paused: {number.cause}, until {timestamp(number.paused_until)} UTC")
+            remedy = failure_reason(number.cause).remedy
+            until = timestamp(number.paused_until)
+            say(f"{number.sender} is paused: {number.cause}, until {until} UTC; what to do: {remedy}")
 
 
 @app.command()
@@ -235,11 +239,18 @@ def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "whatsapp", "messages")
 
 
-def _person(connection: Any, hash_key: str, number: str) -> bytes:  # noqa: ANN401 - a psycopg connection
+def _person(connection: Any, hash_key: str, number: str) -> Person:  # noqa: ANN401 - a psycopg connection
     try:
         return admin.person(connection, hash_key, number)
     except admin.WrongHashKey as error:
         raise CommandError(str(error)) from None
+
+
+def _explained(reason: str) -> dict[str, str]:
+    if reason not in FAILURE_REASONS:
+        return {}
+    found = failure_reason(reason)
+    return {"meaning": found.meaning, "what_to_do": found.remedy}
 
 
 def _why_not(row: RetryCandidate) -> str:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import httpx
 import orjson
 
+from wch_common.events.failure_reasons import reason_of_code
 from wch_common.integrations.graph import GraphError, graph_error
-from wch_whatsapp.error_policy import TABLE
 from wch_whatsapp.transport import WRITTEN
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class CloudApi:
 def _reply(response: httpx.Response) -> Reply:
     usage = _usage(response)
     error = graph_error(response)
-    if error is not None and (error.code in TABLE or response.status_code not in _GATEWAY):
+    if error is not None and (reason_of_code(error.code) is not None or response.status_code not in _GATEWAY):
         return RefusedByMeta(error, usage)
     if response.is_success:
         try:

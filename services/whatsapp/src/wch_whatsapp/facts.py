@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from wch_common.contract.event import Event, EventData
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.events.whatsapp import (
     BatchCompleted,
     BatchUpdated,
@@ -52,7 +53,15 @@ def fact_data(row: Row) -> EventData:
         case "unknown":
             return MessageUnknown(**names)
         case _:
-            return MessageFailed(**names, reason=row["reason"], code=row["code"], detail=row["detail"][:500])
+            reason = failure_reason(row["reason"])
+            return MessageFailed(
+                **names,
+                reason=row["reason"],
+                concerns=reason.concern(own_values=row["own_values"]),
+                retryable=reason.passes,
+                code=row["code"],
+                detail=row["detail"][:500],
+            )
 
 
 def batch_completed(batch: Row, rows: Iterable[Row]) -> Event[EventData]:
@@ -68,15 +77,22 @@ def batch_updated(batch: Row, rows: Iterable[Row]) -> Event[EventData]:
 
 
 def _outcomes(rows: Iterable[Row]) -> tuple[RecipientOutcome, ...]:
-    return tuple(
-        RecipientOutcome(
-            send_key=row["send_key"],
-            outcome=row["state"] if row["state"] in REPORTED else "deferred",
-            reason=row["reason"],
-            code=row["code"],
-            until=None if row["state"] in REPORTED else row["due_at"],
-        )
-        for row in sorted(rows, key=lambda row: str(row["send_key"]))
+    return tuple(recipient_outcome(row) for row in sorted(rows, key=lambda row: str(row["send_key"])))
+
+
+def recipient_outcome(row: Row) -> RecipientOutcome:
+    """Return what a batch reports about a message."""
+    outcome: Any = row["state"] if row["state"] in REPORTED else "deferred"
+    names = {"send_key": row["send_key"], "reason": row["reason"], "code": row["code"]}
+    if outcome not in ("failed", "deferred"):
+        return RecipientOutcome(**names, outcome=outcome)
+    reason = failure_reason(row["reason"])
+    return RecipientOutcome(
+        **names,
+        outcome="skipped" if outcome == "failed" and reason.skipped else outcome,
+        concerns=reason.concern(own_values=row["own_values"]),
+        retryable=reason.passes,
+        until=row["due_at"] if outcome == "deferred" else None,
     )
 
 

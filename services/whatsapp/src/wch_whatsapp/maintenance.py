@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import structlog
 
 from wch_common.errors import Contended
+from wch_common.events.failure_reasons import parking_reasons
 from wch_common.store.due_rows import DueRows
 from wch_common.store.maintenance import periodic, retention
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.changes import Change, StateReason
-from wch_whatsapp.error_policy import NEEDS_OPERATOR
 from wch_whatsapp.ledger import apply, publish_update
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
@@ -90,7 +90,7 @@ class Maintenance:
 
     async def _count(self) -> None:
         rows = await self._store.database.rows(queries.COUNT_OPEN)
-        paused = await self._store.database.rows(queries.COUNT_PAUSED, {"causes": sorted(NEEDS_OPERATOR)})
+        paused = await self._store.database.rows(queries.COUNT_PAUSED, {"causes": parking_reasons()})
         self.waiting = {row["shop"]: row["rows"] for row in rows if row["state"] == "queued"}
         counts = {row["state"]: row["rows"] for row in rows if row["state"] != "queued"}
         counts["queued"] = sum(self.waiting.values())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from wch_whatsapp.error_policy import ALERTING
+from wch_common.events.failure_reasons import FAILURE_REASONS, alerting_reasons, failure_reason, pausing_reasons
 from wch_whatsapp.facts import REPORTED
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ class WhatsAppMetrics:
         self._alerts = Counter(
             "wch_whatsapp_alerts_total", "Refusals that an operator should know about", ("reason",), registry=registry
         )
-        self._causes: set[str] = set()
+        # Every series exists from the start, so that the first increase is seen.
+        for reason in alerting_reasons():
+            self._alerts.labels(reason)
 
     def called(self, outcome: CallOutcome, seconds: float) -> None:
         """Count a call, and its refusal if an operator should know about it."""
@@ -47,20 +49,23 @@ class WhatsAppMetrics:
 
     def refused(self, reason: str) -> None:
         """Count a refusal if an operator should know about it."""
-        if reason in ALERTING:
+        if failure_reason(reason).acts == "operator":
             self._alerts.labels(reason).inc()
 
     def ended(self, rows: Iterable[Row]) -> None:
         """Count the messages that have a result."""
         for row in rows:
             if row["state"] in REPORTED:
-                reason = row["reason"] if row["state"] == "failed" else ""
+                reason = _label(row["reason"]) if row["state"] == "failed" else ""
                 self._ended.labels(row["state"], reason).inc()
 
     def counted(self, states: Mapping[str, int], causes: Mapping[str, int]) -> None:
         """Set the gauges to the counts of the database."""
         for state in ("queued", "sending", "in_doubt"):
             self._open.labels(state).set(states.get(state, 0))
-        self._causes |= set(causes)
-        for cause in self._causes:
+        for cause in {*pausing_reasons(), *causes}:
             self._paused.labels(cause).set(causes.get(cause, 0))
+
+
+def _label(reason: str) -> str:
+    return reason if reason in FAILURE_REASONS else "other"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wch_common.events.failure_reasons import pauses_shop
 from wch_whatsapp import queries_sending as queries
-from wch_whatsapp.error_policy import SHOP_WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ async def apply_pauses(tx: Transaction, outcomes: Sequence[CallOutcome], sender:
         await tx.rows(queries.LOCK_NUMBERS, {"senders": list(shop)})
     if works:
         for number in await tx.rows(queries.FIND_CAUSE, {"sender": sender}):
-            senders = list(shop) if number["cause"] in SHOP_WIDE else [sender]
+            senders = list(shop) if pauses_shop(number["cause"]) else [sender]
             await tx.rows(queries.RESUME, {"senders": senders, "cause": number["cause"]})
     for pause, probe in pauses:
         await pause_numbers(tx, pause, shop if pause.shop else [sender], probe=probe, sender=sender)

@@ -14,7 +14,7 @@ LONG_WAIT_SECONDS: Final = 60.0
 _UPDATE_SECONDS = 2
 _LEDGER_COLUMNS = (
     "id, shop, requester, send_key, sender, person, category, batch, state, due_at, attempt, failures, wamid, reason, code, "
-    "detail, in_other_batches, requested_alone, correlationid, causationid"
+    "detail, own_values, in_other_batches, requested_alone, correlationid, causationid"
 )
 
 # -- requests

@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    StringConstraints,
+    ValidationInfo,
+)
 
 REQUESTS_EXCHANGE = "wch.requests"
 FACTS_EXCHANGE = "wch.facts"
@@ -54,11 +62,25 @@ class Fact(EventData):
 
 def timestamp(value: object) -> datetime:
     """Return a time that was read, with its offset from UTC; raises ValueError if it is not one."""
-    read = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    # RFC 3339 allows a lower-case z, which Python does not read.
+    read = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).replace("z", "Z"))
     if read.tzinfo is None:
         raise ValueError("it has no offset from UTC")
     return read
 
+
+def _read(value: object, info: ValidationInfo) -> object:
+    """Read a time of JSON; pydantic alone would also read texts of digits, which may be seconds or milliseconds."""
+    if info.mode != "json" or not isinstance(value, str):
+        return value
+    try:
+        return timestamp(value)
+    except ValueError:
+        raise ValueError("must be a time with its offset from UTC, like 2030-01-31T09:00:00+01:00") from None
+
+
+Time = Annotated[AwareDatetime, BeforeValidator(_read)]
+"""A time with its offset from UTC."""
 
 # As they are read; an event built by hand is checked when it is published.
 Text = Annotated[str, StringConstraints(strict=True)]

@@ -7,10 +7,11 @@ from typing import Annotated
 from pydantic import Field
 
 from wch_common.contract.event import Part
+from wch_common.contract.personal import IMPERSONAL
 
 
 class TableRows(Part):
     """How many rows of a table an operation affected."""
 
-    table: str
+    table: Annotated[str, IMPERSONAL]
     rows: Annotated[int, Field(ge=0)]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.contract.event import Fact, Part, Request
+from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
-from wch_common.events.whatsapp import Category, Phone, Reason
+from wch_common.contract.personal import IMPERSONAL
+from wch_common.events.whatsapp import AboutPhone, Category, Phone, Reason
 from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
 CampaignId = Annotated[
-    str, Field(min_length=1, max_length=100, description="The requester's name for the campaign, unique per shop.")
+    str,
+    IMPERSONAL,
+    Field(min_length=1, max_length=100, description="The requester's name for the campaign, unique per shop."),
 ]
-ListId = Annotated[str, Field(min_length=1, max_length=100, description="The name of a list, unique per shop.")]
+ListId = Annotated[
+    str, IMPERSONAL, Field(min_length=1, max_length=100, description="The name of a list, unique per shop.")
+]
 By = Annotated[Name, Field(description="The person or program that requested it.")]
+
+
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class CampaignRecipient(Part):
@@ -48,6 +55,7 @@ class CampaignRequested(Request):
     fallback: Fallback = None
     sender: Annotated[
         str | None,
+        IMPERSONAL,
         Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; by default the shop's first."),
     ] = None
     recipients: Annotated[
@@ -58,9 +66,9 @@ class CampaignRequested(Request):
     pause_seconds: Annotated[
         float, Field(ge=0, le=86_400, description="Seconds from the start of one batch to the start of the next.")
     ] = 1.0
-    start_at: Annotated[datetime | None, Field(description="The campaign does not start before this time.")] = None
+    start_at: Annotated[Time | None, Field(description="The campaign does not start before this time.")] = None
     stop_at: Annotated[
-        datetime | None, Field(description="Messages that are not sent by this time are not sent at all.")
+        Time | None, Field(description="Messages that are not sent by this time are not sent at all.")
     ] = None
     exclusive: Annotated[
         bool,
@@ -73,10 +81,6 @@ class CampaignRequested(Request):
             raise ValueError("give either recipients or list_id")
         if self.start_at is not None and self.stop_at is not None and self.stop_at <= self.start_at:
             raise ValueError("stop_at must be after start_at")
-        for name in ("start_at", "stop_at"):
-            timestamp = getattr(self, name)
-            if timestamp is not None and timestamp.tzinfo is None:
-                raise ValueError(f"{name} needs an offset from UTC, like 2030-01-31T09:00:00+01:00")
         return self
 
     def subject(self) -> str:
@@ -134,7 +138,7 @@ class CampaignRecipientEraseRequested(Request):
 
     TYPE = "broadcast.recipient.erase_requested.v1"
 
-    phone: Phone
+    phone: AboutPhone
     reason: Reason
     by: By
 
@@ -145,30 +149,30 @@ class CampaignRecipientEraseRequested(Request):
 class ReasonCount(Part):
     """The number of recipients with one reason."""
 
-    reason: str
-    recipients: Annotated[int, Field(ge=0)]
+    reason: Annotated[str, IMPERSONAL]
+    recipients: Count
 
 
 class CampaignTotals(Part):
     """Recipients by result: recipients = sent + failed + unknown + skipped + cancelled + deferred + waiting."""
 
-    recipients: int
-    sent: Annotated[int, Field(description="Accepted by Meta, including those delivered and read.")] = 0
-    delivered: Annotated[int, Field(description="Includes those read.")] = 0
-    read: int = 0
-    failed: int = 0
+    recipients: Count
+    sent: Annotated[Count, Field(description="Accepted by Meta, including those delivered and read.")] = 0
+    delivered: Annotated[Count, Field(description="Includes those read.")] = 0
+    read: Count = 0
+    failed: Count = 0
     failed_by: tuple[ReasonCount, ...] = ()
     unknown: Annotated[
-        int, Field(description="The answer of Meta was lost; these messages are not sent a second time.")
+        Count, Field(description="The answer of Meta was lost; these messages are not sent a second time.")
     ] = 0
-    skipped: int = 0
+    skipped: Count = 0
     skipped_by: Annotated[
         tuple[ReasonCount, ...],
         Field(description="Such as suppressed, duplicate_number, malformed_number, window_closed, stopped and erased."),
     ] = ()
-    cancelled: int = 0
-    deferred: Annotated[int, Field(description="Requested, and waiting for a limit of WhatsApp.")] = 0
-    waiting: Annotated[int, Field(description="Not requested yet, or requested and not answered yet.")] = 0
+    cancelled: Count = 0
+    deferred: Annotated[Count, Field(description="Requested, and waiting for a limit of WhatsApp.")] = 0
+    waiting: Annotated[Count, Field(description="Not requested yet, or requested and not answered yet.")] = 0
     percentage: Annotated[float, Field(ge=0, le=100, description="Share of recipients that have a result.")]
 
 
@@ -189,7 +193,7 @@ class CampaignStarted(_CampaignFact):
 
     TYPE = "broadcast.campaign.started.v1"
 
-    recipients: int
+    recipients: Count
 
 
 class CampaignProgressed(_CampaignTotalsFact):
@@ -259,9 +263,9 @@ class RecipientsAdded(Fact):
     TYPE = "broadcast.recipients.added.v1"
 
     list_id: ListId
-    recipients: int
-    malformed: int
-    duplicates: int
+    recipients: Count
+    malformed: Count
+    duplicates: Count
 
     def subject(self) -> str:
         """Name the list."""
@@ -274,7 +278,7 @@ class RecipientsRefused(Fact):
     TYPE = "broadcast.recipients.refused.v1"
 
     list_id: ListId
-    part: int
+    part: Annotated[int, Field(ge=1, le=9_999)]
     reason: Reason
 
     def subject(self) -> str:

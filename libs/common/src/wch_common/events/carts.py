@@ -8,8 +8,10 @@ from pydantic import Field
 
 from wch_common.contract.event import Fact, Request
 from wch_common.contract.operations import TableRows
-from wch_common.events.shop import Amount, CartId, CartVersion, Currency
-from wch_common.events.whatsapp import Phone, Reason
+from wch_common.contract.personal import IMPERSONAL
+from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
+from wch_common.events.shop import Amount, CartId, CartVersion, Currency, OrderId
+from wch_common.events.whatsapp import AboutPhone, Reason
 from wch_common.events.whatsapp_content import Name
 
 # -- requests
@@ -58,7 +60,7 @@ class CustomerEraseRequested(Request):
 
     TYPE = "carts.customer.erase_requested.v1"
 
-    phone: Phone
+    phone: AboutPhone
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that requested it.")]
 
@@ -99,6 +101,7 @@ class ReminderSkipped(_ReminderFact):
 
     reason: Annotated[
         str,
+        IMPERSONAL,
         Field(
             description="Such as bought, changed, emptied or quiet_hours; for a suppressed owner, the suppression's reason."
         ),
@@ -110,9 +113,9 @@ class ReminderFailed(_ReminderFact):
 
     TYPE = "carts.reminder.failed.v1"
 
-    reason: Annotated[
-        str, Field(description="A failure reason of the whatsapp service, or unknown: it may have been sent.")
-    ]
+    reason: FailureReasonName
+    concerns: Concerns
+    retryable: Retryable
     will_retry: Annotated[bool, Field(description="Whether a later scan tries again.")]
 
 
@@ -122,7 +125,7 @@ class CartRecovered(Fact):
     TYPE = "carts.cart.recovered.v1"
 
     cart_id: CartId
-    order_id: int
+    order_id: OrderId
     total: Amount
     currency: Currency
 

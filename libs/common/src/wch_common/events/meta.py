@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from wch_common.contract.event import Fact, Part
+from wch_common.contract.event import Fact, Part, Time
+from wch_common.contract.personal import IMPERSONAL, PERSONAL
 
-SenderId = Annotated[str, Field(pattern="^[0-9]{1,20}$", description="Phone number id of the business's number.")]
+SenderId = Annotated[
+    str, IMPERSONAL, Field(pattern="^[0-9]{1,20}$", description="Phone number id of the business's number.")
+]
+
+
+ErrorCode = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, description="An error code of Meta.")]
 
 
 class StatusError(Part):
     """Why a message failed."""
 
-    code: int
-    title: str = ""
-    details: str = ""
+    code: ErrorCode
+    title: Annotated[str, PERSONAL] = ""
+    details: Annotated[str, PERSONAL] = ""
 
 
 class StatusReceived(Fact):
@@ -26,11 +31,15 @@ class StatusReceived(Fact):
     TYPE = "meta.status.received.v1"
 
     phone_number_id: SenderId
-    wamid: Annotated[str, Field(min_length=1, max_length=300)]
-    status: Annotated[str, Field(description="sent, delivered, read, played or failed; others are ignored.")]
-    timestamp: datetime
+    wamid: Annotated[str, PERSONAL, Field(min_length=1, max_length=300)]
+    status: Annotated[
+        str, IMPERSONAL, Field(description="sent, delivered, read, played or failed; others are ignored.")
+    ]
+    timestamp: Time
     tag: Annotated[
-        str | None, Field(max_length=512, description="The value that was sent as biz_opaque_callback_data.")
+        str | None,
+        IMPERSONAL,
+        Field(max_length=512, description="The value that was sent as biz_opaque_callback_data."),
     ] = None
     errors: tuple[StatusError, ...] = ()
 
@@ -41,13 +50,18 @@ class MessageReceived(Fact):
     TYPE = "meta.message.received.v1"
 
     phone_number_id: SenderId
-    message_id: Annotated[str, Field(min_length=1, max_length=300)]
-    sender: Annotated[str, Field(description="The customer's number as Meta writes it: digits, no plus sign.")]
-    timestamp: datetime
-    kind: Annotated[
-        str, Field(description="text, button, interactive, order, …; `preference` for a changed marketing preference.")
+    message_id: Annotated[str, PERSONAL, Field(min_length=1, max_length=300)]
+    # Erasing a person must not lose a STOP of theirs that is not handled yet, so this does not identify them.
+    sender: Annotated[
+        str, PERSONAL, Field(description="The customer's number as Meta writes it: digits, no plus sign.")
     ]
-    text: Annotated[str | None, Field(description="The text, or the payload of the button.")] = None
+    timestamp: Time
+    kind: Annotated[
+        str,
+        IMPERSONAL,
+        Field(description="text, button, interactive, order, …; `preference` for a changed marketing preference."),
+    ]
+    text: Annotated[str | None, PERSONAL, Field(description="The text, or the payload of the button.")] = None
     marketing: Annotated[
         Literal["stop", "resume"] | None, Field(description="The new preference, if the kind is `preference`.")
     ] = None

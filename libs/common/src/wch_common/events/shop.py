@@ -7,11 +7,13 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part
+from wch_common.contract.personal import IMPERSONAL, PERSONAL
 from wch_common.events.sync import ProductId
 from wch_common.events.whatsapp import Phone, refuse_number_in
 
 CartId = Annotated[
     str,
+    IMPERSONAL,
     Field(min_length=1, max_length=100, description="The shop's name for the cart; must not contain the phone number."),
 ]
 CartVersion = Annotated[
@@ -24,13 +26,17 @@ CartVersion = Annotated[
 ]
 Amount = Annotated[
     str,
+    IMPERSONAL,
     Field(
         pattern=r"^[0-9]{1,14}(\.[0-9]{1,4})?$",
         description="A decimal number as text, like 19.90, so that no program rounds it.",
     ),
 ]
-Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217 code, like EUR.")]
-Line = Annotated[str, Field(max_length=1000)]
+Currency = Annotated[str, IMPERSONAL, Field(pattern="^[A-Z]{3}$", description="ISO 4217 code, like EUR.")]
+Line = Annotated[str, PERSONAL, Field(max_length=1000)]
+
+
+OrderId = Annotated[int, Field(ge=1, le=2**63 - 1, description="The shop's id of the order.")]
 
 
 class CartItem(Part):
@@ -53,7 +59,7 @@ class Address(Part):
     postcode: Line = ""
     city: Line = ""
     state: Line = ""
-    country: Annotated[str, Field(pattern="^([A-Z]{2})?$", description="ISO 3166 code, like DE.")] = ""
+    country: Annotated[str, PERSONAL, Field(pattern="^([A-Z]{2})?$", description="ISO 3166 code, like DE.")] = ""
 
 
 class _CartFact(Fact):
@@ -77,9 +83,11 @@ class CartUpdated(_CartFact):
     items: Annotated[tuple[CartItem, ...], Field(max_length=1000)]
     total: Amount
     currency: Currency
-    coupon: Annotated[str, Field(max_length=200, description="The code of a coupon.")] = ""
+    coupon: Annotated[str, PERSONAL, Field(max_length=200, description="The code of a coupon.")] = ""
     shipping_address: Address | None = None
-    link: Annotated[str, Field(max_length=2000, description="Address that opens the cart for the customer.")] = ""
+    link: Annotated[
+        str, PERSONAL, Field(max_length=2000, description="Address that opens the cart for the customer.")
+    ] = ""
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
@@ -93,7 +101,7 @@ class CartCompleted(_CartFact):
 
     TYPE = "shop.cart.completed.v1"
 
-    order_id: Annotated[int, Field(ge=1, le=2**63 - 1)]
+    order_id: OrderId
     total: Annotated[Amount, Field(description="Total of the order.")]
     currency: Currency
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wch_common.contract.event import Fact, Request
+from wch_common.contract.personal import IMPERSONAL
 
 ProductId = Annotated[
     int, Field(ge=1, le=2**63 - 1, description="The shop's id of the product, or of one of its variations.")
@@ -46,7 +47,7 @@ class ProductFailed(Fact):
     TYPE = "sync.product.failed.v1"
 
     product_id: ProductId
-    reason: Annotated[str, Field(max_length=1000)]
+    reason: Annotated[str, IMPERSONAL, Field(max_length=1000)]
 
     def subject(self) -> str:
         """Name the product."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.contract.event import Fact, Part, Request
+from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
+from wch_common.contract.personal import IDENTIFIES, IMPERSONAL, PERSONAL
+from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
+from wch_common.events.meta import ErrorCode
 from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
 
 Phone = Annotated[
     str,
+    IDENTIFIES,
     Field(
         max_length=100,
         description="A phone number, preferably as +<country><number>. "
@@ -22,6 +25,7 @@ Phone = Annotated[
 ]
 SendKey = Annotated[
     str,
+    IMPERSONAL,
     Field(
         min_length=1,
         max_length=200,
@@ -34,7 +38,7 @@ Category = Annotated[
         description="The kind of message. Suppressions apply by category, and so does the handling of unknown results."
     ),
 ]
-Reason = Annotated[str, Field(max_length=500)]
+Reason = Annotated[str, IMPERSONAL, Field(max_length=500)]
 
 # -- requests
 
@@ -58,10 +62,11 @@ class _Sending(Request):
     category: Category
     sender: Annotated[
         str | None,
+        IMPERSONAL,
         Field(pattern="^[0-9]{1,20}$", description="Phone number id to send from; by default the shop's first."),
     ] = None
-    not_before: datetime | None = None
-    expires_at: Annotated[datetime | None, Field(description="The message is not sent after this time.")] = None
+    not_before: Time | None = None
+    expires_at: Annotated[Time | None, Field(description="The message is not sent after this time.")] = None
     fallback: Fallback = None
 
 
@@ -72,7 +77,9 @@ class MessageRequested(_Sending):
 
     to: Phone
     send_key: SendKey
-    reply_to: Annotated[str | None, Field(description="Id (wamid…) of the message that this one answers.")] = None
+    reply_to: Annotated[
+        str | None, PERSONAL, Field(description="Id (wamid…) of the message that this one answers.")
+    ] = None
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:
@@ -156,9 +163,11 @@ class RetryRequested(Request):
 
     send_keys: Annotated[tuple[SendKey, ...], Field(min_length=1, max_length=1000)]
     keys_of: Annotated[
-        str | None, Field(description="The requester whose keys these are; by default the requester of this event.")
+        str | None,
+        IMPERSONAL,
+        Field(description="The requester whose keys these are; by default the requester of this event."),
     ] = None
-    expires_at: Annotated[datetime | None, Field(description="The messages are not sent after this time.")] = None
+    expires_at: Annotated[Time | None, Field(description="The messages are not sent after this time.")] = None
     message: Annotated[Content | None, Field(description="A corrected message to send instead of the failed one.")] = (
         None
     )
@@ -169,8 +178,12 @@ class RetryRequested(Request):
         return self
 
 
+# Erasing a person must not lose what is requested in their favour, so the number does not identify them here.
+AboutPhone = Annotated[Phone, PERSONAL]
+
+
 class _Suppression(Request):
-    phone: Phone
+    phone: AboutPhone
     category: Literal["marketing", "utility", "all"]
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
@@ -193,7 +206,7 @@ class RecipientEraseRequested(Request):
 
     TYPE = "whatsapp.recipient.erase_requested.v1"
 
-    phone: Phone
+    phone: AboutPhone
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
 
@@ -203,9 +216,14 @@ class RecipientEraseRequested(Request):
 
 class _MessageFact(Fact):
     send_key: SendKey
-    message_id: Annotated[str, Field(description="Id in the ledger, for `wch whatsapp show`.")]
+    message_id: Annotated[str, IMPERSONAL, Field(description="Id in the ledger, for `wch whatsapp show`.")]
     attempt: Annotated[
-        int, Field(description="Grows: of two facts about a message, the one with the higher attempt holds.")
+        int,
+        Field(
+            ge=0,
+            le=2**31 - 1,
+            description="Grows: of two facts about a message, the one with the higher attempt holds.",
+        ),
     ] = 0
 
     def subject(self) -> str:
@@ -218,7 +236,7 @@ class MessageAccepted(_MessageFact):
 
     TYPE = "whatsapp.message.accepted.v1"
 
-    wamid: Annotated[str, Field(description="Meta's id of the message.")]
+    wamid: Annotated[str, PERSONAL, Field(description="Meta's id of the message.")]
 
 
 class MessageDelivered(_MessageFact):
@@ -238,9 +256,11 @@ class MessageFailed(_MessageFact):
 
     TYPE = "whatsapp.message.failed.v1"
 
-    reason: Annotated[str, Field(description="One of a closed list, like undeliverable, window_closed, expired.")]
-    code: Annotated[int | None, Field(description="Meta's error code, if it gave one.")] = None
-    detail: Reason = ""
+    reason: FailureReasonName
+    concerns: Concerns
+    retryable: Retryable
+    code: Annotated[ErrorCode | None, Field(description="Meta's error code, if it gave one.")] = None
+    detail: Annotated[Reason, PERSONAL] = ""
 
 
 class MessageSuppressed(_MessageFact):
@@ -265,7 +285,13 @@ class MessageUnknown(_MessageFact):
     TYPE = "whatsapp.message.unknown.v1"
 
 
-RecipientResult = Literal["accepted", "delivered", "read", "failed", "suppressed", "cancelled", "unknown", "deferred"]
+RecipientResult = Annotated[
+    Literal["accepted", "delivered", "read", "failed", "skipped", "suppressed", "cancelled", "unknown", "deferred"],
+    Field(
+        description="A `skipped` recipient was not sent the message although nothing failed: the number is invalid, the "
+        "customer-service window is closed, or the recipient was erased."
+    ),
+]
 
 
 class RecipientOutcome(Part):
@@ -273,16 +299,30 @@ class RecipientOutcome(Part):
 
     send_key: SendKey
     outcome: RecipientResult
-    reason: str = ""
-    code: int | None = None
-    until: datetime | None = None
+    reason: Annotated[
+        str,
+        IMPERSONAL,
+        Field(
+            description="A reason of the table in services/whatsapp/README.md; of a suppression or a cancellation, its own."
+        ),
+    ] = ""
+    concerns: Concerns | None = None
+    retryable: Retryable = False
+    detail: Annotated[Reason, PERSONAL] = ""
+    code: ErrorCode | None = None
+    until: Time | None = None
 
 
 class _BatchFact(Fact):
     batch_id: Name
     recipients: Annotated[tuple[RecipientOutcome, ...], Field(max_length=1000)]
     version: Annotated[
-        int, Field(description="Grows: of two facts about a recipient, the one with the higher version holds.")
+        int,
+        Field(
+            ge=0,
+            le=2**31 - 1,
+            description="Grows: of two facts about a recipient, the one with the higher version holds.",
+        ),
     ] = 0
 
     def subject(self) -> str:

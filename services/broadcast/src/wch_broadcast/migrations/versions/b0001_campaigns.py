@@ -30,7 +30,7 @@ def upgrade() -> None:
             sa.Text(),
             server_default="",
             nullable=False,
-            comment="limit of the sending number for which its recipients wait",
+            comment="limit for which its recipients wait",
         ),
         sa.PrimaryKeyConstraint("campaign", "number"),
         comment="Batches of campaigns; their counts outlive the recipients",
@@ -184,6 +184,19 @@ def upgrade() -> None:
         sa.Column("batch", sa.Integer(), nullable=False),
         sa.Column("outcome", sa.Text(), nullable=False, comment="requested, or an outcome of the whatsapp service"),
         sa.Column("reason", sa.Text(), server_default="", nullable=False),
+        sa.Column(
+            "concerns",
+            sa.Text(),
+            nullable=True,
+            comment="what the reason concerns; null if it is not about a failure or a limit",
+        ),
+        sa.Column(
+            "retryable",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="the reason passes by itself",
+        ),
         sa.Column("code", sa.Integer(), nullable=True),
         sa.Column("until", sa.DateTime(timezone=True), nullable=True),
         sa.Column(
