@@ -35,6 +35,11 @@ def erase(bc: BroadcastStage, number: str, times: int) -> dict[str, Any]:
     return bc.await_fact("recipient.erased", times)
 
 
+def counts(fact: dict[str, Any]) -> dict[str, int]:
+    """Return the rows of a fact by table."""
+    return {one["table"]: one["rows"] for one in fact["rows"]}
+
+
 def test_a_request_erases_a_person_from_every_list_and_is_answered(bc: BroadcastStage) -> None:
     bc.start()
     later = datetime.now(UTC) + timedelta(days=1)
@@ -42,7 +47,7 @@ def test_a_request_erases_a_person_from_every_list_and_is_answered(bc: Broadcast
         recipients = (guest(1), guest(2), guest(1))
         bc.publish(campaign(name, None, recipients=recipients, start_at=later, exclusive=False))
     eventually(lambda: bc.query("SELECT count(*) FROM recipients") == [(6,)])
-    assert erase(bc, phone(1), 1) == {"rows": [{"table": "recipients", "rows": 4}]}
+    assert counts(erase(bc, phone(1), 1)) == {"recipients": 4, "outbox": 0, "parked": 0}
     assert "broadcast.recipient.erased.v1.crm" in bc.keys
     rows = bc.query(
         "SELECT phone, person, own_values IS NULL, skip_reason FROM recipients WHERE position <> 1001 ORDER BY list, position"
@@ -56,8 +61,8 @@ def test_a_repeated_erase_request_is_answered_with_no_rows(bc: BroadcastStage) -
     bc.start()
     bc.publish(campaign("a", range(2), start_at=datetime.now(UTC) + timedelta(days=1)))
     eventually(lambda: bc.query("SELECT count(*) FROM recipients") == [(2,)])
-    assert erase(bc, phone(1), 1)["rows"] == [{"table": "recipients", "rows": 1}]
-    assert erase(bc, phone(1), 2)["rows"] == [{"table": "recipients", "rows": 0}]
+    assert counts(erase(bc, phone(1), 1))["recipients"] == 1
+    assert set(counts(erase(bc, phone(1), 2)).values()) == {0}
 
 
 def test_an_erase_request_with_a_malformed_number_is_dead_lettered(bc: BroadcastStage) -> None:
@@ -80,13 +85,13 @@ def test_a_person_is_exported_erased_and_skipped(bc: BroadcastStage) -> None:
     (first,) = bc.await_batches(1)
     bc.publish(CampaignPauseRequested(campaign_id="f", by="tests"))
     bc.await_fact("campaign.paused")
-    shown = json.loads(run(bc, "export", phone(1)))
+    shown = json.loads(run(bc, "export", phone(1)))["recipients"]
     assert [(one["campaign_id"], one["phone"], one["outcome"]) for one in shown] == [("f", phone(1), None)]
     assert "would erase" in run(bc, "erase", phone(1), "--dry-run")
-    assert json.loads(run(bc, "export", phone(1))) == shown, "a dry run changes nothing"
+    assert json.loads(run(bc, "export", phone(1)))["recipients"] == shown, "a dry run changes nothing"
     for number in (0, 1):
         assert "erased" in run(bc, "erase", phone(number))
-    assert json.loads(run(bc, "export", phone(1))) == []
+    assert json.loads(run(bc, "export", phone(1))) == {"recipients": [], "outbox": [], "parked": []}
     assert bc.query("SELECT count(*) FROM recipients WHERE phone = ANY(%s)", [phone(0), phone(1)]) == [(0,)]
     assert bc.query("SELECT own_values->'body'->0->>'text' FROM recipients WHERE own_values IS NOT NULL") == [
         ("Guest 2",)

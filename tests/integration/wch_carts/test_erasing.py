@@ -29,6 +29,11 @@ def erase(ct: CartsStage, number: str, times: int) -> dict[str, Any]:
     return ct.await_fact("customer.erased", times)
 
 
+def counts(fact: dict[str, Any]) -> dict[str, int]:
+    """Return the rows of a fact by table."""
+    return {one["table"]: one["rows"] for one in fact["rows"]}
+
+
 def test_a_request_erases_a_customer_from_every_cart_and_is_answered(ct: CartsStage) -> None:
     ct.start()
     address = Address(name="Ada", city="Köln")
@@ -38,7 +43,7 @@ def test_a_request_erases_a_customer_from_every_cart_and_is_answered(ct: CartsSt
     ct.fill(cart(3))
     ct.publish(ordered(2))
     eventually(lambda: ct.cart("c2")["order_id"] == 102)
-    assert erase(ct, phone(1), 1) == {"rows": [{"table": "carts", "rows": 2}]}
+    assert counts(erase(ct, phone(1), 1)) == {"carts": 2, "outbox": 0, "parked": 0}
     assert "carts.customer.erased.v1.crm" in ct.keys
     erased: dict[str, Any] = {
         "phone": None, "person": None, "customer_name": "", "items": [], "item_count": 0, "coupon": "", "link": "",
@@ -53,8 +58,8 @@ def test_a_request_erases_a_customer_from_every_cart_and_is_answered(ct: CartsSt
 def test_a_repeated_erase_request_is_answered_with_no_rows(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1))
-    assert erase(ct, phone(1), 1)["rows"] == [{"table": "carts", "rows": 1}]
-    assert erase(ct, phone(1), 2)["rows"] == [{"table": "carts", "rows": 0}]
+    assert counts(erase(ct, phone(1), 1))["carts"] == 1
+    assert set(counts(erase(ct, phone(1), 2)).values()) == {0}
 
 
 def test_an_erase_request_with_a_malformed_number_is_dead_lettered(ct: CartsStage) -> None:
@@ -73,7 +78,7 @@ def test_neither_the_request_nor_the_fact_names_the_customer_in_its_subject() ->
 def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1, coupon="X", link="https://shop.example/c", shipping_address=Address(city="Köln")), cart(2))
-    (shown,) = json.loads(run(ct, "export", phone(1)))
+    (shown,) = json.loads(run(ct, "export", phone(1)))["carts"]
     assert shown["reminders"] == []
     assert (shown["customer_name"], shown["address"], Decimal(shown["total"])) == (
         "Ada",
@@ -81,9 +86,9 @@ def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
         Decimal("19.9"),
     )
     assert "would erase" in run(ct, "erase", phone(1), "--dry-run")
-    assert json.loads(run(ct, "export", phone(1))) == [shown], "a dry run changes nothing"
+    assert json.loads(run(ct, "export", phone(1)))["carts"] == [shown], "a dry run changes nothing"
     assert ": 1 row in carts" in run(ct, "erase", phone(1))
-    assert json.loads(run(ct, "export", phone(1))) == []
+    assert json.loads(run(ct, "export", phone(1))) == {"carts": [], "outbox": [], "parked": []}
     row = ct.cart()
     assert [row[name] for name in ("phone", "person", "customer_name", "items", "coupon", "link", "address")] == [
         None, None, "", [], "", "", None

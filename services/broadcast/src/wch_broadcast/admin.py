@@ -12,6 +12,7 @@ from psycopg.rows import class_row
 
 from wch_broadcast import queries_admin as queries
 from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed, ReportRow
+from wch_common.events import published_contract
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
@@ -19,7 +20,7 @@ from wch_common.events.broadcast import (
     CampaignRequested,
     CampaignResumeRequested,
 )
-from wch_common.integrations.phone import one_form
+from wch_common.integrations.phone import owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,20 +67,20 @@ def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:
 
 
 def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
-    """Return how many rows of each table erasing a person (E.164) would change."""
+    """Return how many rows of each table erasing a recipient (E.164) would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_broadcast.tables import METADATA
-    from wch_common.store import personal_data
+    from wch_common.store import erasure
 
-    return personal_data.erasable(connection, METADATA, one_form(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
 
 
-def export_recipient(connection: Connection, phone: str) -> list[dict[str, Any]]:
-    """Return everything about a person (E.164): their lists, campaigns and outcomes."""
-    from wch_broadcast.tables import METADATA, RECIPIENTS
-    from wch_common.store import personal_data
+def export_recipient(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a recipient (E.164), and the stored events that name them, by table."""
+    from wch_broadcast.tables import METADATA
+    from wch_common.store import erasure
 
-    return personal_data.export(connection, METADATA, one_form(phone))[RECIPIENTS.name]
+    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
 
 
 # -- commands

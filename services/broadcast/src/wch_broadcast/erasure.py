@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from wch_broadcast.campaign import SOURCE
 from wch_broadcast.tables import METADATA
-from wch_common.contract.operations import TableRows
+from wch_common.events import published_contract
 from wch_common.events.broadcast import CampaignRecipientErased
-from wch_common.integrations.phone import one_form, requested
-from wch_common.store.personal_data import erase
+from wch_common.integrations.phone import owner, requested
+from wch_common.store.erasure import erase_person
 
 if TYPE_CHECKING:
     from wch_common.contract.event import Event
@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 
 async def erase_recipient(event: Event[CampaignRecipientEraseRequested], tx: Transaction) -> None:
     """Erase a person and report how many rows that changed; campaigns skip the erased recipients."""
-    changed = await erase(tx, METADATA, one_form(requested(event.data.phone, "data.phone")))
-    rows = tuple(TableRows(table=table, rows=count) for table, count in changed.items())
+    person = owner(requested(event.data.phone, "data.phone"))
+    rows = await erase_person(tx, METADATA, published_contract(), person)
     tx.emit(event.derive(CampaignRecipientErased(rows=rows), SOURCE))

@@ -23,8 +23,9 @@ from wch_carts.queries_admin import (
     StatusCount,
     UnsentReminders,
 )
+from wch_common.events import published_contract
 from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
-from wch_common.integrations.phone import one_form
+from wch_common.integrations.phone import owner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -115,17 +116,17 @@ def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
     """Return how many rows of each table erasing a customer (E.164) would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_carts.tables import METADATA
-    from wch_common.store import personal_data
+    from wch_common.store import erasure
 
-    return personal_data.erasable(connection, METADATA, one_form(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
 
 
-def export_customer(connection: Connection, phone: str) -> list[dict[str, Any]]:
-    """Return everything about a customer (E.164): their carts with their reminders."""
-    from wch_carts.tables import CARTS, METADATA
-    from wch_common.store import personal_data
+def export_customer(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a customer (E.164), and the stored events that name them, by table."""
+    from wch_carts.tables import METADATA
+    from wch_common.store import erasure
 
-    return personal_data.export(connection, METADATA, one_form(phone))[CARTS.name]
+    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
 
 
 # -- commands

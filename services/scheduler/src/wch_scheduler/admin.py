@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from psycopg.rows import class_row
 
+from wch_common.events import published_contract
 from wch_common.events.scheduler import (
     SchedulePauseRequested,
     ScheduleResumeRequested,
     ScheduleRunRequested,
+    TimerPersonEraseRequested,
     TimersCancelRequested,
 )
+from wch_common.integrations.phone import owner
 from wch_scheduler import queries
 from wch_scheduler.planned_times import planned_after
 from wch_scheduler.queries import GapRow, ScheduleRow, TickRow, TimerRow, TimerStatsRow
@@ -79,6 +82,23 @@ def timer_stats(connection: Connection) -> list[TimerStatsRow]:
     return _rows(connection, TimerStatsRow, queries.TIMER_STATS)
 
 
+def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
+    """Return how many rows of each table erasing a person (E.164) would change."""
+    # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
+    from wch_common.store import erasure
+    from wch_scheduler.tables import METADATA
+
+    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
+
+
+def export_person(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the stored events that name a person (E.164), by table."""
+    from wch_common.store import erasure
+    from wch_scheduler.tables import METADATA
+
+    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
+
+
 def _rows(connection: Connection, row: type[T], statement: str, parameters: dict[str, Any] | None = None) -> list[T]:
     with connection.cursor(row_factory=class_row(row)) as cursor:
         found: list[T] = cursor.execute(statement, parameters).fetchall()
@@ -101,6 +121,11 @@ def pause_request(name: str, by: str, reason: str) -> SchedulePauseRequested:
 def resume_request(name: str, by: str) -> ScheduleResumeRequested:
     """Return the request to resume a paused schedule."""
     return ScheduleResumeRequested(schedule=name, by=by)
+
+
+def erase_request(phone: str, *, reason: str, by: str) -> TimerPersonEraseRequested:
+    """Return the request to erase a person (E.164) from the events of timers."""
+    return TimerPersonEraseRequested(phone=phone, reason=reason, by=by)
 
 
 def cancel_timers_request(

@@ -14,6 +14,7 @@ from wch_common.events.scheduler import (
     ScheduleResumeRequested,
     ScheduleRunRequested,
     TimerCancelRequested,
+    TimerPersonEraseRequested,
     TimerRequested,
     TimersCancelRequested,
 )
@@ -85,6 +86,7 @@ def _jobs(platform: Platform[SchedulerSettings], store: Store, timers: Timers) -
                 SchedulePauseRequested: control.pause,
                 ScheduleResumeRequested: control.resume,
                 TimersCancelRequested: control.cancel_timers,
+                TimerPersonEraseRequested: control.erase_person,
             },
             store,
             on_dead_letter=control.schedule_refused,

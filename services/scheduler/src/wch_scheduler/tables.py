@@ -89,7 +89,7 @@ TIMERS = Table(
     Index("timers_ended", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     comment="Timers of other programs",
     info=personal_data(
-        until_deleted=("event",), impersonal=("requester", "key", "group_name", "state", "correlationid", "causationid")
+        event="event", impersonal=("requester", "key", "group_name", "state", "correlationid", "causationid")
     ),
 )
 

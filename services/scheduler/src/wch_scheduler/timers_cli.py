@@ -8,8 +8,10 @@ import typer
 
 from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DatabaseUrl, DryRun, print_json, print_table, whoami
 from wch_common.cli.service import (
+    phone_number,
     print_record,
     report,
+    report_erasure,
     request,
     service_schema,
     timestamp,
@@ -22,8 +24,11 @@ from wch_scheduler.topology import CONTROL
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", no_args_is_help=True)
+app = typer.Typer(
+    help="Timers of other programs: list, show, cancel, stats; erase and export a person.", no_args_is_help=True
+)
 
+Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.", metavar="PHONE")]
 Key = Annotated[str | None, typer.Option(help="Only timers with this key.")]
 Group = Annotated[str | None, typer.Option(help="Only timers of this group.")]
 Requester = Annotated[str | None, typer.Option(help="Only timers of this AMQP user.")]
@@ -117,6 +122,32 @@ def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
         (row.requester, row.group, row.state, row.timers, timestamp(row.first), timestamp(row.last)) for row in rows
     ]
     print_table(columns, cells, empty="there are no timers")
+
+
+@app.command()
+def erase(
+    phone: Phone,
+    amqp_url: AmqpUrl,
+    database_url: DatabaseUrl = None,
+    reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Erase a person from the events of timers; these are published without the person's data, so their family refuses them."""
+    number = phone_number(phone)
+    with _database(database_url) as connection:
+        counts = admin.erasable_rows(connection, number)
+        if not dry_run:
+            ids = request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            wait_until_handled(connection, CONTROL.name, ids)
+    report_erasure(number, counts, json=json, dry_run=dry_run)
+
+
+@app.command()
+def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
+    """Print the events of timers that name a person, as JSON."""
+    with _database(database_url) as connection:
+        print_json(admin.export_person(connection, phone_number(phone)))
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

@@ -7,6 +7,7 @@ from wch_common.events.scheduler import (
     ScheduleResumeRequested,
     ScheduleRunRequested,
     TimerCancelRequested,
+    TimerPersonEraseRequested,
     TimerRequested,
     TimersCancelRequested,
 )
@@ -17,7 +18,13 @@ TIMERS = WorkQueue("scheduler.timer", requests=(TimerRequested, TimerCancelReque
 # A queue of its own: what an operator requests must not wait behind a hundred thousand timers.
 CONTROL = WorkQueue(
     "scheduler.control",
-    requests=(ScheduleRunRequested, SchedulePauseRequested, ScheduleResumeRequested, TimersCancelRequested),
+    requests=(
+        ScheduleRunRequested,
+        SchedulePauseRequested,
+        ScheduleResumeRequested,
+        TimersCancelRequested,
+        TimerPersonEraseRequested,
+    ),
     policy=_POLICY,
 )
 

@@ -10,13 +10,14 @@ from psycopg.rows import class_row
 
 from wch_common.contract.event import new_event
 from wch_common.errors import WchError
+from wch_common.events import published_contract
 from wch_common.events.whatsapp import (
     RecipientEraseRequested,
     RetryRequested,
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.integrations.phone import masked
+from wch_common.integrations.phone import masked, owner
 from wch_whatsapp import queries
 from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.queries import (
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from wch_common.contract.event import Event
+    from wch_common.contract.personal import Person
 
 T = TypeVar("T")
 SuppressionCategory = Literal["marketing", "utility", "all"]
@@ -87,30 +89,30 @@ def list_numbers(connection: psycopg.Connection[Any]) -> list[NumberState]:
     return _read(connection, NumberState, queries.LIST_NUMBERS)
 
 
-def person(connection: psycopg.Connection[Any], hash_key: str, phone: str) -> bytes:
-    """Return the hash that stands for the owner of a number; raises WrongHashKey."""
+def person(connection: psycopg.Connection[Any], hash_key: str, phone: str) -> Person:
+    """Return the owner of a number (E.164); raises WrongHashKey."""
     person_hash = PersonHash(hash_key)
     for row in _read(connection, HashedNumber, queries.ANY_HASHED_NUMBER):
         if person_hash.of(row.phone) != row.person:
             raise WrongHashKey("this ledger was written with another hash key: use the service's WCH_WHATSAPP_HASH_KEY")
-    return person_hash.of(phone)
+    return replace(owner(phone), key=person_hash.of(phone))
 
 
-def export(connection: psycopg.Connection[Any], of: bytes) -> dict[str, list[dict[str, Any]]]:
-    """Return every row about a person, by table."""
+def export(connection: psycopg.Connection[Any], of: Person) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a person, and the stored events that name them, by table."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
-    from wch_common.store import personal_data
+    from wch_common.store import erasure
     from wch_whatsapp.tables import METADATA
 
-    return personal_data.export(connection, METADATA, of)
+    return erasure.export_person(connection, METADATA, published_contract(), of)
 
 
-def erasable_rows(connection: psycopg.Connection[Any], of: bytes) -> dict[str, int]:
+def erasable_rows(connection: psycopg.Connection[Any], of: Person) -> dict[str, int]:
     """Return how many rows of each table erasing a person would change or delete."""
-    from wch_common.store import personal_data
+    from wch_common.store import erasure
     from wch_whatsapp.tables import METADATA
 
-    return personal_data.erasable(connection, METADATA, of)
+    return erasure.erasable_rows(connection, METADATA, published_contract(), of)
 
 
 def _read(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from psycopg.types.json import Jsonb
 
-from wch_common.contract.operations import TableRows
+from wch_common.events import published_contract
 from wch_common.events.whatsapp import RecipientErased
-from wch_common.integrations.phone import requested
+from wch_common.integrations.phone import owner, requested
 from wch_common.observability.redact import redact
-from wch_common.store.personal_data import erase
+from wch_common.store.erasure import erase_person
 from wch_whatsapp import queries
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.changes import Change, StateReason
@@ -112,10 +113,10 @@ class Control:
         # Without a shop, the number must have its country code, unless there is only one shop.
         names_shop = event.shop is not None or len(list(self._shops)) == 1
         phone = self._phone(event, self._shops.named(event.shop).whatsapp.region if names_shop else None)
-        counts = await erase(tx, METADATA, self._person_hash.of(phone))
-        rows = tuple(TableRows(table=table, rows=count) for table, count in counts.items())
+        person = replace(owner(phone), key=self._person_hash.of(phone))
+        rows = await erase_person(tx, METADATA, published_contract(), person)
         tx.emit(event.derive(RecipientErased(rows=rows), SOURCE))
-        details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(counts.values())}
+        details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(one.rows for one in rows)}
         tx.then(partial(log.info, "recipient_erased", **details))
 
     def _recipient(self, event: Event[SuppressionAddRequested] | Event[SuppressionRemoveRequested]) -> dict[str, Any]:

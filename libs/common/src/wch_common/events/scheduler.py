@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from wch_common.contract.event import Fact, Part, Request
+from wch_common.contract.event import Fact, Part, Request, Time
+from wch_common.contract.operations import TableRows
+from wch_common.contract.personal import EVENT_DATA, IMPERSONAL
+from wch_common.events.whatsapp import AboutPhone
 
 TimerKey = Annotated[
     str,
+    IMPERSONAL,
     Field(
         min_length=1,
         max_length=200,
         description="The requester's name for the timer; never contains a phone number.",
     ),
 ]
-TimerGroup = Annotated[str, Field(max_length=200, description="Timers of one group can be cancelled together.")]
-NamedGroup = Annotated[str, Field(min_length=1, max_length=200)]
-ScheduleName = Annotated[str, Field(min_length=1, max_length=100, description="The schedule's name in the file.")]
-By = Annotated[str, Field(min_length=1, max_length=200, description="The operator who requested it.")]
-Reason = Annotated[str, Field(max_length=500)]
+TimerGroup = Annotated[
+    str, IMPERSONAL, Field(max_length=200, description="Timers of one group can be cancelled together.")
+]
+NamedGroup = Annotated[str, IMPERSONAL, Field(min_length=1, max_length=200)]
+ScheduleName = Annotated[
+    str, IMPERSONAL, Field(min_length=1, max_length=100, description="The schedule's name in the file.")
+]
+By = Annotated[str, IMPERSONAL, Field(min_length=1, max_length=200, description="The operator who requested it.")]
+Reason = Annotated[str, IMPERSONAL, Field(max_length=500)]
 
 # -- requests
 
@@ -31,12 +38,13 @@ class TimedEvent(Part):
 
     type: Annotated[
         str,
+        IMPERSONAL,
         Field(
             description="Like carts.reminder.requested.v1; a setting lists the types that each requester may schedule."
         ),
     ]
-    data: dict[str, Any] = Field(default_factory=dict)
-    shop: str | None = None
+    data: Annotated[dict[str, Any], EVENT_DATA] = Field(default_factory=dict)
+    shop: Annotated[str | None, IMPERSONAL] = None
 
 
 class TimerRequested(Request):
@@ -46,7 +54,7 @@ class TimerRequested(Request):
     SIGNED = True
 
     key: TimerKey
-    due: Annotated[AwareDatetime, Field(description="A time in the past means at once; at most ten years ahead.")]
+    due: Annotated[Time, Field(description="A time in the past means at once; at most ten years ahead.")]
     event: TimedEvent
     group: TimerGroup = ""
 
@@ -82,7 +90,7 @@ class TimersCancelRequested(Request):
 
     key: TimerKey | None = None
     group: NamedGroup | None = None
-    of_requester: Annotated[str | None, Field(description="The AMQP user who requested the timers.")] = None
+    of_requester: Annotated[str | None, IMPERSONAL, Field(description="The AMQP user who requested the timers.")] = None
     by: By
     reason: Reason = ""
     cancelled_before: Annotated[
@@ -126,6 +134,16 @@ class ScheduleResumeRequested(_ScheduleRequest):
     TYPE = "scheduler.schedule.resume_requested.v1"
 
 
+class TimerPersonEraseRequested(Request):
+    """Erase a person from the events of timers; a timer that names them publishes its event without their data."""
+
+    TYPE = "scheduler.person.erase_requested.v1"
+
+    phone: AboutPhone
+    reason: Reason = ""
+    by: By
+
+
 # -- facts
 
 
@@ -146,7 +164,7 @@ class TimerAccepted(_TimerFact):
 
     TYPE = "scheduler.timer.accepted.v1"
 
-    due: datetime
+    due: Time
 
 
 class TimerReplaced(_TimerFact):
@@ -154,7 +172,7 @@ class TimerReplaced(_TimerFact):
 
     TYPE = "scheduler.timer.replaced.v1"
 
-    due: datetime
+    due: Time
 
 
 class TimerCancelled(Fact):
@@ -242,7 +260,17 @@ class ScheduleRefused(_ScheduleFact):
     reason: Reason
 
 
+class TimerPersonErased(Fact):
+    """A person is erased from the events of timers; the counts are 0 if none named them."""
+
+    TYPE = "scheduler.person.erased.v1"
+
+    rows: Annotated[tuple[TableRows, ...], Field(description="Rows that were changed, by table.")]
+
+
 EVENTS = (
+    TimerPersonEraseRequested,
+    TimerPersonErased,
     TimerRequested,
     TimerCancelRequested,
     TimersCancelRequested,

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Final
 
 import phonenumbers
 
+from wch_common.contract.personal import Person
 from wch_common.outcome import Reject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_SHORTEST: Final = 7
+"""Fewer digits do not tell one person from another."""
 
 
 class MalformedNumber(ValueError):
@@ -49,6 +57,25 @@ def one_form(number: str) -> str:
     for pattern, form in _TWO_FORMS:
         number = pattern.sub(form, number)
     return number
+
+
+def same_number(phone: str) -> Callable[[str], bool]:
+    """Return a function that tells whether a text is this number (E.164), also without its country code or a plus sign."""
+    own = one_form(phone)
+
+    def is_same(text: str) -> bool:
+        try:
+            return one_form(normalised(text)) == own
+        except MalformedNumber:
+            digits = re.sub(r"\D", "", text).lstrip("0")
+            return len(digits) >= _SHORTEST and (own.endswith(digits) or one_form(f"+{digits}") == own)
+
+    return is_same
+
+
+def owner(phone: str) -> Person:
+    """Return the owner of a number (E.164), whom tables know by the one form of the number."""
+    return Person(phone, one_form(phone), same_number(phone))
 
 
 def country(number: str) -> str | None:

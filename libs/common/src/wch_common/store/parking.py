@@ -102,7 +102,7 @@ class ParkingLot:
         await asyncio.gather(*map(self._release_one, rows))
 
     async def _release_one(self, row: Row) -> None:
-        message = _message(row["body"], row["properties"])
+        message = unpacked(row["body"], row["properties"])
         try:
             await self._publish(Publication(RETRY_EXCHANGE, row["queue"], message))
         except PublishError as error:
@@ -120,7 +120,8 @@ def _properties(message: Message) -> dict[str, Any]:
     }
 
 
-def _message(body: bytes, properties: dict[str, Any]) -> Message:
+def unpacked(body: bytes, properties: dict[str, Any]) -> Message:
+    """Return a parked message as it was received."""
     headers: Headers = _unpacked(properties["headers"])
     return Message(body, properties["content_type"], properties["content_encoding"], properties["message_id"], headers)
 

@@ -33,17 +33,19 @@ class PersonalData:
     erased: Mapping[str, object]
     impersonal: Sequence[str]
     until_deleted: Sequence[str] = ()
+    event: str | None = None
     delete: bool = False
     also: str = ""
     export: str = ""
 
 
-def personal_data(
+def personal_data(  # noqa: PLR0913 - the marks, each by name
     *,
     person: str | None = None,
     erased: Mapping[str, object] | None = None,
     impersonal: Sequence[str] = (),
     until_deleted: Sequence[str] = (),
+    event: str | None = None,
     delete: bool = False,
     also: str = "",
     export: str = "",
@@ -52,24 +54,32 @@ def personal_data(
 
     `person` is the column that identifies a person; None if rows cannot be found by person. `erased` maps each personal
     column to the value that erasing leaves; `impersonal` names the other columns of text, JSON or bytes. `until_deleted` are
-    personal columns of rows that nothing finds by person: they stay until the row is deleted. With `delete` the rows are
-    deleted instead of changed. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
+    personal columns of rows that nothing finds by person: they stay until the row is deleted. `event` is the column that
+    holds an event, whose fields say what in it is personal (`stored_events`). With `delete` the rows are deleted instead of
+    changed. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
     the plain one, with %(person)s; it names every personal column.
     """
     values = {
         name: Jsonb(value) if isinstance(value, (list, dict)) else value for name, value in (erased or {}).items()
     }
-    return {_KEY: PersonalData(person, values, impersonal, until_deleted, delete, also, export)}
+    return {_KEY: PersonalData(person, values, impersonal, until_deleted, event, delete, also, export)}
+
+
+def marks_of(table: Table) -> PersonalData | None:
+    """Return what a table says about its columns, or None."""
+    marks: PersonalData | None = table.info.get(_KEY)
+    return marks
 
 
 def unmarked_columns(metadata: MetaData) -> list[str]:
     """Return the columns of text, JSON or bytes that are not marked as personal or impersonal, and marks of unknown columns."""
     found = []
     for table in metadata.sorted_tables:
-        marks: PersonalData | None = table.info.get(_KEY)
+        marks = marks_of(table)
         marked: set[str] = set()
         if marks is not None:
-            marked = {*marks.erased, *marks.impersonal, *marks.until_deleted, *([marks.person] if marks.person else [])}
+            single = (marks.person, marks.event)
+            marked = {*marks.erased, *marks.impersonal, *marks.until_deleted, *filter(None, single)}
         texts = {one.name for one in table.columns if _holds_text(one.type)}
         found += [f"{table.name}.{name}" for name in sorted((texts - marked) | (marked - set(table.columns.keys())))]
     return found
@@ -116,7 +126,7 @@ def export(connection: Any, metadata: MetaData, person: object) -> dict[str, lis
 
 def _with_people(metadata: MetaData) -> Iterator[tuple[Table, PersonalData]]:
     for table in metadata.sorted_tables:
-        marks: PersonalData | None = table.info.get(_KEY)
+        marks = marks_of(table)
         if marks is not None and marks.person is not None:
             yield table, marks
 

@@ -43,7 +43,7 @@ OUTBOX = Table(
     _timestamp("due_at"),
     Index("outbox_due_at", "due_at"),
     comment="Events committed with the work that caused them; deleted once the broker has confirmed them",
-    info=personal_data(impersonal=("id", "exchange", "routing_key"), until_deleted=("body",)),
+    info=personal_data(impersonal=("id", "exchange", "routing_key"), event="body"),
 )
 
 PARKED = Table(
@@ -64,7 +64,9 @@ PARKED = Table(
     _timestamp("due_at"),
     Index("parked_scope_due_at", "scope", "due_at"),
     comment="Events whose wait is too long for a delay queue",
-    info=personal_data(impersonal=("queue", "source", "id", "hash", "scope"), until_deleted=("body", "properties")),
+    info=personal_data(
+        impersonal=("queue", "source", "id", "hash", "scope"), event="body", until_deleted=("properties",)
+    ),
 )
 
 SCOPES = Table(

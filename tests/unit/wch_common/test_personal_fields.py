@@ -1,0 +1,157 @@
+"""Marks of the fields of events, and what erasing a person leaves of an event."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any
+
+import pytest
+from sqlalchemy import MetaData
+
+from support.whatsapp_stage import phone
+from wch_broadcast.tables import METADATA as BROADCAST
+from wch_carts.tables import METADATA as CARTS
+from wch_common.contract.event import Fact, Part
+from wch_common.contract.examples import load_examples
+from wch_common.contract.personal import ERASED, IMPERSONAL, PERSONAL, Person, unmarked_fields, without_person
+from wch_common.events import published_contract
+from wch_common.events.whatsapp import BatchRequested, MessageRequested
+from wch_common.integrations.phone import same_number
+from wch_common.store.personal_data import marks_of
+from wch_whatsapp.tables import METADATA as WHATSAPP
+
+CONTRACT = published_contract()
+
+
+def test_every_field_that_can_hold_text_is_marked_as_personal_or_impersonal() -> None:
+    assert unmarked_fields(CONTRACT) == []
+
+
+class Inner(Part):
+    """A part with a field that is not marked."""
+
+    note: str | None = None
+
+
+class Noted(Fact):
+    """A fact in which some fields are not marked."""
+
+    TYPE = "tests.thing.noted.v1"
+
+    name: Annotated[str, PERSONAL]
+    code: Annotated[str | None, IMPERSONAL] = None
+    amount: int = 0
+    notes: tuple[str, ...] = ()
+    more: dict[str, Any]
+    inner: tuple[Inner, ...] | None = None
+
+
+def test_an_unmarked_field_is_named_wherever_it_is() -> None:
+    assert unmarked_fields([Noted]) == ["Inner.note", "Noted.more", "Noted.notes"]
+
+
+@pytest.mark.parametrize("metadata", [WHATSAPP, BROADCAST, CARTS], ids=["whatsapp", "broadcast", "carts"])
+def test_a_column_is_marked_like_the_field_of_an_event_that_it_is_named_for(metadata: MetaData) -> None:
+    personal, impersonal = personal_names(), impersonal_names()
+    for table in metadata.sorted_tables:
+        marks = marks_of(table)
+        assert marks is not None
+        assert set(marks.impersonal) & (personal - impersonal) == set(), table.name
+        assert set(marks.erased) & (impersonal - personal) == set(), table.name
+
+
+def personal_names() -> set[str]:
+    return names(personal=True)
+
+
+def impersonal_names() -> set[str]:
+    return names(personal=False)
+
+
+def names(*, personal: bool) -> set[str]:
+    """Return the names of top-level fields with this mark, from what erasing changes in the examples of every event."""
+    found = set()
+    for model in CONTRACT:
+        for name, field in model.model_fields.items():
+            marks = [one for one in field.metadata if one in (PERSONAL, IMPERSONAL)]
+            found |= {name for one in marks[-1:] if one.personal is personal}
+    return found
+
+
+ADA = same_number(phone(1))
+EXAMPLES = [(model, data) for model in CONTRACT for data in load_examples(model)]
+
+
+@pytest.mark.parametrize(("model", "data"), EXAMPLES, ids=[model.TYPE for model, _ in EXAMPLES])
+def test_an_erased_event_names_nobody_and_is_still_valid(model: Any, data: dict[str, Any]) -> None:
+    erased = without_person(CONTRACT, model.TYPE, data, lambda text: re.search("555", text) is not None)
+    kept = data if erased is None else erased
+    model.model_validate_json(json.dumps(kept), strict=True)
+    if "whatsapp.suppression" not in model.TYPE and "erase_requested" not in model.TYPE:
+        assert "+1555" not in json.dumps(kept)
+
+
+def batch(*recipients: dict[str, Any]) -> dict[str, Any]:
+    template = {"kind": "template", "name": "hello", "language": "en_US", "body": [{"text": "there"}]}
+    return {"batch_id": "b", "category": "marketing", "message": template, "recipients": list(recipients)}
+
+
+def test_only_the_part_that_names_the_person_is_erased() -> None:
+    ada = {"to": phone(1), "send_key": "a", "body": [{"text": "Ada"}]}
+    bob = {"to": phone(2), "send_key": "b", "body": [{"text": "Bob"}]}
+    erased = {"to": ERASED, "send_key": "a", "body": [{"text": ERASED}]}
+    assert without_person(CONTRACT, BatchRequested.TYPE, batch(ada, bob), ADA) == batch(erased, bob)
+    assert without_person(CONTRACT, BatchRequested.TYPE, batch(bob), ADA) is None
+
+
+def test_the_member_of_a_union_is_known_by_its_tag() -> None:
+    data = {"to": phone(1), "send_key": "a", "category": "service", "message": {"kind": "text", "body": "Hello Ada"}}
+    erased = without_person(CONTRACT, MessageRequested.TYPE, data, ADA)
+    assert erased == data | {"to": ERASED, "message": {"kind": "text", "body": ERASED}}
+
+
+def test_the_event_of_a_timer_is_erased() -> None:
+    message = load_examples(MessageRequested)[0] | {"to": phone(1)}
+    timer = {"key": "k", "due": "2030-01-31T09:00:00Z", "event": {"type": MessageRequested.TYPE, "data": message}}
+    erased = without_person(CONTRACT, "scheduler.timer.requested.v1", timer, ADA)
+    assert (erased["key"], erased["event"]["data"]["to"]) == ("k", ERASED)
+    assert without_person(CONTRACT, "scheduler.timer.requested.v1", erased, ADA) is None
+    timer["event"] = {"type": "tests.unknown.requested.v1", "data": message}
+    assert without_person(CONTRACT, "scheduler.timer.requested.v1", timer, ADA) is None
+
+
+def test_what_a_person_has_requested_survives_their_erasure() -> None:
+    stop = {"phone": phone(1), "category": "all", "reason": "asked to stop", "by": "ada"}
+    assert without_person(CONTRACT, "whatsapp.suppression.add_requested.v1", stop, ADA) is None
+    wrote = load_examples(CONTRACT.model("meta.message.received.v1"))[0] | {"sender": phone(1).removeprefix("+")}
+    assert without_person(CONTRACT, "meta.message.received.v1", wrote, ADA) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("+491701234567", True),
+        ("+49 170 123-4567", True),
+        ("491701234567", True),
+        ("0170 1234567", True),
+        ("00491701234567", True),
+        ("+491701234568", False),
+        ("01701234568", False),
+        ("4567", False),
+        ("", False),
+        ("Ada", False),
+    ],
+)
+def test_a_number_is_recognised_however_it_is_written(text: str, same: bool) -> None:
+    assert same_number("+491701234567")(text) is same
+    if same:
+        person = Person("+491701234567", None, same_number("+491701234567"))
+        assert re.search(person.pattern, f'{{"to": "{text}"}}')
+
+
+def test_both_forms_of_a_mexican_number_are_the_same() -> None:
+    is_same = same_number("+525512345678")
+    assert [is_same(text) for text in ("+5215512345678", "5215512345678", "525512345678", "+525512345679")] == [
+        True, True, True, False
+    ]  # fmt: skip
