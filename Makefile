@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 6
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
-.PHONY: help install develop demo down up check test scale bench contracts
+.PHONY: help install develop demo down up check test scale bench contracts release
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,7 +25,7 @@ down: install ## Stop what the demo started
 up: ## Run broker, database, simulators and every service in Docker (stop with ctrl-c)
 	@docker compose -f deploy/compose.yaml $(addprefix -f ,$(wildcard deploy/compose/*.yaml)) --profile simulators up --build
 
-check: develop ## Check style, types, boundaries, words, dependencies, manifests, migrations
+check: develop ## Check style, types, boundaries, words, dependencies, manifests, migrations, contract
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/ruff check -q .
 	@MYPYPATH=$$(echo services/*/src | tr ' ' :) $(BIN)/mypy $(CODE)
@@ -34,7 +34,8 @@ check: develop ## Check style, types, boundaries, words, dependencies, manifests
 		(cd $$package && $(CURDIR)/$(BIN)/deptry src > $(CURDIR)/.venv/deptry.log 2>&1) || { cat .venv/deptry.log; exit 1; }; \
 	done
 	@$(BIN)/python -m pytest -q tests/architecture
-	@echo "all checks passed: style, types, boundaries, words, dependencies, manifests, migrations"
+	@./deploy/local/contract-check/run
+	@echo "all checks passed: style, types, boundaries, words, dependencies, manifests, migrations, contract"
 
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
@@ -49,6 +50,10 @@ bench: develop ## Compare with other libraries (half an hour); writes to benchma
 	@test -x .bench/report/bin/python || { $(BIN)/python -m venv .bench/report && .bench/report/bin/pip install -q matplotlib==3.10.7; }
 	@.bench/report/bin/python benchmarks/report.py
 
-contracts: install ## Generate contracts/ and docs/settings.md from the models
+contracts: install ## Generate contracts/, docs/settings.md and the table of reasons from the models
 	@$(BIN)/wch events schemas --write contracts
 	@$(BIN)/python -m wch_local.settings_page > docs/settings.md
+	@$(BIN)/python -m wch_local.reasons_table
+
+release: develop ## Prepare a release for review, like VERSION=0.2.0 (ARGS=--dry-run changes nothing)
+	@$(BIN)/python -m wch_local.release $(VERSION) $(ARGS)

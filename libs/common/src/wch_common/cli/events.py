@@ -1,19 +1,20 @@
-"""`wch events`: publish or check an event, list the types and their schemas."""
+"""`wch events`: publish or check an event, list the types, their schemas and their examples."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 import typer
-from pydantic import ValidationError, create_model
+from pydantic import ValidationError
 
 from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DryRun, print_json, print_table, say
 from wch_common.client import Client
 from wch_common.contract.envelope import STRUCTURED, data_errors, decode, encode
 from wch_common.contract.event import EventData, Request, new_event
+from wch_common.contract.examples import example_events, load_examples
 from wch_common.contract.message import Message
 from wch_common.contract.schemas import data_schema, write_contract
 from wch_common.errors import ContractError
@@ -84,7 +85,8 @@ def schemas(
         changed = write_contract(registry, write)
         say(f"{len(changed)} files changed: {', '.join(changed) or 'the contract is up to date'}")
     elif type is not None:
-        print_json(data_schema(registry.model(type)))
+        model = registry.model(type)
+        print_json(data_schema(model, load_examples(model)))
     else:
         rows = [
             (model.TYPE, "request" if issubclass(model, Request) else "fact", (model.__doc__ or "").split("\n")[0])
@@ -96,16 +98,24 @@ def schemas(
             print_table(("TYPE", "KIND", "DESCRIPTION"), rows, empty="no event types are installed")
 
 
+@app.command()
+def example(
+    type: Annotated[str, typer.Argument(help="Like whatsapp.message.requested.v1.")],  # noqa: A002
+    number: Annotated[int, typer.Option(min=1, help="Which example, if the type has several.")] = 1,
+) -> None:
+    """Print an example of a type: a complete event, which `wch events check -` accepts."""
+    events = example_events(published_contract().model(type))
+    if number > len(events):
+        raise CommandError(f"{type} has no example {number}: give a number from 1 to {len(events)}")
+    print_json(events[number - 1])
+
+
 def _data(type_: str, text: str) -> EventData:
     """Return the typed data; unknown fields are refused, as they are never written."""
     written = sys.stdin.buffer.read() if text == "-" else text
     model = published_contract().model(type_)
-    strict: Any = create_model(f"Strict{model.__name__}", __base__=model)
-    strict.model_config = {**model.model_config, "extra": "forbid"}
-    strict.model_rebuild(force=True)
     try:
-        strict.model_validate_json(written)
+        return model.model_validate_json(written, extra="forbid")
     except ValidationError as error:
         lines = "".join(f"\n  {field}" for field in data_errors(error))
         raise CommandError(f"the data does not match the schema of {type_}:{lines}") from None
-    return model.model_validate_json(written)
