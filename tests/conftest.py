@@ -25,6 +25,7 @@ ON_ONE_WORKER = {
     "tests/faults/test_broker_faults.py": "a node of their own",
     "tests/faults/test_scheduler_outages.py": "a node of their own",
     "tests/e2e/test_packages.py": "packages",
+    "tests/e2e/test_release.py": "releases",
 }
 
 

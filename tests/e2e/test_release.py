@@ -1,0 +1,231 @@
+"""`make release` on a copy of the repository: what it refuses, what it writes, and wheels that install and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.release_checkout import NOTES, ROOT, Checkout, git
+
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    return Checkout.create(tmp_path_factory.mktemp("template"))
+
+
+@pytest.fixture
+def checkout(template: Checkout, tmp_path: Path) -> Checkout:
+    return Checkout(shutil.copytree(template.folder, tmp_path / "checkout", symlinks=True))
+
+
+def released(checkout: Checkout, version: str) -> None:
+    shutil.copytree(checkout.folder / "contracts/schemas", checkout.folder / "contracts/released" / version)
+
+
+def stale_entry(checkout: Checkout) -> None:
+    entry = '\n[[breaking]]\nevent = "sync.product.synced.v1"\nfield = "action"\nreason = "r"\nwhat_to_do = "w"\n'
+    checkout.write("contracts/breaking.toml", checkout.read("contracts/breaking.toml") + entry)
+
+
+def break_event(checkout: Checkout) -> None:
+    released(checkout, "0.1.0")
+    checkout.break_event()
+
+
+def outdate_contract(checkout: Checkout) -> None:
+    name = "contracts/schemas/sync.product.synced.v1.json"
+    checkout.write(name, checkout.read(name).replace("updated", "renewed"))
+
+
+REFUSALS: list[Any] = [
+    ("1.0", None, "'1.0' is not a version: write three numbers, like 0.2.0"),
+    ("0.3.0", lambda one: released(one, "0.3.0"), "0.3.0 is not above the last release 0.3.0: choose a higher version"),
+    ("0.9.0", lambda one: released(one, "0.10.0"), "0.9.0 is not above the last release 0.10.0"),
+    ("0.1.0", lambda one: git(one.folder, "tag", "v0.1.0"), "the tag v0.1.0 exists"),
+    (
+        "0.2.0",
+        break_event,
+        "sync.product.failed.v1, field reason: its bound was tightened: maxLength 999, was maxLength 1000",
+    ),
+    ("0.2.0", stale_entry, "contracts/breaking.toml, sync.product.synced.v1 action: nothing has been released"),
+    ("0.2.0", outdate_contract, "not up to date (schemas/sync.product.synced.v1.json): run `make contracts`"),
+    ("0.2.0", lambda one: one.write("contracts/schemas/a.b.c.v1.json", "{}"), "not up to date (schemas/a.b.c.v1.json)"),
+    ("0.2.0", lambda one: released(one, "latest"), "contracts/released/ has a folder that is no release: 'latest'"),
+    (
+        "0.2.0",
+        lambda one: one.write("CHANGELOG.md", "# Changelog\n\n## Unreleased\n"),
+        "`## Unreleased` of CHANGELOG.md is empty",
+    ),
+    ("0.2.0", lambda one: one.write("CHANGELOG.md", "# Changelog\n"), "CHANGELOG.md has no section `## Unreleased`"),
+]
+
+
+@pytest.mark.parametrize(("version", "prepare", "reason"), REFUSALS, ids=[reason for _, _, reason in REFUSALS])
+def test_a_release_is_refused_with_the_reason_and_changes_nothing(
+    checkout: Checkout, version: str, prepare: Any, reason: str
+) -> None:
+    if prepare is not None:
+        prepare(checkout)
+    checkout.commit()
+    done = checkout.release(version)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{version} cannot be released:\n- "), done.stderr
+    assert reason in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("- ")]) == 1, done.stderr
+    assert git(checkout.folder, "status", "--porcelain") == ""
+    assert not (checkout.folder / "dist").exists()
+
+
+def test_all_reasons_are_listed_together_uncommitted_changes_among_them(checkout: Checkout) -> None:
+    checkout.write("CHANGELOG.md", "# Changelog\n")
+    checkout.write("notes.txt", "")
+    before = git(checkout.folder, "status", "--porcelain")
+    done = checkout.release("0.1")
+    reasons = [line for line in done.stderr.splitlines() if line.startswith("- ")]
+    assert len(reasons) == 3
+    assert "- there are uncommitted changes (CHANGELOG.md, notes.txt): commit or remove them" in reasons
+    assert git(checkout.folder, "status", "--porcelain") == before
+
+
+def test_a_wheel_that_lacks_a_file_is_refused_and_changes_nothing(checkout: Checkout) -> None:
+    name = "services/scheduler/pyproject.toml"
+    checkout.write(name, checkout.read(name).replace('"schedules.yaml", ', ""))
+    checkout.commit()
+    done = checkout.release("0.1.0")
+    assert done.returncode == 1
+    assert "lacks wch_scheduler/schedules.yaml: name them in package-data of scheduler/pyproject.toml" in done.stderr
+    assert git(checkout.folder, "status", "--porcelain") == ""
+    assert not (checkout.folder / "dist").exists()
+
+
+def test_a_dry_run_checks_and_builds_and_changes_nothing(checkout: Checkout) -> None:
+    done = checkout.release("0.7.0", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "\nwould change:\n  CHANGELOG.md\n" in done.stdout
+    changed = {line.strip() for line in done.stdout.splitlines() if line.startswith("  ")}
+    assert {"services/sync/pyproject.toml", "contracts/released/0.7.0/sync.product.failed.v1.json"} <= changed
+    assert "dist/wch_sync-0.7.0-py3-none-any.whl" in changed
+    assert git(checkout.folder, "status", "--porcelain") == ""
+    assert not (checkout.folder / "dist").exists()
+
+
+def test_make_passes_the_version_on() -> None:
+    command = ["make", "-n", "release", "VERSION=0.2.0", "ARGS=--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ".venv/bin/python -m wch_local.release 0.2.0 --dry-run" in done.stdout
+
+
+def test_releases_are_written_and_their_wheels_install(checkout: Checkout, tmp_path: Path) -> None:
+    """One test, because a release takes time, and each step needs the one before."""
+    done = checkout.release("0.1.0")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("contracts/released/ was empty: the gate had no schemas to compare with\n")
+    assert 'git commit -m "Release 0.1.0"\n  git tag v0.1.0\n' in done.stdout
+    check_files(checkout, "0.1.0", f"## 0.1.0 – {today()}\n\n{NOTES}")
+    check_installed(checkout, "0.1.0", tmp_path)
+
+    checkout.break_event()
+    changelog = checkout.read("CHANGELOG.md").replace("## Unreleased\n", f"## Unreleased\n\n{NOTES}")
+    checkout.write("CHANGELOG.md", changelog)
+    checkout.commit()
+    assert (
+        "sync.product.failed.v1, field reason: its bound was tightened: maxLength 999, was maxLength 1000"
+        in checkout.release("0.2.0").stderr
+    )
+    stale_entry(checkout)
+    breaking = checkout.read("contracts/breaking.toml")
+    breaking = breaking.replace("product.synced", "product.failed").replace('"action"', '"reason"')
+    checkout.write("contracts/breaking.toml", breaking)
+    checkout.commit()
+    done = checkout.release("0.2.0")
+    assert done.returncode == 0, done.stderr
+    printed = "- `sync.product.failed.v1`, `reason`: r. What to do: w.\n"
+    check_files(
+        checkout, "0.2.0", f"## 0.2.0 – {today()}\n\n### Breaking changes\n\n{printed}\n{NOTES}\n## 0.1.0 – {today()}\n"
+    )
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def check_files(checkout: Checkout, version: str, changelog: str) -> None:
+    """Check what a release has written."""
+    folder = checkout.folder
+    assert checkout.read("CHANGELOG.md").startswith(f"# Changelog\n\n## Unreleased\n\n{changelog}")
+    assert all(line.startswith("#") for line in checkout.read("contracts/breaking.toml").splitlines())
+    schemas, copies = folder / "contracts/schemas", folder / "contracts/released" / version
+    assert {one.name: one.read_bytes() for one in schemas.iterdir()} == {
+        one.name: one.read_bytes() for one in copies.iterdir()
+    }
+    assert json.loads(checkout.read("contracts/asyncapi.json"))["info"]["version"] == version
+    packages = [*folder.glob("*/*/pyproject.toml"), folder / "simulators/pyproject.toml"]
+    assert len(packages) == len(SERVICES) + 3
+    assert all(f'\nversion = "{version}"\n' in package.read_text() for package in packages)
+    wheels = sorted(path.name for path in (folder / "dist").iterdir())
+    names = sorted(f"wch_{name}" for name in (*SERVICES, "common", "local", "simulators"))
+    assert wheels == [f"{name}-{version}-py3-none-any.whl" for name in names]
+    checkout.commit()
+    checkout.generate_contract()
+    assert git(folder, "status", "--porcelain") == "", "the released contract is not the one of the released models"
+
+
+CHECK = """
+import importlib, json, sys
+from importlib.metadata import version
+for name in json.loads(sys.argv[1]):
+    module = importlib.import_module(name)
+    assert module.__file__.startswith(sys.prefix), module.__file__
+    assert version(name.partition(".")[0].replace("_", "-")) == sys.argv[2]
+"""
+
+
+def check_installed(checkout: Checkout, version: str, tmp_path: Path) -> None:
+    """Install the wheels in a new environment and run them there, outside the checkout.
+
+    The packages of others come from this environment, of which the new one sees everything but our own packages.
+    """
+    environment, others = tmp_path / "environment", tmp_path / "others"
+    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    others.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("wch", "__editable__", "pip", "setuptools", "_")) and path.suffix != ".pth":
+            (others / path.name).symlink_to(path)
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(f"{others}\n")
+    python = str(environment / "bin/python")
+
+    def run(*command: str, code: int = 0) -> str:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("WCH_", "PYTHON"))}
+        done = subprocess.run(command, cwd=tmp_path, env=kept, capture_output=True, text=True, check=False)
+        assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout + done.stderr
+
+    wheels = [str(path) for path in (checkout.folder / "dist").iterdir()]
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "install", "-q", "--no-index", "-c", str(ROOT / "constraints.txt"), *wheels)
+    assert "No broken requirements found" in run(*pip, "check")
+    modules = ["wch_common", "wch_local", "wch_simulators", *(f"wch_{name}.main" for name in SERVICES)]
+    run(python, "-c", CHECK, json.dumps(modules), version)
+    for source in (
+        path for path in checkout.folder.glob("**/src/wch_*/**/*") if path.is_file() and path.suffix != ".pyc"
+    ):
+        installed = packages / str(source).rpartition("/src/")[2]
+        assert installed.read_bytes() == source.read_bytes()
+    wch = str(environment / "bin/wch")
+    assert "events" in run(wch, "--help")
+    types = {one["type"] for one in json.loads(run(wch, "events", "schemas", "--json"))}
+    assert types == {path.stem for path in (checkout.folder / "contracts/schemas").iterdir()}
+    for name in SERVICES:
+        assert "WCH_AMQP_URL: is missing" in run(python, "-m", f"wch_{name}", code=2)
