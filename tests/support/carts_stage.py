@@ -115,7 +115,7 @@ class CartsStage:
         names = {"send_key": key, "message_id": "m1", "attempt": 1} | values
         if model is MessageFailed:
             reason = failure_reason(values["reason"])
-            names = {"concerns": reason.concerns, "retryable": reason.passes} | names
+            names = {"concerns": reason.concerns, "retryable": reason.retryable} | names
         self.publish(new_event(model.model_validate(names), "/wch/whatsapp", requester=REQUESTER))
 
     def requests(self, kind: str = "message.requested") -> list[dict[str, Any]]:

@@ -164,11 +164,12 @@ def test_deferred_recipients_delay_neither_the_rest_nor_other_campaigns(bc: Broa
     assert totals_of(bc.await_fact("campaign.completed")) == {"recipients": 4, "sent": 4}
 
 
-def test_a_limit_of_the_number_parks_the_campaign_without_making_it_stuck(bc: BroadcastStage) -> None:
+@pytest.mark.parametrize("limit", ["messaging_limit", "template_syncing", "token_refused", "account_restricted"])
+def test_a_limit_parks_the_campaign_without_making_it_stuck(bc: BroadcastStage, limit: str) -> None:
     bc.start(broadcast_in_flight=1)
     bc.publish(campaign("parked", range(4), batch_size=2))
-    bc.answer(bc.await_batches(1)[0], "deferred/messaging_limit")
-    eventually(lambda: bc.state("parked") == ("running", "messaging_limit"))
+    bc.answer(bc.await_batches(1)[0], f"deferred/{limit}")
+    eventually(lambda: bc.state("parked") == ("running", limit))
     bc.publish(campaign("beside", range(1), exclusive=False))
     assert bc.await_batches(2)[1]["batch_id"] == "beside/1"
     bc.query(
@@ -177,7 +178,7 @@ def test_a_limit_of_the_number_parks_the_campaign_without_making_it_stuck(bc: Br
     eventually(lambda: bc.query("SELECT due_at FROM campaigns WHERE campaign_id = 'parked'") == [(None,)])
     bc.answer(bc.batches[0], {0: "accepted"}, version=1)
     eventually(lambda: bc.stage.depth("broadcast.answer") == 0)
-    assert bc.state("parked") == ("running", "messaging_limit")
+    assert bc.state("parked") == ("running", limit)
     bc.answer(bc.batches[0], {1: "accepted"}, version=2)
     eventually(lambda: any(one["batch_id"] == "parked/2" for one in bc.batches))
 

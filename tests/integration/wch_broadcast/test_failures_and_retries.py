@@ -19,24 +19,25 @@ from wch_common.events.broadcast import (
 from wch_common.events.whatsapp_content import Parameter
 
 
-def test_a_failure_of_the_whole_campaign_pauses_it_and_resuming_retries(bc: BroadcastStage) -> None:
+@pytest.mark.parametrize("other", ["undeliverable", "country_not_allowed", "meta_failed", "spam_restriction"])
+def test_a_failure_of_the_whole_campaign_pauses_it_and_resuming_retries(bc: BroadcastStage, other: str) -> None:
     bc.start(broadcast_in_flight=1)
     bc.publish(campaign("t", range(4), batch_size=2))
-    bc.answer(bc.await_batches(1)[0], {0: "failed/template_paused", 1: "failed/undeliverable"})
+    bc.answer(bc.await_batches(1)[0], {0: "failed/template_paused", 1: f"failed/{other}"})
     paused = bc.await_fact("campaign.paused")
     assert (paused["reason"], paused["by"]) == ("template_paused", "broadcast")
-    assert totals_of(paused)["failed_by"] == {"template_paused": 1, "undeliverable": 1}
+    assert totals_of(paused)["failed_by"] == {"template_paused": 1, other: 1}
     bc.publish(CampaignResumeRequested(campaign_id="t", by="me"))
     (retry,) = bc.stage.await_dead_letters("control")
     retried, left = (one["send_key"].encode() for one in bc.batches[0]["recipients"])
     assert retried in retry.message.body
-    assert left not in retry.message.body, "a failure of one recipient is not retried"
+    assert left not in retry.message.body, "no cause of the whole campaign that an operator has removed"
     bc.answer(bc.await_batches(2)[1])
     eventually(lambda: bc.query("SELECT 1 FROM campaigns WHERE released"))
     assert bc.facts("campaign.completed") == [], "a retried recipient has no outcome yet"
     bc.answer(bc.batches[0], {0: "accepted"}, version=1)
     assert totals_of(bc.await_fact("campaign.completed")) == {
-        "recipients": 4, "sent": 3, "failed": 1, "failed_by": {"undeliverable": 1}
+        "recipients": 4, "sent": 3, "failed": 1, "failed_by": {other: 1}
     }  # fmt: skip
 
 
@@ -83,6 +84,15 @@ def test_a_refused_message_does_not_pause_if_others_were_sent_it(bc: BroadcastSt
     bc.answer(bc.await_batches(3)[2])
     assert totals_of(bc.await_fact("campaign.completed"))["failed_by"] == {"request_refused": 1}
     assert bc.facts("campaign.paused") == []
+
+
+def test_a_template_that_fails_pauses_although_others_were_sent_it(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    bc.publish(campaign("m", range(4), batch_size=1))
+    bc.answer(bc.await_batches(1)[0])
+    bc.answer(bc.await_batches(2)[1], "failed/template_values_wrong")  # somebody has changed the template
+    assert bc.await_fact("campaign.paused")["reason"] == "template_values_wrong"
+    assert len(bc.batches) == 2
 
 
 def test_a_refused_message_pauses_though_recipients_with_own_values_were_sent_it(

@@ -10,6 +10,7 @@ from support.carts_stage import CartsStage, cart, ordered
 from support.command import wch
 from support.waiting import eventually
 from support.whatsapp_stage import phone
+from wch_common.contract.personal import ERASED
 from wch_common.events.carts import (
     CustomerErased,
     CustomerEraseRequested,
@@ -97,3 +98,10 @@ def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
     ct.publish(ReminderScanRequested())
     assert [one["to"] for one in ct.await_requests()] == [phone(2)]
     assert "not a phone number" in run(ct, "erase", "who", code=1)
+
+
+def test_a_cart_whose_fact_was_erased_while_it_waited_has_no_owner(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, phone=ERASED, customer_name=""))
+    row = ct.cart()
+    assert (row["phone"], row["no_phone_reason"], row["remindable"]) == (None, "erased", False)

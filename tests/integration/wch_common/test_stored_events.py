@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
+import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,18 +18,19 @@ import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import MetaData
 
-from support.whatsapp_stage import batch, message, phone
+from support.whatsapp_stage import batch, message, phone, wrote
 from wch_common.contract.envelope import STRUCTURED, encode
 from wch_common.contract.event import new_event
 from wch_common.contract.message import Message, Publication
 from wch_common.events import published_contract
-from wch_common.integrations.phone import owner
+from wch_common.events.whatsapp import SuppressionAddRequested
+from wch_common.integrations.phone import person_of
 from wch_common.store.erasure import erasable_rows, erase_person, export_person
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
 
 NONE = MetaData()
-ADA = owner(phone(1))
+ADA = person_of(phone(1))
 ADAS_DIGITS = phone(1).removeprefix("+")
 
 
@@ -122,11 +126,73 @@ def test_parked_events_of_a_person_lose_their_data_and_others_stay_as_they_are(u
         assert ADAS_DIGITS not in changed.body.decode()
 
 
-def test_a_number_is_found_however_it_is_written(url: str) -> None:
-    written = f"+1 ({phone(1)[2:5]}) {phone(1)[5:8]}-{phone(1)[8:]}"
-    assert run(url, structured(message(1, to=written), "1")) == {"outbox": 0, "parked": 1}
+@pytest.mark.parametrize(
+    "separators", ["() -", "\u00a0\u00a0\u00a0\u00a0", "\u2011\u2011\u2011\u2011"], ids=["ascii", "nbsp", "hyphen"]
+)
+@pytest.mark.parametrize("escaped", [False, True], ids=["utf-8", "escaped"])
+@pytest.mark.parametrize("digits", ["0123456789", "٠١٢٣٤٥٦٧٨٩"], ids=["latin", "arabic"])
+def test_a_number_is_found_however_it_is_written(url: str, separators: str, escaped: bool, digits: str) -> None:
+    a, b, c, d = tuple(separators)
+    written = f"+1{a}{phone(1)[2:5]}{b}{c}{phone(1)[5:8]}{d}{phone(1)[8:]}".translate(
+        str.maketrans("0123456789", digits)
+    )
+    event = orjson.loads(structured(message(1), "1").body)
+    event["data"]["to"] = written
+    body = json.dumps(event, ensure_ascii=escaped).encode()
+    assert run(url, Message(body, STRUCTURED, None, "1")) == {"outbox": 0, "parked": 1}
     (released,) = parked(url)
     assert orjson.loads(released.body)["data"]["to"] == "erased"
+
+
+def test_what_a_person_has_requested_is_exported_and_stays(url: str) -> None:
+    stop = SuppressionAddRequested(phone=phone(1), category="all", reason="asked to stop", by="ada")
+    assert run(url, structured(wrote(1, "STOP"), "1"), structured(stop, "2")) == {"outbox": 0, "parked": 0}
+    with reading(url) as connection:
+        found = export_person(connection, NONE, published_contract(), ADA)["parked"]
+        assert erasable_rows(connection, NONE, published_contract(), ADA)["parked"] == 0
+    assert {one["type"] for one in found} == {"meta.message.received.v1", SuppressionAddRequested.TYPE}
+    assert len(parked(url)) == 2
+
+
+def test_an_event_that_is_replaced_while_it_is_erased_stays_as_replaced(url: str) -> None:
+    run(url, outbox=message(1), erase=False)
+    other = structured(message(2), "outbox").body
+    replaced = threading.Event()
+
+    def replace() -> None:
+        with reading(url) as connection:
+            connection.execute("UPDATE outbox SET body = %s WHERE id = 'outbox'", (other,))
+        replaced.set()
+
+    class Interrupted:
+        """A person whose number is compared while somebody else replaces the event."""
+
+        def __init__(self) -> None:
+            self.thread: threading.Thread | None = None
+
+        def is_same(self, text: str) -> bool:
+            if self.thread is None:
+                self.thread = threading.Thread(target=replace)
+                self.thread.start()
+                assert not replaced.wait(0.5), "the row is locked until the erasure has committed"
+            return ADA.is_same(text)
+
+    interrupted = Interrupted()
+    person = dataclasses.replace(ADA, is_same=interrupted.is_same)
+
+    async def erase() -> None:
+        store = Store(url, "demo", not_published)
+        await store.open()
+        async with store.transaction() as tx:
+            await erase_person(tx, NONE, published_contract(), person)
+        await store.close()
+
+    asyncio.run(erase())
+    assert interrupted.thread is not None
+    interrupted.thread.join(30)
+    with reading(url) as connection:
+        (row,) = connection.execute("SELECT body FROM outbox").fetchall()
+    assert orjson.loads(row["body"])["data"]["to"] == phone(2)
 
 
 def test_an_event_of_the_outbox_is_counted_exported_and_erased(url: str) -> None:

@@ -13,7 +13,8 @@ import pytest
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
-from wch_common.events.whatsapp import RecipientEraseRequested
+from wch_common.contract.personal import ERASED
+from wch_common.events.whatsapp import Recipient, RecipientEraseRequested
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
 ERASED_TABLES = {"messages", "suppressions", "windows", "pairs", "reached"}
@@ -131,3 +132,20 @@ def test_a_request_to_erase_a_malformed_number_is_dead_lettered(wa: WhatsAppStag
     wa.publish(erase("12"))
     (dead_letter,) = wa.stage.await_dead_letters("whatsapp.control.dlq")
     assert str(dead_letter.message.headers["wch-error-message"]).startswith("data.phone: ")
+
+
+def test_a_request_that_was_erased_while_it_waited_ends_as_erased(wa: WhatsAppStage) -> None:
+    wa.start()
+    recipients = (Recipient(to=ERASED, send_key="b-1"), Recipient(to=phone(2), send_key="b-2"))
+    wa.publish(message(1, to=ERASED), batch("b", (), recipients=recipients))
+    eventually(lambda: wa.states() == {"key-1": "failed", "b-1": "failed", "b-2": "accepted"})
+    (failed,) = eventually(lambda: wa.facts("message.failed"))
+    assert {name: failed[name] for name in ("send_key", "reason", "concerns", "retryable")} == {
+        "send_key": "key-1", "reason": "erased", "concerns": "recipient", "retryable": False
+    }  # fmt: skip
+    (completed,) = eventually(lambda: wa.facts("batch.completed"))
+    outcomes = {one["send_key"]: (one["outcome"], one["reason"]) for one in completed["recipients"]}
+    assert outcomes == {"b-1": ("skipped", "erased"), "b-2": ("accepted", "")}
+    assert wa.stage.depth("whatsapp.message.dlq") == 0
+    wa.publish(message(1, to=ERASED))
+    eventually(lambda: len(wa.facts("message.failed")) == 2, "a repeated request is answered")

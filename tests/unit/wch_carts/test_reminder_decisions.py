@@ -30,8 +30,8 @@ def test_a_reminder_is_tried_again_by_what_the_fact_says_and_not_by_the_name_of_
     concerns: Concern, retryable: bool, again: bool
 ) -> None:
     for reason in ("undeliverable", "a_reason_of_a_later_version"):
-        assert reminder_result(failed(reason, concerns, retryable=retryable)).is_retryable is again
+        assert reminder_result(failed(reason, concerns, retryable=retryable)).tries_again is again
 
 
 def test_a_reminder_that_may_have_been_sent_is_not_tried_again() -> None:
-    assert not reminder_result(MessageUnknown(send_key="k", message_id="m")).is_retryable
+    assert not reminder_result(MessageUnknown(send_key="k", message_id="m")).tries_again

@@ -21,7 +21,7 @@ def test_each_code_has_one_reason() -> None:
 
 
 def test_somebody_acts_on_what_does_not_pass_unless_it_is_the_recipient_or_unknown() -> None:
-    idle = {name for name, reason in FAILURE_REASONS.items() if not reason.passes and reason.acts == "nobody"}
+    idle = {name for name, reason in FAILURE_REASONS.items() if not reason.retryable and reason.acts == "nobody"}
     assert {failure_reason(name).concerns for name in idle - {"unknown", "no_status"}} == {"recipient"}
     assert all(failure_reason(name).acts == "operator" for name in failure_reasons.parking_reasons())
 
@@ -50,7 +50,7 @@ def test_values_of_the_recipients_own_are_the_recipients_concern() -> None:
 
 def test_an_unlisted_reason_concerns_its_recipient_only() -> None:
     found = failure_reason("a_reason_of_a_later_version")
-    assert (found.concerns, found.passes, found.parks) == ("recipient", False, False)
+    assert (found.concerns, found.retryable, found.parks) == ("recipient", False, False)
     assert policy_for("a_reason_of_a_later_version").action is ErrorAction.END_MESSAGE
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Annotated, Any
 
+import phonenumbers
 import pytest
 from sqlalchemy import MetaData
 
@@ -14,10 +15,18 @@ from wch_broadcast.tables import METADATA as BROADCAST
 from wch_carts.tables import METADATA as CARTS
 from wch_common.contract.event import Fact, Part
 from wch_common.contract.examples import load_examples
-from wch_common.contract.personal import ERASED, IMPERSONAL, PERSONAL, Person, unmarked_fields, without_person
+from wch_common.contract.personal import (
+    ERASED,
+    IMPERSONAL,
+    PERSONAL,
+    Person,
+    names_person,
+    unmarked_fields,
+    without_person,
+)
 from wch_common.events import published_contract
 from wch_common.events.whatsapp import BatchRequested, MessageRequested
-from wch_common.integrations.phone import same_number
+from wch_common.integrations.phone import normalised, one_form, person_of
 from wch_common.store.personal_data import marks_of
 from wch_whatsapp.tables import METADATA as WHATSAPP
 
@@ -79,17 +88,31 @@ def names(*, personal: bool) -> set[str]:
     return found
 
 
-ADA = same_number(phone(1))
+ADA = person_of(phone(1))
+ANYBODY = Person("", None, "", lambda text: re.search("1?555", text) is not None)
 EXAMPLES = [(model, data) for model in CONTRACT for data in load_examples(model)]
+
+
+# What a person has requested is carried out although they are erased meanwhile.
+KEPT = {
+    "meta.message.received.v1",
+    "whatsapp.suppression.add_requested.v1",
+    "whatsapp.suppression.remove_requested.v1",
+    "whatsapp.recipient.erase_requested.v1",
+    "broadcast.recipient.erase_requested.v1",
+    "carts.customer.erase_requested.v1",
+    "scheduler.person.erase_requested.v1",
+}
 
 
 @pytest.mark.parametrize(("model", "data"), EXAMPLES, ids=[model.TYPE for model, _ in EXAMPLES])
 def test_an_erased_event_names_nobody_and_is_still_valid(model: Any, data: dict[str, Any]) -> None:
-    erased = without_person(CONTRACT, model.TYPE, data, lambda text: re.search("555", text) is not None)
-    kept = data if erased is None else erased
-    model.model_validate_json(json.dumps(kept), strict=True)
-    if "whatsapp.suppression" not in model.TYPE and "erase_requested" not in model.TYPE:
-        assert "+1555" not in json.dumps(kept)
+    erased = without_person(CONTRACT, model.TYPE, data, ANYBODY)
+    left = data if erased is None else erased
+    model.model_validate_json(json.dumps(left), strict=True)
+    names = re.search("1?555", json.dumps(data)) is not None
+    assert names_person(CONTRACT, model.TYPE, data, ANYBODY) is names
+    assert (re.search("1?555", json.dumps(left)) is not None) is (names and model.TYPE in KEPT)
 
 
 def batch(*recipients: dict[str, Any]) -> dict[str, Any]:
@@ -128,30 +151,63 @@ def test_what_a_person_has_requested_survives_their_erasure() -> None:
     assert without_person(CONTRACT, "meta.message.received.v1", wrote, ADA) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "same"),
-    [
-        ("+491701234567", True),
-        ("+49 170 123-4567", True),
-        ("491701234567", True),
-        ("0170 1234567", True),
-        ("00491701234567", True),
-        ("+491701234568", False),
-        ("01701234568", False),
-        ("4567", False),
-        ("", False),
-        ("Ada", False),
-    ],
-)
-def test_a_number_is_recognised_however_it_is_written(text: str, same: bool) -> None:
-    assert same_number("+491701234567")(text) is same
-    if same:
-        person = Person("+491701234567", None, same_number("+491701234567"))
-        assert re.search(person.pattern, f'{{"to": "{text}"}}')
+def test_a_list_of_texts_and_a_null_are_erased_without_breaking_the_event() -> None:
+    data = {"send_key": "k", "to": phone(1), "header": None, "body": [{"text": "Ada"}], "buttons": None}
+    erased = without_person(CONTRACT, BatchRequested.TYPE, batch(data), ADA)
+    assert erased["recipients"] == [data | {"to": ERASED, "body": [{"text": ERASED}]}]
+    request = load_examples(MessageRequested)[0] | {"to": phone(1), "reply_to": None}
+    assert without_person(CONTRACT, MessageRequested.TYPE, request, ADA)["reply_to"] is None
+    wrote = {"phone": None, "customer_name": "Ada", "cart_id": "c"}
+    assert without_person(CONTRACT, "shop.cart.updated.v1", wrote, ADA) is None
 
 
-def test_both_forms_of_a_mexican_number_are_the_same() -> None:
-    is_same = same_number("+525512345678")
-    assert [is_same(text) for text in ("+5215512345678", "5215512345678", "525512345678", "+525512345679")] == [
-        True, True, True, False
-    ]  # fmt: skip
+GERMAN = "+491701234567"
+SAME = [
+    (GERMAN, GERMAN),
+    (GERMAN, "+49 170 123-4567"),
+    (GERMAN, "491701234567"),
+    (GERMAN, "0170 1234567"),
+    (GERMAN, "00491701234567"),
+    (GERMAN, "011 49 170 1234567"),
+    (GERMAN, "0170\u00a0123\u00a045\u00a067"),
+    (GERMAN, "0170 123\u20114567"),
+    (GERMAN, "٠١٧٠١٢٣٤٥٦٧"),
+    ("+79123456789", "8 (912) 345-67-89"),
+    ("+5511987654321", "(11) 98765-4321"),
+    ("+551187654321", "(11) 98765-4321"),
+    ("+5491123456789", "011 15-2345-6789"),
+    ("+525512345678", "+5215512345678"),
+    ("+525512345678", "5215512345678"),
+    ("+36201234567", "06 20 123 4567"),
+    ("+390612345678", "06 1234 5678"),
+]
+OTHERS = [
+    (GERMAN, "+491701234568"),
+    (GERMAN, "01701234568"),
+    (GERMAN, "4567"),
+    (GERMAN, ""),
+    (GERMAN, "Ada"),
+    ("+525512345678", "+525512345679"),
+]
+
+
+@pytest.mark.parametrize(("number", "text"), SAME)
+def test_a_number_is_recognised_in_every_form(number: str, text: str) -> None:
+    assert person_of(number).is_same(text)
+
+
+@pytest.mark.parametrize(("number", "text"), OTHERS)
+def test_another_number_is_not_the_same(number: str, text: str) -> None:
+    assert not person_of(number).is_same(text)
+
+
+@pytest.mark.parametrize("region", ["AR", "BR", "DE", "EG", "GB", "HU", "ID", "IN", "IT", "MX", "NG", "RU", "US", "ZA"])
+def test_what_a_shop_of_the_country_accepts_is_recognised(region: str) -> None:
+    example = phonenumbers.example_number_for_type(region, phonenumbers.PhoneNumberType.MOBILE)
+    assert example is not None
+    own = phonenumbers.format_number(example, phonenumbers.PhoneNumberFormat.E164)
+    for form in (phonenumbers.PhoneNumberFormat.NATIONAL, phonenumbers.PhoneNumberFormat.INTERNATIONAL):
+        text = phonenumbers.format_number(example, form)
+        assert one_form(normalised(text, region)) == one_form(own)
+        assert person_of(own).is_same(text), text
+        assert person_of(one_form(own)).is_same(text), text

@@ -17,13 +17,13 @@ _BEGIN, _END = "<!-- reasons: written by `make contracts` -->\n", "<!-- end of r
 def table() -> str:
     """Return the reasons as a Markdown table."""
     lines = [
-        "| reason | meaning | concerns | passes | who acts | what to do | Meta's codes |",
+        "| reason | meaning | concerns | retryable | who acts | what to do | Meta's codes |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, reason in FAILURE_REASONS.items():
         codes = ", ".join(_ranges(reason.codes))
-        passes, actor = "yes" if reason.passes else "no", "" if reason.acts == "nobody" else reason.acts
-        cells = (f"`{name}`", reason.meaning, reason.concerns, passes, actor, reason.remedy, codes)
+        retryable, actor = "yes" if reason.retryable else "no", "" if reason.acts == "nobody" else reason.acts
+        cells = (f"`{name}`", reason.meaning, reason.concerns, retryable, actor, reason.remedy, codes)
         lines.append(f"| {' | '.join(cells)} |")
     return "".join(f"{line}\n" for line in lines)
 

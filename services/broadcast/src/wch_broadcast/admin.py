@@ -20,7 +20,7 @@ from wch_common.events.broadcast import (
     CampaignRequested,
     CampaignResumeRequested,
 )
-from wch_common.integrations.phone import owner
+from wch_common.integrations.phone import person_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(phone))
 
 
 def export_recipient(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
@@ -80,7 +80,7 @@ def export_recipient(connection: Connection, phone: str) -> dict[str, list[dict[
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
+    return erasure.export_person(connection, METADATA, published_contract(), person_of(phone))
 
 
 # -- commands

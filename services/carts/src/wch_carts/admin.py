@@ -25,7 +25,7 @@ from wch_carts.queries_admin import (
 )
 from wch_common.events import published_contract
 from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
-from wch_common.integrations.phone import owner
+from wch_common.integrations.phone import person_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
     from wch_carts.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(phone))
 
 
 def export_customer(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
@@ -126,7 +126,7 @@ def export_customer(connection: Connection, phone: str) -> dict[str, list[dict[s
     from wch_carts.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
+    return erasure.export_person(connection, METADATA, published_contract(), person_of(phone))
 
 
 # -- commands

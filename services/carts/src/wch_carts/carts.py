@@ -12,6 +12,7 @@ from wch_carts.identity import cart_uuid, send_key
 from wch_carts.queries import LockedCart
 from wch_carts.topology import REQUESTER, SOURCE
 from wch_carts.versions import Versions
+from wch_common.contract.personal import ERASED
 from wch_common.events.carts import CartRecovered
 from wch_common.events.whatsapp import MessageCancelRequested
 from wch_common.integrations.phone import MalformedNumber, normalised, one_form
@@ -125,6 +126,8 @@ def _number(text: str | None, region: str | None) -> tuple[str | None, str]:
     """Return the number in E.164, or why there is none; the cart is kept in either case."""
     if not text:
         return None, "no_number"
+    if text == ERASED:
+        return None, "erased"
     try:
         return normalised(text, region), ""
     except MalformedNumber as error:

@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     from wch_common.contract.event import EventData
     from wch_common.events.failure_reasons import Concern
 
-UNKNOWN: Final = "unknown"
-"""The reason of a reminder that may have been sent."""
+_UNKNOWN: Final = "unknown"
 # Nobody can remove a cause that is the recipient, or their country.
-_PERSONAL = frozenset({"recipient", "country"})
+_OF_ONE = frozenset({"recipient", "country"})
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 900.0, 6 * 3600.0
 
 
@@ -41,12 +40,16 @@ class ReminderResult:
     rank: int
     reason: str = ""
     concerns: Concern = "recipient"
-    passes: bool = False
+    retryable: bool = False
+    """Whether the cause passes by itself."""
+    may_be_sent: bool = False
 
     @property
-    def is_retryable(self) -> bool:
+    def tries_again(self) -> bool:
         """Whether a later scan may try again: the cause passes, or somebody can remove it for all recipients."""
-        return self.state == "failed" and self.reason != UNKNOWN and (self.passes or self.concerns not in _PERSONAL)
+        if self.state != "failed" or self.may_be_sent:
+            return False
+        return self.retryable or self.concerns not in _OF_ONE
 
 
 def reminder_result(data: EventData) -> ReminderResult:
@@ -58,12 +61,12 @@ def reminder_result(data: EventData) -> ReminderResult:
             return ReminderResult("sent", 4)
         case MessageRead():
             return ReminderResult("sent", 5)
-        case MessageFailed(reason=reason, concerns=concerns, retryable=passes):
-            return ReminderResult("failed", 3, reason, concerns, passes)
+        case MessageFailed(reason=reason, concerns=concerns, retryable=retryable):
+            return ReminderResult("failed", 3, reason, concerns, retryable)
         case MessageSuppressed(reason=reason) | MessageCancelled(reason=reason):
             return ReminderResult("skipped", 3, reason)
         case MessageUnknown():
-            return ReminderResult("failed", 1, UNKNOWN, failure_reason(UNKNOWN).concerns)
+            return ReminderResult("failed", 1, _UNKNOWN, failure_reason(_UNKNOWN).concerns, may_be_sent=True)
         case _:
             raise TypeError(f"{type(data).__name__} reports no result of a message")
 

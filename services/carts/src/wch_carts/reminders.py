@@ -137,7 +137,7 @@ async def _update_cart(
     if result.state == "sent":
         await tx.rows(queries.MARK_SENT, names)
         return False
-    values = names | {"retryable": result.is_retryable, "wait": retry_wait_seconds(changed.tries)}
+    values = names | {"retryable": result.tries_again, "wait": retry_wait_seconds(changed.tries)}
     return any(row["remindable"] for row in await tx.rows(queries.MARK_NOT_SENT, values))
 
 
@@ -153,7 +153,7 @@ def _fact(
         version=period,
         reason=result.reason,
         concerns=result.concerns,
-        retryable=result.passes,
+        retryable=result.retryable,
         will_retry=will_retry,
     )
 
@@ -167,6 +167,6 @@ def reminder_dead_lettered(event: Event[ReminderRequested], reason: str) -> Remi
         version=data.version or 0,
         reason=_DEAD_LETTERED,
         concerns=known.concerns,
-        retryable=known.passes,
+        retryable=known.retryable,
         will_retry=event.source == SOURCE,
     )

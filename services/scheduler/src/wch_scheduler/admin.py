@@ -15,7 +15,7 @@ from wch_common.events.scheduler import (
     TimerPersonEraseRequested,
     TimersCancelRequested,
 )
-from wch_common.integrations.phone import owner
+from wch_common.integrations.phone import person_of
 from wch_scheduler import queries
 from wch_scheduler.planned_times import planned_after
 from wch_scheduler.queries import GapRow, ScheduleRow, TickRow, TimerRow, TimerStatsRow
@@ -88,7 +88,7 @@ def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), owner(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(phone))
 
 
 def export_person(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
@@ -96,7 +96,7 @@ def export_person(connection: Connection, phone: str) -> dict[str, list[dict[str
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.export_person(connection, METADATA, published_contract(), owner(phone))
+    return erasure.export_person(connection, METADATA, published_contract(), person_of(phone))
 
 
 def _rows(connection: Connection, row: type[T], statement: str, parameters: dict[str, Any] | None = None) -> list[T]:

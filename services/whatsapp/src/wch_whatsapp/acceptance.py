@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from wch_common.contract.personal import ERASED
 from wch_common.events.failure_reasons import REFUSED, failure_reason
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
 from wch_common.integrations.phone import MalformedNumber, normalised, requested
@@ -71,12 +72,15 @@ class Acceptance:
         """Accept one message; if its key is known, publish the known result instead. Raises Reject or Throttled."""
         data, shop = event.data, self._shops.key(event.shop)
         sender = self._sender(shop, data.sender)
-        phone = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
         id_ = message_id(shop, event.requester or "", data.send_key)
-        content = bodies.content(data.message, reply_to=data.reply_to)
-        fallback = bodies.fallback(data.fallback) if data.fallback else None
-        row = NewMessage(id_, data.send_key, phone, self._person_hash.of(phone), content, fallback)
-        if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])):
+        if data.to == ERASED:
+            row = self._erased(id_, data.send_key)
+        else:
+            phone = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
+            content = bodies.content(data.message, reply_to=data.reply_to)
+            fallback = bodies.fallback(data.fallback) if data.fallback else None
+            row = NewMessage(id_, data.send_key, phone, self._person_hash.of(phone), content, fallback)
+        if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])) or row.state in REPORTED:
             known = await request_alone(tx, id_)
             if known["state"] in REPORTED:
                 tx.emit(event.derive(fact_data(known), SOURCE, key="known"))
@@ -124,6 +128,8 @@ class Acceptance:
         self, event: Event[BatchRequested], shop: str, one: Recipient, *, cancelled: str | None
     ) -> NewMessage:
         id_ = message_id(shop, event.requester or "", one.send_key)
+        if one.to == ERASED:
+            return self._erased(id_, one.send_key)
         try:
             phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
         except MalformedNumber:
@@ -137,6 +143,10 @@ class Acceptance:
         template = event.data.fallback
         row = replace(row, content=content, fallback=bodies.fallback(template, one) if template else None)
         return row if cancelled is None else replace(row, state="cancelled", reason=cancelled)
+
+    def _erased(self, id_: UUID, send_key: str) -> NewMessage:
+        """Return the row of a message whose recipient was erased while its request waited."""
+        return NewMessage(id_, send_key, None, self._person_hash.of(ERASED), state="failed", reason="erased")
 
     def _names(self, event: Event[Any]) -> dict[str, Any]:
         return {
@@ -191,7 +201,7 @@ def message_dead_lettered(event: Event[MessageRequested], reason: str) -> Messag
         message_id="",
         reason=REFUSED,
         concerns=_REFUSED.concerns,
-        retryable=_REFUSED.passes,
+        retryable=_REFUSED.retryable,
         detail=reason[:500],
     )
 
@@ -204,7 +214,7 @@ def batch_dead_lettered(event: Event[BatchRequested], reason: str) -> BatchCompl
             outcome="failed",
             reason=REFUSED,
             concerns=_REFUSED.concerns,
-            retryable=_REFUSED.passes,
+            retryable=_REFUSED.retryable,
             detail=reason[:200],
         )
         for one in event.data.recipients

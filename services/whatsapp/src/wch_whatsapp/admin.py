@@ -17,7 +17,7 @@ from wch_common.events.whatsapp import (
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.integrations.phone import masked, owner
+from wch_common.integrations.phone import masked, person_of
 from wch_whatsapp import queries
 from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.queries import (
@@ -95,7 +95,7 @@ def person(connection: psycopg.Connection[Any], hash_key: str, phone: str) -> Pe
     for row in _read(connection, HashedNumber, queries.ANY_HASHED_NUMBER):
         if person_hash.of(row.phone) != row.person:
             raise WrongHashKey("this ledger was written with another hash key: use the service's WCH_WHATSAPP_HASH_KEY")
-    return replace(owner(phone), key=person_hash.of(phone))
+    return replace(person_of(phone), key=person_hash.of(phone))
 
 
 def export(connection: psycopg.Connection[Any], of: Person) -> dict[str, list[dict[str, Any]]]:

@@ -130,11 +130,8 @@ async def _report_pause(tx: Transaction, limits: Limits, number: Row) -> Claim:
     """Report the waiting messages to their batches as deferred, if the number is paused for long."""
     left = (number["paused_until"] - number["now"]).total_seconds()
     reported = 0
-    if (
-        left > _REPORTED_PAUSE_SECONDS
-        or failure_reason(number["cause"] or "").parks
-        or number["cause"] == "meta_unreachable"
-    ):
+    known = failure_reason(number["cause"] or "")
+    if left > _REPORTED_PAUSE_SECONDS or known.parks or known.outage:
         waiting = await tx.rows(queries.WAITING_IN_BATCHES, {"sender": limits.sender, "limit": _MOST_REPORTED})
         reason = StateReason(number["cause"] or "")
         changes = [Change(row["id"], "queued", left, reason=reason, defers=True) for row in waiting]

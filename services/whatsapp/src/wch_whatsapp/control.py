@@ -10,8 +10,9 @@ import structlog
 from psycopg.types.json import Jsonb
 
 from wch_common.events import published_contract
+from wch_common.events.failure_reasons import reasons_with
 from wch_common.events.whatsapp import RecipientErased
-from wch_common.integrations.phone import owner, requested
+from wch_common.integrations.phone import person_of, requested
 from wch_common.observability.redact import redact
 from wch_common.store.erasure import erase_person
 from wch_whatsapp import queries
@@ -87,7 +88,8 @@ class Control:
         names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
         content = content_of(event.data.message) if event.data.message else None
         await tx.rows(queries.NAME_ERASED, names)
-        rows = await tx.rows(queries.RETRY, names | {"content": Jsonb(content) if content else None})
+        values = {"content": Jsonb(content) if content else None, "waiting_a_day": reasons_with("waits_a_day")}
+        rows = await tx.rows(queries.RETRY, names | values)
         retried = {row["id"] for row in rows}
         others = [row for id_, row in (await find(tx, ids)).items() if id_ not in retried and row["state"] in REPORTED]
         await report_again(tx, others)
@@ -113,7 +115,7 @@ class Control:
         # Without a shop, the number must have its country code, unless there is only one shop.
         names_shop = event.shop is not None or len(list(self._shops)) == 1
         phone = self._phone(event, self._shops.named(event.shop).whatsapp.region if names_shop else None)
-        person = replace(owner(phone), key=self._person_hash.of(phone))
+        person = replace(person_of(phone), key=self._person_hash.of(phone))
         rows = await erase_person(tx, METADATA, published_contract(), person)
         tx.emit(event.derive(RecipientErased(rows=rows), SOURCE))
         details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(one.rows for one in rows)}

@@ -75,9 +75,9 @@ _ACTIONS: dict[tuple[str, bool], ErrorAction] = {
 
 
 def policy_for(reason: str, *, own_values: bool = False) -> ErrorPolicy:
-    """Return how to react to a reason: by what it concerns, and by whether it passes."""
+    """Return how to react to a reason: by what it concerns, and by whether it passes by itself."""
     found = failure_reason(reason)
-    action = _ACTIONS[found.concern(own_values=own_values), found.passes]
+    action = _ACTIONS[found.concern(own_values=own_values), found.retryable]
     return ErrorPolicy(action, reason, _WAIT_SECONDS.get(reason), _MOST_FAILURES.get(reason))
 
 

@@ -58,7 +58,7 @@ def fact_data(row: Row) -> EventData:
                 **names,
                 reason=row["reason"],
                 concerns=reason.concern(own_values=row["own_values"]),
-                retryable=reason.passes,
+                retryable=reason.retryable,
                 code=row["code"],
                 detail=row["detail"][:500],
             )
@@ -84,14 +84,14 @@ def recipient_outcome(row: Row) -> RecipientOutcome:
     """Return what a batch reports about a message."""
     outcome: Any = row["state"] if row["state"] in REPORTED else "deferred"
     names = {"send_key": row["send_key"], "reason": row["reason"], "code": row["code"]}
-    if outcome not in ("failed", "deferred"):
+    if outcome not in ("failed", "deferred") or not row["reason"]:
         return RecipientOutcome(**names, outcome=outcome)
     reason = failure_reason(row["reason"])
     return RecipientOutcome(
         **names,
         outcome="skipped" if outcome == "failed" and reason.skipped else outcome,
         concerns=reason.concern(own_values=row["own_values"]),
-        retryable=reason.passes,
+        retryable=reason.retryable,
         until=row["due_at"] if outcome == "deferred" else None,
     )
 

@@ -34,21 +34,23 @@ class WhatsAppMetrics:
             "wch_whatsapp_numbers_paused", "Paused numbers, by cause: alert on it", ("cause",), registry=registry
         )
         self._alerts = Counter(
-            "wch_whatsapp_alerts_total", "Refusals that an operator should know about", ("reason",), registry=registry
+            "wch_whatsapp_alerts_total", "Refusals that need an operator", ("reason",), registry=registry
         )
+        # A newer replica may have written causes that are not in this version's table.
+        self._causes: set[str] = set()
         # Every series exists from the start, so that the first increase is seen.
         for reason in alerting_reasons():
             self._alerts.labels(reason)
 
     def called(self, outcome: CallOutcome, seconds: float) -> None:
-        """Count a call, and its refusal if an operator should know about it."""
+        """Count a call, and its refusal if it needs an operator."""
         self._calls.labels(outcome.reply.kind).inc()
         self._seconds.observe(seconds)
         if outcome.policy is not None:
             self.refused(outcome.policy.reason)
 
     def refused(self, reason: str) -> None:
-        """Count a refusal if an operator should know about it."""
+        """Count a refusal if it needs an operator."""
         if failure_reason(reason).acts == "operator":
             self._alerts.labels(reason).inc()
 
@@ -63,7 +65,8 @@ class WhatsAppMetrics:
         """Set the gauges to the counts of the database."""
         for state in ("queued", "sending", "in_doubt"):
             self._open.labels(state).set(states.get(state, 0))
-        for cause in {*pausing_reasons(), *causes}:
+        self._causes |= {*pausing_reasons(), *causes}
+        for cause in self._causes:
             self._paused.labels(cause).set(causes.get(cause, 0))
 
 

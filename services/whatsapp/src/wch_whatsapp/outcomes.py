@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.integrations.phone import country
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.call_outcomes import pair_wait
@@ -73,7 +74,10 @@ async def end_batch(tx: Transaction, row: Row, policy: ErrorPolicy) -> None:
     """End the queued messages of a message's batch if the error holds for all of them, or for the recipient's country."""
     if policy.action not in _OF_MANY or row["batch"] is None:
         return
-    others = await tx.rows(queries.LOCK_REST_OF_BATCH, {"batch": row["batch"], "reason": policy.reason})
+    others = await tx.rows(
+        queries.LOCK_REST_OF_BATCH,
+        {"batch": row["batch"], "caused_by_values": failure_reason(policy.reason).caused_by_values},
+    )
     if policy.action is ErrorAction.END_COUNTRY:
         refused = country(row["phone"] or "")
         others = [other for other in others if refused is not None and country(other["phone"] or "") == refused]

@@ -84,7 +84,7 @@ RETRY = """
 UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, reason = '', code = NULL,
   detail = '', as_fallback = false, content = coalesce(%(content)s::jsonb, content),
   expires_at = coalesce(%(expires_at)s::timestamptz, greatest(expires_at, now() + %(expiry)s * interval '1 second')),
-  due_at = CASE WHEN reason = 'marketing_limit' THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
+  due_at = CASE WHEN reason = ANY(%(waiting_a_day)s) THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
   updated_at = now()
 WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND coalesce(%(content)s::jsonb, content) IS NOT NULL
 AND cancelled IS NULL RETURNING id, sender

@@ -129,10 +129,10 @@ DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(persons)s
   SELECT 1 FROM messages AS m WHERE m.person = reached.person AND m.sender = ANY(%(senders)s) AND m.updated_at >= reached.at
   AND m.state IN ('sending', 'in_doubt', 'accepted', 'delivered', 'read', 'unknown'))
 """
-# Leaves out recipients with values of their own if the values of the batch do not fit its template.
+# Leaves out recipients with values of their own if the values may be the cause.
 LOCK_REST_OF_BATCH = """
 SELECT id, phone FROM messages
-WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(reason)s = 'template_values_wrong')
+WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(caused_by_values)s)
 ORDER BY id FOR UPDATE
 """
 

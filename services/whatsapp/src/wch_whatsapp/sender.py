@@ -13,6 +13,7 @@ import structlog
 
 from wch_common.backoff import backoff_seconds, until_success
 from wch_common.errors import Contended, Interrupted
+from wch_common.events.failure_reasons import failure_reason
 from wch_common.observability.redact import error_text
 from wch_whatsapp.bodies import call_body
 from wch_whatsapp.call_outcomes import OUTAGE, CallOutcome, Pause, decide_outcome
@@ -243,7 +244,7 @@ class NumberSender:
         """Pause calls at once if the outcome asks for it, before it is written; repeated throttles pause longer."""
         pause = outcome.pause
         unreachable = isinstance(outcome.reply, (Unsent, InDoubt)) or (
-            outcome.policy is not None and outcome.policy.reason in {"meta_unavailable", "meta_failed"}
+            outcome.policy is not None and failure_reason(outcome.policy.reason).outage
         )
         self._failures = self._failures + 1 if unreachable else 0
         if self._failures >= _OUTAGE_FAILURES:

@@ -60,6 +60,11 @@ class Fact(EventData):
     EXCHANGE = FACTS_EXCHANGE
 
 
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
 def timestamp(value: object) -> datetime:
     """Return a time that was read, with its offset from UTC; raises ValueError if it is not one."""
     # RFC 3339 allows a lower-case z, which Python does not read.
@@ -70,13 +75,15 @@ def timestamp(value: object) -> datetime:
 
 
 def _read(value: object, info: ValidationInfo) -> object:
-    """Read a time of JSON; pydantic alone would also read texts of digits, which may be seconds or milliseconds."""
+    """Read a time of JSON as RFC 3339 writes it; pydantic and Python read further forms, digits and week dates among them."""
     if info.mode != "json" or not isinstance(value, str):
         return value
     try:
-        return timestamp(value)
+        if _RFC3339.fullmatch(value) is not None:
+            return timestamp(value)
     except ValueError:
-        raise ValueError("must be a time with its offset from UTC, like 2030-01-31T09:00:00+01:00") from None
+        pass
+    raise ValueError("must be a time with its offset from UTC, like 2030-01-31T09:00:00+01:00")
 
 
 Time = Annotated[AwareDatetime, BeforeValidator(_read)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cache
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -13,8 +14,6 @@ from wch_common.contract.event import Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-    from pydantic.fields import FieldInfo
 
     from wch_common.contract.registry import Registry
 
@@ -26,57 +25,93 @@ class Mark:
     personal: bool
     identifies: bool = False
     """Whether the field alone says who the person is."""
+    kept: bool = False
+    """Whether erasing the person leaves it, because the event would lose what they have requested."""
     event: bool = False
     """Whether the field holds the data of an event whose type is in the field `type` beside it."""
 
 
 PERSONAL: Final = Mark(personal=True)
 IDENTIFIES: Final = Mark(personal=True, identifies=True)
+IDENTIFIES_AND_STAYS: Final = Mark(personal=True, identifies=True, kept=True)
 EVENT_DATA: Final = Mark(personal=True, event=True)
 IMPERSONAL: Final = Mark(personal=False)
 ERASED: Final = "erased"
 """What replaces a personal text that an event must have."""
-_LAST_DIGITS: Final = 7
 _TEXTLESS = (int, float, bool, NoneType, datetime, date, AwareDatetime)
 
 
 @dataclass(frozen=True)
 class Person:
-    """A person: their phone number in E.164, what tables call them, and whether a text is their number in another form."""
+    """A person by their phone number."""
 
     phone: str
+    """In E.164."""
     key: object
+    """What tables call the person."""
+    digits: str
+    """The last digits of the number, which every form of it contains."""
     is_same: Callable[[str], bool]
-
-    @property
-    def pattern(self) -> str:
-        """A regular expression that finds the number in the text of an event; it may find other texts, too."""
-        return "[^0-9]{0,3}".join(self.phone[-_LAST_DIGITS:])
+    """Whether a text is the number, in any form."""
 
 
 def unmarked_fields(models: Iterable[type[Part]]) -> list[str]:
     """Return the fields, as `Model.field`, that can hold text and are marked neither as personal nor as impersonal."""
     return sorted(
-        f"{part.__name__}.{name}"
-        for part in _with_parts(models)
-        for name, type_ in _annotations(part).items()
-        if not all(_is_marked(one) for one in _alternatives(type_))
+        f"{part.__name__}.{one.name}" for part in _with_parts(models) for one in _fields(part) if not one.is_marked
     )
 
 
-def without_person(registry: Registry, type_: str, data: Any, is_person: Callable[[str], bool]) -> Any:  # noqa: ANN401 - JSON
-    """Return the data of an event, as read from JSON, without what it says about a person; None if it does not name them.
+def names_person(registry: Registry, type_: str, data: Any, person: Person) -> bool:  # noqa: ANN401 - JSON
+    """Whether a field that identifies somebody names the person in the data of an event, as read from JSON."""
+    return _Reader(registry, person, kept=True).event(type_, data) is not data
 
-    In each part that names them, personal fields get their default, or the text `erased` where a text is needed. The data of
-    an unknown type names nobody.
+
+def without_person(registry: Registry, type_: str, data: Any, person: Person) -> Any:  # noqa: ANN401 - JSON
+    """Return the data of an event, as read from JSON, without what it says about a person; None if nothing is erased.
+
+    In each part that names them, a personal text becomes its default if that is a text, and `erased` otherwise. The data of
+    an unknown type names nobody, and what a person has requested stays.
     """
-    kept = _Eraser(registry, is_person).event(type_, data)
-    return None if kept == data else kept
+    left = _Reader(registry, person, kept=False).event(type_, data)
+    return None if left == data else left
 
 
-def _annotations(part: type[Part]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Field:
+    """What a field of a part says about people, read from its annotation once."""
+
+    name: str
+    is_marked: bool
+    personal: bool
+    identifies: bool
+    kept: bool
+    event: bool
+    parts: tuple[type[Part], ...]
+    tags: tuple[object, ...]
+    default: object
+
+
+@cache
+def _fields(part: type[Part]) -> tuple[_Field, ...]:
     hints = get_type_hints(part, include_extras=True)
-    return {name: hints[name] for name in part.model_fields}
+    return tuple(_field(name, hints[name], info.default) for name, info in part.model_fields.items())
+
+
+def _field(name: str, type_: Any, default: object) -> _Field:  # noqa: ANN401 - an annotation
+    alternatives = list(_alternatives(type_))
+    marks = [mark for one in alternatives if (mark := _mark(one)) is not None]
+    return _Field(
+        name,
+        is_marked=all(map(_is_marked, alternatives)),
+        personal=any(mark.personal for mark in marks),
+        identifies=any(mark.identifies for mark in marks),
+        kept=any(mark.kept for mark in marks),
+        event=any(mark.event for mark in marks),
+        parts=tuple(one for one in alternatives if _is_part(one)),
+        tags=get_args(type_) if get_origin(type_) is Literal else (),
+        default=default,
+    )
 
 
 def _mark(type_: Any) -> Mark | None:  # noqa: ANN401 - an annotation
@@ -118,56 +153,58 @@ def _with_parts(models: Iterable[type[Part]]) -> set[type[Part]]:
         part = waiting.pop()
         if part not in found:
             found.add(part)
-            waiting += [one for type_ in _annotations(part).values() for one in _alternatives(type_) if _is_part(one)]
+            waiting += [inner for one in _fields(part) for inner in one.parts]
     return found
 
 
 @dataclass(frozen=True)
-class _Eraser:
+class _Reader:
+    """Finds a person in the data of events and returns it erased; values that name nobody are returned as they are."""
+
     registry: Registry
-    is_person: Callable[[str], bool]
+    person: Person
+    kept: bool
+    """Whether fields that stay count as well."""
 
     def event(self, type_: object, data: Any) -> Any:  # noqa: ANN401 - JSON
         """Return the data of an event without the person."""
         if not isinstance(type_, str) or type_ not in self.registry:
             return data
-        return self._value([self.registry.model(type_)], data, named=False)
+        return self._value((self.registry.model(type_),), data, named=False)
 
-    def _value(self, parts: list[type[Part]], data: Any, *, named: bool) -> Any:  # noqa: ANN401 - JSON
+    def _value(self, parts: tuple[type[Part], ...], data: Any, *, named: bool) -> Any:  # noqa: ANN401 - JSON
         """Return a value without the person; `named` if a part around it names them."""
         if isinstance(data, list):
-            return [self._value(parts, one, named=named) for one in data]
+            changed = [self._value(parts, one, named=named) for one in data]
+            return data if all(new is old for new, old in zip(changed, data, strict=True)) else changed
         if not isinstance(data, dict):
             return data
         part = next((one for one in parts if _has_tag(one, data)), parts[0])
-        fields = {name: list(_alternatives(type_)) for name, type_ in _annotations(part).items() if name in data}
-        named = named or any(self._names(data[name], types) for name, types in fields.items())
-        changed = dict(data)
-        for name, types in fields.items():
-            marks = [mark for one in types if (mark := _mark(one)) is not None]
-            if any(mark.event for mark in marks):
-                changed[name] = self.event(data.get("type"), data[name])
-            elif named and any(mark.personal for mark in marks):
-                changed[name] = _erased(data[name], part.model_fields[name])
-            elif inner := [one for one in types if _is_part(one)]:
-                changed[name] = self._value(inner, data[name], named=named)
-        return changed
+        fields = [one for one in _fields(part) if one.name in data]
+        named = named or any(self._names(one, data[one.name]) for one in fields)
+        values = {one.name: self._field(one, data, named=named) for one in fields}
+        same = all(value is data[name] for name, value in values.items())
+        return data if same else {**data, **values}
 
-    def _names(self, value: object, types: list[Any]) -> bool:
-        identifies = any((mark := _mark(one)) is not None and mark.identifies for one in types)
-        return identifies and isinstance(value, str) and self.is_person(value)
+    def _field(self, field: _Field, data: dict[str, Any], *, named: bool) -> Any:  # noqa: ANN401 - JSON
+        value = data[field.name]
+        if field.event:
+            return self.event(data.get("type"), value)
+        if named and field.personal:
+            return _erased(value, field)
+        return self._value(field.parts, value, named=named) if field.parts else value
+
+    def _names(self, field: _Field, value: object) -> bool:
+        counts = field.identifies and (self.kept or not field.kept)
+        return counts and isinstance(value, str) and self.person.is_same(value)
 
 
 def _has_tag(part: type[Part], data: dict[str, Any]) -> bool:
     """Whether a value is of this part, by the tags that distinguish the members of a union."""
-    return all(
-        data.get(name, part.model_fields[name].default) in get_args(type_)
-        for name, type_ in _annotations(part).items()
-        if get_origin(type_) is Literal
-    )
+    return all(data.get(one.name, one.default) in one.tags for one in _fields(part) if one.tags)
 
 
-def _erased(value: Any, field: FieldInfo) -> Any:  # noqa: ANN401 - JSON
+def _erased(value: Any, field: _Field) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, list):
         return [ERASED for _ in value]
     if value is None:

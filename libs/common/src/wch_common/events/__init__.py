@@ -9,8 +9,9 @@ from wch_common.contract.registry import Registry
 
 
 def published_contract() -> Registry:
-    """Return every event of every family, for tools that span them; services name their own models instead.
+    """Return every event of every family, for what spans them: tools, and erasing a person from stored events.
 
+    Queues name their own models.
     A family joins with its module and the tuple EVENTS in it, so no list has to be edited.
     """
     registry = Registry()

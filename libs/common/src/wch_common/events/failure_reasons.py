@@ -40,30 +40,33 @@ class FailureReason:
     """What a reason means; `codes` are the error codes of Meta's Cloud API that report it."""
 
     concerns: Concern
-    passes: bool
-    """Whether it ends by itself."""
+    retryable: bool
+    """Whether it passes by itself."""
     acts: Actor
-    """Who has to do something about it; what an operator has to do raises an alert."""
+    """Who has to do something about it; an alert is raised if it is an operator."""
     meaning: str
     remedy: str
     codes: tuple[int, ...] = ()
     skipped: bool = False
-    """Whether a batch reports the recipient as skipped: nothing failed, the message could not be meant for them."""
-
-    of_values: bool = False
-    """Whether the values are the cause, so that it concerns a recipient only who has values of their own."""
+    """Whether a batch reports the recipient as skipped instead of failed."""
+    caused_by_values: bool = False
+    """Whether the values may be the cause, so that it concerns only the recipient if these are their own."""
+    outage: bool = False
+    """Whether Meta, or the way to it, fails: several in a row pause the number."""
+    waits_a_day: bool = False
+    """Whether a retry waits for a day, because Meta penalises earlier attempts."""
 
     def concern(self, *, own_values: bool) -> Concern:
         """Return what it concerns; `own_values` if the message had values of the recipient's own."""
-        return "recipient" if self.of_values and own_values else self.concerns
+        return "recipient" if self.caused_by_values and own_values else self.concerns
 
     @property
     def parks(self) -> bool:
         """Whether a number, or the whole shop, pauses until a call succeeds."""
-        return self.concerns in ("number", "shop") and not self.passes
+        return self.concerns in ("number", "shop") and not self.retryable
 
 
-_PASSES: tuple[Actor, str] = ("nobody", "nothing")
+_NOTHING_TO_DO: tuple[Actor, str] = ("nobody", "nothing")
 _DEFAULTS: dict[tuple[Concern, bool], tuple[Actor, str]] = {
     ("message", False): ("requester", "correct the request, then retry"),
     ("message", True): ("nobody", "retry, if the message has failed"),
@@ -77,16 +80,13 @@ def _reason(
     concerns: Concern,
     meaning: str,
     *codes: int,
-    passes: bool = False,
+    retryable: bool = False,
     acts: Actor | None = None,
     remedy: str | None = None,
-    skipped: bool = False,
-    of_values: bool = False,
+    **more: bool,
 ) -> FailureReason:
-    actor, usual = _DEFAULTS.get((concerns, passes), _PASSES)
-    return FailureReason(
-        concerns, passes, acts or actor, meaning, remedy or usual, codes, skipped=skipped, of_values=of_values
-    )
+    actor, usual = _DEFAULTS.get((concerns, retryable), _NOTHING_TO_DO)
+    return FailureReason(concerns, retryable, acts or actor, meaning, remedy or usual, codes, **more)
 
 
 REFUSED: Final = "refused"
@@ -106,7 +106,11 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
     ),
     "opted_out": _reason("recipient", "the recipient wants no marketing; they are suppressed from now on", 131050),
     "marketing_limit": _reason(
-        "recipient", "Meta sends the recipient no more marketing for now", 131049, remedy="nothing; a retry waits a day"
+        "recipient",
+        "Meta sends the recipient no more marketing for now",
+        131049,
+        remedy="nothing; a retry waits a day",
+        waits_a_day=True,
     ),
     "marketing_experiment": _reason("recipient", "Meta sends the recipient no marketing, as an experiment", 130472),
     "not_on_test_list": _reason(
@@ -137,7 +141,7 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         skipped=True,
     ),
     "erased": _reason("recipient", "the recipient was erased", skipped=True),
-    "pair_too_fast": _reason("recipient", "too many messages to the recipient in a short time", 131056, passes=True),
+    "pair_too_fast": _reason("recipient", "too many messages to the recipient in a short time", 131056, retryable=True),
     # The country.
     "country_not_allowed": _reason(
         "country",
@@ -148,9 +152,9 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
     ),
     # The message.
     "request_refused": _reason(
-        "message", "Meta refuses the content of the message", 100, 131008, 131009, 131051, 135000, of_values=True
+        "message", "Meta refuses the content of the message", 100, 131008, 131009, 131051, 135000, caused_by_values=True
     ),
-    "media_not_fetched": _reason("message", "Meta cannot use the media file", 131053, of_values=True),
+    "media_not_fetched": _reason("message", "Meta cannot use the media file", 131053, caused_by_values=True),
     REFUSED: _reason("message", "the request was dead-lettered before it reached the ledger; `detail` says why"),
     "dead_lettered": _reason(
         "message", "the request is in the dead-letter queue", remedy="`wch dlq` shows why, and replays it"
@@ -159,19 +163,24 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         "message",
         "the message was not sent before its expiry",
         remedy="retry, if it is still worth sending",
-        passes=True,
+        retryable=True,
     ),
-    "meta_failed": _reason("message", "Meta failed without naming a cause", 1, 131000, passes=True),
-    "meta_unavailable": _reason("message", "Meta is overloaded or unavailable", 2, 131016, 133004, passes=True),
-    "media_host_failed": _reason("message", "the host of the media file failed", passes=True),
+    "meta_failed": _reason("message", "Meta failed without naming a cause", 1, 131000, retryable=True, outage=True),
+    "meta_unavailable": _reason(
+        "message", "Meta is overloaded or unavailable", 2, 131016, 133004, retryable=True, outage=True
+    ),
+    "media_host_failed": _reason("message", "the host of the media file failed", retryable=True),
     "no_answer": _reason(
-        "message", "a call got no answer; the message is in doubt until a status arrives", remedy="nothing", passes=True
+        "message",
+        "a call got no answer; the message is in doubt until a status arrives",
+        remedy="nothing",
+        retryable=True,
     ),
     "process_died": _reason(
-        "message", "the process died during the call; the message is in doubt", remedy="nothing", passes=True
+        "message", "the process died during the call; the message is in doubt", remedy="nothing", retryable=True
     ),
     "resent_after_doubt": _reason(
-        "message", "sent again after a doubt, as configured; it may arrive twice", remedy="nothing", passes=True
+        "message", "sent again after a doubt, as configured; it may arrive twice", remedy="nothing", retryable=True
     ),
     "no_status": _reason(
         "message",
@@ -194,7 +203,7 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         "template", "the template may not be used by this account", 134102, acts="operator"
     ),
     "template_values_wrong": _reason(
-        "template", "the values do not fit the template", 132000, 132012, 132018, of_values=True
+        "template", "the values do not fit the template", 132000, 132012, 132018, caused_by_values=True
     ),
     "not_a_marketing_template": _reason("template", "the template is not a marketing template", 131055, 134100),
     "marketing_switched_off": _reason(
@@ -205,8 +214,8 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         acts="operator",
     ),
     "flow_blocked": _reason("template", "Meta blocked the flow of the template", 132068),
-    "flow_throttled": _reason("template", "Meta limits the flow of the template", 132069, passes=True),
-    "template_syncing": _reason("template", "Meta is synchronising templates", 134101, passes=True),
+    "flow_throttled": _reason("template", "Meta limits the flow of the template", 132069, retryable=True),
+    "template_syncing": _reason("template", "Meta is synchronising templates", 134101, retryable=True),
     # The sending number.
     "number_not_usable": _reason(
         "number",
@@ -223,29 +232,29 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         133015,
         133016,
     ),
-    "number_too_fast": _reason("number", "the number sends too fast", 130429, passes=True),
-    "number_in_maintenance": _reason("number", "the number is in maintenance at Meta", 131057, passes=True),
+    "number_too_fast": _reason("number", "the number sends too fast", 130429, retryable=True),
+    "number_in_maintenance": _reason("number", "the number is in maintenance at Meta", 131057, retryable=True),
     "spam_restriction": _reason(
         "number",
         "recipients reported the number; it is paused for hours",
         131048,
         remedy="send fewer, more relevant messages; sending resumes by itself",
         acts="operator",
-        passes=True,
+        retryable=True,
     ),
     "messaging_limit": _reason(
-        "number", "the number's limit of recipients a day is reached", remedy="raise the tier at Meta", passes=True
+        "number", "the number's limit of recipients a day is reached", remedy="raise the tier at Meta", retryable=True
     ),
-    "meta_unreachable": _reason("number", "Meta cannot be reached", passes=True),
+    "meta_unreachable": _reason("number", "Meta cannot be reached", retryable=True, outage=True),
     # The shop: its numbers share a token, an account and an app.
     "token_refused": _reason("shop", "Meta refuses the token", 0, 102, 104, 190),
     "permission_missing": _reason("shop", "the token lacks a permission", 3, 10, 131005, *range(200, 300)),
     "account_restricted": _reason("shop", "Meta restricted the account", 368, 131031, 131064),
     "billing": _reason("shop", "the account's payment method fails", 131042, 134011),
     "app_throttled": _reason(
-        "shop", "the app makes too many calls", 4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, passes=True
+        "shop", "the app makes too many calls", 4, 17, 32, 341, 613, 80007, 80008, 80009, 80014, retryable=True
     ),
-    "usage_near_limit": _reason("shop", "the app is close to its limit of calls", passes=True),
+    "usage_near_limit": _reason("shop", "the app is close to its limit of calls", retryable=True),
 }
 """Every reason by name; a new reason is one entry here."""
 
@@ -264,7 +273,7 @@ def reason_of_code(code: int) -> str | None:
 
 def parking_reasons() -> list[str]:
     """Return the reasons for which a number or a shop pauses until an operator has removed the cause."""
-    return sorted(name for name, reason in FAILURE_REASONS.items() if reason.parks)
+    return reasons_with("parks")
 
 
 def pausing_reasons() -> list[str]:
@@ -275,6 +284,11 @@ def pausing_reasons() -> list[str]:
 def pauses_shop(name: str) -> bool:
     """Whether a pause for this reason holds for all numbers of the shop."""
     return failure_reason(name).concerns == "shop"
+
+
+def reasons_with(attribute: str) -> list[str]:
+    """Return the reasons for which an attribute of `FailureReason` is true, like `waits_a_day`."""
+    return sorted(name for name, reason in FAILURE_REASONS.items() if getattr(reason, attribute))
 
 
 def alerting_reasons() -> list[str]:

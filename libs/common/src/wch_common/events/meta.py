@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wch_common.contract.event import Fact, Part, Time
-from wch_common.contract.personal import IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 
 SenderId = Annotated[
     str, IMPERSONAL, Field(pattern="^[0-9]{1,20}$", description="Phone number id of the business's number.")
@@ -51,9 +51,9 @@ class MessageReceived(Fact):
 
     phone_number_id: SenderId
     message_id: Annotated[str, PERSONAL, Field(min_length=1, max_length=300)]
-    # Erasing a person must not lose a STOP of theirs that is not handled yet, so this does not identify them.
+    # Erasing a person must not lose a STOP of theirs that is not handled yet.
     sender: Annotated[
-        str, PERSONAL, Field(description="The customer's number as Meta writes it: digits, no plus sign.")
+        str, IDENTIFIES_AND_STAYS, Field(description="The customer's number as Meta writes it: digits, no plus sign.")
     ]
     timestamp: Time
     kind: Annotated[

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
-from wch_common.contract.personal import IDENTIFIES, IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
 from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
@@ -178,8 +178,8 @@ class RetryRequested(Request):
         return self
 
 
-# Erasing a person must not lose what is requested in their favour, so the number does not identify them here.
-AboutPhone = Annotated[Phone, PERSONAL]
+# Erasing a person must not lose what is requested for them.
+AboutPhone = Annotated[Phone, IDENTIFIES_AND_STAYS]
 
 
 class _Suppression(Request):
@@ -308,7 +308,7 @@ class RecipientOutcome(Part):
     ] = ""
     concerns: Concerns | None = None
     retryable: Retryable = False
-    detail: Annotated[Reason, PERSONAL] = ""
+    detail: Annotated[Reason, Field(description="Why the request was refused.")] = ""
     code: ErrorCode | None = None
     until: Time | None = None
 

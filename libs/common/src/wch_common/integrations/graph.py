@@ -1,6 +1,6 @@
 """Errors of Meta's catalog API, classified by their code; the HTTP status decides only for unlisted codes.
 
-The errors of sending messages have a table of their own, in the whatsapp service's `error_policy.py`.
+The errors of sending messages have a table of their own, `events/failure_reasons.py`.
 """
 
 from __future__ import annotations

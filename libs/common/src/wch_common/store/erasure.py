@@ -26,9 +26,8 @@ async def erase_person(
 
 def erasable_rows(connection: Any, metadata: MetaData, registry: Registry, person: Person) -> dict[str, int]:  # noqa: ANN401 - a psycopg connection
     """Return how many rows of each table `erase_person` would change or delete, without changing any."""
-    events = stored_events.events_about(connection, metadata, registry, person)
     counts = personal_data.erasable(connection, metadata, person.key)
-    return counts | {table: len(found) for table, found in events.items()}
+    return counts | stored_events.erasable_events(connection, metadata, registry, person)
 
 
 def export_person(
