@@ -102,7 +102,7 @@ def test_schemas_use_only_keywords_that_every_reader_understands() -> None:
             assert "$ref" not in one or set(one) <= {"$ref", *ANNOTATE}, one
 
 
-def test_unions_are_told_apart_by_tags_that_are_required() -> None:
+def test_unions_are_distinguished_by_tags_that_are_required() -> None:
     unions = [one for schema in schemas().values() for one in schemas_in(schema) if "oneOf" in one]
     assert unions
     for union in unions:
@@ -115,6 +115,17 @@ def test_unions_are_told_apart_by_tags_that_are_required() -> None:
 def test_the_envelope_has_every_attribute_of_an_event() -> None:
     attributes = {field.name for field in dataclasses.fields(Event)} - DELIVERY_FIELDS
     assert schemas()["CloudEvent"]["properties"].keys() == attributes | {"specversion", "datacontenttype"}
+
+
+@every_event
+def test_the_message_of_a_signed_event_says_that_publishers_must_set_user_id(model: type[EventData]) -> None:
+    message = messages()[model.TYPE]
+    assert message.get("x-signed", False) is model.SIGNED
+    assert ("AMQP property `user_id`" in message.get("description", "")) is model.SIGNED
+
+
+def test_some_events_are_signed_and_others_are_not() -> None:
+    assert {model.SIGNED for model in REGISTRY} == {True, False}
 
 
 def with_part(name: str, part: type[Part]) -> type[Fact]:

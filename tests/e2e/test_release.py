@@ -30,12 +30,23 @@ def checkout(template: Checkout, tmp_path: Path) -> Checkout:
 
 
 def released(checkout: Checkout, version: str) -> None:
-    shutil.copytree(checkout.folder / "contracts/schemas", checkout.folder / "contracts/released" / version)
+    contracts = checkout.folder / "contracts"
+    folder = shutil.copytree(contracts / "schemas", contracts / "released" / version)
+    shutil.copy2(contracts / "asyncapi.json", folder)
+
+
+def lose_schema(checkout: Checkout) -> None:
+    released(checkout, "0.1.0")
+    (checkout.folder / "contracts/released/0.1.0/sync.product.synced.v1.json").unlink()
+
+
+def write_entry(checkout: Checkout, entry: str) -> None:
+    checkout.write("contracts/breaking.toml", f"{checkout.read('contracts/breaking.toml')}\n{entry}\n")
 
 
 def stale_entry(checkout: Checkout) -> None:
-    entry = '\n[[breaking]]\nevent = "sync.product.synced.v1"\nfield = "action"\nreason = "r"\nwhat_to_do = "w"\n'
-    checkout.write("contracts/breaking.toml", checkout.read("contracts/breaking.toml") + entry)
+    texts = {"event": "sync.product.synced.v1", "field": "action", "change": "c", "reason": "r", "what_to_do": "w"}
+    write_entry(checkout, "\n".join(["[[breaking]]", *(f'{key} = "{text}"' for key, text in texts.items())]))
 
 
 def break_event(checkout: Checkout) -> None:
@@ -43,9 +54,15 @@ def break_event(checkout: Checkout) -> None:
     checkout.break_event()
 
 
-def outdate_contract(checkout: Checkout) -> None:
-    name = "contracts/schemas/sync.product.synced.v1.json"
-    checkout.write(name, checkout.read(name).replace("updated", "renewed"))
+def edited(name: str, old: str, new: str) -> Any:
+    """Return a function that edits a file of a checkout."""
+
+    def edit(checkout: Checkout) -> None:
+        text = checkout.read(name)
+        assert old in text
+        checkout.write(name, text.replace(old, new))
+
+    return edit
 
 
 REFUSALS: list[Any] = [
@@ -58,9 +75,33 @@ REFUSALS: list[Any] = [
         break_event,
         "sync.product.failed.v1, field reason: its bound was tightened: maxLength 999, was maxLength 1000",
     ),
-    ("0.2.0", stale_entry, "contracts/breaking.toml, sync.product.synced.v1 action: nothing has been released"),
-    ("0.2.0", outdate_contract, "not up to date (schemas/sync.product.synced.v1.json): run `make contracts`"),
-    ("0.2.0", lambda one: one.write("contracts/schemas/a.b.c.v1.json", "{}"), "not up to date (schemas/a.b.c.v1.json)"),
+    ("0.2.0", lose_schema, "contracts/released/0.1.0 has no sync.product.synced.v1.json"),
+    ("0.2.0", stale_entry, "contracts/breaking.toml, sync.product.synced.v1 action (c): nothing has been released"),
+    (
+        "0.2.0",
+        edited("contracts/schemas/sync.product.synced.v1.json", "updated", "renewed"),
+        "not up to date (contracts/schemas/sync.product.synced.v1.json): run `make contracts` and commit the result",
+    ),
+    (
+        "0.2.0",
+        lambda one: one.write("contracts/schemas/a.b.c.v1.json", "{}"),
+        "not up to date (contracts/schemas/a.b.c.v1.json)",
+    ),
+    (
+        "0.2.0",
+        edited("docs/settings.md", "WCH_AMQP_URL", "WCH_BROKER_URL"),
+        "not up to date (docs/settings.md): run `make contracts` and commit the result",
+    ),
+    (
+        "0.2.0",
+        edited("services/whatsapp/README.md", "| reason | meaning |", "| reason | sense |"),
+        "not up to date (services/whatsapp/README.md): run `make contracts` and commit the result",
+    ),
+    (
+        "0.2.0",
+        edited("services/whatsapp/README.md", "<!-- end of reasons -->", ""),
+        "a file could not be generated: ",
+    ),
     ("0.2.0", lambda one: released(one, "latest"), "contracts/released/ has a folder that is no release: 'latest'"),
     (
         "0.2.0",
@@ -114,7 +155,8 @@ def test_a_dry_run_checks_and_builds_and_changes_nothing(checkout: Checkout) -> 
     assert done.returncode == 0, done.stderr
     assert "\nwould change:\n  CHANGELOG.md\n" in done.stdout
     changed = {line.strip() for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {"services/sync/pyproject.toml", "contracts/released/0.7.0/sync.product.failed.v1.json"} <= changed
+    released_files = {f"contracts/released/0.7.0/{name}.json" for name in ("sync.product.failed.v1", "asyncapi")}
+    assert {"services/sync/pyproject.toml", *released_files} <= changed
     assert "dist/wch_sync-0.7.0-py3-none-any.whl" in changed
     assert git(checkout.folder, "status", "--porcelain") == ""
     assert not (checkout.folder / "dist").exists()
@@ -139,18 +181,15 @@ def test_releases_are_written_and_their_wheels_install(checkout: Checkout, tmp_p
     changelog = checkout.read("CHANGELOG.md").replace("## Unreleased\n", f"## Unreleased\n\n{NOTES}")
     checkout.write("CHANGELOG.md", changelog)
     checkout.commit()
-    assert (
-        "sync.product.failed.v1, field reason: its bound was tightened: maxLength 999, was maxLength 1000"
-        in checkout.release("0.2.0").stderr
-    )
-    stale_entry(checkout)
-    breaking = checkout.read("contracts/breaking.toml")
-    breaking = breaking.replace("product.synced", "product.failed").replace('"action"', '"reason"')
-    checkout.write("contracts/breaking.toml", breaking)
+    refused = checkout.release("0.2.0").stderr
+    change = "its bound was tightened: maxLength 999, was maxLength 1000"
+    assert f"sync.product.failed.v1, field reason: {change}. Instead, " in refused
+    _, mark, entry = refused.partition("[[breaking]]")
+    write_entry(checkout, f"{mark}{entry}".replace('reason = ""', 'reason = "r"').replace('do = ""', 'do = "w"'))
     checkout.commit()
     done = checkout.release("0.2.0")
     assert done.returncode == 0, done.stderr
-    printed = "- `sync.product.failed.v1`, `reason`: r. What to do: w.\n"
+    printed = f"- `sync.product.failed.v1`, `reason`: {change}. Reason: r. What to do: w.\n"
     check_files(
         checkout, "0.2.0", f"## 0.2.0 – {today()}\n\n### Breaking changes\n\n{printed}\n{NOTES}\n## 0.1.0 – {today()}\n"
     )
@@ -165,9 +204,9 @@ def check_files(checkout: Checkout, version: str, changelog: str) -> None:
     folder = checkout.folder
     assert checkout.read("CHANGELOG.md").startswith(f"# Changelog\n\n## Unreleased\n\n{changelog}")
     assert all(line.startswith("#") for line in checkout.read("contracts/breaking.toml").splitlines())
-    schemas, copies = folder / "contracts/schemas", folder / "contracts/released" / version
-    assert {one.name: one.read_bytes() for one in schemas.iterdir()} == {
-        one.name: one.read_bytes() for one in copies.iterdir()
+    present = [*(folder / "contracts/schemas").iterdir(), folder / "contracts/asyncapi.json"]
+    assert {one.name: one.read_bytes() for one in present} == {
+        one.name: one.read_bytes() for one in (folder / "contracts/released" / version).iterdir()
     }
     assert json.loads(checkout.read("contracts/asyncapi.json"))["info"]["version"] == version
     packages = [*folder.glob("*/*/pyproject.toml"), folder / "simulators/pyproject.toml"]

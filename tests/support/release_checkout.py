@@ -11,10 +11,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 NOTES = "- Something new.\n"
 PRODUCT = "libs/common/src/wch_common/events/sync.py"
-WRITE_CONTRACT = (
-    "from pathlib import Path; from wch_common.contract.schemas import write_contract;"
-    "from wch_common.events import published_contract; write_contract(published_contract(), Path('contracts'))"
-)
+# What `make contracts` does.
+WRITE_CONTRACT = """
+from pathlib import Path
+from wch_common.contract.schemas import write_contract
+from wch_common.events import published_contract
+from wch_local.reasons_table import with_table
+from wch_local.settings_page import page
+write_contract(published_contract(), Path("contracts"))
+Path("docs/settings.md").write_text(page())
+readme = Path("services/whatsapp/README.md")
+readme.write_text(with_table(readme.read_text()))
+"""
 
 
 class Checkout:

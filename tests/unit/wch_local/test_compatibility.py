@@ -24,6 +24,14 @@ def listed(**rules: Any) -> dict[str, Any]:
     return {"type": "array", "items": TEXT, **rules}
 
 
+def row(*items: Any, **rules: Any) -> dict[str, Any]:
+    return {"type": "array", "prefixItems": list(items), **rules}
+
+
+def both(*schemas: Any) -> dict[str, Any]:
+    return {"allOf": list(schemas)}
+
+
 def either(*schemas: Any) -> dict[str, Any]:
     return {"anyOf": list(schemas)}
 
@@ -62,6 +70,12 @@ REVERSED_BREAKS_FACTS = [
     ({"type": "array"}, listed()),
     ({"type": "array", "prefixItems": [TEXT, {}]}, {"type": "array", "prefixItems": [TEXT, TEXT]}),
     ({"type": "object", "additionalProperties": True}, {"type": "object", "additionalProperties": WHOLE}),
+    (text(enum=["a", "bb"]), text(enum=["a", "bb"], minLength=2)),
+    (text(enum=["a", "bb"]), text(enum=["a", "bb"], pattern="^a")),
+    (text(enum=["a", "bb"], minLength=1), text(enum=["a", "bb"], minLength=2)),
+    (whole(enum=[1, 5]), whole(enum=[1, 5], maximum=4)),
+    ({"enum": [[1], [1, 2]]}, {"enum": [[1], [1, 2]], "maxItems": 1}),
+    ({"enum": ["a", 1]}, text(enum=["a", 1])),
 ]
 REVERSED_IS_COMPATIBLE = [
     (TEXT, text(minLength=1)),
@@ -83,6 +97,9 @@ REVERSED_IS_COMPATIBLE = [
     (of(a=TEXT, b=TEXT), of(a=TEXT)),
     ({"type": "object"}, {"type": "object", "additionalProperties": False}),
     ({"type": "object", "additionalProperties": True}, of(a={})),
+    (row(TEXT, TEXT, maxItems=2), row(TEXT, maxItems=1)),
+    (row(TEXT, WHOLE, maxItems=2), row(TEXT, maxItems=1)),
+    (text(pattern="^a"), both(text(pattern="^a"), text(pattern="b$"))),
 ]
 BREAKS_IN_BOTH_DIRECTIONS = [
     (TEXT, WHOLE),
@@ -97,6 +114,9 @@ BREAKS_IN_BOTH_DIRECTIONS = [
     (text(**{"not": {"const": "x"}}), text(**{"not": {"const": "y"}})),
     (text(**{"not": {"const": "x"}}), TEXT),
     (of(a=TEXT), of("b", b=TEXT)),
+    (row(TEXT, maxItems=1), row(WHOLE, TEXT, maxItems=2)),
+    (text(enum=["a"], format="date"), text(enum=["a"], format="time")),
+    ({"enum": [{"a": 1}]}, of(a=TEXT)),
     ({"type": "object", "additionalProperties": WHOLE}, {**of(a=TEXT), "additionalProperties": WHOLE}),
 ]
 SAME = [
@@ -114,6 +134,11 @@ SAME = [
     ({"const": {"a": 1, "b": 2}}, {"const": {"b": 2, "a": 1}}),
     ({}, True),
     (listed(), listed(items={"anyOf": [TEXT]})),
+    (text(const="bb"), text(enum=["a", "bb"], minLength=2)),
+    (text(const="a"), both(text(enum=["a", "b"]), text(enum=["a", "c"]))),
+    (text(enum=["a", "b"]), either(text(const="a", minLength=1), text(const="b", minLength=1))),
+    (both(text(pattern="^a"), text(pattern="b$")), both(text(pattern="b$"), text(pattern="^a"))),
+    (both(row(TEXT, items=WHOLE), row({}, {"minimum": 1})), row(TEXT, whole(minimum=1), items=WHOLE)),
 ]
 
 
@@ -159,6 +184,8 @@ def test_the_same_rules_in_other_words_are_compatible(old: Any, new: Any, kind: 
         ({"maxLength": 0}, False),
         ({"pattern": "b"}, False),
         ({"format": "date"}, False),
+        ({"allOf": [{"pattern": "^[ab]$"}, {"pattern": "^.$"}]}, True),
+        ({"allOf": [{"pattern": "^[ab]$"}, {"pattern": "^a"}]}, False),
     ],
 )
 def test_a_list_of_values_may_become_any_text_that_allows_them(rules: dict[str, Any], compatible: bool) -> None:
@@ -200,9 +227,9 @@ def test_a_break_of_the_whole_event_has_a_star_for_its_field() -> None:
 
 def test_a_renamed_field_names_the_likely_new_one_of_the_same_type() -> None:
     [found] = changes(of(recipient=TEXT), of(recipient_count=WHOLE, to=TEXT, recipient_id=TEXT), "request")
-    assert (found.field, found.problem) == ("recipient", "it was removed, or renamed to recipient_id")
+    assert (found.field, found.problem, found.hint) == ("recipient", "it was removed", ", or renamed to recipient_id")
     [found] = changes(of(recipient=TEXT), of(recipient_count=WHOLE), "request")
-    assert found.problem == "it was removed"
+    assert (found.problem, found.hint) == ("it was removed", "")
 
 
 def test_a_new_required_field_breaks() -> None:

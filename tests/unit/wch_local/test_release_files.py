@@ -11,18 +11,18 @@ import pytest
 import wch_common
 from wch_common.contract.schemas import contract_files
 from wch_common.events import published_contract
-from wch_local.compatibility_gate import Entry
+from wch_local.breaking_entries import Entry
 from wch_local.release_files import changelog_problem, emptied, package_folders, released_changelog, set_version
 
 CHANGELOG = "# Changelog\n\n## Unreleased\n\n### Added\n\n- Stock.\n\n## 0.1.0 – 2026-01-02\n\n- All.\n"
 ENTRIES = [
-    Entry("a.b.requested.v1", "x[].y", "It was\n  ambiguous", "Send `z`."),
-    Entry("a.b.counted.v1", "*", "Nobody reads it.", "Read a.b.measured.v1"),
+    Entry("a.b.requested.v1", "x[].y", 'only "a_b" is still allowed', "It was\n  ambiguous", "Send `z`."),
+    Entry("a.b.counted.v1", "*", "it was removed", "Nobody reads it.", "Read a.b.measured.v1"),
 ]
 BREAKING = (
     "### Breaking changes\n\n"
-    "- `a.b.requested.v1`, `x[].y`: It was ambiguous. What to do: Send `z`.\n"
-    "- `a.b.counted.v1`, the event: Nobody reads it. What to do: Read a.b.measured.v1.\n"
+    '- `a.b.requested.v1`, `x[].y`: only "a\\_b" is still allowed. Reason: It was ambiguous. What to do: Send `z`.\n'
+    "- `a.b.counted.v1`: it was removed. Reason: Nobody reads it. What to do: Read a.b.measured.v1.\n"
 )
 
 

@@ -1,7 +1,7 @@
-"""What a change of an event's schema breaks for programs that were written for the schema before.
+"""The changes of a schema that break programs written for the schema before; CONTRIBUTING.md has them in a table.
 
-Publishers write requests, and some publish facts too, so that whatever was valid must remain valid. Readers of facts
-were written for the values they know, so that new values break them as well. CONTRIBUTING.md has the table of changes.
+Publishers write requests, and some publish facts too, so that every value that was valid must remain valid. Readers of
+facts know only the values of the schema before, so that new values break them as well.
 
 Bounds and patterns may be loosened in facts too. Rules that are not interpreted (like `not`) break if they change at all.
 """
@@ -30,6 +30,8 @@ class Break:
     field: str
     problem: str
     remedy: str
+    hint: str = ""
+    """What the change may be instead, like a new name; it is a guess, and no part of the problem."""
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], kind: Kind) -> list[Break]:
@@ -120,7 +122,7 @@ class _Comparison:
             if self._readers:
                 yield Break("", f"its type was widened from {old.type} to {new.type}", _KEEP)
         yield from self._values(old, new)
-        if old.values is None:
+        if old.values is None or new.values is not None:
             yield from (Break("", *one) for one in rule_changes(old, new, readers=self._readers))
             yield from self._fields(old, new)
             yield from self._maps(old, new)
@@ -150,7 +152,7 @@ class _Comparison:
         anything = new.rules.get("additionalProperties", new.type == "any") if not new.properties else False
         for name, schema in old.properties.items():
             if name not in new.properties and anything is False:
-                yield Break(f".{name}", f"it was removed{self._renamed(name, schema, added)}", _KEEP)
+                yield Break(f".{name}", "it was removed", _KEEP, self._renamed(name, schema, added))
                 continue
             yield from _below(f".{name}", self.schemas(schema, new.properties.get(name, anything)))
             if self._readers and name in old.required - new.required:
@@ -181,14 +183,16 @@ class _Comparison:
     def _items(self, old: Shape, new: Shape) -> Iterator[Break]:
         before, after = (one.rules.get("prefixItems", []) for one in (old, new))
         length = max(len(before), len(after))
+        # Beyond its greatest length, the old schema allowed nothing that could break.
+        most = old.rules.get("maxItems", length + 1)
         rest_before, rest_after = (one.rules.get("items", True) for one in (old, new))
-        for index in range(length):
+        for index in range(min(length, most)):
             pair = [
                 positions[index] if index < len(positions) else rest
                 for positions, rest in ((before, rest_before), (after, rest_after))
             ]
             yield from _below(f"[{index}]", self.schemas(*pair))
-        if old.rules.get("maxItems", length + 1) > length:
+        if most > length:
             yield from _below("[]", self.schemas(rest_before, rest_after))
 
 
@@ -201,7 +205,7 @@ def _below(path: str, found: Iterable[Break]) -> Iterator[Break]:
 
 
 def _types(shapes: list[Shape]) -> str:
-    return " or ".join(one.name or one.type for one in shapes) or "null"
+    return " or ".join(sorted({one.name or one.type for one in shapes})) or "null"
 
 
 def _counted(values: list[str]) -> str:

@@ -1,21 +1,22 @@
-"""The gate between releases: refuses changes of events that break programs, unless contracts/breaking.toml allows them.
+"""The gate between releases: refuses changes that break programs, unless contracts/breaking.toml allows them.
 
-contracts/released/ has a folder for each release, with the schema of each of its events.
+contracts/released/ has a folder for each release, with its AsyncAPI document and the schema of each of its events.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import tomllib
-from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
+from wch_common.contract.asyncapi import asyncapi
 from wch_common.contract.schemas import data_schema
 from wch_common.events import published_contract
+from wch_local.breaking_entries import BREAKING, Entry, entry_for, read_entries
 from wch_local.compatibility import WHOLE_EVENT, Break, Kind, changes
+from wch_local.message_changes import ENVELOPE, envelope_changes, event_types, message_changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     Schemas = Mapping[str, dict[str, Any]]
 
-BREAKING = "breaking.toml"
+DOCUMENT = "asyncapi.json"
 _VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 _STABLE = (1, 0, 0)
 
@@ -33,21 +34,24 @@ class InvalidVersion(ValueError):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One breaking change that contracts/breaking.toml allows."""
+class Contract:
+    """What other teams write programs for: the schema of each event's data by type, and the AsyncAPI document."""
 
-    event: str
-    field: str
-    reason: str
-    what_to_do: str
+    schemas: Schemas
+    document: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Release:
-    """The schemas of one release, by the type of the event."""
+    """One release with its contract; the AsyncAPI document is empty if its file is missing."""
 
     version: str
-    schemas: Schemas
+    contract: Contract
+
+    @property
+    def stable(self) -> bool:
+        """Whether it is 1.0 or later, so that no entry allows a breaking change."""
+        return version_order(self.version) >= _STABLE
 
 
 def version_order(version: str) -> tuple[int, ...]:
@@ -63,8 +67,17 @@ def newest_release(contracts: Path) -> Release | None:
     if not folders:
         return None
     newest = folders[max(folders)]
-    schemas = {path.stem: json.loads(path.read_bytes()) for path in sorted(newest.glob("*.json"))}
-    return Release(newest.name, schemas)
+    files = {path.name: json.loads(path.read_bytes()) for path in sorted(newest.glob("*.json"))}
+    document = files.pop(DOCUMENT, {})
+    return Release(newest.name, Contract({name.removesuffix(".json"): its for name, its in files.items()}, document))
+
+
+def present_contract() -> Contract:
+    """Return the contract that the models define."""
+    registry = published_contract()
+    # Examples are no rules, so the document does not need them here.
+    document = asyncapi(registry, lambda _model: [])
+    return Contract({model.TYPE: data_schema(model) for model in registry}, document)
 
 
 def kind_of(type_: str) -> Kind:
@@ -72,85 +85,59 @@ def kind_of(type_: str) -> Kind:
     return "request" if re.search(r"[._]requested\.v[0-9]+$", type_) else "fact"
 
 
-def read_entries(text: str) -> tuple[list[Entry], list[str]]:
-    """Return the entries of contracts/breaking.toml, and a problem for each that cannot be used."""
-    place = f"contracts/{BREAKING}"
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        return [], [f"{place} is not valid TOML: {error}"]
-    problems = [
-        f"{place}: {key!r} is unknown; write [[breaking]] above each entry" for key in document if key != "breaking"
-    ]
-    written = document.get("breaking", [])
-    if not isinstance(written, list) or not all(isinstance(one, dict) for one in written):
-        return [], [f"{place}: write [[breaking]] with two brackets above each entry"]
-    entries = []
-    for number, one in enumerate(written, 1):
-        if found := list(_problems(one)):
-            problems += [f"{place}, entry {number}{_named(one)}: {problem}" for problem in found]
-        else:
-            entries.append(Entry(**one))
-    twice = [key for key, count in Counter((one.event, one.field) for one in entries).items() if count > 1]
-    problems += [f"{place}: {event} `{field}` has several entries; keep one" for event, field in twice]
-    return entries, problems
+def findings(contracts: Path, present: Contract) -> list[str]:
+    """Return the findings of the gate, and the problems of entries, which are checked before the first release, too."""
+    path = contracts / BREAKING
+    entries, problems = read_entries(path.read_text() if path.exists() else "")
+    return problems + gate(newest_release(contracts), present, entries)
 
 
-def _problems(entry: dict[str, Any]) -> Iterator[str]:
-    names = [one.name for one in fields(Entry)]
-    for name in names:
-        value = entry.get(name)
-        if not isinstance(value, str) or not value.strip():
-            yield f"{name} is {'missing' if name not in entry else 'empty or not a text'}; {_MEANING[name]}"
-    for name in sorted(set(entry) - set(names)):
-        yield f"{name} is unknown; the keys are {', '.join(names)}"
-
-
-_MEANING = {
-    "event": "give the type of the event, like sync.product.requested.v1",
-    "field": f'give the field as the gate names it, or "{WHOLE_EVENT}" for a whole event',
-    "reason": "say why the change is necessary",
-    "what_to_do": "say what publishers and readers of the event must do",
-}
-
-
-def _named(entry: dict[str, Any]) -> str:
-    names = [str(entry[name]) for name in ("event", "field") if entry.get(name)]
-    return f" ({' '.join(names)})" if names else ""
-
-
-def present_schemas() -> dict[str, dict[str, Any]]:
-    """Return the schemas of the events that the models define."""
-    return {model.TYPE: data_schema(model) for model in published_contract()}
-
-
-def gate(release: Release | None, present: Schemas, allowed: list[Entry]) -> list[str]:
-    """Return what stands against the present schemas: changes that break and are not allowed, and entries without use."""
+def gate(release: Release | None, present: Contract, allowed: list[Entry]) -> list[str]:
+    """Return the findings: missing files of the release, breaking changes without an entry, entries without a change."""
     if release is None:
-        return [f"{_place(one)}: nothing has been released, so nothing can break; remove the entry" for one in allowed]
-    stable = version_order(release.version) >= _STABLE
-    permitted = set() if stable else {(one.event, one.field) for one in allowed}
-    added = {type_: schema for type_, schema in present.items() if type_ not in release.schemas}
-    found, broken = [], set()
-    for type_, old in sorted(release.schemas.items()):
-        new = present.get(type_)
-        breaks = [_removed(type_, old, added)] if new is None else changes(old, new, kind_of(type_))
-        broken |= {(type_, one.field) for one in breaks}
-        next_type = _next_type(type_, {*release.schemas, *present})
-        found += [
-            _finding(type_, one, next_type, stable=stable) for one in breaks if (type_, one.field) not in permitted
-        ]
-    if stable:
-        return found + [f"{_place(one)}: since 1.0 an entry allows nothing; remove it" for one in allowed]
+        return [f"{one.place}: nothing has been released, so nothing can break; remove the entry" for one in allowed]
+    permitted = set() if release.stable else {one.allows for one in allowed}
+    broken = {(event, one.field, one.problem): one for event, one in _breaks(release.contract, present)}
+    known = {*release.contract.schemas, *present.schemas}
+    found = [
+        *_missing(release),
+        *(_finding(release, key[0], one, known) for key, one in broken.items() if key not in permitted),
+    ]
+    if release.stable:
+        return found + [f"{one.place}: since 1.0 an entry allows nothing; remove it" for one in allowed]
     return found + [
-        f"{_place(one)}: nothing was broken there since {release.version}; remove the entry, or correct its field"
+        f"{one.place}: there is no such change since {release.version}; remove the entry, or correct its field or change"
         for one in allowed
-        if (one.event, one.field) not in broken
+        if one.allows not in broken
     ]
 
 
-def _place(entry: Entry) -> str:
-    return f"contracts/{BREAKING}, {entry.event} {entry.field}"
+def _missing(release: Release) -> Iterator[str]:
+    """Return the files that the folder of a release must have and lacks."""
+    folder = f"contracts/released/{release.version}"
+    restore = f"restore it with `git checkout v{release.version} -- {folder}`"
+    if not release.contract.document:
+        yield f"{folder} has no {DOCUMENT}: {restore}"
+        return
+    named, files = event_types(release.contract.document), set(release.contract.schemas)
+    for type_ in sorted(named - files):
+        yield f"{folder} has no {type_}.json, but its {DOCUMENT} names the event: {restore}"
+    for type_ in sorted(files - named):
+        yield f"{folder}/{DOCUMENT} does not name {type_}, which has a schema there: {restore}"
+
+
+def _breaks(old: Contract, new: Contract) -> Iterator[tuple[str, Break]]:
+    """Return every breaking change, with the event that it concerns."""
+    if old.document:
+        yield from ((ENVELOPE, one) for one in envelope_changes(old.document, new.document))
+    added = {type_: schema for type_, schema in new.schemas.items() if type_ not in old.schemas}
+    for type_, schema in sorted(old.schemas.items()):
+        if type_ not in new.schemas:
+            yield type_, _removed(type_, schema, added)
+            continue
+        yield from ((type_, one) for one in changes(schema, new.schemas[type_], kind_of(type_)))
+        if type_ in event_types(old.document):
+            yield from ((type_, one) for one in message_changes(old.document, new.document, type_, kind_of(type_)))
 
 
 def _removed(type_: str, old: dict[str, Any], added: Schemas) -> Break:
@@ -159,24 +146,19 @@ def _removed(type_: str, old: dict[str, Any], added: Schemas) -> Break:
     others = [other for other in added if kind_of(other) == kind]
     alike = [other for other in others if not changes(old, added[other], kind)]
     likely = get_close_matches(type_, alike, n=1, cutoff=0.5) or get_close_matches(type_, others, n=1, cutoff=0.8)
-    renamed = f", or renamed to {likely[0]}" if likely else ""
-    return Break(WHOLE_EVENT, f"it was removed{renamed}", "keep the event")
+    return Break(WHOLE_EVENT, "it was removed", "keep the event", f", or renamed to {likely[0]}" if likely else "")
 
 
-def _finding(type_: str, one: Break, next_type: str, *, stable: bool) -> str:
-    field = "the event" if one.field == WHOLE_EVENT else f"field {one.field}"
-    entry = "" if stable else f"; or, until 1.0, add an entry with field {one.field!r} to contracts/{BREAKING}"
-    return f"{type_}, {field}: {one.problem}. Instead, {one.remedy}; or add {next_type} beside it{entry}."
+def _finding(release: Release, event: str, one: Break, known: set[str]) -> str:
+    field = f"field {one.field}" if one.field != WHOLE_EVENT else "the envelope" if event == ENVELOPE else "the event"
+    beside = "" if event == ENVELOPE else f"; or add {_next_type(event, known)} beside it"
+    text = f"{event}, {field}: {one.problem}{one.hint}. Instead, {one.remedy}{beside}"
+    if release.stable:
+        return f"{text}."
+    return f"{text}; or, until 1.0, add this entry to contracts/{BREAKING}:\n{entry_for(event, one)}"
 
 
 def _next_type(type_: str, known: set[str]) -> str:
     name, _, version = type_.rpartition(".v")
     taken = [int(other.rpartition(".v")[2]) for other in known if other.rpartition(".v")[0] == name]
     return f"{name}.v{max([int(version), *taken]) + 1}"
-
-
-def findings(contracts: Path, present: Schemas) -> list[str]:
-    """Return everything that stands against the present schemas; entries are checked before the first release, too."""
-    path = contracts / BREAKING
-    entries, problems = read_entries(path.read_text() if path.exists() else "")
-    return problems + gate(newest_release(contracts), present, entries)

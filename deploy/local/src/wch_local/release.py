@@ -18,20 +18,24 @@ from pathlib import Path
 import wch_common
 from wch_common.contract.schemas import contract_files
 from wch_common.events import published_contract
+from wch_local.breaking_entries import BREAKING, read_entries
 from wch_local.compatibility_gate import (
-    BREAKING,
+    DOCUMENT,
     InvalidVersion,
     Release,
     findings,
     newest_release,
-    present_schemas,
-    read_entries,
+    present_contract,
     version_order,
 )
+from wch_local.reasons_table import with_table
 from wch_local.release_files import changelog_problem, emptied, released_changelog, set_version
-from wch_local.release_wheels import WheelError, build_wheels
+from wch_local.release_wheels import WheelError, build_wheels, replace_wheels
+from wch_local.settings_page import page
 
 _SHOWN_FILES = 5
+_GENERATE = "run `make contracts` and commit the result"
+_SETTINGS, _REASONS = "docs/settings.md", "services/whatsapp/README.md"
 _WRITE_CONTRACT = """
 from pathlib import Path
 from wch_common.contract.schemas import write_contract
@@ -68,16 +72,19 @@ def release(root: Path, version: str, *, dry_run: bool = False) -> list[str]:
 
 
 def refusals(root: Path, version: str) -> list[str]:
-    """Return every reason against a release of the checkout, with what to do about it."""
+    """Return every reason why the checkout cannot be released, with what to do about it."""
     contracts = root / "contracts"
     problems = _checkout_problems(root)
-    if outdated := _outdated(contracts):
-        problems.append(
-            f"the contract is not up to date ({_some(outdated)}): run `make contracts` and commit the result"
-        )
+    try:
+        outdated = _outdated(root)
+    except ValueError as error:
+        problems.append(f"a file could not be generated: {error}")
+    else:
+        if outdated:
+            problems.append(f"generated files are not up to date ({_some(outdated)}): {_GENERATE}")
     try:
         last = newest_release(contracts)
-        problems += [*_version_problems(root, version, last), *findings(contracts, present_schemas())]
+        problems += [*_version_problems(root, version, last), *findings(contracts, present_contract())]
     except InvalidVersion as error:
         problems.append(f"contracts/released/ has a folder that is no release: {error}")
     if problem := changelog_problem((root / "CHANGELOG.md").read_text()):
@@ -108,16 +115,18 @@ def _checkout_problems(root: Path) -> list[str]:
     )
 
 
-def _outdated(contracts: Path) -> list[str]:
-    """Return the files of the contract that are not as the models generate them."""
-    generated = contract_files(published_contract())
-    present = {str(path.relative_to(contracts)) for path in contracts.glob("schemas/*.json")}
-    missing = [
+def _outdated(root: Path) -> list[str]:
+    """Return the generated files that are not as the models generate them."""
+    generated = {f"contracts/{name}": content for name, content in contract_files(published_contract()).items()}
+    generated[_SETTINGS] = page().encode()
+    generated[_REASONS] = with_table((root / _REASONS).read_text()).encode()
+    present = {str(path.relative_to(root)) for path in root.glob("contracts/schemas/*.json")}
+    outdated = {
         name
         for name, content in generated.items()
-        if not (contracts / name).is_file() or (contracts / name).read_bytes() != content
-    ]
-    return sorted({*missing, *(present - set(generated))})
+        if not (root / name).is_file() or (root / name).read_bytes() != content
+    }
+    return sorted(outdated | (present - set(generated)))
 
 
 def _prepare(copy: Path, version: str) -> None:
@@ -127,7 +136,8 @@ def _prepare(copy: Path, version: str) -> None:
     # In a process of its own, which imports the copy with its new version.
     environment = {**os.environ, "PYTHONPATH": str(copy / "libs/common/src"), "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", _WRITE_CONTRACT], cwd=copy, env=environment, check=True)
-    shutil.copytree(contracts / "schemas", contracts / "released" / version)
+    released = shutil.copytree(contracts / "schemas", contracts / "released" / version)
+    shutil.copy2(contracts / DOCUMENT, released)
     breaking = contracts / BREAKING
     entries, _ = read_entries(breaking.read_text())
     changelog = copy / "CHANGELOG.md"
@@ -143,13 +153,7 @@ def _differs(path: Path, copy: Path, root: Path) -> bool:
 
 def _publish(root: Path, copy: Path, changed: list[str], wheels: list[Path]) -> None:
     """Write the prepared release to the checkout."""
-    dist = root / "dist"
-    dist.mkdir(exist_ok=True)
-    # Wheels of an earlier version beside them would be installed with `dist/*.whl`.
-    for earlier in dist.glob("wch_*.whl"):
-        earlier.unlink()
-    for wheel in wheels:
-        shutil.copy2(wheel, dist)
+    replace_wheels(root / "dist", wheels)
     for name in changed:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(copy / name, root / name)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from wch_local.compatibility import WHOLE_EVENT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wch_local.compatibility_gate import Entry
+    from wch_local.breaking_entries import Entry
 
 _UNRELEASED = re.compile(r"^## Unreleased\n(?P<section>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 _BREAKING = "### Breaking changes"
+_MARKDOWN = re.compile(r"[\\`*_<\[]")
 _PACKAGE_VERSION = re.compile(r'^version = ".*"$', re.MULTILINE)
 _LIBRARY_VERSION = re.compile(r'^__version__ = ".*"$', re.MULTILINE)
 
@@ -51,17 +54,20 @@ def released_changelog(text: str, version: str, date: str, entries: list[Entry])
     if found is None:
         raise ValueError("the changelog has no section `## Unreleased`")
     section = found["section"].strip("\n")
-    breaking = "\n".join(
-        f"- `{one.event}`, {'the event' if one.field == '*' else f'`{one.field}`'}: {_sentence(one.reason)} "
-        f"What to do: {_sentence(one.what_to_do)}"
-        for one in entries
-    )
+    breaking = "\n".join(_item(one) for one in entries)
     if breaking and f"{_BREAKING}\n" in section:
         section = section.replace(f"{_BREAKING}\n", f"{_BREAKING}\n\n{breaking}", 1)
     elif breaking:
         section = f"{_BREAKING}\n\n{breaking}\n\n{section}"
     head, tail = text[: found.start()], text[found.end() :]
     return f"{head}## Unreleased\n\n## {version} – {date}\n\n{section}\n" + (f"\n{tail}" if tail else "")
+
+
+def _item(entry: Entry) -> str:
+    field = "" if entry.field == WHOLE_EVENT else f", `{entry.field}`"
+    # A change can contain patterns and values, which Markdown would interpret.
+    change = _sentence(_MARKDOWN.sub(r"\\\g<0>", entry.change))
+    return f"- `{entry.event}`{field}: {change} Reason: {_sentence(entry.reason)} What to do: {_sentence(entry.what_to_do)}"
 
 
 def _sentence(text: str) -> str:

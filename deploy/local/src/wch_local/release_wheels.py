@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from wch_local.release_files import package_folders
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _BUILD_SECONDS = 600
 
@@ -52,3 +51,15 @@ def _complete(folder: Path, files: set[str], version: str, target: Path) -> Path
             f"{found[0].name} lacks {', '.join(missing)}: name them in package-data of {folder.name}/pyproject.toml"
         )
     return found[0]
+
+
+def replace_wheels(folder: Path, wheels: list[Path]) -> None:
+    """Put wheels into a folder in place of all others of ours; if they do not fit on the disk, the others stay."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".wheels-", dir=folder) as incoming:
+        copies = [Path(shutil.copy2(wheel, incoming)) for wheel in wheels]
+        for copy in copies:
+            copy.replace(folder / copy.name)
+    # Wheels of an earlier version beside them would be installed with `dist/*.whl`.
+    for other in set(folder.glob("wch_*.whl")) - {folder / wheel.name for wheel in wheels}:
+        other.unlink()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
+from wch_local.value_rules import INTERPRETED, keeps, parts
+
 _ANNOTATIONS = frozenset(
     {"$schema", "$id", "$anchor", "$comment", "$defs", "definitions", "title", "description", "default", "examples"}
     # `discriminator` is OpenAPI's; the tags of a union's alternatives say the same.
@@ -57,23 +59,24 @@ class Document:
         if isinstance(schema, bool):
             return [Shape("any")] if schema else []
         own = {key: value for key, value in schema.items() if not _is_annotation(key)}
-        parts: list[list[Shape]] = []
+        conditions: list[list[Shape]] = []
         if reference := own.pop("$ref", None):
             # A reference that leads to itself without a field between allows nothing more.
             target = [] if reference in seen else self._read(self._target(reference), (*seen, reference))
             name = reference.rpartition("/")[2]
-            parts.append([replace(one, name=one.name or name) for one in target])
-        parts += [self._read(one, seen) for one in own.pop("allOf", ())]
+            conditions.append([replace(one, name=one.name or name) for one in target])
+        conditions += [self._read(one, seen) for one in own.pop("allOf", ())]
         for key in ("anyOf", "oneOf"):
             if key in own:
-                parts.append([shape for one in own.pop(key) for shape in self._read(one, seen)])
-        if own or not parts:
-            parts.append(_shapes(own))
-        combined: list[Shape] = reduce(_both, parts)
-        return _with_merged_values(combined)
+                conditions.append([shape for one in own.pop(key) for shape in self._read(one, seen)])
+        if own or not conditions:
+            conditions.append(_shapes(own))
+        combined: list[Shape] = reduce(_both, conditions)
+        checked = [_with_checked_values(one) for one in combined]
+        return _with_merged_values([one for one in checked if one.values is None or one.values])
 
     def tags(self, shape: Shape) -> dict[str, frozenset[str]]:
-        """Return the fields of an object that have a list of values, which tell the alternatives of a union apart."""
+        """Return the fields of an object that have a list of values; they distinguish the alternatives of a union."""
         found = {}
         for name, schema in shape.properties.items():
             alternatives = self.alternatives(schema)
@@ -101,16 +104,21 @@ def _is_annotation(key: str) -> bool:
 
 def _shapes(rules: dict[str, Any]) -> list[Shape]:
     """Return the shapes of a schema without references and unions, one for each type."""
-    types = rules.pop("type", None)
+    types = rules.pop("type", "any")
+    types = [types] if isinstance(types, str) else types
     values = rules.pop("enum", None)
     if "const" in rules:
         values = [rules.pop("const")]
     if values is None:
-        return [Shape(one, rules) for one in ([types] if isinstance(types, str) else types or ["any"])]
+        return [Shape(one, rules) for one in types]
     by_type: dict[str, set[str]] = {}
     for value in values:
         by_type.setdefault("null" if value is None else _TYPES[type(value)], set()).add(text_of(value))
-    return [Shape(type_, rules, frozenset(texts)) for type_, texts in by_type.items()]
+    return [
+        Shape(type_, rules, frozenset(texts))
+        for type_, texts in by_type.items()
+        if {type_, "any"} & set(types) or (type_ == "integer" and "number" in types)
+    ]
 
 
 def _both(left: list[Shape], right: list[Shape]) -> list[Shape]:
@@ -126,10 +134,19 @@ def _intersection(one: Shape, other: Shape) -> Shape | None:
         return None
     listed = [values for values in (one.values, other.values) if values is not None]
     values = reduce(frozenset.intersection, listed) if listed else None
-    rules = dict(one.rules)
-    for key, value in other.rules.items():
+    length = max(len(shape.rules.get("prefixItems", ())) for shape in (one, other))
+    rules, others = (_with_positions(shape.rules, length) for shape in (one, other))
+    for key, value in others.items():
         rules[key] = _combined(key, rules[key], value) if key in rules else value
     return Shape(types.pop() if types else "any", rules, values, one.name or other.name)
+
+
+def _with_positions(rules: dict[str, Any], length: int) -> dict[str, Any]:
+    """Return rules that give the schema of each of the first items of an array."""
+    if not length:
+        return dict(rules)
+    named = rules.get("prefixItems", [])
+    return {**rules, "prefixItems": [*named, *[rules.get("items", True)] * (length - len(named))]}
 
 
 def _combined(key: str, one: Any, other: Any) -> Any:  # noqa: ANN401 - JSON
@@ -147,7 +164,19 @@ def _combined(key: str, one: Any, other: Any) -> Any:  # noqa: ANN401 - JSON
         return min(one, other)
     if key in {"items", "additionalProperties"}:
         return {"allOf": [one, other]}
-    return [one, other]
+    if key == "prefixItems":
+        return [{"allOf": list(pair)} for pair in zip(one, other, strict=True)]
+    texts = {text_of(part): part for part in (*parts(one), *parts(other))}
+    return tuple(texts[text] for text in sorted(texts))
+
+
+def _with_checked_values(shape: Shape) -> Shape:
+    """Return a shape that lists only those values that keep its bounds and patterns, without these rules."""
+    if shape.values is None:
+        return shape
+    kept = (text for text in shape.values if keeps(json.loads(text), shape.type, shape.rules))
+    rules = {key: value for key, value in shape.rules.items() if key not in INTERPRETED}
+    return replace(shape, rules=rules, values=frozenset(kept))
 
 
 def _with_merged_values(shapes: list[Shape]) -> list[Shape]:

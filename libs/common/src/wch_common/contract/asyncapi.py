@@ -57,7 +57,14 @@ _DESCRIPTION = """Events as CloudEvents 1.0 in structured mode over AMQP 0-9-1. 
 
 Consumers ignore fields they do not know. They refuse a few events that match the schemas, where JSON Schema cannot express
 the rule: a whole number written as 1.0 or 1e2, a whole number beyond 64 bits, a text with U+0000 or a lone surrogate, a leap
-second, the year 0, and an attribute of more than 255 bytes in UTF-8. The descriptions state rules that span fields."""
+second, the year 0, and an attribute of more than 255 bytes in UTF-8. The descriptions state rules that span fields.
+
+Messages with `x-signed` must be signed; their descriptions say how."""
+_SIGNED: dict[str, Any] = {
+    "description": "Signed: the AMQP property `user_id` must be set to the AMQP user that publishes the event. The broker "
+    "checks it, and consumers refuse the event without it.",
+    "x-signed": True,
+}
 
 
 def asyncapi(registry: Registry, examples: Examples = load_examples) -> dict[str, Any]:
@@ -101,6 +108,7 @@ def _message(model: type[EventData], examples: list[dict[str, Any]]) -> dict[str
     own = {"type": {"type": "string", "const": model.TYPE}, "data": {"$ref": _SCHEMAS + model.TYPE}}
     return {
         "name": model.TYPE,
+        **(_SIGNED if model.SIGNED else {}),
         "contentType": _CONTENT_TYPE,
         "payload": {
             # Code generators name classes by titles.
