@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 import structlog
 
+from wch_common import __version__
 from wch_common.integrations.breaker import Breaker, SystemFailure
 from wch_common.integrations.graph import GraphAction, GraphError, graph_error
 from wch_common.outcome import Reject, Retry, Throttled
@@ -54,7 +55,7 @@ class Catalogs:
     def __init__(self, *, poll_seconds: float, wait_seconds: float) -> None:
         self._poll_seconds = poll_seconds
         self._wait_seconds = wait_seconds
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": f"wch-sync/{__version__}"})
         self._writers: dict[tuple[str, str], CatalogWriter] = {}
 
     def of(self, shop: SyncShop) -> CatalogWriter:

@@ -11,6 +11,7 @@ import httpx
 import structlog
 from pydantic import ValidationError
 
+from wch_common import __version__
 from wch_common.integrations.breaker import Breaker, SystemFailure
 from wch_common.outcome import Reject, Retry, Throttled
 from wch_sync.mapping import ShopProduct
@@ -49,7 +50,7 @@ class ShopReaders:
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
-        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": "wch-sync/0.1.0"})
+        self._client = httpx.AsyncClient(timeout=_TIMEOUT_SECONDS, headers={"User-Agent": f"wch-sync/{__version__}"})
         self._readers: dict[tuple[str, str], ShopReader] = {}
 
     def of(self, shop: SyncShop) -> ShopReader:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import httpx
 import orjson
 
+from wch_common import __version__
 from wch_common.events.failure_reasons import reason_of_code
 from wch_common.integrations.graph import GraphError, graph_error
 from wch_whatsapp.transport import WRITTEN
@@ -81,7 +82,7 @@ class CloudApi:
         self._headers = {
             "Authorization": f"Bearer {graph.token.get_secret_value()}",
             "Content-Type": "application/json",
-            "User-Agent": "wch-whatsapp/0.1.0",
+            "User-Agent": f"wch-whatsapp/{__version__}",
         }
         self._seconds = seconds
 
