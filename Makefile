@@ -56,4 +56,5 @@ contracts: install ## Generate contracts/, docs/settings.md and the table of rea
 	@$(BIN)/python -m wch_local.reasons_table
 
 release: develop ## Prepare a release for review, like VERSION=0.2.0 (ARGS=--dry-run changes nothing)
+	@test -n "$(VERSION)" || { echo "give the version, like: make release VERSION=0.2.0" >&2; exit 2; }
 	@$(BIN)/python -m wch_local.release $(VERSION) $(ARGS)

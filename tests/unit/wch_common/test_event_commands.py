@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from wch_common.cli.app import app
 from wch_common.cli.output import CommandError
+from wch_common.contract import examples
 from wch_common.contract.event import EventData
 from wch_common.contract.examples import load_examples
 from wch_common.events.scheduler import TimerRequested
@@ -42,6 +44,22 @@ def test_a_number_without_an_example_is_refused_with_the_numbers_there_are() -> 
 
 def test_a_schema_shows_its_examples() -> None:
     assert json.loads(events("schemas", TYPE).output)["examples"] == load_examples(MessageRequested)
+
+
+def test_the_data_of_an_example_can_be_published() -> None:
+    data = events("example", TYPE, "--data").output
+    assert json.loads(data) == load_examples(MessageRequested)[0]
+    published = events("publish", TYPE, "-", "--dry-run", "--amqp-url", "amqp://broker/wch", given=data)
+    assert published.output.startswith(f"would publish {TYPE} ")
+
+
+def test_an_example_that_does_not_match_is_named_with_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.json"
+    file.write_text('[{"colour": "blue"}]')
+    monkeypatch.setattr(examples, "_file", lambda _model: file)
+    error = events("schemas", "--write", str(tmp_path)).exception
+    assert isinstance(error, CommandError)
+    assert str(error).startswith(f"example 1 in {file} does not match the model:\n")
 
 
 def test_publish_refuses_unknown_fields_of_parts_too() -> None:

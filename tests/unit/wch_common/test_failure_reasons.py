@@ -35,7 +35,8 @@ def test_the_lists_of_reasons_are_those_that_services_kept_before() -> None:
     ]  # fmt: skip
     alerting = set(failure_reasons.alerting_reasons()) - set(failure_reasons.parking_reasons())
     assert alerting == {
-        "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible"
+        "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible",
+        "dead_lettered"
     }  # fmt: skip
     assert {name for name, reason in FAILURE_REASONS.items() if reason.skipped} == {
         "window_closed", "malformed_number", "erased"

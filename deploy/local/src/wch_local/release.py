@@ -173,6 +173,14 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_FILES]) + more
 
 
+def _summary(changed: list[str], version: str) -> list[str]:
+    """Return the changed files, with the released schemas as one line."""
+    folder = f"contracts/released/{version}/"
+    released = sum(name.startswith(folder) for name in changed)
+    others = [name for name in changed if not name.startswith(folder)]
+    return [f"  {folder} ({released} files)", *(f"  {name}" for name in others)]
+
+
 def main() -> int:
     """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(
@@ -190,10 +198,11 @@ def main() -> int:
         return 1
     if first:
         print("contracts/released/ was empty: the gate had no schemas to compare with")
-    print(f"{'would change' if options.dry_run else 'changed'}:\n" + "\n".join(f"  {name}" for name in changed))
+    print(f"{'would change' if options.dry_run else 'changed'}:\n" + "\n".join(_summary(changed, version)))
     if not options.dry_run:
         print(
-            f"\nNext: review the changes (git diff), run make check and make test, then\n  git add -A\n"
+            f"\nNext: review the changes (git diff) and the README's project status, run make check and make test, then\n"
+            f"  git add -A\n"
             f'  git commit -m "Release {version}"\n  git tag v{version}'
         )
     return 0

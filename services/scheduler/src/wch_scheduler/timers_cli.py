@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DatabaseUrl, DryRun, print_json, print_table, whoami
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    CommandError,
+    DatabaseUrl,
+    DryRun,
+    print_json,
+    print_table,
+    say,
+    whoami,
+)
 from wch_common.cli.service import (
     phone_number,
     print_record,
@@ -133,14 +143,15 @@ def erase(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Erase a person from the events of timers; these are published without the person's data, so their family refuses them."""
+    """Erase a person from the events of timers; these are still published at their time, and refused by who handles them."""
     number = phone_number(phone)
     with _database(database_url) as connection:
         counts = admin.erasable_rows(connection, number)
         if not dry_run:
             ids = request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
             wait_until_handled(connection, CONTROL.name, ids)
-    report_erasure(number, counts, json=json, dry_run=dry_run)
+    if report_erasure(number, counts, json=json, dry_run=dry_run):
+        say("these timers keep their time; what they request is refused then, unless `wch timers cancel` cancels them")
 
 
 @app.command()

@@ -221,9 +221,9 @@ def erase(
         if not dry_run:
             ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
             wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
-        if suppressions:
-            say("the recipient's suppressions stay in force, without the number")
+    if service.report_erasure(number, counts, json=json, dry_run=dry_run) and suppressions:
+        say("the recipient's suppressions stay in force, without the number")
+    if not json:
         say("queued and dead-lettered requests may still contain the number: see `wch queues list` and `wch dlq list`")
 
 

@@ -82,7 +82,10 @@ def schemas(
     """List the event types, show the JSON Schema of one, or write the whole contract."""
     registry = published_contract()
     if write is not None:
-        changed = write_contract(registry, write)
+        try:
+            changed = write_contract(registry, write)
+        except (FileNotFoundError, ValueError) as error:
+            raise CommandError(str(error)) from None
         say(f"{len(changed)} files changed: {', '.join(changed) or 'the contract is up to date'}")
     elif type is not None:
         model = registry.model(type)
@@ -102,12 +105,15 @@ def schemas(
 def example(
     type: Annotated[str, typer.Argument(help="Like whatsapp.message.requested.v1.")],  # noqa: A002
     number: Annotated[int, typer.Option(min=1, help="Which example, if the type has several.")] = 1,
+    data: Annotated[
+        bool, typer.Option("--data", help="Print only its data, as `wch events publish` takes it.")
+    ] = False,
 ) -> None:
     """Print an example of a type: a complete event, which `wch events check -` accepts."""
     events = example_events(published_contract().model(type))
     if number > len(events):
         raise CommandError(f"{type} has no example {number}: give a number from 1 to {len(events)}")
-    print_json(events[number - 1])
+    print_json(events[number - 1]["data"] if data else events[number - 1])
 
 
 def _data(type_: str, text: str) -> EventData:

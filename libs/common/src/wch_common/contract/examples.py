@@ -70,4 +70,4 @@ def _typed(model: type[EventData], number: int, data: dict[str, Any]) -> EventDa
         return model.model_validate_json(orjson.dumps(data), strict=True, extra="forbid")
     except ValidationError as error:
         wrong = "".join(f"\n  {field}" for field in data_errors(error))
-        raise ValueError(f"example {number} of {model.TYPE} does not match its model:{wrong}") from None
+        raise ValueError(f"example {number} in {_file(model)} does not match the model:{wrong}") from None

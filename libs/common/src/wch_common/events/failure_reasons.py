@@ -69,7 +69,7 @@ class FailureReason:
 _NOTHING_TO_DO: tuple[Actor, str] = ("nobody", "nothing")
 _DEFAULTS: dict[tuple[Concern, bool], tuple[Actor, str]] = {
     ("message", False): ("requester", "correct the request, then retry"),
-    ("message", True): ("nobody", "retry, if the message has failed"),
+    ("message", True): ("requester", "retry, if the message has failed"),
     ("template", False): ("requester", "correct the template at Meta, then retry"),
     ("number", False): ("operator", "correct it at Meta; sending resumes by itself"),
     ("shop", False): ("operator", "correct it at Meta; sending resumes by itself"),
@@ -157,11 +157,15 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
     "media_not_fetched": _reason("message", "Meta cannot use the media file", 131053, caused_by_values=True),
     REFUSED: _reason("message", "the request was dead-lettered before it reached the ledger; `detail` says why"),
     "dead_lettered": _reason(
-        "message", "the request is in the dead-letter queue", remedy="`wch dlq` shows why, and replays it"
+        "message",
+        "the request for the reminder is in the dead-letter queue",
+        acts="operator",
+        remedy="`wch dlq` shows why, and replays it",
     ),
     "expired": _reason(
         "message",
         "the message was not sent before its expiry",
+        acts="requester",
         remedy="retry, if it is still worth sending",
         retryable=True,
     ),
@@ -174,13 +178,22 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         "message",
         "a call got no answer; the message is in doubt until a status arrives",
         remedy="nothing",
+        acts="nobody",
         retryable=True,
     ),
     "process_died": _reason(
-        "message", "the process died during the call; the message is in doubt", remedy="nothing", retryable=True
+        "message",
+        "the process died during the call; the message is in doubt",
+        remedy="nothing",
+        acts="nobody",
+        retryable=True,
     ),
     "resent_after_doubt": _reason(
-        "message", "sent again after a doubt, as configured; it may arrive twice", remedy="nothing", retryable=True
+        "message",
+        "sent again after a doubt, as configured; it may arrive twice",
+        remedy="nothing",
+        acts="nobody",
+        retryable=True,
     ),
     "no_status": _reason(
         "message",
@@ -203,7 +216,13 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         "template", "the template may not be used by this account", 134102, acts="operator"
     ),
     "template_values_wrong": _reason(
-        "template", "the values do not fit the template", 132000, 132012, 132018, caused_by_values=True
+        "template",
+        "the values do not fit the template",
+        132000,
+        132012,
+        132018,
+        remedy="correct the values or the template, then retry",
+        caused_by_values=True,
     ),
     "not_a_marketing_template": _reason("template", "the template is not a marketing template", 131055, 134100),
     "marketing_switched_off": _reason(
@@ -243,7 +262,10 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         retryable=True,
     ),
     "messaging_limit": _reason(
-        "number", "the number's limit of recipients a day is reached", remedy="raise the tier at Meta", retryable=True
+        "number",
+        "the number's limit of recipients a day is reached",
+        remedy="nothing; a higher tier at Meta raises it",
+        retryable=True,
     ),
     "meta_unreachable": _reason("number", "Meta cannot be reached", retryable=True, outage=True),
     # The shop: its numbers share a token, an account and an app.
