@@ -211,7 +211,7 @@ def test_every_example_is_an_event_that_consumers_accept(model: type[EventData])
 )
 def test_an_example_that_does_not_match_its_model_is_refused(change: dict[str, Any], field: str) -> None:
     data = load_examples(MessageRequested)[0] | change
-    with pytest.raises(ValueError, match=rf"example 1 of whatsapp.message.requested.v1 [\s\S]*{field}"):
+    with pytest.raises(ValueError, match=rf"example 1 in .*whatsapp.message.requested.v1.json [\s\S]*{field}"):
         example_events(MessageRequested, [data])
 
 
