@@ -75,7 +75,8 @@ def test_a_broker_that_blocks_publishing_delays_retries_and_loses_none(node: Nod
             raise Retry("not yet")
         done.add(event.data.number)
 
-    queue = thing_queue(retry_delays=(0.2,), tries=10_000)
+    # A shorter delay keeps both cores busy with retries, and the commands below wait for the processor.
+    queue = thing_queue(retry_delays=(1,), tries=10_000)
     running = fragile.start_job(Job.with_handlers(queue, {ThingRequested: handle}), confirm_timeout_seconds=2.0)
     with fragile.client() as client:
         client.publish_many(ThingRequested(number=n) for n in range(40))
@@ -107,13 +108,16 @@ def test_a_confirm_that_comes_too_late_never_answers_for_another_message(node: N
 
     def by_the_client() -> list[type | None]:
         publisher = ConfirmedPublisher(fragile.url, "test", confirm_timeout_seconds=1.0)
-        publisher.publish([late])
+        while publisher.publish([late]) != [None]:
+            continue  # a confirm may take longer than a second on a busy machine
         node.pause()
         try:
             found = publisher.publish([late])
         finally:
             node.resume()
-        found += publisher.publish([nowhere])
+        while isinstance((answered := publisher.publish([nowhere]))[0], Unconfirmed):
+            continue  # the broker is slow after its restart
+        found += answered
         publisher.close()
         return [type(error) if error else None for error in found]
 
@@ -121,7 +125,8 @@ def test_a_confirm_that_comes_too_late_never_answers_for_another_message(node: N
         link = Link(fragile.url, "test")
         publisher = Publisher(link, confirm_timeout_seconds=1.0)
         tasks = [asyncio.create_task(link.run()), asyncio.create_task(publisher.run())]
-        await publisher.publish(late)
+        while await answer(publisher, late) is not None:
+            continue  # a confirm may take longer than a second on a busy machine
         found: list[type | None] = []
         node.pause()
         try:

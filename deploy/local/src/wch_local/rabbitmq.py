@@ -151,7 +151,8 @@ class PrivateNode:
         """Run rabbitmqctl on the node and return what it prints."""
         program = self._program().with_name("rabbitmqctl")
         command = self._command([str(program), "-q", *words], bind=True)
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=60)
+        # On a busy machine the command, which starts a runtime of its own, has taken over a minute.
+        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=180)
         if done.returncode:
             raise LocalBrokerError(f"rabbitmqctl {' '.join(words)} failed: {done.stderr or done.stdout}")
         return done.stdout
