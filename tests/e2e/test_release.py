@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from support.release_checkout import NOTES, ROOT, Checkout, git
+from wch_common.events import published_contract
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 
