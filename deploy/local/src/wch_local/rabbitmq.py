@@ -152,7 +152,9 @@ class PrivateNode:
         program = self._program().with_name("rabbitmqctl")
         command = self._command([str(program), "-q", *words], bind=True)
         # On a busy machine the command, which starts a runtime of its own, has taken over a minute.
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, check=False, timeout=180)
+        done = subprocess.run(
+            command, env=self._environment(), capture_output=True, text=True, check=False, timeout=180
+        )
         if done.returncode:
             raise LocalBrokerError(f"rabbitmqctl {' '.join(words)} failed: {done.stderr or done.stdout}")
         return done.stdout
