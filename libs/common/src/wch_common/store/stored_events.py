@@ -62,7 +62,7 @@ def erasable_events(connection: Any, metadata: MetaData, registry: Registry, per
     """Return how many events `erase_in_events` would change, by table."""
     return {
         str(table.name): len(
-            list(_erased(connection.execute(_select(table, column), _like(person)), column, registry, person))
+            _erased(connection.execute(_select(table, column), _like(person)), column, registry, person)
         )
         for table, column in _tables(metadata)
     }
@@ -119,7 +119,7 @@ def _erased(rows: Iterable[Row], column: str, registry: Registry, person: Person
 def _event(row: Row, column: str) -> dict[str, Any] | None:
     """Return type and data of a stored event; None if it cannot be read."""
     if isinstance(row[column], dict):
-        return {"type": row[column]["type"], "data": row[column]["data"]}
+        return {"type": row[column].get("type"), "data": row[column].get("data")}
     body = bytes(row[column])
     message = unpacked(body, row["properties"]) if "properties" in row else Message(body, STRUCTURED)
     event = peek(message)
