@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from xdist.scheduler import LoadScopeScheduling
 
-from support.nodes import start_node
-from support.scratch import new_folder
+from support.servers import Servers, create_database, drop_database, remote, serve
 from support.stage import Broker, Stage
-from wch_local.postgres import EmbeddedServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from xdist.remote import Producer
 
-# Their fixtures are expensive (a node of their own, built packages), so they run on one worker, and first.
+# Their fixtures are expensive (a node of their own, a copy of the repository), so they run on one worker, and first.
 ON_ONE_WORKER = {
     "tests/faults/test_broker_faults.py": "a node of their own",
     "tests/faults/test_scheduler_outages.py": "a node of their own",
-    "tests/e2e/test_packages.py": "packages",
     "tests/e2e/test_release.py": "releases",
 }
 
@@ -40,20 +35,38 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         return ON_ONE_WORKER.get(module, nodeid)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     return Scheduling(config, log)
 
 
+_SERVERS = pytest.StashKey[Servers]()
+_SERVED = pytest.StashKey[dict[str, Any]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Share one broker and one database server among the processes of the run; the first one stops them."""
+    given: dict[str, Any] | None = getattr(config, "workerinput", None)
+    config.stash[_SERVERS] = remote(given["servers"]) if given else Servers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    stash = node.config.stash
+    if _SERVED not in stash:
+        stash[_SERVED] = serve(stash[_SERVERS])
+    node.workerinput["servers"] = stash[_SERVED]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.stash[_SERVERS].stop()
+
+
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
-    """The broker of the session: the given address, Docker, or a private node."""
-    if given := os.environ.get("WCH_TEST_AMQP_URL"):
-        yield Broker(given.rstrip("/"))
-        return
-    node = start_node()
-    yield Broker(node.amqp_url)
-    node.kill()
-    node.remove()
+def broker(pytestconfig: pytest.Config) -> Broker:
+    """The broker of the run: the given address, Docker, or a private node."""
+    return Broker(pytestconfig.stash[_SERVERS].broker())
 
 
 @pytest.fixture
@@ -67,23 +80,24 @@ def stage(broker: Broker) -> Iterator[Stage]:
 
 
 @pytest.fixture(scope="session")
-def database_server() -> Iterator[str]:
+def database_server(pytestconfig: pytest.Config) -> str:
     """Address of a PostgreSQL server's maintenance database: the given one, or an embedded server."""
-    if given := os.environ.get("WCH_TEST_DATABASE_URL"):
-        yield given
-        return
-    server = EmbeddedServer(new_folder("postgres"))
-    yield server.start()
-    server.stop()
-    server.remove()
+    return pytestconfig.stash[_SERVERS].database()[0]
 
 
 @pytest.fixture
-def database_url(database_server: str) -> Iterator[str]:
-    """A database of the test's own."""
-    name = f"wch_test_{secrets.token_hex(4)}"
-    with psycopg.connect(database_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    yield psycopg.conninfo.make_conninfo(database_server, dbname=name)
-    with psycopg.connect(database_server, autocommit=True) as connection:
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+def database_url(pytestconfig: pytest.Config) -> Iterator[str]:
+    """A database of the test's own, with the tables of every service."""
+    yield from _database(*pytestconfig.stash[_SERVERS].database())
+
+
+@pytest.fixture
+def empty_database_url(database_server: str) -> Iterator[str]:
+    """A database of the test's own, without tables."""
+    yield from _database(database_server)
+
+
+def _database(address: str, template: str | None = None) -> Iterator[str]:
+    url = create_database(address, template)
+    yield url
+    drop_database(address, str(conninfo_to_dict(url)["dbname"]))

@@ -18,19 +18,19 @@ SERVICES = sorted(path.name for path in (Path(__file__).parents[2] / "services")
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_the_migrated_tables_match_the_code(database_url: str, service: str) -> None:
+def test_the_migrated_tables_match_the_code(empty_database_url: str, service: str) -> None:
     migrations = getattr(importlib.import_module(f"wch_{service}.main"), "MIGRATIONS", ())
+    database_url = empty_database_url
     for _ in range(2):  # a replica that starts later has nothing to migrate
         migrate(database_url, service, migrations)
     assert differences(database_url, service, migrations) == []
-    for table in [name for one in (RUNTIME_MIGRATIONS, *migrations) for name in one.metadata.tables]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
+    tables = [name for one in (RUNTIME_MIGRATIONS, *migrations) for name in one.metadata.tables]
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for table in tables:
             connection.execute(f"ALTER TABLE {service}.{table} ADD COLUMN surplus int".encode())
-        found = differences(database_url, service, migrations)
-        assert len(found) == 1, found
-        assert table in found[0]
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            connection.execute(f"ALTER TABLE {service}.{table} DROP COLUMN surplus".encode())
+    found = differences(database_url, service, migrations)
+    assert len(found) == len(tables), found
+    assert all(any(f"'{table}'" in one for one in found) for table in tables), found
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -42,7 +42,8 @@ def test_every_text_column_is_marked_as_personal_or_impersonal(service: str) -> 
         assert unexported_columns(one.metadata) == []
 
 
-def test_a_ledger_of_the_previous_version_is_migrated(database_url: str) -> None:
+def test_a_ledger_of_the_previous_version_is_migrated(empty_database_url: str) -> None:
+    database_url = empty_database_url
     migrate(database_url, "whatsapp", ())
     with _engine(database_url).connect() as connection:
         connection.execute(text("SET search_path TO whatsapp"))

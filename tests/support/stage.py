@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
     from wch_common.runtime.job import Job
 
+# Each client would load the certificate authorities, which takes longer than most of its requests.
+_TLS = ssl.create_default_context()
+
 
 @dataclass
 class Broker:
@@ -46,7 +50,8 @@ class Broker:
         """A client of the management API."""
         parts = urlsplit(self.amqp_url)
         base = f"http://{parts.hostname}:{(parts.port or 5672) + 10_000}/api"
-        return httpx.Client(base_url=base, auth=(parts.username or "guest", parts.password or "guest"), timeout=30)
+        auth = (parts.username or "guest", parts.password or "guest")
+        return httpx.Client(base_url=base, auth=auth, timeout=30, verify=_TLS)
 
     @property
     def user(self) -> str:
@@ -162,11 +167,11 @@ class Stage:
         self.resources.callback(schema.close)
         return schema
 
-    def await_depth(self, queue: str, count: int, *, seconds: float = 30) -> None:
+    def await_depth(self, queue: str, count: int, *, seconds: float = 120) -> None:
         """Wait until this many messages are ready."""
         eventually(lambda: self.depth(queue) == count, f"{count} messages in {queue}", seconds=seconds)
 
-    def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = 30) -> list[DeadLetter]:
+    def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = 120) -> list[DeadLetter]:
         """Wait until this many messages are ready and return them."""
         self.await_depth(queue, count, seconds=seconds)
         return self.dead_letters(queue)
@@ -293,7 +298,7 @@ class RunningService:
     def start(self) -> RunningService:
         """Start the service and wait until it is ready."""
         self._thread.start()
-        eventually(lambda: self.is_ready or not self._thread.is_alive(), "the service to be ready", seconds=60)
+        eventually(lambda: self.is_ready or not self._thread.is_alive(), "the service to be ready")
         return self
 
     @property
@@ -317,7 +322,7 @@ class RunningService:
         """Stop the service as SIGTERM does and return the exit code."""
         if self._thread.is_alive() and self._loop is not None and self._service is not None:
             self._loop.call_soon_threadsafe(self._service.stop_requested.set)
-        self._thread.join(60)
+        self._thread.join(180)
         assert not self._thread.is_alive(), "the service did not stop"
         return self.exit_code
 

@@ -253,6 +253,14 @@ def test_an_unreachable_broker_or_file_is_reported_in_one_sentence(stage: Stage,
     assert "sync.product.dlq" in wch(stage, "dlq", "list", WCH_AMQP_URL="", WCH_AMQP_URL_FILE=str(file))
 
 
+@pytest.mark.parametrize("command", ["whatsapp list", "campaigns list", "carts stats", "schedules list", "timers list"])
+def test_a_database_on_which_the_service_has_never_run_is_reported(
+    stage: Stage, empty_database_url: str, command: str
+) -> None:
+    said = wch(stage, *command.split(), code=1, WCH_DATABASE_URL=empty_database_url)
+    assert "service has never run on it" in said
+
+
 def test_an_unroutable_request_can_be_replayed_once_a_service_handles_it(stage: Stage) -> None:
     stage.declare(Topology(()))
     with stage.client() as client:
@@ -636,7 +644,7 @@ def test_permissions_for_an_unknown_type_are_refused(stage: Stage) -> None:
 def test_the_versions_of_installed_packages_are_printed() -> None:
     # Runs the installed command; the other tests call it in a process that has the libraries.
     program = Path(sys.executable).with_name("wch")
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=300, check=True).stdout
     assert "wch-common 0." in said
     assert "wch-sync 0." in said
 

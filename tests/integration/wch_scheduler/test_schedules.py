@@ -156,7 +156,7 @@ class SleepyRegistry:
 
     def model(self, _type: str) -> Any:
         self.asleep.set()
-        assert self.wake.wait(60)
+        assert self.wake.wait(180)
         return published_contract().model("carts.cleanup.requested.v1")
 
 
@@ -182,13 +182,13 @@ def test_a_replica_that_sleeps_in_its_transaction_delays_a_schedule_for_seconds_
 
     sleeper = threading.Thread(target=asyncio.run, args=(sleep(),))
     sleeper.start()
-    assert sleepy.asleep.wait(30)
+    assert sleepy.asleep.wait(180)
     sc.start()
     try:
         eventually(lambda: len(sc.published()) == 1, "the other publishes it while the first one sleeps")
     finally:
         sleepy.wake.set()
-        sleeper.join(60)
+        sleeper.join(180)
     assert published.ids == []
     assert sc.row("hourly")["fired"] == 1
 
@@ -370,7 +370,6 @@ def test_a_run_is_refused_while_another_is_not_published_yet(
 
 
 def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
-    assert "no schedules" in run(sc, "list", code=1)
     night = datetime.now(ZoneInfo("Asia/Kolkata")) + timedelta(hours=12)  # a zone whose clocks never change
     cron = f"{night.minute} {night.hour} * * *"
     sc.write(nightly={"cron": cron, "time_zone": "Asia/Kolkata", "group": "carts"})
