@@ -12,25 +12,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.process import BaseProcess
 
-# Importing them takes one to two seconds of CPU time, and the tests start hundreds of processes. tests/e2e/test_packages.py
+# Importing them takes one to two seconds of CPU time, and the tests start hundreds of processes. tests/e2e/test_release.py
 # shows that they start as installed.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
-        "alembic.command",
         "alembic.autogenerate",
-        "httpx",
-        "kombu",
-        "phonenumbers",
-        "psycopg.types.json",
-        "rich.table",
+        "alembic.command",
         "runpy",
         "sqlalchemy.dialects.postgresql",
-        "typer",
         "uvloop",
-        "wch_common.events",
-        "wch_common.runtime.service",
-        "wch_common.integrations.shops",
+        "wch_broadcast.main",
+        "wch_carts.main",
+        "wch_common.cli.app",
+        "wch_scheduler.main",
+        "wch_sync.main",
+        "wch_whatsapp.main",
     ]
 )
 

@@ -208,7 +208,7 @@ def import_(
             if admin.complete_list_exists(connection, list_id, shop):
                 raise CommandError(f"there is already a list {list_id}; choose another name")
     with lines_of(file) as lines, refusals_in(refused) as refusals:
-        progress = Progress(TextColumn("{task.completed:.0f} lines"), console=console, transient=True, disable=json)
+        progress = Progress(TextColumn("{task.completed:.0f} lines"), console=console(), transient=True, disable=json)
         with progress, _readable(file), Client(amqp_url, service.SOURCE, shop=shop) as client:
             task = progress.add_task("", total=None)
             recipients = usable(read(lines, region), refusals, lambda: progress.advance(task))
@@ -275,7 +275,7 @@ def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
 
 def _watch(connection: Any, campaign: str, shop: str | None) -> None:  # noqa: ANN401 - a psycopg connection
     columns = (TextColumn("{task.description}"), BarColumn(40), TextColumn("{task.percentage:>5.1f} %"))
-    with Progress(*columns, TextColumn("{task.fields[state]}"), console=console) as bar:
+    with Progress(*columns, TextColumn("{task.fields[state]}"), console=console()) as bar:
         task = bar.add_task(campaign, total=100, state="")
         while True:
             found = _found(connection, campaign, shop)

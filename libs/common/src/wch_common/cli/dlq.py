@@ -129,7 +129,7 @@ def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, js
     if not dead_letters:
         say(f"{queue} is empty")
     for dead_letter in dead_letters:
-        console.rule(f"{_id(dead_letter) or 'without an id'}", align="left")
+        console().rule(f"{_id(dead_letter) or 'without an id'}", align="left")
         for key, value in sorted(
             dead_letter.message.headers.items(), key=lambda item: (not item[0].startswith(wch.PREFIX), item[0])
         ):
@@ -138,8 +138,8 @@ def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, js
 
 
 def _show_value(key: str, value: str) -> None:
-    console.print(f"[bold]{key}[/]", end=" ")
-    console.print(value, markup=False, soft_wrap=not console.is_terminal)
+    console().print(f"[bold]{key}[/]", end=" ")
+    console().print(value, markup=False, soft_wrap=not console().is_terminal)
 
 
 @app.command()

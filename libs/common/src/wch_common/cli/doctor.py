@@ -40,7 +40,7 @@ def doctor(
     else:
         signs = {"ok": "[green]ok   [/]", "warning": "[yellow]check[/]", "error": "[red]wrong[/]"}
         for finding in findings:
-            console.print(signs[finding["state"]], f"{finding['what']}:", finding["detail"])
+            console().print(signs[finding["state"]], f"{finding['what']}:", finding["detail"])
     if any(finding["state"] == "error" for finding in findings):
         raise typer.Exit(1)
 

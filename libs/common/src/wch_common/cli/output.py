@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import orjson
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WIDEST = 1000
-console = Console(highlight=False, soft_wrap=False)
 
 AmqpUrl = Annotated[
     str,
@@ -59,6 +59,12 @@ def _plain(value: object) -> object:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+@cache
+def console() -> Console:
+    """Return the console of this process, with the width that COLUMNS or the terminal has when it is first used."""
+    return Console(highlight=False, soft_wrap=False)
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str) -> None:
     """Print rows as a table, or the sentence `empty` if there are none."""
     first, *others = columns
@@ -72,18 +78,18 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     if filled:
         pipe_wide().print(table)
     else:
-        console.print(empty)
+        console().print(empty)
 
 
 def pipe_wide() -> Console:
     """Return the console; in a pipe it is so wide that every row is one line and nothing is cut."""
-    wide = not console.is_terminal and not os.environ.get("COLUMNS")
-    return Console(highlight=False, width=_WIDEST) if wide else console
+    wide = not console().is_terminal and not os.environ.get("COLUMNS")
+    return Console(highlight=False, width=_WIDEST) if wide else console()
 
 
 def say(text: str) -> None:
     """Print one sentence without line breaks, so that names in it can be copied."""
-    console.print(text, soft_wrap=True, markup=False)
+    console().print(text, soft_wrap=True, markup=False)
 
 
 def counted(number: int, noun: str) -> str:

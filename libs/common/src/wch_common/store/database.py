@@ -24,6 +24,7 @@ AsyncConnection: TypeAlias = "psycopg.AsyncConnection[Row]"
 T = TypeVar("T")
 
 MOST_CONNECTIONS = 5
+_OPEN_SECONDS = 5.0
 _POOL_SECONDS = 5.0
 _CONTENDED = (postgres.SerializationFailure, postgres.DeadlockDetected)
 # SQLSTATE classes of an outage: connection, insufficient resources, shutdown or start-up; and a read-only standby.
@@ -61,7 +62,7 @@ class Database:
     async def open(self) -> None:
         """Connect; raises DatabaseAway."""
         try:
-            await self._pool.open(wait=True, timeout=_POOL_SECONDS)
+            await self._pool.open(wait=True, timeout=_OPEN_SECONDS)
         except psycopg_pool.PoolTimeout as error:
             raise DatabaseAway(f"the database cannot be reached: {error_text(error)}") from error
 
