@@ -15,12 +15,10 @@ from wch_simulators.running import InThread
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.timeout(300)
 def test_the_comparison_runs_and_keeps_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
-    what = ["noop-8", "publish-many", "inside-many", "latency", "idle", "loss-sigkill", "loss-undecodable"]
-    what += ["database-8", "database-shared", "batch-10"]
-    command = [sys.executable, str(ROOT / "benchmarks/compare.py"), "--rounds", "1", "--size", "0.05"]
+    what = ["noop-8", "publish-many", "latency", "loss-sigkill", "loss-undecodable", "database-shared"]
+    command = [sys.executable, str(ROOT / "benchmarks/compare.py"), "--rounds", "1", "--size", "0.02"]
     command += ["--only", "wch", "pika", "--out", str(out), "--what", *what]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -14,8 +14,11 @@ from typing import Any
 
 import pytest
 
+import wch_common
 from support.release_checkout import NOTES, ROOT, Checkout, git
 from wch_common.events import published_contract
+from wch_local.release import refusals
+from wch_local.release_wheels import WheelError, build_wheels
 
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 
@@ -50,11 +53,6 @@ def stale_entry(checkout: Checkout) -> None:
     write_entry(checkout, "\n".join(["[[breaking]]", *(f'{key} = "{text}"' for key, text in texts.items())]))
 
 
-def break_event(checkout: Checkout) -> None:
-    released(checkout, "0.1.0")
-    checkout.break_event()
-
-
 def edited(name: str, old: str, new: str) -> Any:
     """Return a function that edits a file of a checkout."""
 
@@ -71,11 +69,6 @@ REFUSALS: list[Any] = [
     ("0.3.0", lambda one: released(one, "0.3.0"), "0.3.0 is not above the last release 0.3.0: choose a higher version"),
     ("0.9.0", lambda one: released(one, "0.10.0"), "0.9.0 is not above the last release 0.10.0"),
     ("0.1.0", lambda one: git(one.folder, "tag", "v0.1.0"), "the tag v0.1.0 exists"),
-    (
-        "0.2.0",
-        break_event,
-        "sync.product.failed.v1, field reason: its bound was tightened: maxLength 999, was maxLength 1000",
-    ),
     ("0.2.0", lose_schema, "contracts/released/0.1.0 has no sync.product.synced.v1.json"),
     ("0.2.0", stale_entry, "contracts/breaking.toml, sync.product.synced.v1 action (c): nothing has been released"),
     (
@@ -114,16 +107,28 @@ REFUSALS: list[Any] = [
 
 
 @pytest.mark.parametrize(("version", "prepare", "reason"), REFUSALS, ids=[reason for _, _, reason in REFUSALS])
-def test_a_release_is_refused_with_the_reason_and_changes_nothing(
-    checkout: Checkout, version: str, prepare: Any, reason: str
+def test_a_checkout_cannot_be_released_for_one_reason(
+    checkout: Checkout, monkeypatch: pytest.MonkeyPatch, version: str, prepare: Any, reason: str
 ) -> None:
+    # The models of this process are those of the checkout.
+    monkeypatch.setattr(wch_common, "__file__", str(checkout.folder / "libs/common/src/wch_common/__init__.py"))
     if prepare is not None:
         prepare(checkout)
     checkout.commit()
-    done = checkout.release(version)
+    (found,) = refusals(checkout.folder, version)
+    assert reason in found
+
+
+def test_a_release_is_refused_with_the_reason_and_changes_nothing(checkout: Checkout) -> None:
+    released(checkout, "0.1.0")
+    checkout.break_event()
+    checkout.commit()
+    done = checkout.release("0.2.0")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"{version} cannot be released:\n- "), done.stderr
-    assert reason in done.stderr
+    change = "its bound was tightened: maxLength 999, was maxLength 1000"
+    assert done.stderr.startswith(f"0.2.0 cannot be released:\n- sync.product.failed.v1, field reason: {change}"), (
+        done.stderr
+    )
     assert len([line for line in done.stderr.splitlines() if line.startswith("- ")]) == 1, done.stderr
     assert git(checkout.folder, "status", "--porcelain") == ""
     assert not (checkout.folder / "dist").exists()
@@ -140,15 +145,20 @@ def test_all_reasons_are_listed_together_uncommitted_changes_among_them(checkout
     assert git(checkout.folder, "status", "--porcelain") == before
 
 
-def test_a_wheel_that_lacks_a_file_is_refused_and_changes_nothing(checkout: Checkout) -> None:
-    name = "services/scheduler/pyproject.toml"
-    checkout.write(name, checkout.read(name).replace('"schedules.yaml", ', ""))
-    checkout.commit()
-    done = checkout.release("0.1.0")
-    assert done.returncode == 1
-    assert "lacks wch_scheduler/schedules.yaml: name them in package-data of scheduler/pyproject.toml" in done.stderr
-    assert git(checkout.folder, "status", "--porcelain") == ""
-    assert not (checkout.folder / "dist").exists()
+def test_a_wheel_that_lacks_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler = shutil.copytree(
+        ROOT / "services/scheduler",
+        tmp_path / "services/scheduler",
+        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+    )
+    project = scheduler / "pyproject.toml"
+    assert '"schedules.yaml", ' in project.read_text()
+    project.write_text(project.read_text().replace('"schedules.yaml", ', ""))
+    monkeypatch.setattr("wch_local.release_wheels.package_folders", lambda root: [root / "services/scheduler"])
+    with pytest.raises(
+        WheelError, match=r"lacks wch_scheduler/schedules.yaml: name them in package-data of scheduler/"
+    ):
+        build_wheels(tmp_path, wch_common.__version__, tmp_path / "dist")
 
 
 def test_a_dry_run_checks_and_builds_and_changes_nothing(checkout: Checkout) -> None:
@@ -168,14 +178,16 @@ def test_make_passes_the_version_on() -> None:
     assert ".venv/bin/python -m wch_local.release 0.2.0 --dry-run" in done.stdout
 
 
-def test_releases_are_written_and_their_wheels_install(checkout: Checkout, tmp_path: Path) -> None:
+def test_releases_are_written_and_their_wheels_install(
+    checkout: Checkout, tmp_path: Path, empty_database_url: str
+) -> None:
     """One test, because a release takes time, and each step needs the one before."""
     done = checkout.release("0.1.0")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("contracts/released/ was empty: the gate had no schemas to compare with\n")
     assert 'git commit -m "Release 0.1.0"\n  git tag v0.1.0\n' in done.stdout
     check_files(checkout, "0.1.0", f"## 0.1.0 – {today()}\n\n{NOTES}")
-    check_installed(checkout, "0.1.0", tmp_path)
+    check_installed(checkout, "0.1.0", tmp_path, empty_database_url)
 
     checkout.break_event()
     changelog = checkout.read("CHANGELOG.md").replace("## Unreleased\n", f"## Unreleased\n\n{NOTES}")
@@ -221,23 +233,35 @@ def check_files(checkout: Checkout, version: str, changelog: str) -> None:
 
 
 CHECK = """
-import importlib, json, sys
+import importlib, json, runpy, sys
 from importlib.metadata import version
-from wch_common.events import published_contract
-for name in json.loads(sys.argv[1]):
+from wch_common.store.migrate import differences, migrate
+names, wanted, database_url = sys.argv[1:]
+for name in json.loads(names):
     module = importlib.import_module(name)
     assert module.__file__.startswith(sys.prefix), module.__file__
-    assert version(name.partition(".")[0].replace("_", "-")) == sys.argv[2]
+    package = name.partition(".")[0]
+    assert version(package.replace("_", "-")) == wanted
+    try:
+        runpy.run_module(package, run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        assert ended.code == 2, ended.code
+    except ImportError:
+        assert not name.endswith(".main"), name
+    if migrations := getattr(module, "MIGRATIONS", None):
+        migrate(database_url, package, migrations)
+        assert differences(database_url, package, migrations) == []
+        print("migrated", package)
 """
 
 
-def check_installed(checkout: Checkout, version: str, tmp_path: Path) -> None:
+def check_installed(checkout: Checkout, version: str, tmp_path: Path, database_url: str) -> None:
     """Install the wheels in a new environment and run them there, outside the checkout.
 
     The packages of others come from this environment, of which the new one sees everything but our own packages.
     """
     environment, others = tmp_path / "environment", tmp_path / "others"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     others.mkdir()
     for path in Path(sysconfig.get_path("purelib")).iterdir():
         if not path.name.startswith(("wch", "__editable__", "pip", "setuptools", "_")) and path.suffix != ".pth":
@@ -253,11 +277,13 @@ def check_installed(checkout: Checkout, version: str, tmp_path: Path) -> None:
         return done.stdout + done.stderr
 
     wheels = [str(path) for path in (checkout.folder / "dist").iterdir()]
-    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
     run(*pip, "install", "-q", "--no-index", "-c", str(ROOT / "constraints.txt"), *wheels)
     assert "No broken requirements found" in run(*pip, "check")
     modules = ["wch_common", "wch_local", "wch_simulators", *(f"wch_{name}.main" for name in SERVICES)]
-    run(python, "-c", CHECK, json.dumps(modules), version)
+    checked = run(python, "-c", CHECK, json.dumps(modules), version, database_url)
+    assert checked.count("WCH_AMQP_URL: is missing") == len(SERVICES)
+    assert [f"migrated wch_{name}" in checked for name in SERVICES] == [True] * len(SERVICES)
     for source in (
         path for path in checkout.folder.glob("**/src/wch_*/**/*") if path.is_file() and path.suffix != ".pyc"
     ):
@@ -267,5 +293,3 @@ def check_installed(checkout: Checkout, version: str, tmp_path: Path) -> None:
     assert "events" in run(wch, "--help")
     types = {one["type"] for one in json.loads(run(wch, "events", "schemas", "--json"))}
     assert types == {path.stem for path in (checkout.folder / "contracts/schemas").iterdir()}
-    for name in SERVICES:
-        assert "WCH_AMQP_URL: is missing" in run(python, "-m", f"wch_{name}", code=2)

@@ -65,7 +65,7 @@ class Checkout:
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         paths = f"{self.folder}/libs/common/src{os.pathsep}{self.folder}/deploy/local/src"
-        environment = {**os.environ, "PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {**os.environ, "PYTHONPATH": paths}
         return subprocess.run(
             [sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
