@@ -1,11 +1,13 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
 BIN := .venv/bin
-# Tests wait more than they compute, so six processes use two cores. Each has a broker and a database of its own.
+# Without compiled modules, which some container images switch off, each of the many processes compiles all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
+# Tests wait more than they compute, so six processes use two cores. They share a broker and a database server.
 WORKERS ?= 6
 CODE := libs/common/src services/*/src simulators/src deploy/local/src tests benchmarks
 
-.PHONY: help install develop demo down up check test scale bench contracts release
+.PHONY: help install develop demo down up check test faults scale bench contracts release
 
 help: ## Print this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,6 +42,10 @@ check: develop ## Check style, types, boundaries, words, dependencies, manifests
 test: develop ## Run every test, against a real broker and a real database
 	@$(BIN)/python -m wch_local.provide
 	@$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+faults: develop ## Run the tests of faults with their full sizes
+	@$(BIN)/python -m wch_local.provide
+	@WCH_TEST_SCALE=full $(BIN)/python -m pytest -q tests/faults --timeout 1800 $(ARGS)
 
 scale: develop ## Run the tests of scale with their full sizes
 	@$(BIN)/python -m wch_local.provide

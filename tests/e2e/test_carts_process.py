@@ -62,7 +62,7 @@ def both(stage: Stage, database_url: str, tmp_path: Path) -> Iterator[Both]:
 
 
 @pytest.mark.scale
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(SECONDS + 900)
 def test_replicas_killed_while_they_scan_the_same_carts_remind_each_owner_once(both: Both) -> None:
     chance = random.Random(11)
     both.start("wch_whatsapp")
@@ -105,10 +105,8 @@ def test_replicas_killed_while_they_scan_the_same_carts_remind_each_owner_once(b
     assert both.ct.query(unset) == [(0,)]
 
 
-@pytest.mark.timeout(180)
 def test_a_cleanup_continues_after_its_process_is_killed(both: Both) -> None:
     first = both.start("wch_carts")
-    eventually(lambda: both.ct.query("SELECT count(*) FROM carts") == [(0,)], "the tables exist", seconds=SECONDS)
     expired = 100_000
     both.ct.query(
         "INSERT INTO carts (id, shop, cart_id, version, status, expires_at) SELECT gen_random_uuid(), '', 'x' || n, 1, 'active', "
@@ -132,7 +130,7 @@ def test_a_cleanup_continues_after_its_process_is_killed(both: Both) -> None:
 
 def test_an_order_cancels_a_reminder_that_whatsapp_has_not_started(both: Both) -> None:
     both.start("wch_carts")
-    both.start("wch_whatsapp", WCH_WHATSAPP_RATE="0.01")
+    both.start("wch_whatsapp", WCH_WHATSAPP_MESSAGING_LIMIT="1")
     for number in (1, 2):
         both.ct.fill(cart(number))
         both.ct.publish(ReminderScanRequested())

@@ -448,7 +448,7 @@ def test_a_service_that_is_restarted_repeatedly_under_load_loses_and_leaks_nothi
         eventually(partial(lambda count: len(handled) > count or len(handled) == events, before), "it works")
         assert running.stop() == 0
     running = stage.start_job(job)
-    eventually(lambda: len(handled) + stage.depth("demo.thing.dlq") >= events, seconds=120)
+    eventually(lambda: len(handled) + stage.depth("demo.thing.dlq") >= events)
     running.stop()
     assert handled == set(range(events))
     assert stage.depth("demo.thing") == stage.depth("demo.thing.dlq") == 0

@@ -48,10 +48,10 @@ def test_after_three_missed_times_the_policy_decides(
     def on_time() -> bool:
         return all(sc.ticks(policy)[-1] > datetime.now(UTC) - EVERY for policy in POLICIES)
 
-    eventually(on_time, "on time again", seconds=60)
+    eventually(on_time, "on time again")
     sc.query("UPDATE schedules SET next_due = NULL, next_planned = NULL")
     # Events that were not confirmed when the broker stopped are published again under the same id.
-    eventually(lambda: sc.query("SELECT count(*) FROM outbox") == [(0,)], "all is published", seconds=60)
+    eventually(lambda: sc.query("SELECT count(*) FROM outbox") == [(0,)], "all is published")
     fragile.stop()
     missed = {policy: _passed_over(sc.ticks(policy)) for policy in POLICIES}
     assert missed["all"] == 0

@@ -30,7 +30,7 @@ def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **en
         given_file, printed_file, complained_file = files = [Path(folder, name) for name in ("in", "out", "err")]
         given_file.write_text(given or "")
         process = fork(_main, ["wch", *words], {**names, **settings}, files)
-        process.join(60)
+        process.join(180)
         if process.exitcode is None:
             process.kill()
         printed, complained = printed_file.read_text(), complained_file.read_text()

@@ -27,13 +27,13 @@ def require_node() -> None:
 def run_check(contract: Path) -> subprocess.CompletedProcess[str]:
     """Check a generated contract with the parser of AsyncAPI, ajv and the schema of the bindings."""
     command = ["node", str(FOLDER / "check.mjs"), str(PACKAGES), str(contract)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def refused_by_ajv(contract: Path, events: Sequence[tuple[str, str]]) -> list[str | None]:
     """Return what ajv finds wrong with each event, given by its type and its JSON text; None if it accepts the event."""
     command = ["node", str(FOLDER / "validate.mjs"), str(PACKAGES), str(contract)]
-    done = subprocess.run(command, input=json.dumps(events), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, input=json.dumps(events), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     problems: list[str | None] = json.loads(done.stdout)
     assert len(problems) == len(events)

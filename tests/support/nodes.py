@@ -105,7 +105,7 @@ class ContainerNode:
             except httpx.HTTPError:
                 return False
 
-        eventually(ready, f"{IMAGE} is ready", seconds=90)
+        eventually(ready, f"{IMAGE} is ready")
 
 
 def start_node() -> Node:

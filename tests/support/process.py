@@ -34,7 +34,7 @@ class Program:
         """Whether it is running."""
         return self._process.is_alive()
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = 180) -> int:
         """Wait for its end and return its exit code; a negative one is the signal."""
         self._process.join(seconds)
         assert self._process.exitcode is not None, f"it did not end within {seconds:g} s"

@@ -41,7 +41,7 @@ class WireMock:
             except httpx.TransportError:
                 return False
 
-        eventually(ready, "WireMock answers", seconds=60)
+        eventually(ready, "WireMock answers")
         return self
 
     def __exit__(
@@ -49,7 +49,7 @@ class WireMock:
     ) -> None:
         self._admin.close()
         self._process.terminate()
-        self._process.wait(30)
+        self._process.wait(180)
         self._log.close()
 
     def answer(self, to: str, *responses: dict[str, Any]) -> None:

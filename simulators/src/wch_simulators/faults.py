@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Awaitable, Callable
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,6 +29,8 @@ class Fault:
     body: Any = None
     headers: dict[str, str] = field(default_factory=dict)
     delay_seconds: float = 0.0
+    until: threading.Event | None = None
+    """The answer waits until it is set; for tests in the simulator's process."""
     reset: str = ""
     """`before` cuts the connection before the request is carried out, `after` between that and the answer."""
 
@@ -63,6 +66,8 @@ class Journal:
         if fault is not None:
             fault.times -= 1
             await asyncio.sleep(fault.delay_seconds)
+            while fault.until is not None and not fault.until.is_set():
+                await asyncio.sleep(0.01)
             if fault.reset == "before":
                 return _cut(request)
             if fault.status:

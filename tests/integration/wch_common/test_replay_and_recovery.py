@@ -95,7 +95,7 @@ def test_a_publish_that_could_not_be_sent_does_not_shift_the_confirms_of_others(
         await asyncio.gather(*tasks, return_exceptions=True)
         return found
 
-    first, unsent, second, unroutable, third = asyncio.run(asyncio.wait_for(play(), 60))
+    first, unsent, second, unroutable, third = asyncio.run(asyncio.wait_for(play(), 180))
     assert (first, second, third, unroutable) == (None, None, None, Unroutable)
     assert unsent is not None
     assert unsent is not Refused

@@ -162,7 +162,7 @@ def test_an_outage_of_the_database_during_a_shared_transaction_uses_no_attempt(q
     queueing.publish(range(1, 11))
     with queueing.scene.database_away():
         queueing.open()
-    eventually(lambda: queueing.scene.effects() == list(range(11)), seconds=60)
+    eventually(lambda: queueing.scene.effects() == list(range(11)))
     assert {attempt for tries in queueing.attempts.values() for attempt in tries} == {1}
     assert queueing.scene.query("SELECT count(*) FROM demo.inbox") == [(11,)]
 

@@ -189,7 +189,7 @@ def test_an_event_that_is_replaced_while_it_is_erased_stays_as_replaced(url: str
 
     asyncio.run(erase())
     assert interrupted.thread is not None
-    interrupted.thread.join(30)
+    interrupted.thread.join(180)
     with reading(url) as connection:
         (row,) = connection.execute("SELECT body FROM outbox").fetchall()
     assert orjson.loads(row["body"])["data"]["to"] == phone(2)

@@ -348,7 +348,7 @@ def test_many_at_once_are_released_at_the_rate_in_order_and_fairly(sc: Scheduler
     sc.query("ANALYZE timers")
     for _ in range(2):
         sc.start(scheduler_timers_per_second=200)
-    eventually(lambda: len(sc.published()) == 620, seconds=60)
+    eventually(lambda: len(sc.published()) == 620)
     assert len({event["id"] for event in sc.published()}) == 620
     ((seconds, most),) = sc.query("""
     SELECT extract(epoch FROM max(ended_at) - min(ended_at))::float8,
@@ -413,22 +413,21 @@ def test_a_timer_that_is_cancelled_when_it_is_due_is_either_cancelled_or_fired(
 ) -> None:
     sc.start()
     ended: Counter[str] = Counter()
-    lead = timedelta(milliseconds=100)
+    # From a tenth of a second to half a minute: some are due before the machine has cancelled all, and some are not.
+    leads = [timedelta(seconds=0.1 * 1.35**number) for number in range(20)]
 
     def some_of_either() -> bool:
-        nonlocal lead
-        first, due = ended.total(), datetime.now(UTC) + lead
-        keys = [f"k{first + number}" for number in range(20)]
+        first, now = ended.total(), datetime.now(UTC)
+        keys = [f"k{first + number}" for number in range(len(leads))]
         for number, key in enumerate(keys):
-            client.schedule(cart(first + number), key=key, at=due + timedelta(milliseconds=20 * number))
+            client.schedule(cart(first + number), key=key, at=now + leads[number])
         for key in keys:
             client.cancel(key=key)
         eventually(lambda: sc.query("SELECT count(*) FROM timers WHERE state = 'waiting'") == [(0,)])
         ended.update(state(sc, key) for key in keys)
-        lead = lead * 1.5 if ended["cancelled"] == 0 else lead / 1.5  # until the machine's own pace is met
         return ended["fired"] > 0 and ended["cancelled"] > 0
 
-    eventually(some_of_either, seconds=60)
+    eventually(some_of_either)
     fired = {f"c{number}" for number in range(ended.total()) if state(sc, f"k{number}") == "fired"}
     eventually(lambda: {event["data"]["cart_id"] for event in sc.published()} == fired)
     sc.await_fact("cancelled", ended["cancelled"])
@@ -436,7 +435,6 @@ def test_a_timer_that_is_cancelled_when_it_is_due_is_either_cancelled_or_fired(
 
 
 def test_an_operator_lists_shows_counts_and_cancels(sc: SchedulerStage, client: Client) -> None:
-    assert "no timers" in run(sc, "list", code=1)
     sc.start()
     for number in range(3):
         client.schedule(cart(number), key=f"k{number}", after=FAR, group="a" if number else "")

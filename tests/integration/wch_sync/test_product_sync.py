@@ -311,7 +311,7 @@ def test_two_replicas_end_with_the_newest_state(sync: SyncStage) -> None:
     changing = threading.Thread(target=change)
     changing.start()
     changing.join()
-    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(200,)], seconds=60)
+    eventually(lambda: sync.query("SELECT count(*) FROM inbox") == [(200,)])
     assert {id_: item["title"] for id_, item in sync.catalog.items()} == {
         f"wc_{id_}": f"Turn 4 of {id_}" for id_ in range(1, 41)
     }

@@ -81,7 +81,7 @@ def test_a_cancellation_during_a_call_holds_if_the_call_leaves_the_message_unsen
     eventually(lambda: Counter(wa.states().values())["sending"] == 4)
     wa.graph.message_errors["hello"] = (131000, "try later")
     wa.publish(BatchCancelRequested(batch_id="b"), MessageCancelRequested(send_key="key-10"), requester="broadcast")
-    eventually(lambda: set(wa.states().values()) == {"cancelled"}, seconds=40)
+    eventually(lambda: set(wa.states().values()) == {"cancelled"})
     assert wa.sent == []
 
 

@@ -206,7 +206,7 @@ def test_a_probe_does_not_wait_for_a_number_that_is_just_being_paused(database_u
             assert lease is not None
             with psycopg.connect(database_url, options="-c search_path=whatsapp") as another:
                 another.execute("SELECT 1 FROM numbers WHERE sender = '3003' FOR UPDATE")
-                result = await asyncio.wait_for(claimed(store, LIMITS, lease, 1), 20)
+                result = await asyncio.wait_for(claimed(store, LIMITS, lease, 1), 180)
         assert len(result.sends) == 1
 
     run(database_url, test)

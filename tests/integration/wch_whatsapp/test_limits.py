@@ -35,7 +35,7 @@ def test_a_number_sends_no_more_messages_a_second_than_its_rate(wa: WhatsAppStag
     wa.graph.messages_per_second = 20
     wa.start(whatsapp_rate=20)
     wa.publish(batch("b", range(60)))
-    eventually(lambda: set(wa.states().values()) == {"accepted"}, seconds=60)
+    eventually(lambda: set(wa.states().values()) == {"accepted"})
     assert len(wa.calls) == 60, "Meta throttled no call"
 
 
@@ -43,7 +43,7 @@ def test_a_throttled_number_is_paused_and_uses_no_attempt(wa: WhatsAppStage) -> 
     wa.graph.messages_per_second = 10
     wa.start()
     wa.publish(batch("b", range(30)))
-    eventually(lambda: set(wa.states().values()) == {"accepted"}, seconds=100)
+    eventually(lambda: set(wa.states().values()) == {"accepted"})
     assert wa.query("SELECT max(failures) FROM messages") == [(0,)]
     assert len(wa.sent) == 30
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,13 +56,15 @@ def test_an_unusable_number_is_paused_alone_and_a_refused_token_is_probed_once_f
     wa.query("UPDATE numbers SET cause = 'token_refused', paused_until = now() + interval '1 hour'")
     before = len(wa.calls)
     refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
-    wa.fail(status=401, body=refusal, delay_seconds=2, times=10)
+    answered = threading.Event()
+    wa.fail(status=401, body=refusal, until=answered, times=10)
     wa.publish(*(message(n, sender=str(1 + n % 2)) for n in range(10, 20)))
     eventually(lambda: len(wa.states()) == 12)
     wa.stage.services[0].stop()
     wa.query("UPDATE numbers SET paused_until = now()")
-    wa.start(shops_file=file)
+    wa.start(shops_file=file, whatsapp_call_seconds=60)
     eventually(lambda: len(wa.calls) > before, "one number probes")
+    answered.set()
     eventually(lambda: [one for one in wa.calls[before:] if one["status"] == 401], "and is refused")
     eventually(lambda: Counter(wa.states().values())["sending"] == 0)
     assert len(wa.calls) == before + 1, "one probe for both numbers"
@@ -109,8 +112,9 @@ def test_a_number_does_not_probe_a_cause_that_another_number_of_its_shop_has_jus
 
 def test_a_message_claimed_while_the_token_is_refused_is_put_back_without_a_call(wa: WhatsAppStage) -> None:
     refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
-    wa.fail(status=401, body=refusal, delay_seconds=4)
-    registry = wa.start().service._metrics.registry
+    answered = threading.Event()
+    wa.fail(status=401, body=refusal, until=answered)
+    registry = wa.start(whatsapp_call_seconds=60).service._metrics.registry
     wa.publish(message(1))
     eventually(lambda: wa.states() == {"key-1": "sending"})
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -118,6 +122,7 @@ def test_a_message_claimed_while_the_token_is_refused_is_put_back_without_a_call
         connection.execute("SELECT 1 FROM numbers FOR UPDATE")
         wa.publish(message(2))
         eventually(lambda: wa.states().get("key-2") == "queued" and wa.query(waiting) == [(1,)], "the claim waits")
+        answered.set()
         eventually(lambda: registry.get_sample_value("wch_whatsapp_call_seconds_count") == 1, "the refusal has arrived")
     eventually(lambda: wa.row("key-2")["attempt"] == 1, "its intent is committed")
     eventually(lambda: wa.states() == {"key-1": "queued", "key-2": "queued"})

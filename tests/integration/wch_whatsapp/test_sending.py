@@ -94,7 +94,7 @@ def test_a_batch_of_fifty_with_four_unreachable_recipients_sends_the_other_forty
 
     eventually(refused_four_times)
     assert wa.row("b-1")["failures"] == 0, "the pause of a recipient uses no attempt"
-    (fact,) = eventually(lambda: wa.facts("batch.completed"), "a wait of a minute or more is a result", seconds=120)
+    (fact,) = eventually(lambda: wa.facts("batch.completed"), "a wait of a minute or more is a result")
     outcomes = {one["send_key"]: one for one in fact["recipients"]}
     assert (outcomes["b-1"]["outcome"], outcomes["b-1"]["reason"]) == ("deferred", "pair_too_fast")
     assert outcomes["b-1"]["until"]
@@ -237,7 +237,7 @@ def test_a_probe_skips_suppressed_recipients(wa: WhatsAppStage) -> None:
     eventually(lambda: wa.facts("batch.completed"), "every recipient is reported as deferred")
     wa.query("UPDATE messages SET due_at = now(); UPDATE numbers SET paused_until = now()")
     # At two messages a second, this would take two and a half minutes.
-    eventually(lambda: Counter(wa.states().values()) == {"suppressed": 300, "accepted": 1}, seconds=60)
+    eventually(lambda: Counter(wa.states().values()) == {"suppressed": 300, "accepted": 1})
 
 
 def test_a_number_without_a_country_code_is_read_in_the_region_of_the_shop(wa: WhatsAppStage) -> None:

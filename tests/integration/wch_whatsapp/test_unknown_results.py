@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -98,13 +99,15 @@ def test_a_message_fails_if_its_first_attempt_failed_before_it_was_sent_again(wa
 
 
 def test_a_first_attempt_that_was_accepted_and_failed_leaves_the_second_unknown(wa: WhatsAppStage) -> None:
+    answered = threading.Event()
     wa.fail(reset="after")
-    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2)
-    wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}}, delay_seconds=2)
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=0.2, whatsapp_call_seconds=60)
+    wa.fail(status=400, body={"error": {"code": 131026, "message": "undeliverable"}}, until=answered)
     wa.publish(message(1, category="utility"), requester="carts")
     eventually(lambda: wa.row("key-1").get("attempt") == 2)
     wa.publish(of_first(wa, "sent"))
     eventually(lambda: wa.states() == {"key-1": "accepted"})
+    answered.set()
     wa.publish(of_first(wa, "failed", 131026))
     eventually(lambda: wa.states() == {"key-1": "unknown"})
     eventually(lambda: wa.facts("message.unknown"))
@@ -122,10 +125,11 @@ def test_a_message_in_doubt_after_a_failure_is_sent_again(wa: WhatsAppStage) -> 
 def waiting_again(wa: WhatsAppStage) -> None:
     """Leave a message queued to be sent again in doubt."""
     wa.fail(reset="after")
-    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=1)
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=3600)
     wa.publish(message(1, category="utility"))
     eventually(lambda: wa.states() == {"key-1": "in_doubt"})
     wa.query("UPDATE numbers SET cause = 'billing', paused_until = now() + interval '1 hour'")
+    wa.query("UPDATE messages SET due_at = now()")
     eventually(lambda: wa.states() == {"key-1": "queued"})
 
 
@@ -139,10 +143,11 @@ def test_a_message_cancelled_before_it_is_sent_again_in_doubt_is_unknown(wa: Wha
 
 def test_a_message_cancelled_while_in_doubt_becomes_unknown(wa: WhatsAppStage) -> None:
     wa.fail(reset="after")
-    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=2)
+    wa.start(whatsapp_unknown_utility="resend", whatsapp_settle_seconds=3600)
     wa.publish(message(1, category="utility"))
     eventually(lambda: wa.states() == {"key-1": "in_doubt"})
     wa.publish(MessageCancelRequested(send_key="key-1", reason="bought"))
     eventually(lambda: wa.query("SELECT cancelled FROM messages") == [("bought",)])
+    wa.query("UPDATE messages SET due_at = now()")
     eventually(lambda: wa.states() == {"key-1": "unknown"}, "it may have been sent")
     assert len(wa.calls) == 1

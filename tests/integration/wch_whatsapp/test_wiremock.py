@@ -82,7 +82,7 @@ def test_a_throttled_message_waits_and_is_then_sent_once(wa: WhatsAppStage, tmp_
         server.answer(phone(1), THROTTLED, THROTTLED, ACCEPTED)
         wa.start(graph_url=HttpUrl(server.url))
         wa.publish(message(1))
-        eventually(lambda: wa.states() == {"key-1": "accepted"}, seconds=60)
+        eventually(lambda: wa.states() == {"key-1": "accepted"})
         tags = Counter(body["biz_opaque_callback_data"] for body in server.bodies())
         assert set(tags.values()) == {1}
         assert len(tags) == 3, "each attempt has its own tag"
