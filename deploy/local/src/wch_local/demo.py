@@ -6,9 +6,12 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
+import signal
 import sys
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +27,10 @@ from wch_common.broker.blocking.dead_letters import open_mailbox
 from wch_common.client import Client
 from wch_common.errors import WchError
 from wch_local import demo_progress
+from wch_local.leftovers import end_leftovers, mark_children
 from wch_local.postgres import EmbeddedServer
 from wch_local.programs import Program
-from wch_local.provide import ProvidedBroker, end_broker, provide_broker, running_broker
+from wch_local.provide import ProvidedBroker, end_broker, end_containers, provide_broker, running_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
 from wch_local.story import (
     CAMPAIGN,
@@ -56,6 +60,8 @@ SCHEDULES = FOLDER / "schedules.yaml"
 RETRY_DELAYS = "2,4,8"
 NUMBER, HASH_KEY = "2002", "the demo's own key"
 _STORY_SECONDS = 90
+_REPORT_SECONDS = 3.0
+_INTERRUPTING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 console = Console(highlight=False)
 
@@ -67,6 +73,8 @@ class Stage:
     broker: dict[str, Any] = field(default_factory=dict)
     database: dict[str, Any] = field(default_factory=dict)
     programs: list[dict[str, Any]] = field(default_factory=list)
+    complete: bool = False
+    """Whether the demo reached its end, so that everything may keep running."""
 
     @classmethod
     def read(cls) -> Stage:
@@ -91,17 +99,61 @@ def say(text: str) -> None:
     console.print(f"[dim]·[/] {text}", soft_wrap=True)
 
 
+class Interrupted(BaseException):
+    """The demo got a signal that ends it."""
+
+
 def main() -> int:
-    """Run the demo; returns the exit code."""
+    """Run the demo; returns the exit code. Unless it reaches its end, it stops everything it has started."""
+    mark_children(FOLDER)
     try:
         with _alone():
-            return _demo() if sys.argv[1:] != ["down"] else _down()
-    except KeyboardInterrupt:
-        console.print("\n[red]Interrupted.[/] Everything that was started keeps running; `make down` stops it.")
-        return 130
-    except (LocalBrokerError, WchError) as error:
+            return _down() if sys.argv[1:] == ["down"] else _demo_or_nothing()
+    except LocalBrokerError as error:
         console.print(f"[red]The demo failed:[/] {error}", markup=True)
         return 1
+
+
+def _demo_or_nothing() -> int:
+    for number in _INTERRUPTING:
+        signal.signal(number, _interrupt)
+    try:
+        return _demo()
+    except Interrupted as interrupted:
+        code, text = 128 + int(interrupted.args[0]), "\nInterrupted; stopping what was started."
+    except (LocalBrokerError, WchError) as error:
+        code, text = (
+            1,
+            f"The demo failed: {error}\nStopping what was started; the logs stay in {_short(FOLDER / 'logs')}.",
+        )
+    for number in _INTERRUPTING:  # whoever is impatient would leave something running
+        signal.signal(number, signal.SIG_IGN)
+    with suppress(OSError):  # the terminal may be closed
+        console.print(text, style="red", markup=False, soft_wrap=True)
+    _stop_everything()
+    return code
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    raise Interrupted(number)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Print every three seconds that the demo waits for something, and for how long."""
+    done, began = threading.Event(), time.monotonic()
+
+    def report() -> None:
+        while not done.wait(_REPORT_SECONDS):
+            say(f"[dim]waiting for {what} ({time.monotonic() - began:.0f} s)[/]")
+
+    reporting = threading.Thread(target=report, daemon=True)
+    reporting.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reporting.join()
 
 
 @contextmanager
@@ -120,7 +172,13 @@ def _alone() -> Iterator[None]:
 
 def _demo() -> int:
     stage = Stage.read()
-    stage.stop_programs()
+    if stage.complete:
+        stage.stop_programs()
+    elif ended := _stop_everything():
+        stage = Stage()
+        say(f"stopped what an interrupted demo had left running: {', '.join(ended)}")
+    stage.complete = False
+    stage.write()
     (FOLDER / "logs").mkdir(parents=True, exist_ok=True)
     broker = _broker(stage)
     database_url = _database(stage)
@@ -131,13 +189,16 @@ def _demo() -> int:
     say(f"published {publish(amqp_url)}")
     _watch(amqp_url, database_url, graph_url)
     _print_results(broker, amqp_url, database_url, graph_url)
+    stage.complete = True
+    stage.write()
     return 0
 
 
 def _broker(stage: Stage) -> ProvidedBroker:
     broker = running_broker(stage.broker)
     if broker is None:
-        broker = provide_broker(FOLDER / "broker", say, os.environ.get("WCH_DEMO_AMQP_URL"))
+        with waiting("the broker"):
+            broker = provide_broker(FOLDER / "broker", say, os.environ.get("WCH_DEMO_AMQP_URL"))
         stage.broker = broker.state
         stage.write()
     say(f"broker: {broker.described}")
@@ -152,7 +213,9 @@ def _database(stage: Stage) -> str:
     else:
         folder = _database_folder()
         stage.database = {"kind": "embedded", "folder": str(folder)}
-        server = EmbeddedServer(folder, keep=True).start()
+        stage.write()
+        with waiting("the database"):
+            server = EmbeddedServer(folder, keep=True).start()
     stage.write()
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("DROP DATABASE IF EXISTS wch_demo WITH (FORCE)")
@@ -178,7 +241,8 @@ def _start(stage: Stage, name: str, command: list[str], ready: str, **environmen
     program = Program.start(name, command, log, **environment)
     stage.programs.append(program.as_dict())
     stage.write()
-    program.await_answer(ready, log)
+    with waiting(name):
+        program.await_answer(ready, log)
 
 
 def _start_simulators(stage: Stage) -> tuple[str, str]:
@@ -230,7 +294,8 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         stage.write()
         started.append((program, port, log))
     for program, port, log in started:
-        program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
+        with waiting(f"the {program.name} service"):
+            program.await_answer(f"http://127.0.0.1:{port}/readyz", log)
         delays = ", with retry delays of 2, 4 and 8 s" if program.name == "sync" else ""
         say(f"{program.name} service: running{delays}; http://127.0.0.1:{port}/metrics")
 
@@ -364,21 +429,30 @@ def _short(path: Path) -> str:
 
 
 def _down() -> int:
+    if Stage.read().broker.get("kind") == "given":
+        say(f"the given broker keeps running, with its virtual host {VHOST}")
+    ended = _stop_everything()
+    say(f"stopped: {', '.join(ended)}" if ended else "the demo was not running")
+    return 0
+
+
+def _stop_everything() -> list[str]:
+    """Stop what the demo has started, in an orderly way where it is recorded; returns the names."""
     stage = Stage.read()
     ended = stage.stop_programs()
     if broker := end_broker(stage.broker):
         ended.append(broker)
-    elif stage.broker.get("kind") == "given":
-        say(f"the given broker keeps running, with its virtual host {VHOST}")
-    if stage.database.get("kind") == "embedded":
-        server = EmbeddedServer(Path(stage.database["folder"]), keep=True)
-        server.stop()
-        server.remove()
+    folder = _database_folder()
+    server = EmbeddedServer(folder, keep=True)
+    if folder.exists() and server.stop():
         ended.append("the embedded database")
+    # A process that was killed may have started more than it recorded.
+    ended += [*end_leftovers(FOLDER), *end_containers(FOLDER)]
+    server.remove()
+    shutil.rmtree(FOLDER / "broker", ignore_errors=True)
     STATE.unlink(missing_ok=True)
     (FOLDER / "env").unlink(missing_ok=True)
-    say(f"stopped: {', '.join(ended)}" if ended else "the demo was not running")
-    return 0
+    return ended
 
 
 if __name__ == "__main__":

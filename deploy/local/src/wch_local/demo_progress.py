@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 
 from wch_broadcast.admin import campaigns_named
 from wch_common.broker.blocking.dead_letters import NoSuchQueue, open_mailbox
+from wch_local.rabbitmq import NO_TLS
 from wch_local.story import CAMPAIGN, CATALOG
 
 
@@ -24,7 +25,7 @@ def depth(amqp_url: str, queue: str) -> int:
 
 def items(graph_url: str) -> dict[str, Any]:
     """Return the items of the catalog."""
-    return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10).json())
+    return dict(httpx.get(f"{graph_url}/_simulator/catalog/{CATALOG}", timeout=10, verify=NO_TLS).json())
 
 
 def messages(database_url: str) -> dict[str, str]:

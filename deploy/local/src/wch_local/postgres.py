@@ -42,9 +42,15 @@ class EmbeddedServer:
         _start(server)
         return str(server.get_uri("postgres"))
 
-    def stop(self) -> None:
-        """Stop the server, whichever process started it."""
-        get_server(self._folder, cleanup_mode=None).stop()
+    def stop(self) -> bool:
+        """Stop the server, whichever process started it; returns whether it was running."""
+        server = get_server(self._folder, cleanup_mode=None, start=False)
+        if not (self._folder / "postmaster.pid").exists():
+            return False
+        # `stop` knows only of a server that it has found running.
+        _start(server)
+        server.stop()
+        return True
 
     def remove(self) -> None:
         """Delete its data."""

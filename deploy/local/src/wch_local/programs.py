@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from wch_local.rabbitmq import LocalBrokerError, has_ended, is_ours
+from wch_local.leftovers import marked
+from wch_local.rabbitmq import NO_TLS, LocalBrokerError, has_ended, is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,7 +39,7 @@ class Program:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, *command],
-                env={**kept, **environment, "WCH_LOCAL_MARK": program.mark},
+                env={**kept, **environment, **marked(), "WCH_LOCAL_MARK": program.mark},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -56,7 +57,7 @@ class Program:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not has_ended(self.pid):
             try:
-                if httpx.get(url, timeout=5).is_success:
+                if httpx.get(url, timeout=5, verify=NO_TLS).is_success:
                     return
             except httpx.HTTPError:
                 pass

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from wch_local.leftovers import MARK, marked
 from wch_local.rabbitmq import LocalBrokerError, PrivateNode, free_port, server_program
 
 if TYPE_CHECKING:
@@ -103,6 +104,16 @@ def end_broker(state: dict[str, Any]) -> str | None:
     return None
 
 
+def end_containers(folder: Path) -> list[str]:
+    """Remove the containers that a demo of this folder started, also one that was interrupted; returns their names."""
+    if shutil.which("docker") is None:
+        return []
+    names = _run("docker", "ps", "-a", "--filter", f"label={MARK}={folder}", "--format", "{{.Names}}").split()
+    for name in names:
+        _run("docker", "rm", "-f", "-v", name)
+    return names
+
+
 def docker_offers(image: str, say: Callable[[str], None]) -> bool:
     """Return whether a Docker engine answers and has the image, after pulling it if it is missing."""
     if shutil.which("docker") is None or not _run("docker", "info", "-f", "{{.ServerVersion}}"):
@@ -124,6 +135,7 @@ def _docker(say: Callable[[str], None]) -> ProvidedBroker | None:
     name = f"wch-broker-{secrets.token_hex(3)}"
     say(f"starting {IMAGE} in Docker as {name}")
     command = ["docker", "run", "-d", "--name", name, "--hostname", name]
+    command += [word for key, value in marked().items() for word in ("--label", f"{key}={value}")]
     command += ["-p", f"127.0.0.1:{port}:5672", "-p", f"127.0.0.1:{port + 10_000}:15672"]
     command += ["-e", "RABBITMQ_DEFAULT_USER=wch", "-e", f"RABBITMQ_DEFAULT_PASS={password}", IMAGE]
     if not _run(*command, seconds=60):
