@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wch_local.rabbitmq import PrivateNode
 
 FAULTS = ("sigkill", "connection", "broker", "undecodable", "retry")
-_QUIET_SECONDS = 8.0
+_QUIET_SECONDS, _STUCK_SECONDS = 8.0, 60.0
 _UNDECODABLE_EVERY = 100
 
 
@@ -68,12 +68,16 @@ def _close_connections(run: Run, node: PrivateNode) -> None:
 
 
 def _until_quiet(run: Run, count: int) -> None:
-    """Wait until all jobs are done and nothing was handled for 1 s, or until nothing was handled for 8 s."""
+    """Wait until all jobs are done and nothing was handled for 1 s, or until nothing was handled for a while.
+
+    A worker that restarts on a busy machine has longer while jobs wait for it.
+    """
     last, since = -1, time.monotonic()
     while run.done() < count or time.monotonic() - since < 1:
         if run.done() != last:
             last, since = run.done(), time.monotonic()
-        if time.monotonic() - since > _QUIET_SECONDS:
+        quiet = time.monotonic() - since
+        if quiet > _STUCK_SECONDS or (quiet > _QUIET_SECONDS and run.queue()[0] == 0):
             return
         time.sleep(0.1)
 
