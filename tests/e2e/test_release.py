@@ -15,12 +15,11 @@ from typing import Any
 import pytest
 
 import wch_common
-from support.release_checkout import NOTES, ROOT, Checkout, git
+from support.release_checkout import NOTES, ROOT, SERVICES, Checkout, git
 from wch_common.events import published_contract
 from wch_local.release import refusals
+from wch_local.release_files import package_folders
 from wch_local.release_wheels import WheelError, build_wheels
-
-SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +161,14 @@ def test_a_wheel_that_lacks_a_file_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_dry_run_checks_and_builds_and_changes_nothing(checkout: Checkout) -> None:
+    checkout.shrink()
+    checkout.commit()
     done = checkout.release("0.7.0", "--dry-run")
     assert done.returncode == 0, done.stderr
     files = len(list(published_contract())) + 1  # and the AsyncAPI document
     assert f"\nwould change:\n  contracts/released/0.7.0/ ({files} files)\n  CHANGELOG.md\n" in done.stdout
     changed = {line.strip() for line in done.stdout.splitlines() if line.startswith("  ")}
-    assert {"services/sync/pyproject.toml", "dist/wch_sync-0.7.0-py3-none-any.whl"} <= changed
+    assert {"services/whatsapp/pyproject.toml", "dist/wch_whatsapp-0.7.0-py3-none-any.whl"} <= changed
     assert git(checkout.folder, "status", "--porcelain") == ""
     assert not (checkout.folder / "dist").exists()
 
@@ -187,8 +188,10 @@ def test_releases_are_written_and_their_wheels_install(
     assert done.stdout.startswith("contracts/released/ was empty: the gate had no schemas to compare with\n")
     assert 'git commit -m "Release 0.1.0"\n  git tag v0.1.0\n' in done.stdout
     check_files(checkout, "0.1.0", f"## 0.1.0 – {today()}\n\n{NOTES}")
+    assert len(list((checkout.folder / "dist").iterdir())) == len(SERVICES) + 3
     check_installed(checkout, "0.1.0", tmp_path, empty_database_url)
 
+    checkout.shrink()
     checkout.break_event()
     changelog = checkout.read("CHANGELOG.md").replace("## Unreleased\n", f"## Unreleased\n\n{NOTES}")
     checkout.write("CHANGELOG.md", changelog)
@@ -221,12 +224,10 @@ def check_files(checkout: Checkout, version: str, changelog: str) -> None:
         one.name: one.read_bytes() for one in (folder / "contracts/released" / version).iterdir()
     }
     assert json.loads(checkout.read("contracts/asyncapi.json"))["info"]["version"] == version
-    packages = [*folder.glob("*/*/pyproject.toml"), folder / "simulators/pyproject.toml"]
-    assert len(packages) == len(SERVICES) + 3
+    packages = [package / "pyproject.toml" for package in package_folders(folder)]
     assert all(f'\nversion = "{version}"\n' in package.read_text() for package in packages)
     wheels = sorted(path.name for path in (folder / "dist").iterdir())
-    names = sorted(f"wch_{name}" for name in (*SERVICES, "common", "local", "simulators"))
-    assert wheels == [f"{name}-{version}-py3-none-any.whl" for name in names]
+    assert wheels == sorted(f"wch_{package.parent.name}-{version}-py3-none-any.whl" for package in packages)
     checkout.commit()
     checkout.generate_contract()
     assert git(folder, "status", "--porcelain") == "", "the released contract is not the one of the released models"
@@ -284,9 +285,9 @@ def check_installed(checkout: Checkout, version: str, tmp_path: Path, database_u
     checked = run(python, "-c", CHECK, json.dumps(modules), version, database_url)
     assert checked.count("WCH_AMQP_URL: is missing") == len(SERVICES)
     assert [f"migrated wch_{name}" in checked for name in SERVICES] == [True] * len(SERVICES)
-    for source in (
-        path for path in checkout.folder.glob("**/src/wch_*/**/*") if path.is_file() and path.suffix != ".pyc"
-    ):
+    for source in (path for package in package_folders(checkout.folder) for path in package.glob("src/wch_*/**/*")):
+        if not source.is_file() or source.suffix == ".pyc":
+            continue
         installed = packages / str(source).rpartition("/src/")[2]
         assert installed.read_bytes() == source.read_bytes()
     wch = str(environment / "bin/wch")

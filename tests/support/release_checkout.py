@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 NOTES = "- Something new.\n"
 PRODUCT = "libs/common/src/wch_common/events/sync.py"
 # What `make contracts` does.
@@ -69,6 +70,12 @@ class Checkout:
         return subprocess.run(
             [sys.executable, *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
+
+    def shrink(self) -> None:
+        """Keep one service, because building a wheel takes a second or more."""
+        for name in SERVICES:
+            if name != "whatsapp":
+                shutil.rmtree(self.folder / "services" / name)
 
     def break_event(self) -> None:
         """Break `sync.product.failed.v1` in its model."""
