@@ -1,0 +1,1 @@
+"""Keeps the level of each product."""
