@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from support.families import services
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from multiprocessing.process import BaseProcess
@@ -22,12 +24,8 @@ _FORKS.set_forkserver_preload(
         "runpy",
         "sqlalchemy.dialects.postgresql",
         "uvloop",
-        "wch_broadcast.main",
-        "wch_carts.main",
         "wch_common.cli.app",
-        "wch_scheduler.main",
-        "wch_sync.main",
-        "wch_whatsapp.main",
+        *(f"wch_{service}.main" for service in services()),
     ]
 )
 

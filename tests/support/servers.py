@@ -12,12 +12,12 @@ from typing import Any
 
 import psycopg
 
+from support.families import services
 from support.nodes import start_node
 from support.scratch import new_folder
 from wch_common.store.migrate import migrate
 from wch_local.postgres import EmbeddedServer
 
-_SERVICES = ("sync", "whatsapp", "broadcast", "carts", "scheduler")
 # A dozen tests at a time, each with the pools of several services. Nothing has to survive a crash of the machine.
 _POSTGRES = {"max_connections": 500, "fsync": "off", "full_page_writes": "off"}
 
@@ -66,8 +66,8 @@ class Servers:
         with psycopg.connect(address, autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         self._open.callback(drop_database, address, name)
-        for service in _SERVICES:
-            migrations = importlib.import_module(f"wch_{service}.main").MIGRATIONS
+        for service in services():
+            migrations = getattr(importlib.import_module(f"wch_{service}.main"), "MIGRATIONS", ())
             migrate(psycopg.conninfo.make_conninfo(address, dbname=name), service, migrations)
         return name
 
