@@ -39,6 +39,12 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
+def await_services(folder: Path) -> None:
+    """Wait until the last service has begun to start."""
+    log = folder / ".wch/logs/scheduler.log"
+    eventually(lambda: log.exists() and log.stat().st_size, "the services are being started")
+
+
 @pytest.fixture
 def checkout(tmp_path: Path) -> Iterator[Path]:
     """An empty folder; what a failed test leaves running is killed."""
@@ -52,6 +58,8 @@ def checkout(tmp_path: Path) -> Iterator[Path]:
 def test_an_interrupted_demo_leaves_nothing_running(checkout: Path, number: signal.Signals) -> None:
     demo = start(checkout)
     eventually(lambda: leftovers(checkout / ".wch"), "the broker is being started")
+    if number == signal.SIGTERM:
+        await_services(checkout)
     demo.send_signal(number)
     printed, _ = demo.communicate(timeout=180)
     assert demo.returncode == 128 + number
@@ -64,8 +72,7 @@ def test_an_interrupted_demo_leaves_nothing_running(checkout: Path, number: sign
 def test_what_a_killed_demo_left_running_is_ended_by_the_next_command(checkout: Path) -> None:
     folder = checkout / ".wch"
     demo = start(checkout)
-    log = folder / "logs/scheduler.log"
-    eventually(lambda: log.exists() and log.stat().st_size, "the services are being started")
+    await_services(checkout)
     demo.kill()
     demo.communicate(timeout=180)
     assert {"beam.smp", "postgres"} <= names(folder)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,7 +187,9 @@ def _demo() -> int:
     _start_services(stage, amqp_url, database_url, shop_url, graph_url)
     fill(shop_url)
     say(f"published {publish(amqp_url)}")
-    _watch(amqp_url, database_url, graph_url)
+    # A terminal shows the progress itself.
+    with nullcontext() if console.is_terminal else waiting("the scenario to end"):
+        _watch(amqp_url, database_url, graph_url)
     _print_results(broker, amqp_url, database_url, graph_url)
     stage.complete = True
     stage.write()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from wch_local.leftovers import marked
-from wch_local.rabbitmq import NO_TLS, LocalBrokerError, has_ended, is_ours
+from wch_local.rabbitmq import NO_TLS, LocalBrokerError, adopt, has_ended, is_ours
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ class Program:
                 stderr=out,
                 start_new_session=True,
             )
-        program.pid = process.pid
+        program.pid = adopt(process)
         return program
 
     def as_dict(self) -> dict[str, Any]:

@@ -253,8 +253,7 @@ class PrivateNode:
         process = subprocess.Popen(
             command, env=self._environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
         )
-        _children[process.pid] = process
-        return process.pid
+        return adopt(process)
 
     @retry(
         stop=stop_after_delay(_START_SECONDS),
@@ -309,6 +308,12 @@ def is_ours(pid: int, mark: str) -> bool:
 
 # This process must reap its own children; a node from a state file has another parent.
 _children: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def adopt(process: subprocess.Popen[bytes]) -> int:
+    """Remember a child, without which its end would not be noticed before this process ends; returns its pid."""
+    _children[process.pid] = process
+    return process.pid
 
 
 def has_ended(pid: int) -> bool:
