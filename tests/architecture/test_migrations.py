@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from pathlib import Path
 
 import psycopg
 import pytest
 from alembic import command
 from sqlalchemy import text
 
+from support.families import services
 from wch_common.store.migrate import RUNTIME_MIGRATIONS, _config, _engine, differences, migrate
 from wch_common.store.personal_data import unexported_columns, unmarked_columns
 from wch_whatsapp.main import MIGRATIONS as LEDGER
 
-SERVICES = sorted(path.name for path in (Path(__file__).parents[2] / "services").iterdir() if path.is_dir())
+SERVICES = services()
 
 
 @pytest.mark.parametrize("service", SERVICES)

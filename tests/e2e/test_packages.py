@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from support.families import services
+
 ROOT = Path(__file__).parents[2]
-SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+SERVICES = services()
 
 
 def test_a_publisher_installs_few_packages(tmp_path: Path) -> None:

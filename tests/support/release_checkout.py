@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from support.families import services
+
 ROOT = Path(__file__).parents[2]
-SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
+SERVICES = services()
 NOTES = "- Something new.\n"
 PRODUCT = "libs/common/src/wch_common/events/sync.py"
 # What `make contracts` does.

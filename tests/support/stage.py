@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
 import threading
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from wch_common.errors import Refused
 from wch_common.integrations.shops import ShopSettings
 from wch_common.runtime.service import Platform, Service
 from wch_common.settings import ServiceSettings
+from wch_local.rabbitmq import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     import kombu
 
     from wch_common.runtime.job import Job
-
-# Each client would load the certificate authorities, which takes longer than most of its requests.
-_TLS = ssl.create_default_context()
 
 
 @dataclass
@@ -51,7 +48,7 @@ class Broker:
         parts = urlsplit(self.amqp_url)
         base = f"http://{parts.hostname}:{(parts.port or 5672) + 10_000}/api"
         auth = (parts.username or "guest", parts.password or "guest")
-        return httpx.Client(base_url=base, auth=auth, timeout=30, verify=_TLS)
+        return httpx.Client(base_url=base, auth=auth, timeout=30, verify=NO_TLS)
 
     @property
     def user(self) -> str:

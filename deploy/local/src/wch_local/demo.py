@@ -126,6 +126,9 @@ def _demo_or_nothing() -> int:
             1,
             f"The demo failed: {error}\nStopping what was started; the logs stay in {_short(FOLDER / 'logs')}.",
         )
+    except Exception:
+        _stop_everything()
+        raise
     for number in _INTERRUPTING:  # whoever is impatient would leave something running
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError):  # the terminal may be closed

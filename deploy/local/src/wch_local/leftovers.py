@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 MARK = "WCH_LOCAL_FOLDER"
 _STOP_SECONDS, _KILL_SECONDS = 15.0, 5.0
+_ROUNDS = 3  # a program may start another one while it is being stopped
 
 
 def mark_children(folder: Path) -> None:
@@ -40,19 +42,17 @@ def leftovers(folder: Path) -> list[psutil.Process]:
 def end_leftovers(folder: Path) -> list[str]:
     """End what belongs to a folder, by force if it does not stop; returns the names of the programs."""
     ended: set[str] = set()
-    while found := leftovers(folder):
+    for _ in range(_ROUNDS):
+        if not (found := leftovers(folder)):
+            break
         for process in found:
-            try:
+            with suppress(psutil.Error):
                 ended.add(process.name())
                 # On SIGTERM, a PostgreSQL server waits for its clients.
                 process.send_signal(signal.SIGINT if process.name() == "postgres" else signal.SIGTERM)
-            except psutil.NoSuchProcess:
-                continue
         _, alive = psutil.wait_procs(found, _STOP_SECONDS)
         for process in alive:
-            try:
+            with suppress(psutil.Error):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(alive, _KILL_SECONDS)
     return sorted(ended)
