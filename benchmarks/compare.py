@@ -11,8 +11,10 @@ import json
 import os
 import platform
 import shutil
+import signal
 import tempfile
 import time
+import traceback
 import uuid
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -30,6 +32,7 @@ from wch_local.rabbitmq import PrivateNode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 # Takes minutes and hardly varies, so one round is enough.
 _ONCE = {"backlog-million"}
@@ -213,15 +216,31 @@ def metrics(bench: Bench) -> tuple[list[Measure], list[Measure]]:
     return every_program, wch_only
 
 
-def measure(bench: Bench, programs: Sequence[Program], turn: int, wanted: Sequence[str]) -> None:
-    """Run one round of the wanted measurements, each for all programs in turn."""
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """Raise Failed, which names the line that waits, if the block takes longer: clients of a broker can wait without end."""
+
+    def give_up(_number: int, frame: FrameType | None) -> None:
+        raise Failed(f"no result within {seconds} s; it waited in\n{''.join(traceback.format_stack(frame, 6))}")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+def measure(bench: Bench, programs: Sequence[Program], turn: int, wanted: Sequence[str], limit: int) -> None:
+    """Run one round of the wanted measurements, each for all programs in turn and for at most `limit` seconds."""
     every_program, wch_only = metrics(bench)
     for measures, contenders in ((every_program, programs), (wch_only, [one for one in programs if one.name == "wch"])):
         for what, run in measures:
             for program in contenders:
                 if (turn == 0 or what not in _ONCE) and any(fnmatchcase(what, pattern) for pattern in wanted):
                     try:
-                        run(program)
+                        with limited(limit):
+                            run(program)
                     except Failed as error:
                         # The failure of one program, such as lost jobs, must not end the comparison.
                         bench.add(program, f"failed-{what}", failed=1)
@@ -259,6 +278,7 @@ def main() -> None:
         "--only", nargs="+", default=[program.name for program in PROGRAMS], help="programs to compare, including wch"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, help="file for the results")
+    parser.add_argument("--limit", type=int, default=3600, help="seconds after which a measurement has failed")
     parser.add_argument("--what", nargs="+", default=["*"], help="patterns of measurements, such as noop-* latency")
     options = parser.parse_args()
     programs = [program for program in PROGRAMS if program.name in options.only]
@@ -268,7 +288,7 @@ def main() -> None:
     try:
         environment = about(bench)
         for turn in range(options.rounds):
-            measure(bench, programs, turn, options.what)
+            measure(bench, programs, turn, options.what, options.limit)
             # Write after each round, because a round takes long and an interrupted comparison keeps the finished ones.
             results = {"about": environment | {"rounds": turn + 1, "size": options.size}, "results": bench.results}
             options.out.write_text(json.dumps(results, indent=1) + "\n")
