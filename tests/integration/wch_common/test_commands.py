@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -357,6 +358,11 @@ def test_definitions_import_into_a_broker_that_then_passes_the_check(stage: Stag
     assert as_json(stage, "topology", "check") == []
 
 
+def own_user(name: str) -> str:
+    """Return a name for a user, whom tests that run at the same time on this broker must not have."""
+    return f"{name}-{secrets.token_hex(4)}"
+
+
 @contextmanager
 def permitted(stage: Stage, name: str, shown: dict[str, Any]) -> Iterator[str]:
     """Give a user these permissions while the block runs; yields the user's address."""
@@ -373,10 +379,9 @@ def permitted(stage: Stage, name: str, shown: dict[str, Any]) -> Iterator[str]:
 
 def test_the_permissions_shown_are_sufficient_for_a_service_and_allow_nothing_more(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
-    shown = json.loads(
-        wch(stage, "topology", "show", "--as", "permissions", "--user", "service", "--vhost", stage.vhost)
-    )
-    with permitted(stage, "service", shown) as url:
+    user = own_user("service")
+    shown = json.loads(wch(stage, "topology", "show", "--as", "permissions", "--user", user, "--vhost", stage.vhost))
+    with permitted(stage, user, shown) as url:
         everything, stage.url = stage.url, url
 
         async def handle(event: Event[ProductRequested]) -> None:
@@ -390,7 +395,7 @@ def test_the_permissions_shown_are_sufficient_for_a_service_and_allow_nothing_mo
         stage.await_depth("sync.product.dlq", 1)
         stage.await_depth("sync.product.retry.60s", 1)
         stage.stop()
-        service = everything.replace(everything.partition("@")[0], "amqp://service:service")
+        service = everything.replace(everything.partition("@")[0], f"amqp://{user}:{user}")
         with (
             pytest.raises(NoSuchQueue, match="no permission to read"),
             open_mailbox(service, "sync.product.dlq") as box,
@@ -408,8 +413,9 @@ def test_the_permissions_shown_are_sufficient_for_a_service_and_allow_nothing_mo
 
 def test_a_typo_of_a_producer_is_refused_rather_than_lost(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
-    shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1", "shop.cart.updated.v1"])
-    with permitted(stage, "shop", shown) as url:
+    shop = own_user("shop")
+    shown = producer_permissions(shop, stage.vhost, ["sync.product.requested.v1", "shop.cart.updated.v1"])
+    with permitted(stage, shop, shown) as url:
         publisher = ConfirmedPublisher(url, "test")
 
         def publish_error(exchange: str, key: str) -> PublishError | None:
@@ -434,11 +440,12 @@ def test_a_typo_of_a_producer_is_refused_rather_than_lost(stage: Stage) -> None:
 
 def test_a_requester_may_read_its_own_answers_and_no_others(stage: Stage) -> None:
     stage.declare(TOPOLOGY)
-    shown = producer_permissions("shop", stage.vhost, ["sync.product.requested.v1"], answered=True)
-    with permitted(stage, "shop", shown) as url:
+    shop = own_user("shop")
+    shown = producer_permissions(shop, stage.vhost, ["sync.product.requested.v1"], answered=True)
+    with permitted(stage, shop, shown) as url:
         connection = kombu.Connection(url)
 
-        def may(exchange: str, key: str, queue: str = "shop.answers") -> bool:
+        def may(exchange: str, key: str, queue: str = f"{shop}.answers") -> bool:
             channel = connection.channel()
             try:
                 channel.queue_declare(queue, durable=True, auto_delete=False)
@@ -447,12 +454,12 @@ def test_a_requester_may_read_its_own_answers_and_no_others(stage: Stage) -> Non
                 return False
             return True
 
-        assert may("wch.facts", "scheduler.timer.accepted.v1.shop")
-        assert may("wch.facts", "*.*.*.v1.shop")
+        assert may("wch.facts", f"scheduler.timer.accepted.v1.{shop}")
+        assert may("wch.facts", f"*.*.*.v1.{shop}")
         assert not may("wch.facts", "#")
         assert not may("wch.facts", "scheduler.timer.accepted.v1.carts")
         assert not may("wch.requests", "sync.product.requested.v1")
-        assert not may("wch.facts", "scheduler.timer.accepted.v1.shop", "sync.product")
+        assert not may("wch.facts", f"scheduler.timer.accepted.v1.{shop}", "sync.product")
         connection.release()
 
 
@@ -609,18 +616,19 @@ def test_any_of_several_nodes_may_answer(stage: Stage) -> None:
 
 
 def test_permissions_are_imported_as_they_are_shown(stage: Stage) -> None:
-    words = ("topology", "show", "--as", "permissions", "--user", "imported", "--vhost", stage.vhost)
+    user = own_user("imported")
+    words = ("topology", "show", "--as", "permissions", "--user", user, "--vhost", stage.vhost)
     shown = json.loads(wch(stage, *words))
     with stage.broker.api as api:
-        api.put("/users/imported", json={"password": "imported", "tags": ""}).raise_for_status()
+        api.put(f"/users/{user}", json={"password": user, "tags": ""}).raise_for_status()
         try:
             api.post("/definitions", json=shown).raise_for_status()
-            (row,) = api.get("/users/imported/permissions").json()
+            (row,) = api.get(f"/users/{user}/permissions").json()
             assert row["configure"] == "^$"
-            topics = {row["exchange"] for row in api.get("/users/imported/topic-permissions").json()}
+            topics = {row["exchange"] for row in api.get(f"/users/{user}/topic-permissions").json()}
             assert topics == {"wch.retry", "wch.dead", "wch.facts"}
         finally:
-            api.delete("/users/imported")
+            api.delete(f"/users/{user}")
 
 
 def test_an_event_is_checked_with_text_and_json_output(stage: Stage, tmp_path: Path) -> None:
