@@ -31,7 +31,7 @@ def publish(amqp_url: str, recipients: int) -> None:
     with Client(amqp_url, "/bench") as client:
         for start in range(0, recipients, BATCH):
             numbers = range(start, min(start + BATCH, recipients))
-            batch = tuple(Recipient(to=f"+1{2_010_000_000 + n}", send_key=f"k{n}") for n in numbers)
+            batch = tuple(Recipient(to=f"+1555{n:07d}", send_key=f"k{n}") for n in numbers)
             client.publish(
                 BatchRequested(batch_id=f"b{start}", message=TEMPLATE, category="marketing", recipients=batch)
             )

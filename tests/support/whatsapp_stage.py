@@ -43,8 +43,8 @@ SHORT_TOPOLOGY = Topology(
 
 
 def phone(number: int) -> str:
-    """Return a number that is not assigned."""
-    return f"{NUMBERS}{number:04d}" if number < 10_000 else f"+1{2_000_000_000 + number}"
+    """Return a number of an area code that belongs to nobody."""
+    return f"{NUMBERS}{number:04d}" if number < 10_000 else f"+1555{2_000_000 + number}"
 
 
 def message(number: int, **changes: Any) -> MessageRequested:

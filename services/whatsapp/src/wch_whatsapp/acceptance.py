@@ -132,9 +132,9 @@ class Acceptance:
             return self._erased(id_, one.send_key)
         try:
             phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
-        except MalformedNumber:
-            person = self._person_hash.of(one.to)
-            return NewMessage(id_, one.send_key, None, person, state="failed", reason="malformed_number")
+        except MalformedNumber as error:
+            row = NewMessage(id_, one.send_key, None, self._person_hash.of(one.to))
+            return replace(row, state="failed", reason="malformed_number", detail=str(error))
         row = NewMessage(id_, one.send_key, phone, self._person_hash.of(phone), own_values=_has_values(one))
         try:
             content = bodies.content(event.data.message, own=one)

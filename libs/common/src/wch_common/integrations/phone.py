@@ -1,4 +1,4 @@
-"""Phone numbers as people type them, in one form: E.164 with a plus sign, without which Meta assumes a country."""
+"""Phone numbers as people, spreadsheets and Meta write them, in one form: E.164 with a plus sign, without which Meta assumes a country."""
 
 from __future__ import annotations
 
@@ -14,25 +14,28 @@ from wch_common.outcome import Reject
 _LAST: Final = 4
 _SHORTEST: Final = 7
 """A text with fewer digits is too short to identify a person."""
+_LONGEST: Final = 100
+_WRITE_IT = "write it as +<country><number>"
+_MOBILE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
 
 class MalformedNumber(ValueError):
-    """The text is not a phone number; the message says why, without quoting it."""
+    """The text is not a phone number, or could be several; the message says why, without quoting it."""
 
 
 def normalised(text: str, region: str | None = None) -> str:
-    """Return a number in E.164 with `+`; `region` (like DE) is for numbers without a country code. Raises MalformedNumber."""
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException as error:
-        if error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE:
-            hint = "it has no country code; write it as +<country><number>"
-            hint += ", or set the shop's region" if region is None else ""
-            raise MalformedNumber(f"not a phone number: {hint}") from None
-        raise MalformedNumber("not a phone number") from None
-    if not phonenumbers.is_possible_number(number):
-        raise MalformedNumber("not a phone number: no number of its country has this length")
-    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    """Return a number in E.164 with `+`; `region` (like DE) is for numbers without a country code. Raises MalformedNumber.
+
+    The number is valid in its country's numbering plan, and no other valid number can be meant by the text.
+    """
+    written = _plain(text)
+    _refuse_several(written, region)
+    found = _readings(written, region)
+    if len(found) == 1:
+        return found.pop()
+    if found:
+        raise MalformedNumber(f"not a phone number: it can be read with and without a country code; {_WRITE_IT}")
+    raise MalformedNumber(f"not a phone number: {_problem(written, region)}")
 
 
 def requested(text: str, field: str, region: str | None = None) -> str:
@@ -43,28 +46,202 @@ def requested(text: str, field: str, region: str | None = None) -> str:
         raise Reject(f"{field}: {error}") from None
 
 
-# Meta writes numbers of these countries in two ways: with and without a digit that once marked mobile numbers.
+def of_customer(wa_id: str) -> str:
+    """Return the number (with `+`) of a customer as Meta writes it: digits. Raises MalformedNumber.
+
+    The customer exists, so the number need not be valid: Meta keeps the old number of an account when a country changes its
+    numbering plan. An old number with a known new form is returned in the new one.
+    """
+    digits = wa_id.removeprefix("+")
+    if not _META_DIGITS.fullmatch(digits):
+        raise MalformedNumber("not a phone number: Meta writes 5 to 20 digits")
+    number = f"+{digits}"
+    return number if _is_valid(number) else _in_current_plan(number) or number
+
+
+# -- what a text may look like
+
+_META_DIGITS = re.compile(r"[0-9]{5,20}")
+_SCHEME = re.compile(r"(?:tel|whatsapp|p):", re.IGNORECASE)
+_FORMULA = re.compile(r'="?([^"]*)"?')
+_SHORTENED = re.compile(r"\+?\d(?:[.,]\d+)?E\+?\d+", re.IGNORECASE)
+_FRACTION = re.compile(r"(\(?\+?[^.,]*\d)[.,](\d{1,2})")
+_NUMBER = re.compile(r"[( ]*\+?[0-9 ()./-]*")
+
+
+def _plain(text: str) -> str:
+    """Return a number with ASCII digits, spaces and hyphens only, and without what spreadsheets and links add to it."""
+    if len(text) > _LONGEST:
+        raise MalformedNumber("not a phone number: it is too long")
+    seen = "".join(_plain_character(one) for one in text).strip()
+    seen = _SCHEME.sub("", seen.removeprefix("'"), count=1) if _SCHEME.match(seen) else seen.removeprefix("'")
+    if (formula := _FORMULA.fullmatch(seen)) is not None:
+        seen = formula[1]
+    seen = seen.strip()
+    if _SHORTENED.fullmatch(seen):
+        raise MalformedNumber(
+            "not a phone number: a spreadsheet has shortened it; format the column as text and export it again"
+        )
+    if (fraction := _FRACTION.fullmatch(seen)) is not None:
+        if fraction[2].strip("0"):
+            raise MalformedNumber("not a phone number: it has a fraction; format the spreadsheet's column as text")
+        seen = fraction[1]
+    if not _NUMBER.fullmatch(seen):
+        raise MalformedNumber("not a phone number: it has characters that no number has, such as those of an extension")
+    return seen
+
+
+def _plain_character(one: str) -> str:
+    category = unicodedata.category(one)
+    if category == "Nd":
+        return str(unicodedata.digit(one))
+    if category == "Cf":  # invisible, like the marks of text direction around numbers that were copied from contacts
+        return ""
+    if category == "Pd" or one == "\N{MINUS SIGN}":
+        return "-"
+    return " " if one.isspace() else "+" if one == "\N{FULLWIDTH PLUS SIGN}" else one
+
+
+def _refuse_several(written: str, region: str | None) -> None:
+    """Raise MalformedNumber for a number with the end of another one, like 12345/67; a slash may also divide one number."""
+    first = written.rpartition("/")[0]
+    if first and _readings(first, region):
+        raise MalformedNumber("not a phone number: it has a slash after a complete number; write one number")
+
+
+# -- what it may mean
+
+
+def _readings(written: str, region: str | None) -> set[str]:
+    """Return every valid number that can be meant; without a plus sign, the country code may be there or not."""
+    digits = re.sub(r"\D", "", written)
+    if "+" in written:
+        return _valid(written, None)
+    if digits.startswith("00"):
+        # The prefix of calls abroad in most countries; some have others, which begin with 00.
+        return _valid(f"+{digits[2:]}", None) or (_valid(written, region) if region else set())
+    national = _valid(written, region) if region else set()
+    if region is None or digits.startswith("0"):  # no country code begins with 0
+        return national
+    international = _valid(f"+{digits}", None)
+    # Recipients of WhatsApp messages rarely have fixed lines, and many a mobile number reads as one of another country.
+    return national | {one for one in international if not national or one in national or _is_mobile(one)}
+
+
+def _valid(text: str, region: str | None) -> set[str]:
+    """Return the number in a text as a set, empty unless it is valid."""
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return set()
+    written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    if phonenumbers.is_valid_number(number) or _RESERVED.fullmatch(written):
+        return {written}
+    current = _in_current_plan(written)
+    return {current} if current else set()
+
+
+def _problem(written: str, region: str | None) -> str:
+    if "+" not in written and region is None and not written.startswith("00"):
+        return f"it has no country code; {_WRITE_IT}, or set the shop's region"
+    try:
+        number = phonenumbers.parse(written, region)
+    except phonenumbers.NumberParseException as error:
+        unknown = error.error_type == phonenumbers.NumberParseException.INVALID_COUNTRY_CODE
+        return f"no country has its country code; {_WRITE_IT}" if unknown else "it has too few or too many digits"
+    if not phonenumbers.is_possible_number(number):
+        return "no number of its country has this length"
+    return "its country has no such number"
+
+
+def _is_valid(number: str) -> bool:
+    try:
+        return bool(phonenumbers.is_valid_number(phonenumbers.parse(number)))
+    except phonenumbers.NumberParseException:
+        return False
+
+
+def _is_mobile(number: str) -> bool:
+    return phonenumbers.number_type(phonenumbers.parse(number)) in _MOBILE
+
+
+# Numbers that nobody has although their plans have no place for them: for documentation, films and tests.
+_RESERVED = re.compile(r"\+1555\d{7}|\+447700900\d{3}|\+61491570\d{3}")
+
+# How countries have renumbered since WhatsApp exists: old mobile numbers, and what they became.
+_PLAN_CHANGES: Final = tuple(
+    (re.compile(rf"\+{old}"), rf"+{new}")
+    for old, new in (
+        (r"521(\d{10})", r"52\1"),  # Mexico, 2019: the 1 before mobile numbers was dropped
+        (r"55(\d{2})([6-9]\d{7})", r"55\g<1>9\2"),  # Brazil, 2012 to 2016
+        (r"2010(\d{7})", r"20100\1"),  # Egypt, 2011
+        (r"2011(\d{7})", r"20111\1"),
+        (r"2012(\d{7})", r"20122\1"),
+        (r"2014(\d{7})", r"20114\1"),
+        (r"2016(\d{7})", r"20106\1"),
+        (r"2017(\d{7})", r"20127\1"),
+        (r"2018(\d{7})", r"20128\1"),
+        (r"2019(\d{7})", r"20109\1"),
+        (r"593([89]\d{7})", r"5939\1"),  # Ecuador, 2012
+        (r"230([2479]\d{6})", r"2305\1"),  # Mauritius, 2013
+        (r"237([5-9]\d{7})", r"2376\1"),  # Cameroon, 2014
+        (r"84120(\d{7})", r"8470\1"),  # Vietnam, 2018
+        (r"84121(\d{7})", r"8479\1"),
+        (r"84122(\d{7})", r"8477\1"),
+        (r"84126(\d{7})", r"8476\1"),
+        (r"84128(\d{7})", r"8478\1"),
+        (r"84123(\d{7})", r"8483\1"),
+        (r"84124(\d{7})", r"8484\1"),
+        (r"84125(\d{7})", r"8485\1"),
+        (r"84127(\d{7})", r"8481\1"),
+        (r"84129(\d{7})", r"8482\1"),
+        (r"8416([2-9]\d{7})", r"843\1"),
+        (r"84186(\d{7})", r"8456\1"),
+        (r"84188(\d{7})", r"8458\1"),
+        (r"84199(\d{7})", r"8459\1"),
+        (r"2410([256]\d{6})", r"2416\1"),  # Gabon, 2019
+        (r"2410([47]\d{6})", r"2417\1"),
+        (r"225([014-9][0-3]\d{6})", r"22501\1"),  # Côte d'Ivoire, 2021; 2 and 3 began fixed lines
+        (r"225([014-9][4-6]\d{6})", r"22505\1"),
+        (r"225([014-9][7-9]\d{6})", r"22507\1"),
+        (r"229(\d{8})", r"22901\1"),  # Benin, 2024
+    )
+)
+
+
+def _in_current_plan(number: str) -> str | None:
+    """Return the valid form of a number (E.164) from before its country renumbered, or None if it is not such a number."""
+    for old, new in _PLAN_CHANGES:
+        if old.fullmatch(number) and _is_valid(current := old.sub(new, number)):
+            return current
+    return None
+
+
+# Meta writes numbers of these countries with and without a digit that marks mobile numbers.
 _TWO_FORMS = (
-    (re.compile(r"^\+521(\d{10})$"), r"+52\1"),
-    (re.compile(r"^\+549(\d{10})$"), r"+54\1"),
-    (re.compile(r"^\+55(\d{2})9(\d{8})$"), r"+55\1\2"),
+    (re.compile(r"\+549(\d{10})"), r"+54\1"),
+    (re.compile(r"\+55(\d{2})9([6-9]\d{7})"), r"+55\1\2"),
 )
 
 
 def one_form(number: str) -> str:
-    """Return one form of a number (E.164) that Meta writes in two ways, to identify its owner; not for sending."""
+    """Return one form of a number (E.164) that is written in several, to identify its owner; not for sending."""
+    current = _in_current_plan(number) or number
     for pattern, form in _TWO_FORMS:
-        number = pattern.sub(form, number)
-    return number
+        if pattern.fullmatch(current):
+            return pattern.sub(form, current)
+    return current
 
 
 def person_of(phone: str) -> Person:
     """Return the person with a number (E.164), also for numbers as dialled in their country or from another one."""
-    national = phonenumbers.national_significant_number(phonenumbers.parse(phone))
     own, region = one_form(phone), country(phone)
     digits_of_own = own.removeprefix("+")
+    national = _national(phone)
 
     def is_same(text: str) -> bool:
+        if text in (phone, own):
+            return True
         digits = "".join(str(unicodedata.digit(one)) for one in text if one.isdigit()).lstrip("0")
         if national[-_LAST:] not in digits:  # most numbers of a batch; reading each costs a tenth of a millisecond
             return False
@@ -76,6 +253,13 @@ def person_of(phone: str) -> Person:
         return own.endswith(digits) or one_form(f"+{digits}") == own or digits.endswith(digits_of_own)
 
     return Person(phone, own, national[-_SHORTEST:], is_same)
+
+
+def _national(number: str) -> str:
+    try:
+        return phonenumbers.national_significant_number(phonenumbers.parse(number))
+    except phonenumbers.NumberParseException:  # an old number of Meta's
+        return number.removeprefix("+")
 
 
 def _one_form_or_none(text: str, region: str | None) -> str | None:

@@ -1,0 +1,183 @@
+"""Phone numbers as people, spreadsheets, address books and Meta write them: the right person, or a refusal that says why."""
+
+from __future__ import annotations
+
+import re
+
+import phonenumbers
+import pytest
+
+from wch_common.integrations.phone import MalformedNumber, country, normalised, of_customer, one_form, person_of
+
+MOBILE = phonenumbers.PhoneNumberType.MOBILE
+Format = phonenumbers.PhoneNumberFormat
+# Of shops whose customers live elsewhere: with and without a national prefix, long and short numbers.
+SHOP_REGIONS = ("US", "DE", "BR", "IN", "ID", "MX", "AR", "GB", "ES", "CI", "SG", "NG")
+
+
+def example(region: str) -> phonenumbers.PhoneNumber | None:
+    return phonenumbers.example_number_for_type(region, MOBILE)
+
+
+REGIONS = sorted(region for region in phonenumbers.SUPPORTED_REGIONS if example(region) is not None)
+
+
+def written(number: phonenumbers.PhoneNumber, form: int) -> str:
+    return str(phonenumbers.format_number(number, form))
+
+
+def read(text: str, region: str | None) -> str | None:
+    try:
+        return normalised(text, region)
+    except MalformedNumber:
+        return None
+
+
+def with_plus(number: phonenumbers.PhoneNumber) -> list[str]:
+    """Return the spellings that say which country a number belongs to."""
+    e164, international = written(number, Format.E164), written(number, Format.INTERNATIONAL)
+    groups = re.split(r"[ -]+", international)
+    return [
+        e164, international, f" {e164}\t", f"'{e164}", f'="{e164}"', f"tel:{e164}", f"whatsapp:{e164}", f"p:{e164}",
+        f"{e164}.0", f"{e164}.00", f"{e164},0", f"\u202a{e164}\u202c", f"\ufeff{e164}", international.replace(" ", "\u00a0"),
+        international.replace(" ", "-"), international.replace(" ", "\u2011"), ".".join([*groups, ""]).rstrip("."),
+        f"({groups[0]}) {' '.join(groups[1:])}", e164.replace("+", "00"), e164.replace("+", "\uff0b"),
+        e164.translate(str.maketrans("0123456789", "٠١٢٣٤٥٦٧٨٩")),
+    ]  # fmt: skip
+
+
+def without_plus(number: phonenumbers.PhoneNumber, region: str) -> list[str]:
+    """Return the spellings that leave the country to guess, as spreadsheets, people and Meta's webhooks write them."""
+    digits, national = written(number, Format.E164)[1:], written(number, Format.NATIONAL)
+    bare = re.sub(r"\D", "", national)
+    short = bare.removeprefix(phonenumbers.ndd_prefix_for_region(region, strip_non_digits=True) or "")
+    return [digits, f"{digits}.0", national, bare, f"{bare}.0", short, f"{short}.0"]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_no_spelling_of_a_number_becomes_another_number(region: str) -> None:
+    number = example(region)
+    assert number is not None
+    e164 = written(number, Format.E164)
+    for text in with_plus(number):
+        assert {read(text, shop) for shop in (None, region, "US", "ID")} == {e164}, text
+    for text in without_plus(number, region):
+        assert read(text, None) is None, text
+        assert read(text, region) in (e164, None), text
+    # Shops of other countries cannot know numbers that are written for calls inside the country.
+    digits = e164[1:]
+    assert {read(text, shop) for text in (digits, f"{digits}.0") for shop in SHOP_REGIONS} <= {e164, None}
+    # A spreadsheet keeps the first digits only.
+    assert read(f"{digits[0]}.{digits[1:6]}E+{len(digits) - 1}", region) is None
+
+
+def test_most_numbers_of_a_country_are_read_as_they_are_written_there() -> None:
+    examples = {region: example(region) for region in REGIONS}
+    nationals = {region: written(number, Format.NATIONAL) for region, number in examples.items() if number is not None}
+    unread = {region for region, text in nationals.items() if read(text, region) is None}
+    assert len(unread) < 8, unread
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "right"),
+    [
+        ("+4915112345678.0", None, "+4915112345678"),
+        ("+4915112345678.5", None, None),
+        ("4915112345679", "DE", None),  # also a valid number of Bavaria
+        ("4915112345679", "FR", "+4915112345679"),
+        ("6281234567890", "ID", "+6281234567890"),
+        ("+49 (0) 151 12345678", None, "+4915112345678"),
+        ("0151/12345678", "DE", "+4915112345678"),
+        ("+4915112345678/79", None, None),
+        ("+4366012345678/9", None, None),
+        ("+4915112345678 ext. 5", None, None),
+        ("+4915112345678;5", None, None),
+        ("+4915112345678,5", None, None),
+        ("+49 151 12345678 +49 160 1234567", None, None),
+        ("+1800FLOWERS", "US", None),
+        ("4.91511234567E+12", "DE", None),
+        ("(203) 555-0123", "US", "+12035550123"),  # also a fixed line of Alexandria
+        ("6598765432", "US", None),  # also a mobile number of Singapore
+        ("EG.1234567890", "US", None),
+        ("+5215512345678", None, "+525512345678"),
+        ("521 55 1234 5678", "MX", "+525512345678"),
+        ("+551187654321", None, "+5511987654321"),
+        ("+54 11 15 2345-6789", None, "+5491123456789"),
+        ("+15550100001", None, "+15550100001"),
+        ("+447700900123", None, "+447700900123"),
+        ("", "DE", None),
+        ("+4915112345678" + " " * 100, "DE", None),
+        ("+", "DE", None),
+        ("0", "DE", None),
+        ("Ada", "DE", None),
+    ],
+)
+def test_a_number_is_right_or_refused(text: str, region: str | None, right: str | None) -> None:
+    assert read(text, region) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "reason"),
+    [
+        ("01511234567", None, "has no country code"),
+        ("+9991234567", None, "no country has its country code"),
+        ("+1203555", None, "no number of its country has this length"),
+        ("+491", None, "it has too few or too many digits"),
+        ("+12000000001", None, "its country has no such number"),
+        ("4915112345679", "DE", "can be read with and without a country code"),
+        ("4.9E+12", "DE", "a spreadsheet has shortened it"),
+        ("+4915112345678.5", None, "it has a fraction"),
+        ("+4915112345678/79", None, "a slash after a complete number"),
+        ("+4915112345678 x5", None, "such as those of an extension"),
+        ("+49151;12345678", None, "characters that no number has"),
+    ],
+)
+def test_a_refusal_says_why_and_does_not_quote_the_number(text: str, region: str | None, reason: str) -> None:
+    with pytest.raises(MalformedNumber, match=reason) as raised:
+        normalised(text, region)
+    assert not re.search(r"\d{3}", str(raised.value))
+
+
+OLD_AND_NEW = [
+    ("+5215512345678", "+525512345678"), ("+551187654321", "+5511987654321"), ("+555587654321", "+5555987654321"),
+    ("+20101234567", "+201001234567"), ("+20121234567", "+201221234567"), ("+20181234567", "+201281234567"),
+    ("+59399123456", "+593999123456"), ("+2307123456", "+23057123456"), ("+23777123456", "+237677123456"),
+    ("+23799123456", "+237699123456"), ("+841201234567", "+84701234567"), ("+841261234567", "+84761234567"),
+    ("+841691234567", "+84391234567"), ("+841291234567", "+84821234567"), ("+841881234567", "+84581234567"),
+    ("+22507123456", "+2250707123456"), ("+22545123456", "+2250545123456"), ("+22501123456", "+2250101123456"),
+    ("+22997123456", "+2290197123456"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new"), OLD_AND_NEW)
+def test_a_number_from_before_its_country_renumbered_is_the_person_with_the_new_one(old: str, new: str) -> None:
+    assert normalised(old) == of_customer(old[1:]) == new
+    assert one_form(old) == one_form(new)
+    assert person_of(new).is_same(old)
+    assert person_of(old).is_same(new)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("+5491112345678", "+541112345678"), ("+24106123456", "+24166123456"), ("+24107123456", "+24177123456")],
+)
+def test_two_valid_forms_of_a_number_are_one_person(one: str, other: str) -> None:
+    assert (normalised(one), normalised(other)) == (one, other)
+    assert one_form(one) == one_form(other)
+
+
+def test_a_fixed_line_is_not_the_mobile_number_with_one_digit_more() -> None:
+    assert one_form("+5511923456789") != one_form("+551123456789")
+
+
+@pytest.mark.parametrize("wa_id", ["22412345678", "99912345678", "49151", "12000000001"])
+def test_a_customer_who_writes_exists_whatever_numbering_plans_say(wa_id: str) -> None:
+    assert of_customer(wa_id) == of_customer(f"+{wa_id}") == f"+{wa_id}"
+    assert person_of(f"+{wa_id}").is_same(f"+{wa_id}")
+    country(f"+{wa_id}")
+
+
+@pytest.mark.parametrize("wa_id", ["", "EG.123", "1234", "1" * 21, "49 151", "٤٩١٥١١٢"])
+def test_what_is_no_id_of_meta_is_refused(wa_id: str) -> None:
+    with pytest.raises(MalformedNumber):
+        of_customer(wa_id)
