@@ -170,7 +170,11 @@ def test_a_status_of_another_programs_message_is_ignored(wa: WhatsAppStage) -> N
 
 
 def test_stop_words_and_preferences_suppress_marketing_only(wa: WhatsAppStage) -> None:
-    wa.publish(wrote(1, " Stop! "), wrote(2, "please do not stop"), wrote(3, "", kind="preference", marketing="stop"))
+    wa.publish(
+        wrote(1, "ARRET svp 🙏\nAda"),
+        wrote(2, "please do not stop"),
+        wrote(3, "", kind="preference", marketing="stop"),
+    )
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)])
     wa.publish(*(message(n) for n in (1, 2, 3)), message(1, send_key="utility", category="utility"))
     eventually(
@@ -178,6 +182,8 @@ def test_stop_words_and_preferences_suppress_marketing_only(wa: WhatsAppStage) -
             wa.states() == {"key-1": "suppressed", "key-2": "accepted", "key-3": "suppressed", "utility": "accepted"}
         )
     )
+    assert "asked_to_stop: 'arrêt' (fr) alone on the first line" in wa.command("show", "key-1")
+    assert "asked_to_stop: the marketing preference" in wa.command("show", "key-3")
     wa.publish(wrote(3, "", kind="preference", marketing="resume"))
     holding = "SELECT count(*), count(phone) FROM suppressions WHERE lifted_at IS NULL"
     eventually(lambda: wa.query(holding) == [(1, 1)])

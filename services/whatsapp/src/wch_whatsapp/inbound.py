@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from wch_common.integrations.phone import MalformedNumber, normalised, one_form
+from wch_common.integrations.phone import MalformedNumber, of_customer
 from wch_common.outcome import Retry
 from wch_whatsapp import queries
 from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from wch_whatsapp.error_policy import ErrorPolicy
     from wch_whatsapp.identity import PersonHash
     from wch_whatsapp.metrics import WhatsAppMetrics
+    from wch_whatsapp.opt_out import OptOutReader
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +46,6 @@ _BEFORE: Final[dict[str, tuple[str, ...]]] = {
 _STATES = {"sent": "accepted", "delivered": "delivered", "read": "read", "played": "read", "failed": "failed"}
 _PATIENCE = 3
 _WAITING = frozenset({ErrorAction.PAUSE_NUMBER, ErrorAction.PAUSE_UNTIL_PROBED, ErrorAction.PAUSE_RECIPIENT})
-_PUNCTUATION = " \t\n.!?\"'"
 
 
 def _failed(row: Row, data: StatusReceived) -> tuple[Change, ErrorPolicy | None]:
@@ -87,13 +87,13 @@ class Inbound:
         self,
         shops_by_sender: Mapping[str, str],
         person_hash: PersonHash,
-        stop_words: tuple[str, ...],
+        opt_outs: OptOutReader,
         metrics: WhatsAppMetrics,
     ) -> None:
         self._shop_of = shops_by_sender
         self._metrics = metrics
         self._person_hash = person_hash
-        self._stop_words = frozenset(word.casefold() for word in stop_words)
+        self._opt_outs = opt_outs
 
     async def status(self, event: Event[StatusReceived], tx: Transaction) -> None:
         """Apply a status; a repeated or late one, or one of another program's message, changes nothing. May raise Retry."""
@@ -148,7 +148,7 @@ class Inbound:
         if shop is None:
             return
         try:
-            phone = normalised(one_form(f"+{data.sender.removeprefix('+')}"))
+            phone = of_customer(data.sender)
         except MalformedNumber:
             log.warning("sender_number_malformed", kind=data.kind)
             return
@@ -159,9 +159,7 @@ class Inbound:
                 await resume_marketing(tx, recipient, data.timestamp)
         else:
             await open_window(tx, data.phone_number_id, person, data.timestamp)
-        if data.marketing == "stop" or self._is_stop_word(data.text):
-            since = data.timestamp
-            await suppress(tx, recipient, "marketing", reason="asked_to_stop", by="recipient", since=since)
-
-    def _is_stop_word(self, text: str | None) -> bool:
-        return text is not None and text.strip(_PUNCTUATION).casefold() in self._stop_words
+        evidence = "the marketing preference" if data.marketing == "stop" else self._opt_outs.read(data.text)
+        if evidence is not None:
+            stop = {"reason": "asked_to_stop", "by": "recipient", "evidence": str(evidence)}
+            await suppress(tx, recipient, "marketing", since=data.timestamp, **stop)

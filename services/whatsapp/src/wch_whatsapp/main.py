@@ -28,6 +28,7 @@ from wch_whatsapp.inbound import Inbound
 from wch_whatsapp.limits import Limits, PairLimit
 from wch_whatsapp.maintenance import Maintenance
 from wch_whatsapp.metrics import WhatsAppMetrics
+from wch_whatsapp.opt_out import OptOutReader
 from wch_whatsapp.sender import NumberSender, ShopState
 from wch_whatsapp.settings import WhatsAppSettings
 from wch_whatsapp.tables import METADATA
@@ -83,7 +84,8 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, person_hash, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
-    inbound = Inbound(shop_of, person_hash, settings.whatsapp_stop_words, metrics)
+    opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
+    inbound = Inbound(shop_of, person_hash, opt_outs, metrics)
     return _jobs(platform, store, acceptance, control, inbound, all_full)
 
 

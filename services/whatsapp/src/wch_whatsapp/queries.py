@@ -203,10 +203,10 @@ ANY_OPEN_CALL = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN (
 # A suppression that the recipient, or Meta on their behalf, sets does not replace one that an operator or a program has set, because recipients
 # may lift their own. The time of a statement decides which is the last, not the time when it is handled.
 SUPPRESS = """
-INSERT INTO suppressions AS s (shop, person, category, phone, reason, by, since)
-VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s, coalesce(%(since)s::timestamptz, now()))
+INSERT INTO suppressions AS s (shop, person, category, phone, reason, by, since, evidence)
+VALUES (%(shop)s, %(person)s, %(category)s, %(phone)s, %(reason)s, %(by)s, coalesce(%(since)s::timestamptz, now()), %(evidence)s)
 ON CONFLICT (shop, person, category) DO UPDATE
-SET reason = excluded.reason, by = excluded.by, phone = coalesce(s.phone, excluded.phone),
+SET reason = excluded.reason, by = excluded.by, phone = coalesce(s.phone, excluded.phone), evidence = excluded.evidence,
     since = greatest(s.since, excluded.since), lifted_at = NULL
 WHERE (s.by IN ('recipient', 'meta') AND (s.lifted_at IS NULL OR s.lifted_at <= excluded.since))
 OR excluded.by NOT IN ('recipient', 'meta')
@@ -277,6 +277,11 @@ class MessageRecord:
     causationid: str | None
     created_at: datetime
     updated_at: datetime
+    suppression: str | None
+    """The category in which the recipient is suppressed now, so that the message would not be sent."""
+    suppressed_since: datetime | None
+    suppressed_by: str | None
+    suppressed_because: str | None
 
 
 @dataclass(frozen=True)
@@ -330,8 +335,16 @@ AND (%(keys)s::text[] IS NULL OR send_key = ANY(%(keys)s))
 LIST_MESSAGES = f"""
 SELECT {", ".join(MessageSummary.__dataclass_fields__)} FROM messages {_MATCHING} ORDER BY updated_at DESC LIMIT %(limit)s
 """  # noqa: S608 - names of columns
+_OF_SUPPRESSION = ("suppression", "suppressed_since", "suppressed_by", "suppressed_because")
 SHOW_MESSAGE = f"""
-SELECT {", ".join(MessageRecord.__dataclass_fields__)} FROM messages WHERE send_key = %(key)s OR id::text = %(key)s
+SELECT {", ".join(f"m.{name}" for name in MessageRecord.__dataclass_fields__ if name not in _OF_SUPPRESSION)},
+       s.category AS suppression, s.since AS suppressed_since, s.by AS suppressed_by,
+       s.reason || CASE WHEN s.evidence = '' THEN '' ELSE ': ' || s.evidence END AS suppressed_because
+FROM messages AS m LEFT JOIN LATERAL (
+  SELECT * FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person AND s.category IN (m.category, 'all')
+  AND s.lifted_at IS NULL ORDER BY s.since LIMIT 1
+) AS s ON true
+WHERE m.send_key = %(key)s OR m.id::text = %(key)s
 """  # noqa: S608 - names of columns
 RETRY_CANDIDATES = f"""
 SELECT shop, requester, send_key, state, reason, cancelled,

@@ -11,6 +11,7 @@ from pydantic_settings import NoDecode
 from wch_common.errors import SettingsError
 from wch_common.integrations.shops import GraphSection, PhoneRegion, ShopEntry, Shops, ShopSection, ShopSettings
 from wch_common.settings import CommaSeparated, DatabaseUrl
+from wch_whatsapp.opt_out import StopWordPlace
 
 PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 
@@ -78,8 +79,13 @@ class WhatsAppSettings(ShopSettings):
         10.0, description="How long after the death of a replica another one takes over its numbers"
     )
     whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
-        ("stop", "stopp", "unsubscribe", "abmelden", "baja", "stopper", "arrêt", "parar", "sair"),
-        description="Words with which a customer opts out of marketing, separated by commas",
+        (),
+        description="More words or phrases with which a customer opts out of marketing, separated by commas; those of 32 "
+        "languages are known",
+    )
+    whatsapp_stop_words_in: StopWordPlace = Field(
+        "first_line",
+        description="Where such a word counts: as the whole message, also alone on its first line, or anywhere in it",
     )
 
     def shops(self) -> Shops[WhatsAppShop]:

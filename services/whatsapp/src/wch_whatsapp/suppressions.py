@@ -21,10 +21,11 @@ async def suppress(
     reason: str,
     by: str,
     since: datetime | None = None,
+    evidence: str = "",
 ) -> None:
     """Suppress a recipient (`shop`, `person` and `phone`) in a category or in `all`, from `since` on or from now."""
     names = {"shop": recipient["shop"], "person": recipient["person"], "phone": recipient["phone"], "since": since}
-    await tx.rows(queries.SUPPRESS, names | {"category": category, "reason": reason, "by": by})
+    await tx.rows(queries.SUPPRESS, names | {"category": category, "reason": reason, "by": by, "evidence": evidence})
 
 
 async def unsuppress(tx: Transaction, recipient: dict[str, Any], category: str) -> None:

@@ -211,11 +211,14 @@ SUPPRESSIONS = Table(
     Column("phone", Text, comment="null if erased"),
     Column("reason", Text, nullable=False),
     Column("by", Text, nullable=False),
+    text_column("evidence", "what counted as the recipient's opt-out, without their own words"),
     now("since"),
     timestamp("lifted_at", "when the recipient resumed marketing: their earlier opt-outs no longer hold"),
     Index("suppressions_lifted", "lifted_at", postgresql_where=text("lifted_at IS NOT NULL")),
     PrimaryKeyConstraint("shop", "person", "category"),
     comment="Recipients who must not be written to",
     # Suppressions outlive an erasure, under the hash of the number.
-    info=personal_data(person="person", erased={"phone": None}, impersonal=("shop", "category", "reason", "by")),
+    info=personal_data(
+        person="person", erased={"phone": None}, impersonal=("shop", "category", "reason", "by", "evidence")
+    ),
 )
