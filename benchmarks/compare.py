@@ -216,17 +216,23 @@ def metrics(bench: Bench) -> tuple[list[Measure], list[Measure]]:
     return every_program, wch_only
 
 
+class _TimeIsUp(BaseException):
+    """The time of a measurement is over; clients of a broker catch every other exception."""
+
+
 @contextmanager
 def limited(seconds: int) -> Iterator[None]:
     """Raise Failed, which names the line that waits, if the block takes longer: clients of a broker can wait without end."""
 
     def give_up(_number: int, frame: FrameType | None) -> None:
-        raise Failed(f"no result within {seconds} s; it waited in\n{''.join(traceback.format_stack(frame, 6))}")
+        raise _TimeIsUp("".join(traceback.format_stack(frame, 6)))
 
     signal.signal(signal.SIGALRM, give_up)
     signal.alarm(seconds)
     try:
         yield
+    except _TimeIsUp as where:
+        raise Failed(f"no result within {seconds} s; it waited in\n{where}") from None
     finally:
         signal.alarm(0)
 

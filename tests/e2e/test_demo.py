@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from wch_local.leftovers import leftovers
 
 
@@ -26,61 +26,80 @@ def names(folder: Path) -> set[str]:
     return found
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start the demo of a checkout, in a group of its own like a program of a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "wch_local.demo", *words],
-        cwd=folder,
-        env={key: value for key, value in os.environ.items() if not key.startswith("WCH_DEMO")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+class Checkout:
+    """An empty folder in which demos run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.place = folder
+        self.folder = folder / ".wch"
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start the demo, in a group of its own like a program of a terminal."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wch_local.demo", *words],
+            cwd=self.place,
+            env={key: value for key, value in os.environ.items() if not key.startswith("WCH_DEMO")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def kill_everything(self) -> None:
+        """Kill what a failed test has left running."""
+        for process in self._started:
+            process.kill()
+        for left in leftovers(self.folder):
+            with suppress(psutil.NoSuchProcess):
+                left.kill()
+        for process in self._started:
+            if process.stdout is not None and not process.stdout.closed:
+                process.communicate()
 
 
-def await_services(folder: Path) -> None:
+def await_services(checkout: Checkout) -> None:
     """Wait until the last service has begun to start."""
-    log = folder / ".wch/logs/scheduler.log"
+    log = checkout.folder / "logs/scheduler.log"
     eventually(lambda: log.exists() and log.stat().st_size, "the services are being started")
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Iterator[Path]:
-    """An empty folder; what a failed test leaves running is killed."""
-    yield tmp_path
-    for process in leftovers(tmp_path / ".wch"):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(tmp_path)
+    yield made
+    made.kill_everything()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda one: one.name)
-def test_an_interrupted_demo_leaves_nothing_running(checkout: Path, number: signal.Signals) -> None:
-    demo = start(checkout)
-    eventually(lambda: leftovers(checkout / ".wch"), "the broker is being started")
+def test_an_interrupted_demo_leaves_nothing_running(checkout: Checkout, number: signal.Signals) -> None:
+    demo = checkout.start()
+    eventually(lambda: leftovers(checkout.folder), "the broker is being started")
     if number == signal.SIGTERM:
         await_services(checkout)
     demo.send_signal(number)
-    printed, _ = demo.communicate(timeout=180)
+    printed, _ = demo.communicate(timeout=PATIENCE_SECONDS)
     assert demo.returncode == 128 + number
     assert "Interrupted; stopping what was started." in printed
     assert "Traceback" not in printed
-    assert names(checkout / ".wch") == set()
-    assert not (checkout / ".wch/demo.json").exists()
+    assert names(checkout.folder) == set()
+    assert not (checkout.folder / "demo.json").exists()
 
 
-def test_what_a_killed_demo_left_running_is_ended_by_the_next_command(checkout: Path) -> None:
-    folder = checkout / ".wch"
-    demo = start(checkout)
+def test_what_a_killed_demo_left_running_is_ended_by_the_next_command(checkout: Checkout) -> None:
+    folder = checkout.folder
+    demo = checkout.start()
     await_services(checkout)
     demo.kill()
-    demo.communicate(timeout=180)
+    demo.communicate(timeout=PATIENCE_SECONDS)
     assert {"beam.smp", "postgres"} <= names(folder)
     (folder / "demo.json").unlink()  # as if it had been killed before it could write down what it started
-    down = start(checkout, "down")
-    printed, _ = down.communicate(timeout=180)
+    down = checkout.start("down")
+    printed, _ = down.communicate(timeout=PATIENCE_SECONDS)
     assert down.returncode == 0, printed
     assert "beam.smp" in printed
     assert names(folder) == set()
-    again = start(checkout, "down")
-    assert "the demo was not running" in again.communicate(timeout=180)[0]
+    again = checkout.start("down")
+    assert "the demo was not running" in again.communicate(timeout=PATIENCE_SECONDS)[0]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.forks import fork
+from support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from support.stage import Stage
@@ -30,7 +31,7 @@ def wch(stage: Stage, *words: str, code: int = 0, given: str | None = None, **en
         given_file, printed_file, complained_file = files = [Path(folder, name) for name in ("in", "out", "err")]
         given_file.write_text(given or "")
         process = fork(_main, ["wch", *words], {**names, **settings}, files)
-        process.join(180)
+        process.join(PATIENCE_SECONDS)
         if process.exitcode is None:
             process.kill()
         printed, complained = printed_file.read_text(), complained_file.read_text()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from support.forks import fork
+from support.waiting import PATIENCE_SECONDS
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,7 +35,7 @@ class Program:
         """Whether it is running."""
         return self._process.is_alive()
 
-    def wait(self, seconds: float = 180) -> int:
+    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
         """Wait for its end and return its exit code; a negative one is the signal."""
         self._process.join(seconds)
         assert self._process.exitcode is not None, f"it did not end within {seconds:g} s"

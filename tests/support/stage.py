@@ -14,7 +14,7 @@ import httpx
 from pydantic import SecretStr
 
 from support.database import Schema
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 from wch_common.broker.blocking.connection import CONNECTION_ERRORS, open_connection
 from wch_common.broker.blocking.dead_letters import DeadLetter, Mailbox, mailbox_on, purge
 from wch_common.broker.blocking.declare import declare
@@ -319,7 +319,7 @@ class RunningService:
         """Stop the service as SIGTERM does and return the exit code."""
         if self._thread.is_alive() and self._loop is not None and self._service is not None:
             self._loop.call_soon_threadsafe(self._service.stop_requested.set)
-        self._thread.join(180)
+        self._thread.join(PATIENCE_SECONDS)
         assert not self._thread.is_alive(), "the service did not stop"
         return self.exit_code
 

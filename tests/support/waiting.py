@@ -9,9 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 T = TypeVar("T")
+PATIENCE_SECONDS = 300.0
 
 
-def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = 120) -> T:
+def eventually(condition: Callable[[], T], what: str = "", *, seconds: float = PATIENCE_SECONDS) -> T:
     """Return the condition's first true value; fails at the deadline with `what` and its last value."""
     deadline, pause = time.monotonic() + seconds, 0.01
     while True:

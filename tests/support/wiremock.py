@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 import httpx
 
 from support.ports import own_port
-from support.waiting import eventually
+from support.waiting import PATIENCE_SECONDS, eventually
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,7 +49,7 @@ class WireMock:
     ) -> None:
         self._admin.close()
         self._process.terminate()
-        self._process.wait(180)
+        self._process.wait(PATIENCE_SECONDS)
         self._log.close()
 
     def answer(self, to: str, *responses: dict[str, Any]) -> None:

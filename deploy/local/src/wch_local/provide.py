@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 IMAGE = "rabbitmq:4-management"
 _PULL_SECONDS = 120
-_START_SECONDS = 90
+_START_SECONDS = 300
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _ADVICE = (
     "No broker is available. Install one of these and try again: Docker; or the program rabbitmq-server "

@@ -22,7 +22,8 @@ from wch_local.leftovers import marked
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-_START_SECONDS = 90
+# A node that cannot start ends, which is noticed at once; this is for a machine with far more to do than it can.
+_START_SECONDS = 300
 _STOP_SECONDS = 30
 _MANAGEMENT_OFFSET = 10_000
 _PLUGINS = "[rabbitmq_management]."
@@ -158,7 +159,7 @@ class PrivateNode:
         command = self._command([str(program), "-q", *words], bind=True)
         # On a busy machine the command, which starts a runtime of its own, has taken over a minute.
         done = subprocess.run(
-            command, env=self._environment(), capture_output=True, text=True, check=False, timeout=180
+            command, env=self._environment(), capture_output=True, text=True, check=False, timeout=_START_SECONDS
         )
         if done.returncode:
             raise LocalBrokerError(f"rabbitmqctl {' '.join(words)} failed: {done.stderr or done.stdout}")
