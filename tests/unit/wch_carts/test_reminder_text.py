@@ -25,7 +25,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def filled(*texts: str, most_items: int = 3, language: str = "en_US", **changes: Any) -> list[str]:
-    template = ReminderText("t", language, texts, None, most_items).filled(row(**changes))
+    template = ReminderText("t", language, texts, None, most_items, ("shop.example",)).filled(row(**changes))
     return [parameter.text for parameter in template.body]
 
 
@@ -37,8 +37,14 @@ def test_placeholders_are_filled_and_empty_values_are_replaced() -> None:
     assert filled("nothing to fill") == ["nothing to fill"]
 
 
-def test_braces_in_a_customers_name_are_not_placeholders() -> None:
-    assert filled("{name}", customer_name="{coupon} {0.__class__}", coupon="SECRET") == ["{coupon} {0.__class__}"]
+def test_braces_in_an_items_name_are_not_placeholders() -> None:
+    items = [ITEM | {"name": "{coupon} {0.__class__}"}]
+    assert filled("{items}", items=items, coupon="SECRET") == ["{coupon} {0.__class__}"]
+
+
+def test_a_strangers_words_are_not_sent_to_the_number_they_typed() -> None:
+    words = {"customer_name": "You won, open evil.example", "coupon": "call 555", "link": "https://evil.example/c"}
+    assert filled("Hi {name|there}, {coupon|no coupon}, {link|our shop}", **words) == ["Hi there, no coupon, our shop"]
 
 
 def test_only_the_first_items_are_named() -> None:
@@ -50,19 +56,17 @@ def test_only_the_first_items_are_named() -> None:
 
 @pytest.mark.parametrize("name", ["👩‍👩‍👧‍👦", "e\u0301", "ש", "👍🏽", "🇩🇪", "नि"])
 def test_names_of_any_script_are_cut_between_graphemes_and_values_stay_within_the_limit(name: str) -> None:
-    (text,) = filled("{name}", customer_name=name)
-    assert text == name
     for before in range(90, 110):
         (text,) = filled("{items}", items=[ITEM | {"name": "x" * before + name + "y" * 50}])
         assert len(text) <= 100
         assert text.endswith("…")
         assert text[before:-1].rstrip("y") in ("", name), "the whole grapheme, or none of it"
-    (text,) = filled("{name}" * 20, customer_name="z" * 100)
+    (text,) = filled("{items}" * 20, items=[ITEM | {"name": "z" * 90}])
     assert len(text) == 1024
 
 
 def test_line_breaks_and_repeated_spaces_which_meta_refuses_become_one_space() -> None:
-    assert filled("{name}", customer_name="A\n\tB     C") == ["A B C"]
+    assert filled("{items}", items=[ITEM | {"name": "A\n\tB     C"}]) == ["A B C"]
 
 
 @pytest.mark.parametrize(

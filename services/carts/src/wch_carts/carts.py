@@ -59,6 +59,7 @@ class Carts:
             await _set_versions(tx, cart, after, keeps_abandoned=True)
             (row,) = await tx.rows(queries.SET_ORDER, {"id": cart.id, "time": event.time} | data.model_dump())
             await _cancel_reminders(event, tx, cart, after, "bought")
+            await _cancel_of_older_carts(event, tx, row)
             await publish_recovery(event, tx, row, data.total)
 
     async def deleted(self, event: Event[CartDeleted], tx: Transaction) -> None:
@@ -87,6 +88,7 @@ class Carts:
         phone, no_phone_reason = _number(data.phone, self._shops.named(event.shop).whatsapp.region)
         # Without a number the owner cannot be reminded, nor found to be erased; nothing about them is stored.
         address = data.shipping_address if phone else None
+        consent = data.consent if phone else None
         return {
             "phone": phone,
             "person": one_form(phone) if phone else None,
@@ -99,6 +101,7 @@ class Carts:
             "coupon": data.coupon,
             "link": data.link if phone else "",
             "address": Jsonb(address.model_dump(mode="json", exclude_defaults=True)) if address else None,
+            "consent": Jsonb(consent.model_dump(mode="json", exclude_defaults=True)) if consent else None,
             "time": event.time,
             "expiry": self._expiry_hours,
         }
@@ -146,5 +149,17 @@ async def _cancel_reminders(event: Event[Any], tx: Transaction, cart: LockedCart
     """Request the cancellation of reminders about an earlier state of the cart; whatsapp sends those it has started."""
     names = {"id": cart.id, "period": after.remindable_period}
     for reminder in await tx.rows(queries.CANCEL_REMINDERS, names):
-        key = send_key(cart.id, reminder["period"])
-        tx.emit(event.derive(MessageCancelRequested(send_key=key, reason=reason), SOURCE, key=key, requester=REQUESTER))
+        _request_cancellation(event, tx, send_key(cart.id, reminder["period"]), reason)
+
+
+async def _cancel_of_older_carts(event: Event[Any], tx: Transaction, ordered: Row) -> None:
+    """Request the cancellation of reminders of the other carts that the customer left before they ordered this one."""
+    if ordered["person"] is None:
+        return
+    await tx.rows(queries.LOCK_PERSON, ordered)
+    for reminder in await tx.rows(queries.CANCEL_REMINDERS_OF_PERSON, ordered):
+        _request_cancellation(event, tx, send_key(reminder["cart"], reminder["period"]), "bought")
+
+
+def _request_cancellation(event: Event[Any], tx: Transaction, key: str, reason: str) -> None:
+    tx.emit(event.derive(MessageCancelRequested(send_key=key, reason=reason), SOURCE, key=key, requester=REQUESTER))

@@ -32,8 +32,9 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
     shops = settings.shops()
     carts = Carts(shops, expiry_hours=settings.carts_expiry_hours)
-    reminders, cleanup = Reminders(shops), Cleanup(store, shops)
-    maintenance = Maintenance(store, CartMetrics(platform.metrics.registry), settings)
+    metrics = CartMetrics(platform.metrics.registry)
+    reminders, cleanup = Reminders(shops, metrics), Cleanup(store, shops)
+    maintenance = Maintenance(store, metrics, settings)
     platform.background += [cleanup.runs.run, *maintenance.background]
     in_transaction = partial(Job.in_transaction, store=store)
     return [

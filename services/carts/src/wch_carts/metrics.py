@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,7 +26,14 @@ class CartMetrics:
             ("state",),
             registry=registry,
         )
+        self._alerts = Counter(
+            "wch_carts_alerts", "Causes that a person has to look into", ("cause",), registry=registry
+        )
         self._recovered = Gauge("wch_carts_recovered", "Carts ordered after a reminder", registry=registry)
+
+    def alert(self, cause: str) -> None:
+        """Count a cause, like `hourly_limit`."""
+        self._alerts.labels(cause).inc()
 
     def counted(self, carts: Mapping[str, int], reminders: Mapping[str, int], *, recovered: int) -> None:
         """Set the gauges."""

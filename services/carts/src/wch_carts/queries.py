@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wch_common.store.due_rows import claim_due
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
 # -- carts
@@ -42,7 +43,7 @@ WHERE id = %(id)s
 SET_CONTENTS = """
 UPDATE carts SET phone = %(phone)s, person = %(person)s, no_phone_reason = %(no_phone_reason)s,
   customer_name = %(customer_name)s, items = %(items)s, item_count = %(item_count)s, total = %(total)s,
-  currency = %(currency)s, coupon = %(coupon)s, link = %(link)s, address = %(address)s,
+  currency = %(currency)s, coupon = %(coupon)s, link = %(link)s, address = %(address)s, consent = %(consent)s,
   remindable = status = 'active' AND %(item_count)s > 0 AND %(phone)s::text IS NOT NULL, remind_after = NULL,
   reminder_sent_at = NULL, idle_since = least(now(), %(time)s::timestamptz), updated_at = now(),
   expires_at = now() + %(expiry)s * interval '1 hour'
@@ -55,7 +56,7 @@ UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currenc
 # The row of a deleted cart is kept for as long as an older fact may arrive.
 CLEAR_CONTENTS = """
 UPDATE carts SET phone = NULL, person = NULL, customer_name = '', items = '[]', item_count = 0, total = 0,
-  coupon = '', link = '', address = NULL WHERE id = %(id)s
+  coupon = '', link = '', address = NULL, consent = NULL WHERE id = %(id)s
 """
 # Failed reminders are included, as a person may request a retry. One cancellation is enough: whatsapp retries nothing
 # that was cancelled.
@@ -63,6 +64,11 @@ CANCEL_REMINDERS = """
 UPDATE reminders SET cancel_requested = true
 WHERE cart = %(id)s AND state IN ('requested', 'failed') AND NOT cancel_requested AND period <> %(period)s
 RETURNING period
+"""
+CANCEL_REMINDERS_OF_PERSON = """
+UPDATE reminders AS r SET cancel_requested = true FROM carts AS c
+WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.idle_since <= %(ordered_at)s
+AND r.cart = c.id AND r.state IN ('requested', 'failed') AND NOT r.cancel_requested RETURNING r.cart, r.period
 """
 # Only the last reminder that was sent before the order, and only once: the customer may change the cart before
 # ordering it.
@@ -83,6 +89,16 @@ class KnownReminder:
     state: str
     in_ledger: bool
     in_progress: bool
+
+
+@dataclass(frozen=True)
+class OtherCarts:
+    """What the other carts of a cart's owner say about a reminder of this one."""
+
+    ordered_since: bool = False
+    """Whether one was ordered after this one was left."""
+    not_before: datetime | None = None
+    """When the owner may be reminded again, if they ever were."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,25 @@ SELECT cart, period, %(shop)s, 'claimed' FROM unnest(%(ids)s::uuid[], %(periods)
 ON CONFLICT (cart, period) DO UPDATE SET state = 'claimed', tries = r.tries + 1, changed_at = now()
 WHERE r.state IN ('claimed', 'skipped', 'failed')
 """
+# Until the transaction ends, as two carts of one person may be reminded of at the same time. A lock, not a row, because
+# the person may have none.
+LOCK_PERSON = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || %(person)s, 0))"
+# What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
+# too recently. A reminder that was requested counts, because it may be sent at any time.
+OTHERS_OF_PERSON = """
+SELECT EXISTS (
+    SELECT 1 FROM carts AS c WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.ordered_at > %(idle_since)s
+  ) AS ordered_since,
+  (SELECT max(coalesce(r.sent_at, r.changed_at)) + %(hours)s * interval '1 hour' FROM carts AS c JOIN reminders AS r ON r.cart = c.id
+   WHERE c.shop = %(shop)s AND c.person = %(person)s AND (r.cart, r.period) <> (%(id)s, %(period)s)
+   AND r.state IN ('requested', 'sent')) AS not_before
+"""
+LOCK_SHOP = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s, 1))"
+# Reminders that were requested within an hour, and those that wait to be checked.
+REQUESTED_THIS_HOUR = """
+SELECT count(*) AS reminders FROM reminders
+WHERE shop = %(shop)s AND (state = 'claimed' OR (state IN ('requested', 'sent', 'failed') AND changed_at > now() - interval '1 hour'))
+"""
 LOCK_CART = "SELECT *, now() AS now FROM carts WHERE id = %(id)s FOR UPDATE"
 # After 6 hours without an answer, the request or its answer is lost. It may be requested again: the send key prevents
 # a second message.
@@ -127,7 +162,9 @@ ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = exclud
   requester = excluded.requester, rank = 0, cancel_requested = false, changed_at = now()
 """
 MARK_UNREMINDABLE = "UPDATE carts SET remindable = false WHERE id = %(id)s"
-MARK_REMINDABLE = "UPDATE carts SET remindable = true WHERE id = %(id)s AND filled_version = %(period)s"
+MARK_REMINDABLE = """
+UPDATE carts SET remindable = true, remind_after = %(not_before)s::timestamptz WHERE id = %(id)s AND filled_version = %(period)s
+"""
 # A fact of an earlier attempt, or of a lower rank, is obsolete.
 APPLY_RESULT = """
 WITH before AS (SELECT state FROM reminders WHERE cart = %(id)s AND period = %(period)s)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from wch_carts.queries import KnownReminder
+    from wch_carts.queries import KnownReminder, OtherCarts
     from wch_carts.settings import ReminderSection
     from wch_common.contract.event import EventData
     from wch_common.events.failure_reasons import Concern
@@ -72,7 +72,7 @@ def reminder_result(data: EventData) -> ReminderResult:
 
 
 def skip_reason(
-    cart: Mapping[str, Any], period: int, known: KnownReminder | None, section: ReminderSection
+    cart: Mapping[str, Any], period: int, known: KnownReminder | None, others: OtherCarts, section: ReminderSection
 ) -> str | None:
     """Return why a cart's owner is not reminded now, or None."""
     reasons = (
@@ -82,9 +82,12 @@ def skip_reason(
         ("changed", cart["filled_version"] != period),
         ("already_reminded", known is not None and known.in_progress),
         (cart["no_phone_reason"].partition(":")[0], cart["phone"] is None),
+        ("no_consent", section.consent_required and cart["consent"] is None),
+        ("ordered_since", others.ordered_since),
         ("expired", cart["expires_at"] < cart["now"]),
         ("too_old", cart["idle_since"] + timedelta(hours=section.oldest_hours) <= cart["now"]),
         ("quiet_hours", section.quiet.are_on(cart["now"])),
+        ("reminded_recently", others.not_before is not None and others.not_before > cart["now"]),
     )
     return next((reason for reason, applies in reasons if applies), None)
 

@@ -11,6 +11,7 @@ from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency
 from pydantic import AfterValidator
 
+from wch_carts.reminder_values import coupon_code, customer_name, own_link
 from wch_common.events.whatsapp_content import Parameter, Template, TemplateButton
 
 if TYPE_CHECKING:
@@ -52,15 +53,16 @@ class ReminderText:
     body: tuple[str, ...]
     button: str | None
     most_items: int
+    link_hosts: tuple[str, ...] = ()
 
     def filled(self, cart: Mapping[str, Any]) -> Template:
         """Return the template with the values of a cart's row."""
         values = {
-            "name": cart["customer_name"],
+            "name": customer_name(cart["customer_name"]),
             "items": _listed(cart["items"], self.most_items),
             "total": money(cart["total"], cart["currency"], self.language),
-            "coupon": cart["coupon"],
-            "link": cart["link"],
+            "coupon": coupon_code(cart["coupon"]),
+            "link": own_link(cart["link"], self.link_hosts),
         }
         body = tuple(Parameter(text=_cut(_filled(text, values), _BODY_LENGTH)) for text in self.body)
         buttons: tuple[TemplateButton, ...] = ()

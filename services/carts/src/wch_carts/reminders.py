@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -9,7 +10,7 @@ import structlog
 from wch_carts import queries
 from wch_carts.carts import is_not_after, publish_recovery
 from wch_carts.identity import cart_uuid, parsed_key, send_key
-from wch_carts.queries import ChangedReminder, KnownReminder
+from wch_carts.queries import ChangedReminder, KnownReminder, OtherCarts
 from wch_carts.reminder_decisions import (
     ReminderResult,
     reminder_result,
@@ -29,7 +30,8 @@ from wch_common.events.failure_reasons import failure_reason
 from wch_common.events.whatsapp import MessageRequested, RetryRequested
 
 if TYPE_CHECKING:
-    from wch_carts.settings import CartsShop
+    from wch_carts.metrics import CartMetrics
+    from wch_carts.settings import CartsShop, ReminderSection
     from wch_common.contract.event import Event
     from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
@@ -39,13 +41,17 @@ log = structlog.get_logger(__name__)
 
 CHUNK = 500
 _DEAD_LETTERED = "dead_lettered"
+_LIMIT = "hourly_limit"
+# The cause passes: a later scan tries again.
+_LATER = ("quiet_hours", "reminded_recently")
 
 
 class Reminders:
     """Handlers of scans, of reminder requests, and of whatsapp's facts about them."""
 
-    def __init__(self, shops: Shops[CartsShop]) -> None:
+    def __init__(self, shops: Shops[CartsShop], metrics: CartMetrics) -> None:
         self._shops = shops
+        self._metrics = metrics
 
     async def scan(self, event: Event[ReminderScanRequested], tx: Transaction) -> None:
         """Claim a chunk of idle carts and publish one request for each; the next chunk is an event of its own."""
@@ -53,8 +59,9 @@ class Reminders:
         if section.quiet.are_on((await tx.rows(queries.NOW))[0]["now"]):
             log.info("scan_skipped_in_quiet_hours", shop=shop)
             return
+        limit = min(CHUNK, await self._room(tx, shop, section))
         span = {"delay": section.delay_hours, "oldest": section.oldest_hours}
-        found = await tx.rows(queries.CLAIM_IDLE_CARTS, {"shop": shop, "limit": CHUNK} | span)
+        found = await tx.rows(queries.CLAIM_IDLE_CARTS, {"shop": shop, "limit": limit} | span) if limit else []
         if not found:
             return
         ids, periods = [row["id"] for row in found], [row["period"] for row in found]
@@ -64,6 +71,19 @@ class Reminders:
             tx.emit(event.derive(request, SOURCE, key=send_key(row["id"], row["period"])))
         if len(found) == CHUNK:
             tx.emit(event.derive(ReminderScanRequested(), SOURCE))
+
+    async def _room(self, tx: Transaction, shop: str, section: ReminderSection) -> int:
+        """Return how many more reminders of a shop may be requested within this hour; scans of a shop wait for each other."""
+        await tx.rows(queries.LOCK_SHOP, {"shop": shop})
+        (requested,) = await tx.rows(queries.REQUESTED_THIS_HOUR, {"shop": shop})
+        room = max(0, section.most_per_hour - int(requested["reminders"]))
+        if not room:
+            tx.then(partial(self._report_limit, shop, section.most_per_hour))
+        return room
+
+    def _report_limit(self, shop: str, most: int) -> None:
+        self._metrics.alert(_LIMIT)
+        log.error("reminder_limit_reached", shop=shop, most_per_hour=most)
 
     async def remind(self, event: Event[ReminderRequested], tx: Transaction) -> None:
         """Check a cart again and request its reminder from whatsapp, or publish why it is skipped."""
@@ -76,15 +96,19 @@ class Reminders:
         known = next(iter(await tx.typed(KnownReminder, queries.REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known.in_progress:
             return  # the scan's request is a duplicate, or another requester was faster
-        reason = "no_such_cart" if cart is None else skip_reason(cart, period, known, section)
+        others = await _other_carts(tx, cart, period, section)
+        reason = "no_such_cart" if cart is None else skip_reason(cart, period, known, others, section)
+        if reason is None and event.source != SOURCE and not await self._room(tx, shop, section):
+            reason = _LIMIT
         if cart is not None and reason is None:
             await self._request(event, tx, cart, names, retry=known is not None and known.in_ledger)
             return
         tx.emit(event.derive(ReminderSkipped(cart_id=data.cart_id, version=period, reason=reason or ""), SOURCE))
         if known is not None and known.state == "claimed":
             await tx.rows(queries.SET_REMINDER, names | {"state": "skipped", "reason": reason})
-            if reason == "quiet_hours":
-                await tx.rows(queries.MARK_REMINDABLE, names)
+            if reason in _LATER:
+                not_before = others.not_before if reason == "reminded_recently" else None
+                await tx.rows(queries.MARK_REMINDABLE, names | {"not_before": not_before})
 
     async def _request(
         self, event: Event[ReminderRequested], tx: Transaction, cart: Row, names: dict[str, Any], *, retry: bool
@@ -128,6 +152,16 @@ class Reminders:
         if cart is not None and changed.was != result.state:
             fact = _fact(cart["cart_id"], names["period"], result, will_retry=will_retry)
             tx.emit(event.derive(fact, SOURCE, requester=changed.requester))
+
+
+async def _other_carts(tx: Transaction, cart: Row | None, period: int, section: ReminderSection) -> OtherCarts:
+    """Return what the other carts of the owner say, and lock the owner until the transaction ends."""
+    if cart is None or cart["person"] is None:
+        return OtherCarts()
+    await tx.rows(queries.LOCK_PERSON, cart)
+    of_person = {name: cart[name] for name in ("shop", "person", "id", "idle_since")}
+    names = of_person | {"period": period, "hours": section.person_hours}
+    return (await tx.typed(OtherCarts, queries.OTHERS_OF_PERSON, names))[0]
 
 
 async def _update_cart(

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from wch_carts.quiet_hours import QuietHours
 from wch_carts.reminder_text import ReminderText, ShortText
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSection, ShopSettings
-from wch_common.settings import DatabaseUrl, JsonList
+from wch_common.settings import CommaSeparated, DatabaseUrl, JsonList
 
 Hours = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(gt=0)]
@@ -38,6 +38,7 @@ def _is_time_of_day(value: object) -> object:
 _TIME_OF_DAY = re.compile(r"^\d\d:\d\d(:\d\d)?$")
 TimeOfDay = Annotated[time, BeforeValidator(_is_time_of_day)]
 Zone = Annotated[str, AfterValidator(_is_zone)]
+Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")]
 TemplateName = Annotated[str, Field(pattern="^[a-z0-9_]{1,512}$")]
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}(_[A-Z]{2})?$")]
 
@@ -67,6 +68,19 @@ class ReminderSection(ShopSection):
     most_items: Annotated[int, Field(ge=1, le=20)] = Field(
         3, description="Maximum number of items that a reminder names"
     )
+    link_hosts: Annotated[tuple[Host, ...], CommaSeparated] = Field(
+        (),
+        description="The shop's hosts, like shop.example, separated by commas: a reminder has no link to any other host",
+    )
+    person_hours: Annotated[float, Field(ge=0)] = Field(
+        24.0, description="Least hours between two reminders of one person, whichever carts they are about"
+    )
+    most_per_hour: Annotated[int, Field(ge=1)] = Field(
+        500, description="Most reminders of a shop within an hour; those beyond it wait, with an alert"
+    )
+    consent_required: bool = Field(
+        default=False, description="Whether only those are reminded whose cart says that they agreed to it"
+    )
 
     @model_validator(mode="after")
     def _leaves_time(self) -> Self:
@@ -82,7 +96,7 @@ class ReminderSection(ShopSection):
     @property
     def reminder_text(self) -> ReminderText:
         """The text of a reminder."""
-        return ReminderText(self.template, self.language, self.body, self.button, self.most_items)
+        return ReminderText(self.template, self.language, self.body, self.button, self.most_items, self.link_hosts)
 
 
 class CartsShop(ShopEntry):

@@ -24,7 +24,8 @@ from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
 _EXPORT_CUSTOMER = """
-SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, order_id,
+SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, consent,
+       order_id,
        order_total,
        (SELECT coalesce(json_agg(json_build_object('state', r.state, 'reason', r.reason, 'at', r.changed_at)), '[]')
         FROM reminders AS r WHERE r.cart = carts.id) AS reminders,
@@ -64,6 +65,7 @@ CARTS = Table(
     text_column("coupon"),
     text_column("link"),
     Column("address", JSONB),
+    Column("consent", JSONB, comment="where, when and to which words the owner agreed to messages"),
     Column("order_id", BigInteger),
     Column("order_total", Numeric(18, 4)),
     Column("order_currency", Text),
@@ -103,6 +105,7 @@ CARTS = Table(
             "coupon": "",
             "link": "",
             "address": None,
+            "consent": None,
         },
         impersonal=("shop", "cart_id", "status", "no_phone_reason", "currency", "order_currency"),
         # The cart's value is kept for the statistics.

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from wch_common.contract.event import Fact, Part
+from wch_common.contract.event import Fact, Part, Time
 from wch_common.contract.personal import IMPERSONAL, PERSONAL
 from wch_common.events.sync import ProductId
 from wch_common.events.whatsapp import Phone, refuse_number_in
@@ -62,6 +62,16 @@ class Address(Part):
     country: Annotated[str, PERSONAL, Field(pattern="^([A-Z]{2})?$", description="ISO 3166 code, like DE.")] = ""
 
 
+class Consent(Part):
+    """A customer agreed to be sent messages."""
+
+    source: Annotated[
+        str, IMPERSONAL, Field(min_length=1, max_length=100, description="Where they agreed, like checkout.")
+    ]
+    time: Annotated[Time, Field(description="When they agreed.")]
+    text: Annotated[str, PERSONAL, Field(max_length=1000, description="The words they agreed to.")] = ""
+
+
 class _CartFact(Fact):
     cart_id: CartId
     version: CartVersion
@@ -88,6 +98,13 @@ class CartUpdated(_CartFact):
     link: Annotated[
         str, PERSONAL, Field(max_length=2000, description="Address that opens the cart for the customer.")
     ] = ""
+
+    consent: Annotated[
+        Consent | None,
+        Field(
+            description="The owner's consent to messages; a shop can require it for reminders (WCH_CARTS_CONSENT_REQUIRED)."
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _keeps_the_number_private(self) -> Self:

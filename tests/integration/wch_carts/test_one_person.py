@@ -1,0 +1,151 @@
+"""A person with several carts, and how many reminders a shop may send: whoever has ordered, was just reminded or has not agreed is left alone."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from support.carts_stage import CartsStage, cart, ordered
+from support.waiting import eventually
+from support.whatsapp_stage import phone
+from wch_common.contract.event import new_event
+from wch_common.events.carts import ReminderRequested, ReminderScanRequested
+from wch_common.events.shop import Consent
+from wch_common.events.whatsapp import MessageAccepted, MessageFailed
+
+SCAN = ReminderScanRequested()
+OTHER_FORM = "+1 (555) 010-0001"
+
+
+def test_two_carts_of_one_person_cause_one_reminder(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1), cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    ct.await_handled("carts.reminder", 2)
+    left = "c2" if ct.reminder("c1")["state"] == "requested" else "c1"
+    assert (ct.reminder(left)["state"], ct.reminder(left)["reason"]) == ("skipped", "reminded_recently")
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
+    ct.answer(MessageAccepted, request["send_key"], wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.publish(SCAN)
+    ct.await_handled("carts.reminder_scan", 2)
+    assert ct.cart(left)["remindable"], "a later scan may remind them of it"
+    assert ct.cart(left)["remind_after"] > datetime.now(UTC) + timedelta(hours=23)
+    ct.query("UPDATE carts SET remind_after = now()")
+    ct.query("UPDATE reminders SET sent_at = sent_at - interval '25 hours' WHERE sent_at IS NOT NULL")
+    ct.publish(SCAN)
+    ct.await_requests(2)
+
+
+def test_the_same_cart_does_not_cause_a_second_reminder_soon(ct: CartsStage) -> None:
+    ct.start()
+    ct.answer(MessageAccepted, ct.remind(), wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.fill(cart(1, 2))
+    ct.publish(SCAN)
+    assert ct.await_fact("reminder.skipped") == {"cart_id": "c1", "version": 2, "reason": "reminded_recently"}
+
+
+def test_a_setting_allows_reminders_of_one_person_at_any_time(ct: CartsStage) -> None:
+    ct.start(carts_person_hours=0)
+    ct.fill(cart(1), cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    ct.await_requests(2)
+
+
+def test_a_failed_reminder_leaves_the_other_cart_for_a_later_scan(ct: CartsStage) -> None:
+    ct.start()
+    ct.answer(MessageFailed, ct.remind(), reason="undeliverable")
+    ct.await_fact("reminder.failed")
+    ct.fill(cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    ct.await_requests(2)
+
+
+def test_a_person_who_ordered_with_another_cart_is_not_reminded_of_the_older_one(ct: CartsStage) -> None:
+    ct.start(carts_person_hours=0)
+    ct.fill(cart(1), cart(2, phone=OTHER_FORM), cart(3))
+    ct.publish(ordered(2))
+    eventually(lambda: ct.cart("c2")["status"] == "completed")
+    ct.fill(cart(4, phone=phone(1)))
+    ct.publish(SCAN)
+    assert {one["to"] for one in ct.await_requests(2)} == {phone(1), phone(3)}
+    assert ct.await_fact("reminder.skipped") == {"cart_id": "c1", "version": 1, "reason": "ordered_since"}
+    assert ct.reminder("c4")["state"] == "requested", "they left it after their order"
+
+
+def test_an_order_cancels_the_reminder_of_the_persons_older_cart(ct: CartsStage) -> None:
+    ct.start()
+    key = ct.remind()
+    ct.fill(cart(2, phone=OTHER_FORM), cart(3))
+    ct.publish(ordered(2))
+    (cancel,) = ct.await_requests(kind="message.cancel_requested")
+    assert cancel == {"send_key": key, "reason": "bought"}
+    ct.fill(cart(4, phone=OTHER_FORM))
+    ct.publish(ordered(3))
+    ct.await_handled("carts.cart", 6)
+    ct.await_published()
+    assert len(ct.requests("message.cancel_requested")) == 1, "another person's order cancels nothing"
+
+
+def test_an_order_and_a_reminder_at_the_same_moment_end_without_a_message(ct: CartsStage) -> None:
+    """Whichever comes first: the reminder is skipped, or its cancellation is requested."""
+    ct.start(carts_person_hours=0)
+    people = range(1, 21)
+    ct.fill(*(cart(n) for n in people), *(cart(100 + n, phone=phone(n)) for n in people))
+    requests = [ReminderRequested(cart_id=f"c{n}") for n in people]
+    orders = [ordered(100 + n) for n in people]
+    ct.publish(*(one for pair in zip(requests, orders, strict=True) for one in pair))
+    ct.await_handled("carts.reminder", 20)
+    ct.await_handled("carts.cart", 60)
+    ct.await_published()
+
+    def skipped() -> int:
+        return sum(one["reason"] == "ordered_since" for one in ct.facts("reminder.skipped"))
+
+    eventually(lambda: skipped() + len(ct.requests()) == len(people))
+    eventually(lambda: _keys(ct, "message.cancel_requested") == _keys(ct, "message.requested"))
+
+
+def _keys(ct: CartsStage, kind: str) -> set[str]:
+    return {one["send_key"] for one in ct.requests(kind)}
+
+
+def test_only_who_agreed_is_reminded_where_the_shop_requires_it(ct: CartsStage) -> None:
+    ct.start(carts_consent_required=True)
+    consent = Consent(source="checkout", time=datetime.now(UTC), text="Yes, remind me")
+    ct.fill(cart(1), cart(2, consent=consent))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    assert request["to"] == phone(2)
+    assert ct.await_fact("reminder.skipped") == {"cart_id": "c1", "version": 1, "reason": "no_consent"}
+    assert ct.cart("c2")["consent"]["text"] == "Yes, remind me"
+
+
+def test_a_shop_sends_so_many_reminders_an_hour_and_the_others_wait(ct: CartsStage) -> None:
+    service = ct.start(carts_most_per_hour=2)
+    ct.fill(*(cart(n) for n in range(1, 6)))
+    ct.publish(SCAN)
+    ct.await_requests(2)
+    ct.publish(SCAN, SCAN)
+    ct.await_handled("carts.reminder_scan", 3)
+    assert len(ct.requests()) == 2
+    registry = service.service._metrics.registry
+    assert registry.get_sample_value("wch_carts_alerts_total", {"cause": "hourly_limit"}) == 2
+    ct.publish(new_event(ReminderRequested(cart_id="c5"), "/tests", requester="crm"))
+    assert ct.await_fact("reminder.skipped")["reason"] == "hourly_limit"
+    ct.query("UPDATE reminders SET changed_at = changed_at - interval '61 minutes'")
+    ct.publish(SCAN)
+    ct.await_requests(4)
+
+
+@pytest.mark.parametrize("link", ["https://evil.example/c", "https://shop.example/c"])
+def test_a_reminder_carries_no_words_of_a_stranger(ct: CartsStage, link: str) -> None:
+    ct.start(carts_body=("{name|there}", "{link|our shop}"), carts_link_hosts=("shop.example",))
+    ct.fill(cart(1, customer_name="You won: open evil.example", link=link))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    sent = [value["text"] for value in request["message"]["body"]]
+    assert sent == ["there", link if "shop.example" in link else "our shop"]
