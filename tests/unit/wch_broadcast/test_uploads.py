@@ -16,7 +16,8 @@ FILE = """to,body1,body:code,button0:url
 nobody,Bob,,
 +15550100003,Eve,,,
 +15550100004,"two
-lines",,
+lines",X4,
++15550100001,Gap,,
 """
 
 
@@ -30,10 +31,11 @@ def test_wrong_lines_are_refused_with_number_and_reason() -> None:
     assert good[2].body is not None
     assert good[2].body[0].text == "two\nlines"
     wrong = [one for one in found if isinstance(one, RefusedLine)]
-    assert [one.line for one in wrong] == [4, 5]
+    assert [one.line for one in wrong] == [4, 5, 8]
     assert "to: not a phone number" in wrong[0].reason
     assert "more values" in wrong[1].reason
     assert "nobody" not in wrong[0].reason
+    assert wrong[2].reason == "body:code: has no value; fill it, or leave every body column of the line empty"
 
 
 def test_values_are_in_the_order_of_their_numbers() -> None:
@@ -74,7 +76,7 @@ def test_only_the_last_part_gives_the_number_of_parts(recipients: int, parts: in
 
 def test_missing_values_and_unclosed_quotation_marks_are_refused() -> None:
     (one,) = read(iter(["to,body1,body2\n", "+15550100001,,X\n"]))
-    assert one == RefusedLine(2, "body2 has a value, but a placeholder before it has none")
+    assert one == RefusedLine(2, "body1: has no value; fill it, or leave every body column of the line empty")
     endless = ["to,body1\n", "+15550100001,Ada\n", '+15550100002,"Eve\n', *(["x" * 1000 + "\n"] * 200)]
     first, second = read(iter(endless))
     assert isinstance(first, CampaignRecipient)

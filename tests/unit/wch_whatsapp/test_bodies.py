@@ -267,5 +267,30 @@ def test_placeholders_of_a_text_are_filled_and_a_missing_value_is_named() -> Non
     assert content(text)["text"]["body"] == text.body
 
 
+@pytest.mark.parametrize(
+    ("value", "sent"),
+    [
+        ("Main Street 1\nBerlin", "Main Street 1 Berlin"),
+        ("a \r\n\t b", "a b"),
+        ("a\u2028b", "a b"),
+        ("a     b", "a b"),
+        ("a    b", "a    b"),
+        (" a ", "a"),
+        ("a\u00a0b", "a\u00a0b"),
+    ],
+)
+def test_a_templates_value_is_sent_in_a_form_that_meta_accepts(value: str, sent: str) -> None:
+    template = Template(name="t", language="en_US", header=Parameter(text=value), body=(Parameter(text=value),))
+    components = content(template)["template"]["components"]
+    assert [one["parameters"][0]["text"] for one in components] == [sent, sent]
+    assert content(Text(kind="text", body=value))["text"]["body"] == value, "a text may have lines"
+
+
+@pytest.mark.parametrize("value", ["", " ", "\n", "\t \n"])
+def test_an_empty_value_is_found_before_the_call(value: str) -> None:
+    with pytest.raises(MissingValue, match="a value of the template is empty"):
+        content(Template(name="t", language="en_US", body=(Parameter(text=value),)))
+
+
 def test_only_templates_may_be_sent_outside_the_window() -> None:
     assert [is_free_form(content(message)) for message, _ in CASES] == [True, False, False, True, True, True, True]

@@ -31,9 +31,10 @@ EXPECTED: dict[ErrorAction, tuple[int, ...]] = {
     PAIR: (131056,),
     PARK: (0, 3, 10, 33, 102, 104, 190, 200, 250, 299, 368, 131005, 131031, 131037, 131042, 131045, 131064, 133000, 133005,
            133006, 133008, 133009, 133010, 133015, 133016, 134011),
-    CAMPAIGN: (131055, 131063, 132000, 132001, 132007, 132012, 132015, 132016, 132018, 132068, 134100, 134102),
+    CAMPAIGN: (131055, 131063, 132000, 132001, 132007, 132012, 132015, 132016, 132068, 134100, 134102),
     COUNTRY: (130497,),
-    RECIPIENT: (130403, 130472, 131021, 131026, 131030, 131043, 131047, 131049, 131050, 132005, 137000),
+    RECIPIENT: (130403, 130472, 131021, 131026, 131030, 131043, 131047, 131049, 131050, 131062, 132005, 132018,
+                137000),
     REFUSE: (100, 131008, 131009, 131051, 131053, 135000),
 }  # fmt: skip
 
@@ -59,7 +60,8 @@ def test_a_code_leads_to_its_action_whatever_the_http_status(action: ErrorAction
         ({"code": 131053, "details": "size 15000 is too large"}, REFUSE, "media_not_fetched"),
         ({"code": 132000, "own_values": True}, RECIPIENT, "template_values_wrong"),
         ({"code": 132012, "own_values": True}, RECIPIENT, "template_values_wrong"),
-        ({"code": 132018, "own_values": True}, RECIPIENT, "template_values_wrong"),
+        ({"code": 132018, "own_values": True}, RECIPIENT, "value_refused"),
+        ({"code": 132018}, RECIPIENT, "value_refused"),
         ({"code": 100, "own_values": True}, RECIPIENT, "request_refused"),
         ({"code": 132015, "own_values": True}, CAMPAIGN, "template_paused"),
         ({"code": 999999, "status": 401}, PARK, "permission_missing"),

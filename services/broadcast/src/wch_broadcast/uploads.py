@@ -33,7 +33,7 @@ class WrongHeadings(ValueError):
 
 
 class MissingValue(ValueError):
-    """A line leaves out a value before one that it gives; the message names the column."""
+    """A line leaves out a value beside one that it gives; the message names the column."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def _is_known(heading: str) -> bool:
 
 def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
     to = normalised(row["to"].strip(), region)
-    values = {name: value for name, value in row.items() if value and name != "to"}
+    values = {name: value for name, value in row.items() if value.strip() and name != "to"}
+    _refuse_gaps([name for name in row if name.startswith("body")], values)
     own = defaultdict[str, list[Parameter]](list)
     buttons: list[TemplateButton] = []
     header: Parameter | Media | None = None
@@ -118,10 +119,15 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
         elif part.startswith("button"):
             buttons.append(TemplateButton(index=int(part[6:]), kind=kind, value=values[name]))  # type: ignore[arg-type]
         else:
-            if not kind and int(part[4:]) != len(own["body"]) + 1:
-                raise MissingValue(f"{part} has a value, but a placeholder before it has none")
             own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
+
+
+def _refuse_gaps(columns: list[str], values: dict[str, str]) -> None:
+    """Raise MissingValue if a line gives some of its body's values: those of the campaign replace all of them or none."""
+    missing = [name for name in columns if name not in values]
+    if missing and len(missing) < len(columns):
+        raise MissingValue(f"{', '.join(missing)}: has no value; fill it, or leave every body column of the line empty")
 
 
 class Refusals:

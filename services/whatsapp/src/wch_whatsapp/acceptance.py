@@ -77,8 +77,11 @@ class Acceptance:
             row = self._erased(id_, data.send_key)
         else:
             phone = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
-            content = bodies.content(data.message, reply_to=data.reply_to)
-            fallback = bodies.fallback(data.fallback) if data.fallback else None
+            try:
+                content = bodies.content(data.message, reply_to=data.reply_to)
+                fallback = bodies.fallback(data.fallback) if data.fallback else None
+            except bodies.MissingValue as error:
+                raise Reject(f"data.message: {error}") from None
             row = NewMessage(id_, data.send_key, phone, self._person_hash.of(phone), content, fallback)
         if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])) or row.state in REPORTED:
             known = await request_alone(tx, id_)
@@ -136,12 +139,13 @@ class Acceptance:
             row = NewMessage(id_, one.send_key, None, self._person_hash.of(one.to))
             return replace(row, state="failed", reason="malformed_number", detail=str(error))
         row = NewMessage(id_, one.send_key, phone, self._person_hash.of(phone), own_values=_has_values(one))
+        template = event.data.fallback
         try:
             content = bodies.content(event.data.message, own=one)
+            fallback = bodies.fallback(template, one) if template else None
         except bodies.MissingValue as error:
             return replace(row, state="failed", reason="value_missing", detail=str(error))
-        template = event.data.fallback
-        row = replace(row, content=content, fallback=bodies.fallback(template, one) if template else None)
+        row = replace(row, content=content, fallback=fallback)
         return row if cancelled is None else replace(row, state="cancelled", reason=cancelled)
 
     def _erased(self, id_: UUID, send_key: str) -> NewMessage:

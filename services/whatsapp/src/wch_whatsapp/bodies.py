@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from wch_common.events.whatsapp_content import (
@@ -18,11 +19,14 @@ from wch_common.events.whatsapp_content import (
 )
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Sequence
 
     from wch_common.events.whatsapp import Recipient
     from wch_common.events.whatsapp_content import Content
+
+
+# Meta refuses line breaks, tabs and more than four spaces in a row in a value of a template (132018).
+_ILLEGAL_SPACE = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]\s*| {5,}")
 
 
 class MissingValue(ValueError):
@@ -114,7 +118,15 @@ def _parameter(value: Parameter | Media) -> dict[str, Any]:
         source = {"link": value.link} if value.link is not None else {"id": value.id}
         return {"type": value.kind, value.kind: source}
     named = {"parameter_name": value.name} if value.name else {}
-    return {"type": "text", **named, "text": value.text}
+    return {"type": "text", **named, "text": _legal(value.text)}
+
+
+def _legal(text: str) -> str:
+    """Return a template's value as Meta accepts it: a space for line breaks, tabs and long runs of spaces; raises MissingValue."""
+    legal = _ILLEGAL_SPACE.sub(" ", text).strip()
+    if not legal:
+        raise MissingValue("a value of the template is empty")
+    return legal
 
 
 def _button(button: TemplateButton) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from wch_common.events.failure_reasons import reasons_with
 from wch_common.events.whatsapp import RecipientErased
 from wch_common.integrations.phone import person_of, requested
 from wch_common.observability.redact import redact
+from wch_common.outcome import Reject
 from wch_common.store.erasure import erase_person
 from wch_whatsapp import queries
+from wch_whatsapp.bodies import MissingValue
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.facts import REPORTED, SOURCE, fact_data
@@ -86,7 +88,10 @@ class Control:
         shop, requester = self._shops.key(event.shop), event.data.keys_of or event.requester or ""
         ids = [message_id(shop, requester, key) for key in event.data.send_keys]
         names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
-        content = content_of(event.data.message) if event.data.message else None
+        try:
+            content = content_of(event.data.message) if event.data.message else None
+        except MissingValue as error:
+            raise Reject(f"data.message: {error}") from None
         await tx.rows(queries.NAME_ERASED, names)
         values = {"content": Jsonb(content) if content else None, "waiting_a_day": reasons_with("waits_a_day")}
         rows = await tx.rows(queries.RETRY, names | values)

@@ -207,6 +207,20 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         remedy="nothing; a later status settles it",
         acts="nobody",
     ),
+    "value_refused": _reason(
+        "recipient",
+        "a value has a form that Meta refuses",
+        132018,
+        remedy="correct the value in the list, then retry",
+        acts="requester",
+    ),
+    "needs_number": _reason(
+        "recipient",
+        "a one-time password can be sent to a telephone number only, not to a user id",
+        131062,
+        remedy="ask the recipient for their number",
+        acts="requester",
+    ),
     # The template.
     "template_missing": _reason("template", "the template does not exist in this language", 132001),
     "template_rejected": _reason("template", "Meta rejected the template", 132007),
@@ -220,7 +234,6 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         "the values do not fit the template",
         132000,
         132012,
-        132018,
         remedy="correct the values or the template, then retry",
         caused_by_values=True,
     ),
