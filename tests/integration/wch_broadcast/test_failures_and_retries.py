@@ -16,7 +16,7 @@ from wch_common.events.broadcast import (
     CampaignRecipient,
     CampaignResumeRequested,
 )
-from wch_common.events.whatsapp_content import Parameter
+from wch_common.events.whatsapp_content import Parameter, Template
 
 
 @pytest.mark.parametrize("other", ["undeliverable", "country_not_allowed", "meta_failed", "spam_restriction"])
@@ -74,6 +74,27 @@ def test_a_wrong_message_pauses_unless_the_recipient_has_own_values(bc: Broadcas
     assert json.loads(retry.message.body)["data"]["send_keys"] == wrong, (
         "resuming does not correct a recipient's own values"
     )
+
+
+def test_a_recipient_without_values_fails_alone_if_others_of_the_list_have_some(bc: BroadcastStage) -> None:
+    bc.start(broadcast_in_flight=1)
+    own = CampaignRecipient(to=phone(1), body=(Parameter(text="Ada"),))
+    empty = Template(name="hello", language="en_US")
+    bc.publish(campaign("gap", None, recipients=(own, *recipients(range(2, 4))), batch_size=1, message=empty))
+    for number, outcome in enumerate(("accepted", "failed/value_missing", "failed/value_missing"), start=1):
+        batch = bc.await_batches(number)[-1]
+        assert batch["values_required"] is True
+        bc.answer(batch, outcome)
+    assert totals_of(bc.await_fact("campaign.completed"))["failed_by"] == {"value_missing": 2}
+    assert bc.facts("campaign.paused") == []
+
+
+def test_values_are_not_required_if_the_message_or_nobody_has_some(bc: BroadcastStage) -> None:
+    bc.start()
+    own = CampaignRecipient(to=phone(1), body=(Parameter(text="Ada"),))
+    bc.publish(campaign("default", None, recipients=(own, *recipients(range(2, 4))), exclusive=False))
+    bc.publish(campaign("none", range(3), message=Template(name="hello", language="en_US"), exclusive=False))
+    assert {one.get("values_required", False) for one in bc.await_batches(2)} == {False}
 
 
 def test_a_refused_message_does_not_pause_if_others_were_sent_it(bc: BroadcastStage) -> None:

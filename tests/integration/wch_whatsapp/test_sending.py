@@ -16,7 +16,7 @@ from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.contract.event import new_event
 from wch_common.events.whatsapp import Recipient
-from wch_common.events.whatsapp_content import Parameter
+from wch_common.events.whatsapp_content import Parameter, Template
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_whatsapp.sender import NumberSender
@@ -247,6 +247,26 @@ def test_a_number_without_a_country_code_is_read_in_the_region_of_the_shop(wa: W
     wa.publish(message(1, to="0170 1234567"), whole)
     eventually(lambda: wa.states() == {"key-1": "accepted", "b-1": "accepted"})
     assert {body["to"] for body in wa.sent} == {"+491701234567", "+491707654321"}
+
+
+def test_recipients_without_required_values_fail_before_a_call(wa: WhatsAppStage) -> None:
+    wa.start()
+    (one,) = batch("b", (1,)).recipients
+    valued = one.model_copy(
+        update={"to": phone(2), "send_key": "b-2", "body": (Parameter(text="Main Street 1\nBerlin"),)}
+    )
+    blank = one.model_copy(update={"to": phone(3), "send_key": "b-3", "body": (Parameter(text=" \n"),)})
+    template = Template(name="hello", language="en_US")
+    whole = batch("b", (1,), recipients=(one, valued, blank), message=template, values_required=True)
+    wa.publish(whole, message(9, message=template.model_copy(update={"body": (Parameter(text=""),)})))
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    assert {one["send_key"]: one["reason"] for one in fact["recipients"]} == {
+        "b-1": "value_missing", "b-2": "", "b-3": "value_missing",
+    }  # fmt: skip
+    (body,) = wa.sent
+    assert body["template"]["components"][0]["parameters"][0]["text"] == "Main Street 1 Berlin"
+    (refused,) = wa.stage.await_dead_letters("whatsapp.message.dlq")
+    assert "data.message: a value of the template is empty" in str(refused.message.headers["wch-error-message"])
 
 
 def test_a_wrong_template_ends_the_rest_of_its_batch(wa: WhatsAppStage) -> None:

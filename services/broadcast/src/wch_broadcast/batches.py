@@ -28,7 +28,9 @@ def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> Batch
         {"to": row["phone"], "send_key": send_key(campaign.id, row["position"]), **(row["own_values"] or {})}
         for row in rows
     ]
-    names = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
+    names: dict[str, Any] = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
+    if campaign.with_values and not campaign.request["message"].get("body"):
+        names["values_required"] = True
     if campaign.stop_at is not None:
         names["expires_at"] = campaign.stop_at.isoformat()
     return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names))

@@ -53,6 +53,8 @@ class Campaign:
     submitted: int
     malformed: int
     duplicates: int
+    with_values: int
+    """Recipients of the list that have values of their own."""
     # `save` writes the following fields:
     state: str
     cause: str

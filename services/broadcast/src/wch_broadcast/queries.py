@@ -21,7 +21,8 @@ ON CONFLICT (id) DO NOTHING RETURNING id
 """
 LOCK_CAMPAIGN = """
 SELECT c.*, l.complete_at AS list_complete_at, l.deleted_at AS list_deleted_at, coalesce(l.submitted, 0) AS submitted,
-       coalesce(l.malformed, 0) AS malformed, coalesce(l.duplicates, 0) AS duplicates
+       coalesce(l.malformed, 0) AS malformed, coalesce(l.duplicates, 0) AS duplicates,
+       coalesce(l.with_values, 0) AS with_values
 FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list WHERE c.id = %(id)s FOR UPDATE OF c
 """
 CLOCK = "SELECT clock_timestamp() AS now"
@@ -195,7 +196,7 @@ FROM unnest(%(positions)s::int[], %(phones)s::text[], %(persons)s::text[], %(ski
 """
 COUNT_PART = """
 UPDATE lists SET submitted = submitted + %(submitted)s, malformed = malformed + %(malformed)s,
-       duplicates = duplicates + %(duplicates)s, parts = coalesce(parts, %(parts)s),
+       duplicates = duplicates + %(duplicates)s, with_values = with_values + %(with_values)s, parts = coalesce(parts, %(parts)s),
        complete_at = CASE
          WHEN (SELECT count(*) FROM list_parts WHERE list = %(id)s) = coalesce(parts, %(parts)s) THEN now() END
 WHERE id = %(id)s RETURNING *

@@ -40,6 +40,7 @@ LISTS = Table(
     count("submitted", "recipients received, usable or not"),
     count("malformed"),
     count("duplicates"),
+    count("with_values", "recipients with values of their own for the message's body"),
     timestamp("complete_at"),
     timestamp("deleted_at", "from then on its recipients are deleted"),
     now("created_at"),

@@ -139,6 +139,8 @@ class Acceptance:
             row = NewMessage(id_, one.send_key, None, self._person_hash.of(one.to))
             return replace(row, state="failed", reason="malformed_number", detail=str(error))
         row = NewMessage(id_, one.send_key, phone, self._person_hash.of(phone), own_values=_has_values(one))
+        if event.data.values_required and one.body is None:
+            return replace(row, state="failed", reason="value_missing", detail="the recipient has no values")
         template = event.data.fallback
         try:
             content = bodies.content(event.data.message, own=one)

@@ -118,6 +118,10 @@ class BatchRequested(_Sending):
 
     batch_id: Annotated[Name, Field(description="The requester's name for the batch, unique per shop.")]
     recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=1000)]
+    values_required: Annotated[
+        bool,
+        Field(description="Whether a recipient without values of their own for the body fails with `value_missing`."),
+    ] = False
 
     @model_validator(mode="after")
     def _has_unique_keys(self) -> Self:

@@ -1,0 +1,26 @@
+"""How many recipients of a list have values of their own."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "b0002"
+down_revision = "b0001"
+
+
+def upgrade() -> None:
+    """Add a column that the previous version need not fill, and count what there is."""
+    op.add_column(
+        "lists",
+        sa.Column(
+            "with_values",
+            sa.Integer(),
+            server_default=sa.text("0"),
+            nullable=False,
+            comment="recipients with values of their own for the message's body",
+        ),
+    )
+    op.execute(
+        "UPDATE lists AS l SET with_values = found.recipients FROM ("
+        "SELECT list, count(*) AS recipients FROM recipients WHERE skip_reason IS NULL AND own_values ? 'body' GROUP BY list"
+        ") AS found WHERE found.list = l.id"
+    )
