@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from pydantic import SecretStr
 
 from support.stage import Stage
 from support.waiting import eventually
-from support.whatsapp_stage import WhatsAppStage, message, phone, suppression, wrote
+from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
 
 
 @pytest.fixture
@@ -69,3 +70,13 @@ def test_a_stop_that_is_handled_after_a_newer_resume_does_not_hold(wa: WhatsAppS
     eventually(lambda: wa.query("SELECT count(*) FROM inbox WHERE queue = 'whatsapp.inbound'") == [(4,)])
     wa.publish(message(1), message(2))
     eventually(lambda: wa.states() == {"key-1": "accepted", "key-2": "suppressed"})
+
+
+def test_a_deployment_with_a_list_writes_to_nobody_else(wa: WhatsAppStage) -> None:
+    wa.start(whatsapp_only_to=(SecretStr(phone(1)),))
+    wa.publish(message(1), batch("b", (1, 2)))
+    (fact,) = eventually(lambda: wa.facts("batch.completed"))
+    results = {one["send_key"]: (one["outcome"], one["reason"]) for one in fact["recipients"]}
+    assert results == {"b-1": ("accepted", ""), "b-2": ("skipped", "not_in_allow_list")}
+    eventually(lambda: wa.states()["key-1"] == "accepted")
+    assert {body["to"] for body in wa.sent} == {phone(1)}

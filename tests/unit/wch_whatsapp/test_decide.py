@@ -107,3 +107,13 @@ def test_no_slot_is_free_while_the_clock_of_the_database_is_behind_the_used_slot
 def test_without_a_rate_every_slot_is_free() -> None:
     limits = Limits("1", ("1",), "", ("1",), 0, -1, PairLimit(0, 1), 60)
     assert limits.slots(NOW, NOW, 40)[0] == 40
+
+
+@pytest.mark.parametrize(
+    ("listed", "sent"), [(None, True), (frozenset({b"a"}), True), (frozenset({b"b"}), False), (frozenset(), False)]
+)
+def test_only_listed_recipients_are_written_to(listed: frozenset[bytes] | None, sent: bool) -> None:
+    state = claim_state()
+    state.only_to = listed
+    decision = state.decide(row())
+    assert isinstance(decision, Send) if sent else decision == End("failed", "not_in_allow_list")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from wch_common.errors import SettingsError
-from wch_common.settings import load_settings
+from wch_common.settings import load_settings, masked
 from wch_whatsapp.settings import WhatsAppSettings
 
 NEEDED = {
@@ -39,6 +39,20 @@ def test_numbers_are_given_by_their_ids_separated_by_commas(environment: pytest.
     assert numbers.phone_number_ids == ("2002", "3003")
     assert settings.whatsapp_stop_words == ("halt", "aus")
     assert (numbers.rate, numbers.messaging_limit) == (80, 250), "the limits of a new business"
+
+
+def test_the_only_recipients_are_listed_and_their_numbers_hidden(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings(WhatsAppSettings).whatsapp_only_to is None
+    environment.setenv("WCH_WHATSAPP_ONLY_TO", "nobody")
+    assert load_settings(WhatsAppSettings).whatsapp_only_to == ()
+    environment.setenv("WCH_WHATSAPP_ONLY_TO", "+15550100001, +1 (555) 010-0002")
+    settings = load_settings(WhatsAppSettings)
+    assert [one.get_secret_value() for one in settings.whatsapp_only_to or ()] == ["+15550100001", "+15550100002"]
+    assert "5550100" not in str(masked(settings))
+    environment.setenv("WCH_WHATSAPP_ONLY_TO", "+15550100001, 0170 1234567")
+    with pytest.raises(SettingsError, match="WCH_WHATSAPP_ONLY_TO: number 2 is not a phone number") as caught:
+        load_settings(WhatsAppSettings)
+    assert "0170" not in str(caught.value)
 
 
 def test_every_wrong_setting_is_named(environment: pytest.MonkeyPatch) -> None:

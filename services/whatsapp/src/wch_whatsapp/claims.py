@@ -84,7 +84,7 @@ async def _state(tx: Transaction, limits: Limits, now: datetime) -> ClaimState:
         (today,) = await tx.rows(queries.REACHED_TODAY, {"portfolio": limits.portfolio})
         left = max(0, limits.recipients_a_day - today["recipients"])
         oldest = today["oldest"] or now
-    return ClaimState(now, limits.pair, left, oldest + timedelta(hours=24))
+    return ClaimState(now, limits.pair, left, oldest + timedelta(hours=24), limits.only_to)
 
 
 async def _decide(tx: Transaction, state: ClaimState, found: list[Row], claimed: Claim) -> None:

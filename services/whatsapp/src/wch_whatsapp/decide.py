@@ -54,6 +54,8 @@ class ClaimState:
     """How many more recipients may be reached today; None without a limit."""
     recipients_from: datetime
     """When the next recipient may be reached."""
+    only_to: frozenset[bytes] | None = None
+    """The people who may be written to; None for everybody."""
     pairs: dict[bytes, datetime] = field(default_factory=dict)
     reached: set[bytes] = field(default_factory=set)
 
@@ -67,14 +69,8 @@ class ClaimState:
 
     def decide(self, row: Any) -> Decision:  # noqa: ANN401 - a row of the ledger
         """Decide about one due message."""
-        if row["content"] is None or row["phone"] is None:
-            return End("failed", "erased")
-        if row["cancelled"] is not None:
-            return End("cancelled", row["cancelled"])
-        if row["expires_at"] <= self.now:
-            return End("failed", "expired")
-        if row["suppressed"] is not None:
-            return End("suppressed", row["suppressed"])
+        if (end := self._end(row)) is not None:
+            return end
         open_ = row["window_until"] is not None and row["window_until"] > self.now
         as_fallback = row["as_fallback"] or (is_free_form(row["content"]) and not open_)
         if as_fallback and row["fallback"] is None:
@@ -86,6 +82,20 @@ class ClaimState:
             return Defer(max(self.recipients_from, self.now + timedelta(seconds=1)), "messaging_limit")
         reaches = not open_ and row["person"] not in self.reached and not self._is_reached(row)
         return Send(row["fallback"] if as_fallback else row["content"], as_fallback, outside=not open_, reaches=reaches)
+
+    def _end(self, row: Any) -> End | None:  # noqa: ANN401 - a row of the ledger
+        """Return the end of a message that must not be sent at all, or None."""
+        if row["content"] is None or row["phone"] is None:
+            return End("failed", "erased")
+        if row["cancelled"] is not None:
+            return End("cancelled", row["cancelled"])
+        if row["expires_at"] <= self.now:
+            return End("failed", "expired")
+        if row["suppressed"] is not None:
+            return End("suppressed", row["suppressed"])
+        if self.only_to is not None and row["person"] not in self.only_to:
+            return End("failed", "not_in_allow_list")
+        return None
 
     def _has_no_room(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         if self.recipients_left is None or self.recipients_left > 0:

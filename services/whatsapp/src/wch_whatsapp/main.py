@@ -6,6 +6,8 @@ from collections import defaultdict
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
+
 from wch_common.events.meta import MessageReceived, StatusReceived
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from wch_common.store.store import Store
+
+log = structlog.get_logger(__name__)
 
 MIGRATIONS = (MigrationSet("wch_whatsapp:migrations", "whatsapp_version", METADATA),)
 # The time to write an outcome, in addition to the time limit of its call, before the call counts as in doubt.
@@ -133,6 +137,7 @@ async def _senders(
 ) -> dict[str, NumberSender]:
     """Return a sender for every number of every shop, each with its own connections."""
     settings, senders = platform.settings, {}
+    only_to = _only_to(settings)
     portfolios: dict[str, tuple[str, ...]] = defaultdict(tuple)
     for name, shop in settings.shops():
         portfolios[shop.whatsapp.portfolio or name] += shop.whatsapp.phone_number_ids
@@ -151,6 +156,7 @@ async def _senders(
                 recipients_a_day=numbers.messaging_limit,
                 pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),
                 call_deadline_seconds=settings.whatsapp_call_seconds + _OUTCOME_SECONDS,
+                only_to=only_to,
             )
             senders[sender] = NumberSender(
                 store,
@@ -163,6 +169,15 @@ async def _senders(
                 lease_seconds=settings.whatsapp_lease_seconds,
             )
     return senders
+
+
+def _only_to(settings: WhatsAppSettings) -> frozenset[bytes] | None:
+    """Return the hashes of the only people who may be written to; None for everybody."""
+    if settings.whatsapp_only_to is None:
+        return None
+    log.warning("only_listed_recipients", recipients=len(settings.whatsapp_only_to))
+    person_hash = PersonHash(settings.whatsapp_hash_key.get_secret_value())
+    return frozenset(person_hash.of(number.get_secret_value()) for number in settings.whatsapp_only_to)
 
 
 def main() -> int:

@@ -207,6 +207,13 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         remedy="nothing; a later status settles it",
         acts="nobody",
     ),
+    "not_in_allow_list": _reason(
+        "recipient",
+        "this deployment writes to listed recipients only (WCH_WHATSAPP_ONLY_TO)",
+        remedy="add the recipient to the list, then retry",
+        acts="requester",
+        skipped=True,
+    ),
     "value_refused": _reason(
         "recipient",
         "a value has a form that Meta refuses",
