@@ -43,7 +43,11 @@ def test_braces_in_an_items_name_are_not_placeholders() -> None:
 
 
 def test_a_strangers_words_are_not_sent_to_the_number_they_typed() -> None:
-    words: dict[str, Any] = {"customer_name": "You won, open evil.example", "coupon": "call 555", "link": "https://evil.example/c"}
+    words: dict[str, Any] = {
+        "customer_name": "You won, open evil.example",
+        "coupon": "call 555",
+        "link": "https://evil.example/c",
+    }
     assert filled("Hi {name|there}, {coupon|no coupon}, {link|our shop}", **words) == ["Hi there, no coupon, our shop"]
 
 

@@ -146,8 +146,11 @@ class PrivateNode:
         self._end_epmd()
 
     def pause(self) -> None:
-        """Freeze the node, as a stalled machine would."""
+        """Freeze the node, as a stalled machine would; nothing of it runs any more when this returns."""
         os.killpg(self.pid, signal.SIGSTOP)
+        beam = self._beam()
+        # On a busy machine its other threads go on for a while, and may confirm a message.
+        _await(lambda: _is_frozen(beam), _STOP_SECONDS)
 
     def resume(self) -> None:
         """Let a frozen node continue."""
@@ -328,10 +331,20 @@ def has_ended(pid: int) -> bool:
 
 
 def _await_end(pid: int, seconds: float) -> bool:
+    return _await(lambda: has_ended(pid), seconds)
+
+
+def _is_frozen(pid: int) -> bool:
+    """Whether every thread of a process has stopped; True where the system does not tell."""
+    states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(state in "Tt" for state in states)
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> bool:
     @retry(stop=stop_after_delay(seconds), wait=wait_fixed(0.05), retry_error_callback=lambda _: False)
-    def ended() -> bool:
-        if not has_ended(pid):
+    def holds() -> bool:
+        if not condition():
             raise TimeoutError
         return True
 
-    return bool(ended())
+    return bool(holds())
