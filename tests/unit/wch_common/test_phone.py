@@ -166,8 +166,11 @@ def test_two_valid_forms_of_a_number_are_one_person(one: str, other: str) -> Non
     assert one_form(one) == one_form(other)
 
 
-def test_a_fixed_line_is_not_the_mobile_number_with_one_digit_more() -> None:
-    assert one_form("+5511923456789") != one_form("+551123456789")
+@pytest.mark.parametrize(("mobile", "fixed"), [("+5511923456789", "+551123456789"), ("+23054909124", "+2304909124")])
+def test_a_fixed_line_is_not_the_mobile_number_with_one_digit_more(mobile: str, fixed: str) -> None:
+    assert normalised(mobile) == mobile
+    assert normalised(fixed) == fixed
+    assert one_form(mobile) != one_form(fixed)
 
 
 @pytest.mark.parametrize("wa_id", ["22412345678", "99912345678", "49151", "12000000001"])

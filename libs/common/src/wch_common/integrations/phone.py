@@ -199,8 +199,6 @@ _PLAN_CHANGES: Final = tuple(
         (r"84186(\d{7})", r"8456\1"),
         (r"84188(\d{7})", r"8458\1"),
         (r"84199(\d{7})", r"8459\1"),
-        (r"2410([256]\d{6})", r"2416\1"),  # Gabon, 2019
-        (r"2410([47]\d{6})", r"2417\1"),
         (r"225([014-9][0-3]\d{6})", r"22501\1"),  # Côte d'Ivoire, 2021; 2 and 3 began fixed lines
         (r"225([014-9][4-6]\d{6})", r"22505\1"),
         (r"225([014-9][7-9]\d{6})", r"22507\1"),
@@ -217,8 +215,10 @@ def _in_current_plan(number: str) -> str | None:
     return None
 
 
-# Meta writes numbers of these countries with and without a digit that marks mobile numbers.
+# Valid numbers that are written in two ways: with and without a digit that marks mobile numbers, and Gabon's of before 2019.
 _TWO_FORMS = (
+    (re.compile(r"\+2410([256]\d{6})"), r"+2416\1"),
+    (re.compile(r"\+2410([47]\d{6})"), r"+2417\1"),
     (re.compile(r"\+549(\d{10})"), r"+54\1"),
     (re.compile(r"\+55(\d{2})9([6-9]\d{7})"), r"+55\1\2"),
 )
@@ -226,7 +226,9 @@ _TWO_FORMS = (
 
 def one_form(number: str) -> str:
     """Return one form of a number (E.164) that is written in several, to identify its owner; not for sending."""
-    current = _in_current_plan(number) or number
+    current = _in_current_plan(number)
+    if current is None or _is_valid(number):  # another's number may have the form of an old one
+        current = number
     for pattern, form in _TWO_FORMS:
         if pattern.fullmatch(current):
             return pattern.sub(form, current)
