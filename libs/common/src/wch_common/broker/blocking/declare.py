@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import amqp.exceptions
 import kombu
+from tenacity import RetryError, Retrying, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
-from wch_common.broker.blocking.connection import open_connection
+from wch_common.broker.blocking.connection import CONNECTION_ERRORS, BrokerUnreachable, open_connection
 from wch_common.errors import TopologyMismatch
+from wch_common.observability.redact import redact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from kombu.transport.virtual import Channel
 
     from wch_common.broker.topology import Binding, Exchange, Queue, Topology
+
+_PATIENCE_SECONDS = 60.0
 
 
 def declare(url: str, topology: Topology) -> None:
@@ -80,13 +84,37 @@ def _bind(binding: Binding, channel: Channel) -> None:
 
 
 def _each(url: str, actions: Sequence[Callable[[Channel], None]]) -> None:
-    """Carry out every action and report all failures together, so that one run shows the whole difference."""
+    """Carry out every action and report all failures together, so that one run shows the whole difference.
+
+    Each action can be repeated, so a connection that breaks meanwhile is replaced; raises BrokerUnreachable if they go on breaking.
+    """
     problems: list[str] = []
+    waiting = list(reversed(actions))
+    # A busy broker cannot always form a quorum queue in time; it closes the connection then (541).
+    attempts = Retrying(
+        retry=retry_if_exception_type(CONNECTION_ERRORS),
+        stop=stop_after_delay(_PATIENCE_SECONDS),
+        wait=wait_random_exponential(multiplier=0.2, max=5),
+    )
+    try:
+        for attempt in attempts:
+            with attempt:
+                _carry_out(url, waiting, problems)
+    except RetryError as error:
+        broken = error.last_attempt.exception()
+        raise BrokerUnreachable(f"the broker keeps closing the connection: {redact(str(broken), 300)}") from None
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise TopologyMismatch(f"the broker differs from the topology:\n{lines}")
+
+
+def _carry_out(url: str, waiting: list[Callable[[Channel], None]], problems: list[str]) -> None:
+    """Carry out the last action and remove it, until none is left."""
     with open_connection(url, "wch topology") as connection:
         channel = connection.channel()
-        for action in actions:
+        while waiting:
             try:
-                action(channel)
+                waiting[-1](channel)
             except (
                 amqp.exceptions.NotFound,
                 amqp.exceptions.PreconditionFailed,
@@ -94,9 +122,7 @@ def _each(url: str, actions: Sequence[Callable[[Channel], None]]) -> None:
             ) as error:
                 problems.append(_sentence(error))
                 channel = connection.channel()  # a refusal closes the channel
-    if problems:
-        lines = "\n".join(f"  {problem}" for problem in problems)
-        raise TopologyMismatch(f"the broker differs from the topology:\n{lines}")
+            waiting.pop()
 
 
 def _sentence(error: amqp.exceptions.AMQPError) -> str:
