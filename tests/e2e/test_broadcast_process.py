@@ -23,7 +23,7 @@ from wch_whatsapp.topology import TOPOLOGY as WHATSAPP
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 RECIPIENTS, KILLS = (100_000, 10) if FULL else (1_500, 3)
-SECONDS = 1500 if FULL else 120
+SECONDS = 1500 if FULL else 300
 PART = 500
 
 

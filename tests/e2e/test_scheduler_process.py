@@ -25,7 +25,7 @@ from support.waiting import eventually
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 TICKS, FAULTS = (10_000, 30) if FULL else (800, 8)
-SECONDS = 600 if FULL else 120
+SECONDS = 600 if FULL else 300
 SCHEDULES, EVERY = 20, 0.2
 
 

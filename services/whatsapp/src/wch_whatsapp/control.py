@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from wch_common.events import published_contract
 from wch_common.events.failure_reasons import reasons_with
 from wch_common.events.whatsapp import RecipientErased
-from wch_common.integrations.phone import person_of, requested
+from wch_common.integrations.phone import person_of, requested_person
 from wch_common.observability.redact import redact
 from wch_common.outcome import Reject
 from wch_common.store.erasure import erase_person
@@ -131,4 +131,4 @@ class Control:
         return {"shop": self._shops.key(event.shop), "phone": phone, "person": self._person_hash.of(phone)}
 
     def _phone(self, event: Event[Any], region: str | None) -> str:
-        return requested(event.data.phone, "data.phone", region)
+        return requested_person(event.data.phone, "data.phone", region)

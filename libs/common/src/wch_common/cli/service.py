@@ -12,7 +12,7 @@ from rich.table import Column, Table
 
 from wch_common.cli.output import CommandError, counted, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
-from wch_common.integrations.phone import MalformedNumber, masked, normalised
+from wch_common.integrations.phone import MalformedNumber, masked, of_person
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
@@ -98,9 +98,9 @@ def print_record(values: Mapping[str, object]) -> None:
 
 
 def phone_number(text: str) -> str:
-    """Return a number in E.164; raises CommandError for one without its country code."""
+    """Return a person's number with its country code; raises CommandError."""
     try:
-        return normalised(text)
+        return of_person(text)
     except MalformedNumber as error:
         raise CommandError(str(error)) from None
 
