@@ -11,8 +11,8 @@ from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_common.contract.event import new_event
 from wch_common.events.carts import ReminderRequested, ReminderScanRequested
-from wch_common.events.shop import Consent
-from wch_common.events.whatsapp import MessageAccepted, MessageFailed
+from wch_common.events.shop import CartDeleted, Consent
+from wch_common.events.whatsapp import MessageAccepted, MessageFailed, MessageUnknown
 
 SCAN = ReminderScanRequested()
 OTHER_FORM = "+1 (555) 010-0001"
@@ -46,6 +46,40 @@ def test_the_same_cart_does_not_cause_a_second_reminder_soon(ct: CartsStage) -> 
     ct.fill(cart(1, 2))
     ct.publish(SCAN)
     assert ct.await_fact("reminder.skipped") == {"cart_id": "c1", "version": 2, "reason": "reminded_recently"}
+
+
+def test_a_person_is_remembered_although_the_reminded_cart_is_gone(ct: CartsStage) -> None:
+    ct.start()
+    ct.answer(MessageAccepted, ct.remind(), wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.publish(CartDeleted(cart_id="c1", version=2))
+    eventually(lambda: ct.cart()["person"] is None)
+    ct.fill(cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    assert ct.await_fact("reminder.skipped") == {"cart_id": "c2", "version": 1, "reason": "reminded_recently"}
+
+
+def test_who_was_reminded_is_forgotten_when_it_decides_nothing_any_more(ct: CartsStage) -> None:
+    service = ct.start()
+    ct.answer(MessageAccepted, ct.remind(), wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.fill(cart(2))
+    ct.publish(SCAN)
+    ct.await_requests(2)
+    ct.query("UPDATE reminders SET changed_at = changed_at - interval '25 hours' WHERE state = 'sent'")
+    service.stop()
+    ct.start()
+    eventually(lambda: ct.reminder("c1")["person"] is None)
+    assert ct.reminder("c2")["person"] == phone(2)
+
+
+def test_a_reminder_that_may_have_been_sent_counts(ct: CartsStage) -> None:
+    ct.start()
+    ct.answer(MessageUnknown, ct.remind())
+    ct.await_fact("reminder.failed")
+    ct.fill(cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
 
 
 def test_a_setting_allows_reminders_of_one_person_at_any_time(ct: CartsStage) -> None:
@@ -90,7 +124,17 @@ def test_an_order_cancels_the_reminder_of_the_persons_older_cart(ct: CartsStage)
     assert len(ct.requests("message.cancel_requested")) == 1, "another person's order cancels nothing"
 
 
-def test_an_order_and_a_reminder_at_the_same_moment_end_without_a_message(ct: CartsStage) -> None:
+def test_an_order_that_arrives_before_its_cart_cancels_the_reminder_of_the_older_one(ct: CartsStage) -> None:
+    ct.start()
+    key = ct.remind()
+    ct.publish(ordered(2, 2))
+    eventually(lambda: ct.cart("c2").get("status") == "completed")
+    ct.publish(cart(2, 1, phone=OTHER_FORM))
+    (cancel,) = ct.await_requests(kind="message.cancel_requested")
+    assert cancel == {"send_key": key, "reason": "bought"}
+
+
+def test_an_order_and_a_reminder_at_the_same_time_end_without_a_message(ct: CartsStage) -> None:
     """Whichever comes first: the reminder is skipped, or its cancellation is requested."""
     ct.start(carts_person_hours=0)
     people = range(1, 21)
@@ -136,9 +180,31 @@ def test_a_shop_sends_so_many_reminders_an_hour_and_the_others_wait(ct: CartsSta
     assert registry.get_sample_value("wch_carts_alerts_total", {"cause": "hourly_limit"}) == 2
     ct.publish(new_event(ReminderRequested(cart_id="c5"), "/tests", requester="crm"))
     assert ct.await_fact("reminder.skipped")["reason"] == "hourly_limit"
-    ct.query("UPDATE reminders SET changed_at = changed_at - interval '61 minutes'")
+    for request in ct.requests():
+        ct.answer(MessageAccepted, request["send_key"], wamid="w")
+    ct.await_fact("reminder.sent", 2)
+    ct.query("UPDATE reminders SET sent_at = sent_at - interval '61 minutes'")
     ct.publish(SCAN)
     ct.await_requests(4)
+
+
+def test_claims_whose_requests_are_lost_do_not_use_the_limit_for_ever(ct: CartsStage) -> None:
+    ct.start(carts_most_per_hour=1)
+    ct.fill(cart(1), cart(2))
+    ct.claim(1, age="61 minutes")
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    assert request["to"] == phone(2)
+
+
+def test_no_alert_is_raised_while_no_cart_waits(ct: CartsStage) -> None:
+    service = ct.start(carts_most_per_hour=1)
+    ct.remind()
+    ct.publish(SCAN)
+    ct.await_handled("carts.reminder_scan", 2)
+    assert (
+        service.service._metrics.registry.get_sample_value("wch_carts_alerts_total", {"cause": "hourly_limit"}) is None
+    )
 
 
 @pytest.mark.parametrize("link", ["https://evil.example/c", "https://shop.example/c"])

@@ -34,6 +34,15 @@ def test_every_word_counts_as_people_write_it(word: str, language: str) -> None:
         ("Detener promociones", "detener promociones", "es"),
         ("PARAR PROMOCOES", "parar promoções", "pt"),
         ("desabonner", "désabonner", "fr"),
+        ("请停止", "停止", "ja"),
+        ("停止谢谢", "停止", "ja"),
+        ("停止お願いします", "停止", "ja"),
+        ("หยุดครับ", "หยุด", "th"),
+        ("توقـف", "توقف", "ar"),
+        ("DỪNG", "dừng", "vi"),
+        ("dung lai", "dừng lại", "vi"),
+        ("stopper", "stopper", "da"),
+        ("Quit", "quit", "en"),
         ("Kündigen", "kündigen", "WCH_WHATSAPP_STOP_WORDS"),
     ],
 )
@@ -44,7 +53,7 @@ def test_the_word_that_counted_is_known(text: str, word: str, language: str) -> 
 @pytest.mark.parametrize(
     "text",
     [None, "", " ", "🛑", "please", "please do not stop", "Don't stop sending me offers", "How do I stop this order?",
-     "when does the bus stop", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
+     "when does the bus stop", "Dung", "Dũng", "Dũng\n0901234567", "বন্ধু", "रोकेंगे", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
 )  # fmt: skip
 def test_other_messages_are_no_opt_outs(text: str | None) -> None:
     assert READER.read(text) is None

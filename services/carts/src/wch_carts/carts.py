@@ -47,6 +47,8 @@ class Carts:
         await _set_versions(tx, cart, after, keeps_abandoned=not is_newest)
         if is_newest and after.status != "deleted":
             await tx.rows(queries.SET_CONTENTS, {"id": cart.id} | self._values(event))
+        if after.status == "completed" and is_newest:  # the order has arrived before the cart, which names the customer
+            await _cancel_of_older_carts(event, tx, (await tx.rows(queries.LOCK_CART, {"id": cart.id}))[0])
         reason = "bought" if after.status == "completed" else "changed" if event.data.items else "emptied"
         await _cancel_reminders(event, tx, cart, after, reason if is_newest else "changed")
 

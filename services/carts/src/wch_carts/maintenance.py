@@ -25,6 +25,7 @@ class Maintenance:
         self._database = store.database
         self._metrics = metrics
         self._abandoned_hours = settings.carts_abandoned_hours
+        self._person_hours = max(shop.carts.person_hours for _, shop in settings.shops())
         self._keep_days = {
             "completed": settings.carts_keep_completed_days,
             "abandoned": settings.carts_keep_abandoned_days,
@@ -42,6 +43,7 @@ class Maintenance:
     async def _age(self) -> None:
         for statement in (queries.ABANDON, *queries.RELEASE_STALE):
             await in_chunks(self._database, statement, {"hours": self._abandoned_hours}, chunk=_CHUNK)
+        await in_chunks(self._database, queries.FORGET_PERSONS, {"person_hours": self._person_hours}, chunk=_CHUNK)
         await self._database.rows(queries.SKIP_STALE_CLAIMS)
 
     async def _count(self) -> None:

@@ -113,15 +113,18 @@ class ChangedReminder:
 NOW = "SELECT now() AS now"
 # By array, so that the carts are updated by primary key, however many there are. A cart must be idle by the fact's
 # time and by the time of arrival: if the shop's clock is behind, customers who are still shopping would be reminded.
-CLAIM_IDLE_CARTS = """
-UPDATE carts SET remindable = false WHERE id = ANY(ARRAY(
-  SELECT id FROM carts WHERE shop = %(shop)s AND status = 'active' AND remindable
-  AND idle_since <= now() - %(delay)s * interval '1 hour' AND idle_since > now() - %(oldest)s * interval '1 hour'
-  AND updated_at <= now() - %(delay)s * interval '1 hour' AND expires_at >= now()
-  AND (remind_after IS NULL OR remind_after <= now())
-  ORDER BY idle_since LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-)) RETURNING id, cart_id, filled_version AS period
+_IDLE = """
+shop = %(shop)s AND status = 'active' AND remindable
+AND idle_since <= now() - %(delay)s * interval '1 hour' AND idle_since > now() - %(oldest)s * interval '1 hour'
+AND updated_at <= now() - %(delay)s * interval '1 hour' AND expires_at >= now()
+AND (remind_after IS NULL OR remind_after <= now())
 """
+CLAIM_IDLE_CARTS = f"""
+UPDATE carts SET remindable = false WHERE id = ANY(ARRAY(
+  SELECT id FROM carts WHERE {_IDLE} ORDER BY idle_since LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)) RETURNING id, cart_id, filled_version AS period
+"""  # noqa: S608 - a constant
+ANY_IDLE_CART = f"SELECT 1 FROM carts WHERE {_IDLE} LIMIT 1"  # noqa: S608 - a constant
 ADD_CLAIMS = """
 INSERT INTO reminders AS r (cart, period, shop, state)
 SELECT cart, period, %(shop)s, 'claimed' FROM unnest(%(ids)s::uuid[], %(periods)s::bigint[]) AS new (cart, period)
@@ -132,20 +135,21 @@ WHERE r.state IN ('claimed', 'skipped', 'failed')
 # the person may have none.
 LOCK_PERSON = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || %(person)s, 0))"
 # What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
-# too recently. A reminder that was requested counts, because it may be sent at any time.
+# too recently. A reminder that was requested counts, because it may be sent at any time, and one of unknown result as well.
 OTHERS_OF_PERSON = """
 SELECT EXISTS (
     SELECT 1 FROM carts AS c WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.ordered_at > %(idle_since)s
   ) AS ordered_since,
-  (SELECT max(coalesce(r.sent_at, r.changed_at)) + %(hours)s * interval '1 hour' FROM carts AS c JOIN reminders AS r ON r.cart = c.id
-   WHERE c.shop = %(shop)s AND c.person = %(person)s AND (r.cart, r.period) <> (%(id)s, %(period)s)
-   AND r.state IN ('requested', 'sent')) AS not_before
+  (SELECT max(coalesce(sent_at, changed_at)) + %(hours)s * interval '1 hour' FROM reminders
+   WHERE shop = %(shop)s AND person = %(person)s AND (cart, period) <> (%(id)s, %(period)s)
+   AND (state IN ('requested', 'sent') OR (state = 'failed' AND reason = 'unknown'))) AS not_before
 """
 LOCK_SHOP = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s, 1))"
 # Reminders that were requested within an hour, and those that wait to be checked.
 REQUESTED_THIS_HOUR = """
 SELECT count(*) AS reminders FROM reminders
-WHERE shop = %(shop)s AND (state = 'claimed' OR (state IN ('requested', 'sent', 'failed') AND changed_at > now() - interval '1 hour'))
+WHERE shop = %(shop)s AND changed_at > now() - interval '1 hour' AND state IN ('claimed', 'requested', 'sent', 'failed')
+AND coalesce(sent_at, changed_at) > now() - interval '1 hour'
 """
 LOCK_CART = "SELECT *, now() AS now FROM carts WHERE id = %(id)s FOR UPDATE"
 # After 6 hours without an answer, the request or its answer is lost. It may be requested again: the send key prevents
@@ -156,9 +160,9 @@ SELECT state, in_ledger,
 FROM reminders WHERE cart = %(id)s AND period = %(period)s
 """
 SET_REMINDER = """
-INSERT INTO reminders AS r (cart, period, shop, state, reason, requester)
-VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s)
-ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason,
+INSERT INTO reminders AS r (cart, period, shop, state, reason, requester, person)
+VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s, %(person)s)
+ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason, person = excluded.person,
   requester = excluded.requester, rank = 0, cancel_requested = false, changed_at = now()
 """
 MARK_UNREMINDABLE = "UPDATE carts SET remindable = false WHERE id = %(id)s"
@@ -240,6 +244,12 @@ RELEASE_STALE = tuple(
     for state, age in (("claimed", "1 hour"), ("requested", "6 hours"))
 )
 # Claims of carts that have changed, if their request never arrived.
+# Who was reminded is kept for as long as it decides about another reminder.
+FORGET_PERSONS = """
+UPDATE reminders SET person = NULL WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
+  WHERE person IS NOT NULL AND changed_at < now() - %(person_hours)s * interval '1 hour' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED))
+RETURNING 1
+"""
 SKIP_STALE_CLAIMS = """
 UPDATE reminders AS r SET state = 'skipped', reason = 'changed', changed_at = now() WHERE r.state = 'claimed'
 AND r.changed_at < now() - interval '1 day'

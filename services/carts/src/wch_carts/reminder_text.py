@@ -11,7 +11,7 @@ from babel import Locale, UnknownLocaleError
 from babel.numbers import format_currency
 from pydantic import AfterValidator
 
-from wch_carts.reminder_values import coupon_code, customer_name, own_link
+from wch_carts.reminder_values import coupon_code, customer_name, own_link, own_path
 from wch_common.events.whatsapp_content import Parameter, Template, TemplateButton
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class ReminderText:
         body = tuple(Parameter(text=_cut(_filled(text, values), _BODY_LENGTH)) for text in self.body)
         buttons: tuple[TemplateButton, ...] = ()
         if self.button is not None:
+            values["link"] = own_path(cart["link"], self.link_hosts)
             value = _filled(self.button, values)[:_BUTTON_LENGTH]
             buttons = (TemplateButton(index=0, kind="url", value=value),)
         return Template(name=self.template, language=self.language, body=body, buttons=buttons)

@@ -11,26 +11,31 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _LONGEST: Final = 40
+_MOST_WORDS: Final = 4
+_LONGEST_CODE: Final = 20
 # Alphabetic characters with their marks, joiners of some scripts, spaces, apostrophes, hyphens, and full stops behind an abbreviation.
 _NAME = regex.compile(r"(?:[\p{L}\p{M}\u200c\u200d '\u2019\u02bc\u00b7-]|(?<=\p{L})\.(?= |$))+")
 _ALPHABETIC = regex.compile(r"\p{L}")
 _CODE = regex.compile(r"[\p{L}\p{M}\p{N}_-]+")
+_NUMBER_IN_CODE = regex.compile(r"(?:\p{N}[_-]?){7}")
 _UNSAFE_IN_LINK = regex.compile(r"[\s\\\p{C}]")
 
 
 def customer_name(text: str) -> str:
-    """Return a customer's name, or an empty text for what is no name: an address, a number, lines, over 40 characters."""
+    """Return a customer's name, or an empty text for what is no name: an address, a number, lines, over 40 characters or four words."""
     name = regex.sub(" +", " ", text.strip(" "))
-    return name if len(name) <= _LONGEST and _NAME.fullmatch(name) and _ALPHABETIC.search(name) else ""
+    is_short = len(name) <= _LONGEST and name.count(" ") < _MOST_WORDS
+    return name if is_short and _NAME.fullmatch(name) and _ALPHABETIC.search(name) else ""
 
 
 def coupon_code(text: str) -> str:
-    """Return a coupon's code, or an empty text if it is more than one word of alphabetic characters, digits, hyphens and underscores."""
-    return text if len(text) <= _LONGEST and _CODE.fullmatch(text) else ""
+    """Return a coupon's code, or an empty text for more than one word, over 20 characters, or what may be a telephone number."""
+    is_code = len(text) <= _LONGEST_CODE and _CODE.fullmatch(text) and not _NUMBER_IN_CODE.search(text)
+    return text if is_code else ""
 
 
 def own_link(text: str, hosts: Collection[str]) -> str:
-    """Return a link to one of the shop's hosts or their subdomains, or a path, which the template completes; else an empty text."""
+    """Return an https link to one of the shop's hosts or their subdomains; else an empty text."""
     if _UNSAFE_IN_LINK.search(text):
         return ""
     try:
@@ -38,7 +43,14 @@ def own_link(text: str, hosts: Collection[str]) -> str:
         host, user = parts.hostname or "", parts.username
     except ValueError:
         return ""
-    if not parts.scheme and not parts.netloc:
-        return "" if text.startswith("//") else text
     is_own = any(host == own or host.endswith(f".{own}") for own in hosts)
     return text if parts.scheme == "https" and user is None and is_own else ""
+
+
+def own_path(text: str, hosts: Collection[str]) -> str:
+    """Return what may follow the address of a template's button: a path that cannot change its host, or a link of `own_link`."""
+    if _UNSAFE_IN_LINK.search(text) or text.startswith("//"):
+        return ""
+    first = regex.split(r"[/?#]", text, maxsplit=1)[0]
+    is_path = not any(one in first for one in ".@:%")
+    return text if is_path else own_link(text, hosts)

@@ -43,7 +43,7 @@ CHUNK = 500
 _DEAD_LETTERED = "dead_lettered"
 _LIMIT = "hourly_limit"
 # The cause passes: a later scan tries again.
-_LATER = ("quiet_hours", "reminded_recently")
+_LATER = ("quiet_hours", "reminded_recently", _LIMIT)
 
 
 class Reminders:
@@ -59,9 +59,11 @@ class Reminders:
         if section.quiet.are_on((await tx.rows(queries.NOW))[0]["now"]):
             log.info("scan_skipped_in_quiet_hours", shop=shop)
             return
+        idle = {"shop": shop, "delay": section.delay_hours, "oldest": section.oldest_hours}
         limit = min(CHUNK, await self._room(tx, shop, section))
-        span = {"delay": section.delay_hours, "oldest": section.oldest_hours}
-        found = await tx.rows(queries.CLAIM_IDLE_CARTS, {"shop": shop, "limit": limit} | span) if limit else []
+        if not limit and await tx.rows(queries.ANY_IDLE_CART, idle):
+            tx.then(partial(self._report_limit, shop, section.most_per_hour))
+        found = await tx.rows(queries.CLAIM_IDLE_CARTS, idle | {"limit": limit}) if limit else []
         if not found:
             return
         ids, periods = [row["id"] for row in found], [row["period"] for row in found]
@@ -76,10 +78,7 @@ class Reminders:
         """Return how many more reminders of a shop may be requested within this hour; scans of a shop wait for each other."""
         await tx.rows(queries.LOCK_SHOP, {"shop": shop})
         (requested,) = await tx.rows(queries.REQUESTED_THIS_HOUR, {"shop": shop})
-        room = max(0, section.most_per_hour - int(requested["reminders"]))
-        if not room:
-            tx.then(partial(self._report_limit, shop, section.most_per_hour))
-        return room
+        return max(0, section.most_per_hour - int(requested["reminders"]))
 
     def _report_limit(self, shop: str, most: int) -> None:
         self._metrics.alert(_LIMIT)
@@ -92,7 +91,8 @@ class Reminders:
         id_ = cart_uuid(shop, data.cart_id)
         cart = next(iter(await tx.rows(queries.LOCK_CART, {"id": id_})), None)
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
-        names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or ""}
+        person = cart and cart["person"]
+        names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or "", "person": person}
         known = next(iter(await tx.typed(KnownReminder, queries.REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known.in_progress:
             return  # the scan's request is a duplicate, or another requester was faster
@@ -100,6 +100,7 @@ class Reminders:
         reason = "no_such_cart" if cart is None else skip_reason(cart, period, known, others, section)
         if reason is None and event.source != SOURCE and not await self._room(tx, shop, section):
             reason = _LIMIT
+            tx.then(partial(self._report_limit, shop, section.most_per_hour))
         if cart is not None and reason is None:
             await self._request(event, tx, cart, names, retry=known is not None and known.in_ledger)
             return

@@ -124,6 +124,7 @@ REMINDERS = Table(
     Column("state", Text, nullable=False, comment="claimed, requested, sent, skipped, failed"),
     text_column("reason"),
     text_column("requester", "requester of the reminder; empty for a scan"),
+    Column("person", Text, comment="who was reminded, for as long as that decides about another reminder"),
     count("tries", "number of times that a scan claimed it again"),
     Column(
         "in_ledger",
@@ -152,8 +153,11 @@ REMINDERS = Table(
     Index("reminders_counted", "shop", "state"),
     Index("reminders_recovered", "shop", "currency", "value", postgresql_where=text("recovered_at IS NOT NULL")),
     Index("reminders_changed", "changed_at"),
-    info=personal_data(impersonal=("shop", "state", "reason", "requester", "currency")),
-    comment="Reminders: one per cart and idle period; they contain no personal data and outlive their carts",
+    Index("reminders_person", "person", postgresql_where=text("person IS NOT NULL")),
+    info=personal_data(
+        person="person", erased={"person": None}, impersonal=("shop", "state", "reason", "requester", "currency")
+    ),
+    comment="Reminders: one per cart and idle period; they outlive their carts, without the person",
 )
 
 CLEANUPS = Table(

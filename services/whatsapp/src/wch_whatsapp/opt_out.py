@@ -22,7 +22,12 @@ _PLACES: Final[dict[StopWordPlace, str]] = {
 _OWN = "WCH_WHATSAPP_STOP_WORDS"
 _LONGEST: Final = 4096
 """Characters of a message that are read: the most that WhatsApp sends."""
-_TOKEN = re.compile(r"[^\W_]+")
+_FOLDED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC", "HEBREW")
+_UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
+_TONAL = ("vi",)
+"""Languages in which a word without its accents may be another one, such as a name."""
+_SAME = {"ı": "i"}  # its upper case in Turkish is I
+_IGNORED = "\N{ARABIC TATWEEL}"
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]")
 # A name behind the word: "STOP -- Ada", "Stop – Ada".
 _SIGNATURE = re.compile(r"--|\s[-\N{EN DASH}\N{EM DASH}]\s|\N{EM DASH}")
@@ -62,25 +67,27 @@ class OptOutReader:
     def read(self, text: str | None) -> OptOut | None:
         """Return the opt-out in a message, or None."""
         text = (text or "")[:_LONGEST]
-        tokens = _tokens(text)
-        if found := self._alone(tokens):
+        if found := self._alone(text):
             return OptOut(*found, "message")
         if self._place == "message":
             return None
         line = next(filter(_tokens, _LINE_END.split(text)), "")
         unsigned = _SIGNATURE.split(line, maxsplit=1)[0]
-        if found := self._alone(_tokens(line)) or self._alone(_tokens(unsigned)):
+        if found := self._alone(line) or self._alone(unsigned):
             return OptOut(*found, "first_line")
-        if self._place == "anywhere" and (found := self._within(tokens)):
+        if self._place == "anywhere" and (
+            found := self._within(_tokens(text)) or self._within(_tokens(text, exact=True))
+        ):
             return OptOut(*found, "anywhere")
         return None
 
-    def _alone(self, tokens: Tokens) -> tuple[str, str] | None:
-        """Return the phrase that the words are, said once or several times, politely or not."""
-        for rest in (tokens, self._impolite(tokens)):
-            for length in range(1, min(self._longest, len(rest)) + 1):
-                if rest == rest[:length] * (len(rest) // length) and (found := self._phrases.get(rest[:length])):
-                    return found
+    def _alone(self, text: str) -> tuple[str, str] | None:
+        """Return the phrase that a text is, said once or several times, politely or not."""
+        for tokens in (_tokens(text), _tokens(text, exact=True)):
+            for rest in (tokens, self._impolite(tokens), self._impolite(_characters(tokens))):
+                for length in range(1, min(self._longest, len(rest)) + 1):
+                    if rest == rest[:length] * (len(rest) // length) and (found := self._phrases.get(rest[:length])):
+                        return found
         return None
 
     def _impolite(self, tokens: Tokens) -> Tokens:
@@ -100,19 +107,49 @@ class OptOutReader:
         return next((found for phrase in phrases if (found := self._phrases.get(phrase))), None)
 
 
-def _tokens(text: str) -> Tokens:
-    """Return the words of a text in one spelling: without case, accents, invisible marks, punctuation and emoji."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    plain = "".join(one for one in decomposed if unicodedata.category(one) not in ("Mn", "Cf"))
-    return tuple(_TOKEN.findall(plain.casefold().replace("ı", "i")))  # its upper case in Turkish is I
+def _tokens(text: str, *, exact: bool = False) -> Tokens:
+    """Return the words of a text in one spelling: without case, invisible marks, punctuation, emoji, and unless `exact`, accents.
+
+    Marks are accents of an alphabet that is read without them as well; in others, such as Devanagari, they are vowels.
+    """
+    words: list[str] = []
+    inside = folds = False
+    for one in unicodedata.normalize("NFKC" if exact else "NFKD", text).casefold():
+        category = unicodedata.category(one)
+        if category == "Cf" or one in _IGNORED or (folds and category == "Mn" and not exact):
+            continue
+        if category[0] not in "LNM" or (category[0] == "M" and not inside):
+            inside = False
+            continue
+        if not inside:
+            words.append("")
+        if category[0] != "M":
+            folds = unicodedata.name(one, "").startswith(_FOLDED)
+        inside = True
+        words[-1] += _SAME.get(one, one)
+    return tuple(words)
+
+
+def _characters(tokens: Tokens) -> Tokens:
+    """Return the characters of a text in a script that does not separate words; other texts are returned as they are."""
+    text = "".join(tokens)
+    return tuple(text) if text and unicodedata.name(text[0], "").startswith(_UNSEPARATED) else tokens
 
 
 @cache
 def _shipped() -> _Words:
     languages = tomllib.loads(files(__package__).joinpath("opt_out_words.toml").read_text(encoding="utf-8"))
     phrases: dict[Tokens, tuple[str, str]] = {}
+    polite: dict[Tokens, None] = {}
     for language in ("en", *languages):  # a word of several languages counts as English if it is
         for word in languages[language]["words"]:
-            phrases.setdefault(_tokens(word), (word, language))
-    polite = tuple(_tokens(word) for one in languages.values() for word in one["polite"])
-    return _Words(phrases, polite)
+            is_ambiguous = language in _TONAL and len(_tokens(word)) == 1
+            for form in (_tokens(word, exact=True),) if is_ambiguous else _forms(word):
+                phrases.setdefault(form, (word, language))
+        for word in languages[language]["polite"]:
+            polite |= dict.fromkeys((*_forms(word), _tokens(word, exact=True)))
+    return _Words(phrases, tuple(polite))
+
+
+def _forms(word: str) -> tuple[Tokens, ...]:
+    return _tokens(word), _characters(_tokens(word))
