@@ -150,7 +150,8 @@ class PrivateNode:
         os.killpg(self.pid, signal.SIGSTOP)
         beam = self._beam()
         # On a busy machine its other threads go on for a while, and may confirm a message.
-        _await(lambda: _is_frozen(beam), _STOP_SECONDS)
+        if not _await(lambda: _is_frozen(beam), _STOP_SECONDS):
+            raise LocalBrokerError("the node did not freeze")
 
     def resume(self) -> None:
         """Let a frozen node continue."""
@@ -335,7 +336,7 @@ def _await_end(pid: int, seconds: float) -> bool:
 
 
 def _is_frozen(pid: int) -> bool:
-    """Whether every thread of a process has stopped; True where the system does not tell."""
+    """Whether every thread of a process has stopped; True if the system does not say."""
     states = [stat.read_text().rpartition(")")[2].split()[0] for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(state in "Tt" for state in states)
 

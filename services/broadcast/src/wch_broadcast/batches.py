@@ -29,7 +29,7 @@ def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> Batch
         for row in rows
     ]
     names: dict[str, Any] = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
-    if campaign.with_values and not campaign.request["message"].get("body"):
+    if campaign.values_required:
         names["values_required"] = True
     if campaign.stop_at is not None:
         names["expires_at"] = campaign.stop_at.isoformat()

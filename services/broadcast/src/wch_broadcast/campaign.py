@@ -79,6 +79,13 @@ class Campaign:
         return self.state in FINAL
 
     @property
+    def values_required(self) -> bool:
+        """Whether a recipient without values is a gap in the list: the template gives none, and most of the list has some."""
+        message = self.request["message"]
+        is_empty = message.get("kind", "template") == "template" and not message.get("body")
+        return bool(is_empty and 2 * self.with_values > self.submitted - self.malformed - self.duplicates)
+
+    @property
     def counts(self) -> CampaignCounts:
         """What its totals depend on besides outcomes."""
         return CampaignCounts(self.state, self.submitted, self.malformed, self.duplicates, self.released, self.stopped)

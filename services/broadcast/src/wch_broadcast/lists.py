@@ -94,7 +94,8 @@ class Lists:
             await tx.rows(queries.ADD_SKIPPED_RECIPIENTS, names | _columns([*skipped, *duplicates], "skip_reasons"))
         await tx.rows(queries.ADD_PART, names)
         counts = {"submitted": len(recipients), "malformed": len(skipped), "duplicates": len(duplicates)}
-        counts["with_values"] = sum(one.body is not None for one in recipients)
+        first = part * PART_SIZE
+        counts["with_values"] = sum(recipients[place - first].body is not None for place in added)
         return (await tx.rows(queries.COUNT_PART, names | counts))[0]
 
 

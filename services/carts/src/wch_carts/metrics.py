@@ -26,9 +26,7 @@ class CartMetrics:
             ("state",),
             registry=registry,
         )
-        self._alerts = Counter(
-            "wch_carts_alerts", "Causes that a person has to look into", ("cause",), registry=registry
-        )
+        self._alerts = Counter("wch_carts_alerts", "Causes that need an operator", ("cause",), registry=registry)
         self._recovered = Gauge("wch_carts_recovered", "Carts ordered after a reminder", registry=registry)
 
     def alert(self, cause: str) -> None:

@@ -55,7 +55,7 @@ class ClaimState:
     recipients_from: datetime
     """When the next recipient may be reached."""
     only_to: frozenset[bytes] | None = None
-    """The people who may be written to; None for everybody."""
+    """The recipients who may be written to; None for everybody."""
     pairs: dict[bytes, datetime] = field(default_factory=dict)
     reached: set[bytes] = field(default_factory=set)
 

@@ -45,7 +45,7 @@ class Limits:
     call_deadline_seconds: float
     """A call without an outcome after this time is in doubt."""
     only_to: frozenset[bytes] | None = None
-    """The people who may be written to, by their hashes; None for everybody."""
+    """The recipients who may be written to, by their hashes; None for everybody."""
 
     def slots(self, slots_from: datetime, now: datetime, wanted: int) -> tuple[int, datetime, float]:
         """Return how many messages may go now, the time before which slots are used, and the seconds of one slot.

@@ -172,7 +172,7 @@ async def _senders(
 
 
 def _only_to(settings: WhatsAppSettings) -> frozenset[bytes] | None:
-    """Return the hashes of the only people who may be written to; None for everybody."""
+    """Return the hashes of the only recipients who may be written to; None for everybody."""
     if settings.whatsapp_only_to is None:
         return None
     log.warning("only_listed_recipients", recipients=len(settings.whatsapp_only_to))

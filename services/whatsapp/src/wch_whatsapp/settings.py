@@ -99,7 +99,7 @@ class WhatsAppSettings(ShopSettings):
         Field(
             None,
             description="The only numbers that are written to, like +15550100001, separated by commas, or `nobody`: for staging; "
-            "everybody if it is not set",
+            "everybody if it is not set or empty",
         )
     )
     whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(

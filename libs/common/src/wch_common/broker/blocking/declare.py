@@ -115,14 +115,15 @@ def _carry_out(url: str, waiting: list[Callable[[Channel], None]], problems: lis
         while waiting:
             try:
                 waiting[-1](channel)
+                waiting.pop()
             except (
                 amqp.exceptions.NotFound,
                 amqp.exceptions.PreconditionFailed,
                 amqp.exceptions.AccessRefused,
             ) as error:
+                waiting.pop()
                 problems.append(_sentence(error))
                 channel = connection.channel()  # a refusal closes the channel
-            waiting.pop()
 
 
 def _sentence(error: amqp.exceptions.AMQPError) -> str:

@@ -8,7 +8,7 @@ down_revision = "b0001"
 
 
 def upgrade() -> None:
-    """Add a column that the previous version need not fill, and count what there is."""
+    """Add a column that the previous version need not fill; lists from before have 0, as if nobody had values."""
     op.add_column(
         "lists",
         sa.Column(
@@ -18,9 +18,4 @@ def upgrade() -> None:
             nullable=False,
             comment="recipients with values of their own for the message's body",
         ),
-    )
-    op.execute(
-        "UPDATE lists AS l SET with_values = found.recipients FROM ("
-        "SELECT list, count(*) AS recipients FROM recipients WHERE skip_reason IS NULL AND own_values ? 'body' GROUP BY list"
-        ") AS found WHERE found.list = l.id"
     )
