@@ -164,11 +164,11 @@ class Stage:
         self.resources.callback(schema.close)
         return schema
 
-    def await_depth(self, queue: str, count: int, *, seconds: float = 120) -> None:
+    def await_depth(self, queue: str, count: int, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until this many messages are ready."""
         eventually(lambda: self.depth(queue) == count, f"{count} messages in {queue}", seconds=seconds)
 
-    def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = 120) -> list[DeadLetter]:
+    def await_dead_letters(self, queue: str, count: int = 1, *, seconds: float = PATIENCE_SECONDS) -> list[DeadLetter]:
         """Wait until this many messages are ready and return them."""
         self.await_depth(queue, count, seconds=seconds)
         return self.dead_letters(queue)

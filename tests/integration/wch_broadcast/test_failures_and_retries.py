@@ -196,10 +196,11 @@ def test_a_campaign_pauses_itself_if_too_many_fail(bc: BroadcastStage) -> None:
 
 
 def test_a_stuck_campaign_is_requested_again_then_fails_and_can_be_resumed(bc: BroadcastStage) -> None:
-    bc.start(broadcast_stuck_seconds=0.5, broadcast_give_up_seconds=1.5)
+    bc.start(broadcast_stuck_seconds=0.5, broadcast_give_up_seconds=300)
     bc.publish(campaign("s", range(2)))
     first, again = bc.await_batches(2)
     assert first == again
+    bc.query("UPDATE campaigns SET progressed_at = now() - interval '301 seconds', due_at = now()")
     failed = bc.await_fact("campaign.failed")
     assert (failed["reason"], failed["totals"]["waiting"]) == ("stuck", 2)
     bc.publish(CampaignResumeRequested(campaign_id="s", by="me"))
@@ -220,14 +221,15 @@ def test_a_refused_batch_is_requested_again_after_a_resume(bc: BroadcastStage) -
 
 
 def test_retries_without_an_answer_are_requested_again_then_the_campaign_fails(bc: BroadcastStage) -> None:
-    bc.start(broadcast_stuck_seconds=0.3, broadcast_give_up_seconds=0.9)
+    bc.start(broadcast_stuck_seconds=0.3, broadcast_give_up_seconds=300)
     bc.publish(campaign("h", range(2)))
     bc.answer(bc.await_batches(1)[0], "failed/template_paused")
     bc.await_fact("campaign.paused")
     bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
+    first, again = bc.stage.await_dead_letters("control", 2)
+    bc.query("UPDATE campaigns SET progressed_at = now() - interval '301 seconds', due_at = now()")
     failed = bc.await_fact("campaign.failed")
     assert (failed["reason"], failed["totals"]["deferred"]) == ("stuck", 2)
-    first, again = bc.stage.await_dead_letters("control", 2)
     keys = [json.loads(dead_letter.message.body)["data"]["send_keys"] for dead_letter in (first, again)]
     assert keys[0] == keys[1], "it was requested again before the campaign failed"
     bc.publish(CampaignResumeRequested(campaign_id="h", by="me"))
@@ -296,11 +298,13 @@ def test_nothing_is_retried_after_stop_at(bc: BroadcastStage) -> None:
 
 
 def test_a_cancellation_without_answers_keeps_requesting_and_never_fails(bc: BroadcastStage) -> None:
-    bc.start(broadcast_stuck_seconds=0.2, broadcast_give_up_seconds=0.4, broadcast_in_flight=1)
+    bc.start(broadcast_stuck_seconds=0.2, broadcast_give_up_seconds=300, broadcast_in_flight=1)
     bc.publish(campaign("c", range(4), batch_size=2))
     (first, *_) = bc.await_batches(1)
     bc.publish(CampaignCancelRequested(campaign_id="c", by="me"))
-    bc.await_batches(4)
+    eventually(lambda: bc.state("c")[0] == "cancelling")
+    bc.query("UPDATE campaigns SET progressed_at = now() - interval '301 seconds', due_at = now()")
+    bc.await_batches(len(bc.batches) + 3)
     assert bc.state("c")[0] == "cancelling"
     bc.answer(first, "cancelled/x")
     assert totals_of(bc.await_fact("campaign.cancelled")) == {"recipients": 4, "cancelled": 4}

@@ -17,6 +17,7 @@ from wch_common.events.carts import (
     ReminderScanRequested,
 )
 from wch_common.events.shop import Address
+from wch_common.events.whatsapp import MessageAccepted
 
 
 def run(ct: CartsStage, *words: str, code: int = 0) -> str:
@@ -44,7 +45,7 @@ def test_a_request_erases_a_customer_from_every_cart_and_is_answered(ct: CartsSt
     ct.fill(cart(3))
     ct.publish(ordered(2))
     eventually(lambda: ct.cart("c2")["order_id"] == 102)
-    assert counts(erase(ct, phone(1), 1)) == {"carts": 2, "outbox": 0, "parked": 0}
+    assert counts(erase(ct, phone(1), 1)) == {"carts": 2, "outbox": 0, "parked": 0, "reminders": 0}
     assert "carts.customer.erased.v1.crm" in ct.keys
     erased: dict[str, Any] = {
         "phone": None, "person": None, "customer_name": "", "items": [], "item_count": 0, "coupon": "", "link": "",
@@ -76,6 +77,15 @@ def test_neither_the_request_nor_the_fact_names_the_customer_in_its_subject() ->
     assert (request.subject(), CustomerErased(rows=()).subject()) == (None, None)
 
 
+def test_who_was_reminded_is_erased_although_the_cart_is_gone(ct: CartsStage) -> None:
+    ct.start()
+    ct.answer(MessageAccepted, ct.remind(), wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.query("DELETE FROM carts")
+    assert counts(erase(ct, phone(1), 1)) == {"carts": 0, "outbox": 0, "parked": 0, "reminders": 1}
+    assert ct.query("SELECT person FROM reminders") == [(None,)]
+
+
 def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1, coupon="X", link="https://shop.example/c", shipping_address=Address(city="Köln")), cart(2))
@@ -89,7 +99,7 @@ def test_a_customer_is_exported_and_erased_by_command(ct: CartsStage) -> None:
     assert "would erase" in run(ct, "erase", phone(1), "--dry-run")
     assert json.loads(run(ct, "export", phone(1)))["carts"] == [shown], "a dry run changes nothing"
     assert ": 1 row in carts" in run(ct, "erase", phone(1))
-    assert json.loads(run(ct, "export", phone(1))) == {"carts": [], "outbox": [], "parked": []}
+    assert json.loads(run(ct, "export", phone(1))) == {"carts": [], "outbox": [], "parked": [], "reminders": []}
     row = ct.cart()
     assert [row[name] for name in ("phone", "person", "customer_name", "items", "coupon", "link", "address")] == [
         None, None, "", [], "", "", None

@@ -121,7 +121,8 @@ def test_scans_in_chunks_find_all_carts_and_two_at_once_find_none_twice(
 def test_a_reminder_expires_when_quiet_hours_begin_or_its_cart_is_too_old(ct: CartsStage) -> None:
     begin = (datetime.now(UTC) + timedelta(hours=2)).replace(second=0, microsecond=0)
     end = begin + timedelta(hours=3)
-    ct.start(carts_quiet_from=f"{begin:%H:%M}", carts_quiet_until=f"{end:%H:%M}", carts_oldest_hours=48)
+    quiet = {"carts_quiet_from": f"{begin:%H:%M}", "carts_quiet_until": f"{end:%H:%M}"}
+    ct.start(**quiet, carts_oldest_hours=48, carts_person_hours=0)
     ct.remind()
     (request,) = ct.requests()
     assert datetime.fromisoformat(request["expires_at"]) == begin
@@ -251,7 +252,7 @@ def test_a_sent_reminder_is_not_cancelled(ct: CartsStage) -> None:
 
 
 def test_a_change_begins_a_new_idle_period_with_its_own_send_key(ct: CartsStage) -> None:
-    ct.start()
+    ct.start(carts_person_hours=0)
     first = ct.remind()
     ct.answer(MessageAccepted, first, wamid="w")
     ct.await_fact("reminder.sent")
