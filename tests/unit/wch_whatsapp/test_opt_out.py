@@ -53,7 +53,7 @@ def test_the_word_that_counted_is_known(text: str, word: str, language: str) -> 
 @pytest.mark.parametrize(
     "text",
     [None, "", " ", "🛑", "please", "please do not stop", "Don't stop sending me offers", "How do I stop this order?",
-     "when does the bus stop", "Dung", "Dũng", "Dũng\n0901234567", "বন্ধু", "रोकेंगे", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
+     "cancel", "end", "请" * 4096, "please " * 580 + "stop", "when does the bus stop", "Dung", "Dũng", "Dũng\n0901234567", "বন্ধু", "रोकेंगे", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
 )  # fmt: skip
 def test_other_messages_are_no_opt_outs(text: str | None) -> None:
     assert READER.read(text) is None

@@ -259,7 +259,7 @@ COUNT_CARTS = "SELECT status, count(*) AS carts FROM carts GROUP BY status"
 COUNT_EXPIRED = "SELECT count(*) AS carts FROM carts WHERE status = 'active' AND expires_at < now()"
 COUNT_REMINDERS = "SELECT state, count(*) AS reminders FROM reminders GROUP BY state"
 COUNT_RECOVERED = "SELECT count(*) AS carts FROM reminders WHERE recovered_at IS NOT NULL"
-# Reminders contain no personal data and are kept for the statistics; the last cleanup of each shop is kept as well.
+# Reminders are kept for the statistics, and do not name their recipient any more (FORGET_PERSONS); the last cleanup of each shop is kept as well.
 DELETE_OLD = (
     """
     DELETE FROM carts WHERE ctid = ANY(ARRAY(SELECT ctid FROM carts WHERE

@@ -83,8 +83,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         found = [full(name) for name, _ in shops]
         return found[0] if all(found) else None
 
-    expiry = settings.whatsapp_expiry_seconds
-    full_alone = full if len(list(shops)) > 1 else lambda _shop: None
+    expiry, full_alone = settings.whatsapp_expiry_seconds, full if len(list(shops)) > 1 else lambda _shop: None
     acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, person_hash, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}

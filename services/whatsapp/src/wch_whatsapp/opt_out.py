@@ -22,6 +22,8 @@ _PLACES: Final[dict[StopWordPlace, str]] = {
 _OWN = "WCH_WHATSAPP_STOP_WORDS"
 _LONGEST: Final = 4096
 """Characters of a message that are read: the most that WhatsApp sends."""
+_MOST_WORDS: Final = 40
+"""Of an opt-out with its repetitions and thanks; removing thanks takes time that grows with the square of their number."""
 _FOLDED = ("LATIN", "GREEK", "CYRILLIC", "ARABIC", "HEBREW")
 _UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
 _TONAL = ("vi",)
@@ -84,7 +86,9 @@ class OptOutReader:
     def _alone(self, text: str) -> tuple[str, str] | None:
         """Return the phrase that a text is, said once or several times, politely or not."""
         for tokens in (_tokens(text), _tokens(text, exact=True)):
-            for rest in (tokens, self._impolite(tokens), self._impolite(_characters(tokens))):
+            if len(characters := _characters(tokens)) > _MOST_WORDS:
+                continue
+            for rest in (tokens, self._impolite(tokens), self._impolite(characters)):
                 for length in range(1, min(self._longest, len(rest)) + 1):
                     if rest == rest[:length] * (len(rest) // length) and (found := self._phrases.get(rest[:length])):
                         return found
