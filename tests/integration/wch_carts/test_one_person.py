@@ -89,6 +89,16 @@ def test_a_setting_allows_reminders_of_one_person_at_any_time(ct: CartsStage) ->
     ct.await_requests(2)
 
 
+def test_such_a_setting_holds_for_a_transaction_that_began_before_the_other_one(ct: CartsStage) -> None:
+    ct.start(carts_person_hours=0)
+    ct.answer(MessageAccepted, ct.remind(), wamid="w")
+    ct.await_fact("reminder.sent")
+    ct.query("UPDATE reminders SET changed_at = now() + interval '1 minute', sent_at = now() + interval '1 minute'")
+    ct.fill(cart(2, phone=OTHER_FORM))
+    ct.publish(SCAN)
+    ct.await_requests(2)
+
+
 def test_a_failed_reminder_leaves_the_other_cart_for_a_later_scan(ct: CartsStage) -> None:
     ct.start()
     ct.answer(MessageFailed, ct.remind(), reason="undeliverable")

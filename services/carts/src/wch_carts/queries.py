@@ -136,11 +136,13 @@ WHERE r.state IN ('claimed', 'skipped', 'failed')
 LOCK_PERSON = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || %(person)s, 0))"
 # What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
 # too recently. A reminder that was requested counts, because it may be sent at any time, and one of unknown result as well.
+# `now` is the start of a transaction, which may have waited for one that began later: 0 hours is no limit at all, rather
+# than a limit that has just passed.
 OTHERS_OF_PERSON = """
 SELECT EXISTS (
     SELECT 1 FROM carts AS c WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.ordered_at > %(idle_since)s
   ) AS ordered_since,
-  (SELECT max(coalesce(sent_at, changed_at)) + %(hours)s * interval '1 hour' FROM reminders
+  (SELECT max(coalesce(sent_at, changed_at)) + nullif(%(hours)s, 0) * interval '1 hour' FROM reminders
    WHERE shop = %(shop)s AND person = %(person)s AND (cart, period) <> (%(id)s, %(period)s)
    AND (state IN ('requested', 'sent') OR (state = 'failed' AND reason = 'unknown'))) AS not_before
 """

@@ -73,7 +73,8 @@ class ReminderSection(ShopSection):
         description="The shop's hosts, like shop.example, separated by commas: a reminder has no link to any other host",
     )
     person_hours: Annotated[float, Field(ge=0)] = Field(
-        24.0, description="Least hours between two reminders of one person, whichever carts they are about"
+        24.0,
+        description="Least hours between two reminders of one person, whichever carts they are about; 0 for no limit",
     )
     most_per_hour: Annotated[int, Field(ge=1)] = Field(
         500, description="Most reminders of a shop within an hour; those beyond it wait, with an alert"
