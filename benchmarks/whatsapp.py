@@ -15,7 +15,7 @@ from measuring import Load, running
 
 from wch_common.broker.blocking.declare import declare
 from wch_common.client import Client
-from wch_common.events.whatsapp import BatchRequested, Recipient
+from wch_common.events.whatsapp import BatchRecipient, BatchRequested
 from wch_common.events.whatsapp_content import Parameter, Template
 from wch_whatsapp.topology import TOPOLOGY
 
@@ -31,7 +31,7 @@ def publish(amqp_url: str, recipients: int) -> None:
     with Client(amqp_url, "/bench") as client:
         for start in range(0, recipients, BATCH):
             numbers = range(start, min(start + BATCH, recipients))
-            batch = tuple(Recipient(to=f"+1555{n:07d}", send_key=f"k{n}") for n in numbers)
+            batch = tuple(BatchRecipient(to=f"+1555{n:07d}", send_key=f"k{n}") for n in numbers)
             client.publish(
                 BatchRequested(batch_id=f"b{start}", message=TEMPLATE, category="marketing", recipients=batch)
             )

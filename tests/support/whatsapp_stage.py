@@ -16,7 +16,7 @@ from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.broker.topology import Topology
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
-from wch_common.events.whatsapp import BatchRequested, MessageRequested, Recipient, SuppressionAddRequested
+from wch_common.events.whatsapp import BatchRecipient, BatchRequested, MessageRequested, SuppressionAddRequested
 from wch_common.events.whatsapp_content import Parameter, Template, Text
 from wch_common.settings import QueueSettings, changed_policy
 from wch_simulators.faults import Fault
@@ -60,14 +60,14 @@ def message(number: int, **changes: Any) -> MessageRequested:
 
 def batch(name: str, numbers: Iterable[int], **changes: Any) -> BatchRequested:
     """Return a request to send a template to the recipients `numbers`."""
-    recipients = tuple(Recipient(to=phone(n), send_key=f"{name}-{n}") for n in numbers)
+    recipients = tuple(BatchRecipient(to=phone(n), send_key=f"{name}-{n}") for n in numbers)
     values: dict[str, Any] = {"batch_id": name, "category": "marketing", "message": TEMPLATE, "recipients": recipients}
     return BatchRequested(**(values | changes))
 
 
 def suppression(number: int, category: Literal["marketing", "utility", "all"] = "all") -> SuppressionAddRequested:
     """Return a request to suppress recipient `number`."""
-    return SuppressionAddRequested(phone=phone(number), category=category, reason="requested", by="tests")
+    return SuppressionAddRequested(recipient=phone(number), category=category, reason="requested", by="tests")
 
 
 TEXT = Text(kind="text", body="Hello")

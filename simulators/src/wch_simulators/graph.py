@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from wch_simulators.faults import Handler
 
 MOST_REQUESTS = 5000
+_USER_ID = re.compile(r"[A-Z]{2}\.(ENT\.)?[A-Za-z0-9]{1,128}")
 _PRICE = re.compile(r"^\d+(\.\d+)? [A-Z]{3}$")
 _AVAILABILITY = frozenset({"in stock", "out of stock", "available for order", "discontinued"})
 _REQUIRED = ("id", "title", "description", "availability", "condition", "price", "link", "brand")
@@ -208,8 +209,10 @@ class GraphSimulator:
             raise GraphError(400, 100, "The parameter messaging_product is required.")
         if body.get("status") == "read":
             return web.json_response({"success": True})
-        to = str(body.get("to", ""))
-        if not re.sub(r"\D", "", to):
+        # A number wins over an id beside it. Of an id in `to` Meta reads the digits, as a number.
+        to = str(body.get("to") or "")
+        user_id = "" if to else str(body.get("recipient") or "")
+        if not re.sub(r"\D", "", to) and not _USER_ID.fullmatch(user_id):
             raise GraphError(400, 131009, "Parameter value is not valid", details="Recipient phone number is not valid")
         kind = body.get("type", "text")
         if not isinstance(body.get(kind), dict):
@@ -217,13 +220,13 @@ class GraphSimulator:
         number = request.match_info["number"]
         if self.latency_seconds:
             await asyncio.sleep(self.latency_seconds)
-        self._refuse(number, to, body)
+        self._refuse(number, to or user_id, body)
         wamid = f"wamid.simulated{next(self._numbers)}"
         self.sent.append({"wamid": wamid, "number": number, "body": body, "time": time.monotonic()})
-        wa_id = re.sub(r"\D", "", to)
+        contact = {"input": to, "wa_id": re.sub(r"\D", "", to)} if to else {"input": user_id, "user_id": user_id}
         answer = {
             "messaging_product": "whatsapp",
-            "contacts": [{"input": to, "wa_id": wa_id}],
+            "contacts": [contact],
             "messages": [{"id": wamid, **({"message_status": "accepted"} if kind == "template" else {})}],
         }
         usage = {"type": "whatsapp", "call_count": self.usage_percent, "total_cputime": 1, "total_time": 1}

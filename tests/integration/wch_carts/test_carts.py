@@ -233,7 +233,7 @@ def test_an_invalid_cart_is_dead_lettered_with_the_field(ct: CartsStage) -> None
     dead_letters = ct.stage.await_dead_letters("carts.cart.dlq", 2)
     fields = " ".join(str(dead_letter.message.headers["wch-error-fields"]) for dead_letter in dead_letters)
     assert "data.total" in fields
-    assert "cart_id contains the phone number" in fields
+    assert "cart_id contains the number or the id of a person" in fields
     assert TEE.name not in fields
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from support.carts_stage import CartsStage, cart, ordered
 from support.waiting import eventually
 from support.whatsapp_stage import phone
 from wch_common.contract.event import new_event
-from wch_common.events.carts import ReminderRequested, ReminderScanRequested
+from wch_common.events.carts import CustomerEraseRequested, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartDeleted, Consent
 from wch_common.events.whatsapp import MessageAccepted, MessageFailed, MessageUnknown
 
@@ -225,3 +226,56 @@ def test_a_reminder_carries_no_words_of_a_stranger(ct: CartsStage, link: str) ->
     (request,) = ct.await_requests()
     sent = [value["text"] for value in request["message"]["body"]]
     assert sent == ["there", link if "shop.example" in link else "our shop"]
+
+
+ID = "US.15550100001771"
+
+
+def test_an_owner_who_hides_their_number_is_reminded_by_their_id(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, phone=None, user_id=ID), cart(2, user_id=ID, phone="no number"), cart(3, phone=None))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    assert request["to"] == ID
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
+    assert (ct.cart("c3")["no_phone_reason"], ct.cart("c3")["remindable"]) == ("no_number", False)
+
+
+def test_a_number_and_an_id_are_given_together(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, user_id=ID))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    assert request["to"] == {"phone": phone(1), "user_id": ID, "parent_id": None}
+
+
+@pytest.mark.parametrize("known", [{"phone": None, "user_id": ID}, {}], ids=["by id", "by number"])
+def test_an_order_with_number_and_id_ends_reminders_of_older_carts_with_either(
+    ct: CartsStage, known: dict[str, Any]
+) -> None:
+    ct.start()
+    ct.fill(cart(1, **known))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    ct.fill(cart(2, phone=phone(1), user_id=ID))
+    ct.publish(ordered(2))
+    (cancel,) = ct.await_requests(kind="message.cancel_requested")
+    assert cancel == {"send_key": request["send_key"], "reason": "bought"}
+
+
+def test_two_carts_with_one_id_cause_one_reminder(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, user_id=ID), cart(2, phone=None, user_id=ID))
+    ct.publish(SCAN)
+    ct.await_requests()
+    ct.await_handled("carts.reminder", 2)
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
+
+
+def test_an_owner_is_erased_by_their_id(ct: CartsStage) -> None:
+    ct.start()
+    ct.fill(cart(1, user_id=ID), cart(2, phone=None, user_id=ID), cart(3))
+    ct.publish(CustomerEraseRequested(phone=ID, reason="asked", by="tests"))
+    ct.await_fact("customer.erased")
+    rows = ct.query("SELECT cart_id, phone, user_id, person FROM carts ORDER BY cart_id")
+    assert rows == [("c1", None, None, None), ("c2", None, None, None), ("c3", phone(3), None, phone(3))]

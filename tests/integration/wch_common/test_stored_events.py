@@ -24,7 +24,7 @@ from wch_common.contract.event import new_event
 from wch_common.contract.message import Message, Publication
 from wch_common.events import published_contract
 from wch_common.events.whatsapp import SuppressionAddRequested
-from wch_common.integrations.phone import person_of
+from wch_common.integrations.recipients import person_of
 from wch_common.store.erasure import erasable_rows, erase_person, export_person
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store
@@ -145,7 +145,7 @@ def test_a_number_is_found_however_it_is_written(url: str, separators: str, esca
 
 
 def test_what_a_person_has_requested_is_exported_and_stays(url: str) -> None:
-    stop = SuppressionAddRequested(phone=phone(1), category="all", reason="asked to stop", by="ada")
+    stop = SuppressionAddRequested(recipient=phone(1), category="all", reason="asked to stop", by="ada")
     assert run(url, structured(wrote(1, "STOP"), "1"), structured(stop, "2")) == {"outbox": 0, "parked": 0}
     with reading(url) as connection:
         found = export_person(connection, NONE, published_contract(), ADA)["parked"]

@@ -14,11 +14,12 @@ from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.contract.personal import ERASED
-from wch_common.events.whatsapp import Recipient, RecipientEraseRequested
+from wch_common.events.whatsapp import BatchRecipient, RecipientEraseRequested
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
-ERASED_TABLES = {"messages", "suppressions", "windows", "pairs", "reached"}
+ERASED_TABLES = {"messages", "person_ids", "suppressions", "windows", "pairs", "reached"}
 NO_EVENTS = {"outbox": 0, "parked": 0}
+NO_LINKS = NO_EVENTS | {"person_ids": 0}
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
 
 
 def erase(number: str) -> RecipientEraseRequested:
-    return RecipientEraseRequested(phone=number, reason="requested by mail", by="tests")
+    return RecipientEraseRequested(recipient=number, reason="requested by mail", by="tests")
 
 
 def counts(fact: dict[str, Any]) -> dict[str, int]:
@@ -81,9 +82,7 @@ def test_an_erase_request_is_answered_with_the_erased_rows_and_a_repeated_one_wi
     wa.publish(erase(phone(1)), requester="support")
     (fact,) = eventually(lambda: [one for one in wa.published() if "erased" in one["type"]])
     assert fact["key"] == "whatsapp.recipient.erased.v1.support"
-    assert (
-        counts(fact["data"]) == {"messages": 3, "suppressions": 1, "windows": 1, "pairs": 1, "reached": 1} | NO_EVENTS
-    )
+    assert counts(fact["data"]) == {"messages": 3, "suppressions": 1, "windows": 1, "pairs": 1, "reached": 1} | NO_LINKS
     assert "subject" not in fact
     assert phone(1).removeprefix("+") not in str(fact)
     eventually(lambda: wa.states()["b-1"] == "failed")
@@ -101,7 +100,7 @@ def test_a_dry_run_erases_nothing_and_requests_nothing(wa: WhatsAppStage) -> Non
     handled = wa.query(requests)
     printed = json.loads(wa.command("erase", phone(1), "--dry-run", "--json"))
     assert printed["dry_run"]
-    assert printed["rows"] == {"messages": 3, "suppressions": 1, "windows": 1, "pairs": 1, "reached": 1} | NO_EVENTS
+    assert printed["rows"] == {"messages": 3, "suppressions": 1, "windows": 1, "pairs": 1, "reached": 1} | NO_LINKS
     wa.publish(suppression(2))
     eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(2,)], "a later request is handled")
     assert wa.query(requests) == [(handled[0][0] + 1,)]
@@ -131,12 +130,12 @@ def test_a_request_to_erase_a_malformed_number_is_dead_lettered(wa: WhatsAppStag
     wa.start()
     wa.publish(erase("12"))
     (dead_letter,) = wa.stage.await_dead_letters("whatsapp.control.dlq")
-    assert str(dead_letter.message.headers["wch-error-message"]).startswith("data.phone: ")
+    assert str(dead_letter.message.headers["wch-error-message"]).startswith("data.recipient: ")
 
 
 def test_a_request_that_was_erased_while_it_waited_ends_as_erased(wa: WhatsAppStage) -> None:
     wa.start()
-    recipients = (Recipient(to=ERASED, send_key="b-1"), Recipient(to=phone(2), send_key="b-2"))
+    recipients = (BatchRecipient(to=ERASED, send_key="b-1"), BatchRecipient(to=phone(2), send_key="b-2"))
     wa.publish(message(1, to=ERASED), batch("b", (), recipients=recipients))
     eventually(lambda: wa.states() == {"key-1": "failed", "b-1": "failed", "b-2": "accepted"})
     (failed,) = eventually(lambda: wa.facts("message.failed"))

@@ -15,7 +15,7 @@ from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
 from wch_common.contract.event import new_event
-from wch_common.events.whatsapp import Recipient
+from wch_common.events.whatsapp import BatchRecipient
 from wch_common.events.whatsapp_content import Parameter, Template
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
@@ -280,9 +280,9 @@ def test_a_wrong_template_ends_the_rest_of_its_batch(wa: WhatsAppStage) -> None:
 
 
 def test_a_refused_country_ends_the_messages_to_it_and_no_others(wa: WhatsAppStage) -> None:
-    german = tuple(Recipient(to=f"+4917139200{n:02d}", send_key=f"de-{n}") for n in range(20))
+    german = tuple(BatchRecipient(to=f"+4917139200{n:02d}", send_key=f"de-{n}") for n in range(20))
     for one in german:
-        wa.graph.message_errors[one.to] = (
+        wa.graph.message_errors[str(one.to)] = (
             130497,
             "Business account is restricted from messaging users in this country.",
         )

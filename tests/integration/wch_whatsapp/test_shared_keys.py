@@ -11,7 +11,7 @@ import pytest
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone
-from wch_common.events.whatsapp import BatchRequested, Recipient, RetryRequested
+from wch_common.events.whatsapp import BatchRecipient, BatchRequested, RetryRequested
 
 LATER = datetime.now(UTC) + timedelta(hours=5)
 
@@ -26,7 +26,7 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
 
 def with_key(name: str, key: str, number: int) -> BatchRequested:
     """Return a batch of two recipients: one of its own, and one whose key another request has used."""
-    known = Recipient(to=phone(number), send_key=key)
+    known = BatchRecipient(to=phone(number), send_key=key)
     return batch(name, (50,), recipients=(*batch(name, (50,)).recipients, known))
 
 
@@ -93,7 +93,7 @@ def test_a_message_requested_before_that_waits_for_its_number_is_reported_as_def
     wa.publish(message(1), requester="shop")
     eventually(lambda: wa.states() == {"key-1": "queued"})
     for name in ("first", "second"):
-        known = Recipient(to=phone(1), send_key="key-1")
+        known = BatchRecipient(to=phone(1), send_key="key-1")
         wa.publish(batch(name, (), recipients=(known,)), requester="shop")
         eventually(lambda: reported(wa, "batch.completed").get(name) == {"key-1": "deferred billing"})
 
@@ -102,7 +102,7 @@ def test_a_message_requested_before_that_waits_for_the_next_day_is_reported_as_d
     wa.publish(message(1, not_before=LATER), requester="shop")
     eventually(lambda: wa.states() == {"key-1": "queued"})
     wa.query("UPDATE messages SET reason = 'messaging_limit'")  # as a full tier defers it
-    wa.publish(batch("b", (), recipients=(Recipient(to=phone(1), send_key="key-1"),)), requester="shop")
+    wa.publish(batch("b", (), recipients=(BatchRecipient(to=phone(1), send_key="key-1"),)), requester="shop")
     eventually(lambda: reported(wa, "batch.completed") == {"b": {"key-1": "deferred messaging_limit"}})
     due(wa)
     eventually(lambda: reported(wa, "batch.updated") == {"b": {"key-1": "accepted"}})

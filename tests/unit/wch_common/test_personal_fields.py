@@ -26,7 +26,8 @@ from wch_common.contract.personal import (
 )
 from wch_common.events import published_contract
 from wch_common.events.whatsapp import BatchRequested, MessageRequested
-from wch_common.integrations.phone import normalised, one_form, person_of
+from wch_common.integrations.phone import normalised, one_form
+from wch_common.integrations.recipients import person_of
 from wch_common.store.personal_data import marks_of
 from wch_whatsapp.tables import METADATA as WHATSAPP
 
@@ -89,13 +90,14 @@ def names(*, personal: bool) -> set[str]:
 
 
 ADA = person_of(phone(1))
-ANYBODY = Person("", None, "", lambda text: re.search("1?555", text) is not None)
+ANYBODY = Person((), (), (), lambda text: re.search("1?555", text) is not None)
 EXAMPLES = [(model, data) for model in CONTRACT for data in load_examples(model)]
 
 
 # What a person has requested is carried out although they are erased meanwhile.
 KEPT = {
     "meta.message.received.v1",
+    "meta.user.changed.v1",
     "whatsapp.suppression.add_requested.v1",
     "whatsapp.suppression.remove_requested.v1",
     "whatsapp.recipient.erase_requested.v1",

@@ -14,8 +14,8 @@ from wch_common.integrations.phone import (
     of_customer,
     of_person,
     one_form,
-    person_of,
 )
+from wch_common.integrations.recipients import person_of
 
 MOBILE = phonenumbers.PhoneNumberType.MOBILE
 Format = phonenumbers.PhoneNumberFormat

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pywa import WhatsApp, types
 from pywa.types import templates
 
-from wch_common.events.whatsapp import MessageRequested, Recipient
+from wch_common.events.whatsapp import BatchRecipient, MessageRequested
 from wch_common.events.whatsapp_content import (
     Buttons,
     Choices,
@@ -194,7 +194,7 @@ def _component(component: dict[str, Any]) -> dict[str, Any]:
 
 def test_the_values_of_a_recipient_replace_those_of_the_message() -> None:
     message = Template(name="x", language="en_US", body=(Parameter(text="all"),), header=Parameter(text="head"))
-    own = Recipient(to=TO, send_key="k", body=(Parameter(text="mine"),))
+    own = BatchRecipient(to=TO, send_key="k", body=(Parameter(text="mine"),))
     components = content(message, own=own)["template"]["components"]
     assert [one["parameters"][0]["text"] for one in components] == ["head", "mine"]
 
@@ -213,7 +213,7 @@ def test_a_fallback_takes_only_the_values_that_it_has_placeholders_for() -> None
             TemplateButton(index=1, kind="quick_reply", value="no"),
         ),
     )
-    own = Recipient(
+    own = BatchRecipient(
         to=TO,
         send_key="k",
         header=Media(kind="image", link="https://shop.example/a.jpg"),
@@ -253,17 +253,17 @@ def test_a_single_message_must_not_have_placeholders() -> None:
 
 def test_the_body_of_an_interactive_message_is_filled_like_a_text() -> None:
     message = Buttons(kind="buttons", body="Hello {{name}}", buttons=(ReplyButton(id="y", title="Yes"),))
-    own = Recipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"),))
+    own = BatchRecipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"),))
     assert content(message, own=own)["interactive"]["body"]["text"] == "Hello Ann"
     assert content(message)["interactive"]["body"]["text"] == "Hello {{name}}"
 
 
 def test_placeholders_of_a_text_are_filled_and_a_missing_value_is_named() -> None:
     text = Text(kind="text", body="Hello {{name}}, order {{2}}")
-    own = Recipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"), Parameter(text="7")))
+    own = BatchRecipient(to=TO, send_key="k", body=(Parameter(text="Ann", name="name"), Parameter(text="7")))
     assert content(text, own=own)["text"]["body"] == "Hello Ann, order 7"
     with pytest.raises(MissingValue, match=r"\{\{name\}\}"):
-        content(text, own=Recipient(to=TO, send_key="k"))
+        content(text, own=BatchRecipient(to=TO, send_key="k"))
     assert content(text)["text"]["body"] == text.body
 
 

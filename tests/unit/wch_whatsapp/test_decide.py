@@ -13,6 +13,7 @@ from wch_whatsapp.limits import Limits, PairLimit
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TEMPLATE, TEXT = {"type": "template"}, {"type": "text"}
+TO = "+15550100001"
 
 
 def row(**changes: Any) -> dict[str, Any]:
@@ -20,8 +21,13 @@ def row(**changes: Any) -> dict[str, Any]:
         "content": TEMPLATE,
         "fallback": None,
         "as_fallback": False,
-        "phone": "+15550100001",
-        "person": b"a",
+        "phone": TO,
+        "user_id": None,
+        "owner": b"a",
+        "ids": [b"a"],
+        "is_replaced": False,
+        "current_phone": None,
+        "current_user_id": None,
         "cancelled": None,
         "expires_at": NOW + HOUR,
         "suppressed": None,
@@ -46,18 +52,43 @@ def claim_state(recipients_left: int | None = None, pair: PairLimit = PairLimit(
         ({"suppressed": "wrote STOP"}, End("suppressed", "wrote STOP")),
         ({"content": TEXT}, End("failed", "window_closed")),
         ({"content": TEXT, "window_until": NOW}, End("failed", "window_closed")),
-        ({"content": TEXT, "window_until": NOW + HOUR}, Send(TEXT, as_fallback=False, outside=False)),
-        ({"content": TEXT, "fallback": TEMPLATE}, Send(TEMPLATE, as_fallback=True, outside=True, reaches=True)),
+        ({"content": TEXT, "window_until": NOW + HOUR}, Send(TEXT, as_fallback=False, outside=False, to=TO)),
+        ({"content": TEXT, "fallback": TEMPLATE}, Send(TEMPLATE, as_fallback=True, outside=True, to=TO, reaches=True)),
         (
             {"content": TEXT, "fallback": TEMPLATE, "as_fallback": True, "window_until": NOW + HOUR},
-            Send(TEMPLATE, as_fallback=True, outside=False),
+            Send(TEMPLATE, as_fallback=True, outside=False, to=TO),
         ),
-        ({"reached_at": NOW - HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, reaches=False)),
-        ({"reached_at": NOW - 25 * HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, reaches=True)),
+        ({"reached_at": NOW - HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=False)),
+        ({"reached_at": NOW - 25 * HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=True)),
     ],
 )
 def test_a_message_is_sent_or_ends(changes: dict[str, Any], decision: Decision) -> None:
     assert claim_state().decide(row(**changes)) == decision
+
+
+ID, OTHER_ID, OTHER = "US.15550100001771", "US.15550100001772", "+15550100002"
+
+
+@pytest.mark.parametrize(
+    ("changes", "to"),
+    [
+        ({"user_id": ID}, TO),
+        ({"user_id": ID, "current_phone": OTHER}, TO),
+        ({"phone": None, "user_id": ID}, ID),
+        ({"phone": None, "user_id": ID, "current_phone": OTHER}, OTHER),
+        ({"phone": None, "user_id": ID, "current_user_id": OTHER_ID}, ID),
+        # Meta has said that the person has another number, or another id.
+        ({"is_replaced": True, "current_phone": OTHER, "current_user_id": ID}, OTHER),
+        ({"is_replaced": True, "current_user_id": ID}, ID),
+        ({"is_replaced": True}, TO),
+        ({"phone": None, "user_id": ID, "is_replaced": True, "current_user_id": OTHER_ID}, OTHER_ID),
+        ({"phone": None, "user_id": ID, "is_replaced": True}, ID),
+    ],
+)
+def test_who_is_written_to(changes: dict[str, Any], to: str) -> None:
+    decision = claim_state().decide(row(**changes))
+    assert isinstance(decision, Send)
+    assert decision.to == to
 
 
 def test_a_recipient_may_be_sent_a_burst_and_then_waits() -> None:
@@ -70,7 +101,7 @@ def test_a_recipient_may_be_sent_a_burst_and_then_waits() -> None:
     assert kinds == [Send, Send, Send, Defer]
     assert isinstance(decision, Defer)
     assert decision.until == NOW + timedelta(seconds=6)
-    assert isinstance(state.decide(row(person=b"b")), Send), "other recipients do not wait"
+    assert isinstance(state.decide(row(owner=b"b")), Send), "other recipients do not wait"
 
 
 def test_each_recipient_counts_once_against_the_limit_of_the_day() -> None:
@@ -79,10 +110,10 @@ def test_each_recipient_counts_once_against_the_limit_of_the_day() -> None:
     assert isinstance(first, Send)
     state.count(row(), first)
     again = state.decide(row())
-    assert again == Send(TEMPLATE, as_fallback=False, outside=True, reaches=False)
-    assert state.decide(row(person=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
-    assert isinstance(state.decide(row(person=b"b", window_until=NOW + HOUR)), Send)
-    assert isinstance(state.decide(row(person=b"b", reached_at=NOW - HOUR)), Send)
+    assert again == Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=False)
+    assert state.decide(row(owner=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
+    assert isinstance(state.decide(row(owner=b"b", window_until=NOW + HOUR)), Send)
+    assert isinstance(state.decide(row(owner=b"b", reached_at=NOW - HOUR)), Send)
 
 
 @pytest.mark.parametrize("rate", [1, 5, 20, 80, 1000])
@@ -115,5 +146,5 @@ def test_without_a_rate_every_slot_is_free() -> None:
 def test_only_listed_recipients_are_written_to(listed: frozenset[bytes] | None, sent: bool) -> None:
     state = claim_state()
     state.only_to = listed
-    decision = state.decide(row())
+    decision = state.decide(row(ids=[b"a", b"c"]))
     assert isinstance(decision, Send) if sent else decision == End("failed", "not_in_allow_list")

@@ -45,12 +45,16 @@ def test_the_only_recipients_are_listed_and_their_numbers_hidden(environment: py
     assert load_settings(WhatsAppSettings).whatsapp_only_to is None
     environment.setenv("WCH_WHATSAPP_ONLY_TO", "nobody")
     assert load_settings(WhatsAppSettings).whatsapp_only_to == ()
-    environment.setenv("WCH_WHATSAPP_ONLY_TO", "+15550100001, +1 (555) 010-0002")
+    environment.setenv("WCH_WHATSAPP_ONLY_TO", "+15550100001, +1 (555) 010-0002, US.15550100001771")
     settings = load_settings(WhatsAppSettings)
-    assert [one.get_secret_value() for one in settings.whatsapp_only_to or ()] == ["+15550100001", "+15550100002"]
+    assert [one.get_secret_value() for one in settings.whatsapp_only_to or ()] == [
+        "+15550100001",
+        "+15550100002",
+        "US.15550100001771",
+    ]
     assert "5550100" not in str(masked(settings))
     environment.setenv("WCH_WHATSAPP_ONLY_TO", "+15550100001, 0170 1234567")
-    with pytest.raises(SettingsError, match="WCH_WHATSAPP_ONLY_TO: number 2 is not a phone number") as caught:
+    with pytest.raises(SettingsError, match="WCH_WHATSAPP_ONLY_TO: entry 2 is not a phone number") as caught:
         load_settings(WhatsAppSettings)
     assert "0170" not in str(caught.value)
 

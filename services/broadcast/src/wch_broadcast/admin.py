@@ -20,7 +20,7 @@ from wch_common.events.broadcast import (
     CampaignRequested,
     CampaignResumeRequested,
 )
-from wch_common.integrations.phone import person_of
+from wch_common.integrations.recipients import person_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,21 +66,21 @@ def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:
         yield from cursor.execute(queries.REPORT, {"id": campaign})
 
 
-def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
+def erasable_rows(connection: Connection, name: str) -> dict[str, int]:
     """Return how many rows of each table erasing a recipient (E.164) would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(name))
 
 
-def export_recipient(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
+def export_recipient(connection: Connection, name: str) -> dict[str, list[dict[str, Any]]]:
     """Return every row about a recipient (E.164), and the stored events that name them, by table."""
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.export_person(connection, METADATA, published_contract(), person_of(phone))
+    return erasure.export_person(connection, METADATA, published_contract(), person_of(name))
 
 
 # -- commands
@@ -110,9 +110,9 @@ def cancel_request(campaign: str, *, reason: str, by: str) -> CampaignCancelRequ
     return CampaignCancelRequested(campaign_id=campaign, reason=reason, by=by)
 
 
-def erase_request(phone: str, *, reason: str, by: str) -> CampaignRecipientEraseRequested:
+def erase_request(name: str, *, reason: str, by: str) -> CampaignRecipientEraseRequested:
     """Return the request to erase a person from every list."""
-    return CampaignRecipientEraseRequested(phone=phone, reason=reason, by=by)
+    return CampaignRecipientEraseRequested(phone=name, reason=reason, by=by)
 
 
 def _typed(connection: Connection, row: type[T], statement: str, parameters: Mapping[str, object]) -> list[T]:

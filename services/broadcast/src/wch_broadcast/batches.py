@@ -10,6 +10,7 @@ from wch_broadcast import queries
 from wch_broadcast.identity import batch_name, send_key
 from wch_broadcast.reasons import OF_CAMPAIGN
 from wch_common.events.failure_reasons import REFUSED
+from wch_common.events.recipient import Recipient, to_field
 from wch_common.events.whatsapp import BatchRequested, RetryRequested
 
 if TYPE_CHECKING:
@@ -25,7 +26,11 @@ _MOST_KEYS = 1000
 def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequested:
     """Return the request for one batch of a campaign."""
     recipients: list[dict[str, Any]] = [
-        {"to": row["phone"], "send_key": send_key(campaign.id, row["position"]), **(row["own_values"] or {})}
+        {
+            "to": to_field(row["phone"], row["user_id"]),
+            "send_key": send_key(campaign.id, row["position"]),
+            **(row["own_values"] or {}),
+        }
         for row in rows
     ]
     names: dict[str, Any] = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
@@ -33,7 +38,7 @@ def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> Batch
         names["values_required"] = True
     if campaign.stop_at is not None:
         names["expires_at"] = campaign.stop_at.isoformat()
-    return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names))
+    return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names, default=Recipient.model_dump))
 
 
 async def request_again(tx: Transaction, campaign: Campaign) -> None:

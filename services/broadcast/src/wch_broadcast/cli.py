@@ -49,7 +49,6 @@ app = typer.Typer(
 Name = Annotated[str, typer.Argument(help="The campaign's name.", metavar="CAMPAIGN")]
 Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
 Reason = Annotated[str, typer.Option("--reason", help="The reason; it is stored and published.")]
-Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.", metavar="PHONE")]
 _WATCH_SECONDS = 0.5
 
 
@@ -231,7 +230,7 @@ def report(
     output: Annotated[Path | None, typer.Option("--output", help="File to write instead of standard output.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Write one JSON object per line.")] = False,
 ) -> None:
-    """Write a CSV of a campaign's recipients with outcome and reason; it contains complete phone numbers."""
+    """Write a CSV of a campaign's recipients with outcome and reason; it contains complete numbers and ids."""
     with _database(database_url) as connection:
         found = _found(connection, campaign, shop)
         if found.details_deleted:
@@ -245,7 +244,7 @@ def report(
 
 @app.command()
 def erase(
-    phone: Phone,
+    person: service.Who,
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
@@ -253,21 +252,21 @@ def erase(
     json: AsJson = False,
 ) -> None:
     """Erase a person from all lists; campaigns skip recipients that are erased before their batch is released."""
-    number = service.phone_number(phone)
+    name = service.person_name(person)
     with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, number)
+        counts = admin.erasable_rows(connection, name)
         if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
             service.wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
-        say("queued and dead-lettered requests may still contain the number: see `wch queues list` and `wch dlq list`")
+    if service.report_erasure(name, counts, json=json, dry_run=dry_run):
+        say("queued and dead-lettered requests may still name the person: see `wch queues list` and `wch dlq list`")
 
 
 @app.command()
-def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
+def export(person: service.Who, database_url: DatabaseUrl = None) -> None:
     """Print everything that is stored about a person, as JSON."""
     with _database(database_url) as connection:
-        print_json(admin.export_recipient(connection, service.phone_number(phone)))
+        print_json(admin.export_recipient(connection, service.person_name(person)))
 
 
 # -- output

@@ -8,7 +8,7 @@ from wch_broadcast.campaign import SOURCE
 from wch_broadcast.tables import METADATA
 from wch_common.events import published_contract
 from wch_common.events.broadcast import CampaignRecipientErased
-from wch_common.integrations.phone import person_of, requested_person
+from wch_common.integrations.recipients import person_of, requested_person
 from wch_common.store.erasure import erase_person
 
 if TYPE_CHECKING:
@@ -19,6 +19,6 @@ if TYPE_CHECKING:
 
 async def erase_recipient(event: Event[CampaignRecipientEraseRequested], tx: Transaction) -> None:
     """Erase a person and report how many rows that changed; campaigns skip the erased recipients."""
-    person = person_of(requested_person(event.data.phone, "data.phone"))
+    person = person_of(*requested_person(event.data.phone, "data.phone").names)
     rows = await erase_person(tx, METADATA, published_contract(), person)
     tx.emit(event.derive(CampaignRecipientErased(rows=rows), SOURCE))

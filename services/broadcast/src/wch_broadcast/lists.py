@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,7 +13,8 @@ from wch_broadcast.campaign import SOURCE, as_json
 from wch_broadcast.identity import list_uuid
 from wch_broadcast.queries import ListState
 from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
-from wch_common.integrations.phone import MalformedNumber, normalised, one_form
+from wch_common.events.recipient import MalformedRecipient
+from wch_common.integrations.recipients import one_form, resolved
 from wch_common.outcome import Reject
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from wch_broadcast.settings import BroadcastShop
     from wch_common.contract.event import Event
     from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+    from wch_common.events.recipient import Recipient
     from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
@@ -85,13 +88,11 @@ class Lists:
         names = {"id": id_, "part": part, "parts": parts, "hash": _hash(recipients)}
         added: set[int] = set()
         if usable:
-            rows = await tx.rows(queries.ADD_RECIPIENTS, names | _columns(usable, "own_values"))
+            rows = await tx.rows(queries.ADD_RECIPIENTS, names | _columns(usable))
             added = {row["position"] for row in rows}
-        duplicates = [
-            (place, phone, person, "duplicate_number") for place, phone, person, _ in usable if place not in added
-        ]
+        duplicates = [replace(one, skip_reason="duplicate_number") for one in usable if one.position not in added]
         if skipped or duplicates:
-            await tx.rows(queries.ADD_SKIPPED_RECIPIENTS, names | _columns([*skipped, *duplicates], "skip_reasons"))
+            await tx.rows(queries.ADD_SKIPPED_RECIPIENTS, names | _columns([*skipped, *duplicates]))
         await tx.rows(queries.ADD_PART, names)
         counts = {"submitted": len(recipients), "malformed": len(skipped), "duplicates": len(duplicates)}
         first = part * PART_SIZE
@@ -112,8 +113,19 @@ def _refuse_unfit(data: RecipientsRequested, known: ListState) -> None:
         )
 
 
-Placed = tuple[int, str | None, str | None, str | None]
-"""Position, phone, person, and own values or the reason to skip the recipient."""
+@dataclass(frozen=True)
+class Placed:
+    """A recipient at a position of a list, with own values, or with the reason to skip them."""
+
+    position: int
+    to: Recipient | None = None
+    own_values: str | None = None
+    skip_reason: str | None = None
+
+    @property
+    def person(self) -> str | None:
+        """What identifies the recipient."""
+        return one_form(self.to.names[0]) if self.to else None
 
 
 def _classified(
@@ -124,11 +136,9 @@ def _classified(
     skipped: list[Placed] = []
     for position, one in enumerate(recipients, first):
         try:
-            phone = normalised(one.to, region)
-        except MalformedNumber:
-            skipped.append((position, None, None, "malformed_number"))
-        else:
-            usable.append((position, phone, one_form(phone), _own_values(one)))
+            usable.append(Placed(position, resolved(one.to, region), own_values=_own_values(one)))
+        except MalformedRecipient:
+            skipped.append(Placed(position, skip_reason="malformed_number"))
     return usable, skipped
 
 
@@ -137,9 +147,15 @@ def _own_values(one: CampaignRecipient) -> str | None:
     return orjson.dumps(values).decode() if values else None
 
 
-def _columns(places: Sequence[Placed], last: str) -> dict[str, list[Any]]:
-    positions, phones, persons, rest = (list(column) for column in zip(*places, strict=True))
-    return {"positions": positions, "phones": phones, "persons": persons, last: rest}
+def _columns(placed: Sequence[Placed]) -> dict[str, list[Any]]:
+    return {
+        "positions": [one.position for one in placed],
+        "phones": [one.to and one.to.phone for one in placed],
+        "user_ids": [one.to and (one.to.user_id or one.to.parent_id) for one in placed],
+        "persons": [one.person for one in placed],
+        "own_values": [one.own_values for one in placed],
+        "skip_reasons": [one.skip_reason for one in placed],
+    }
 
 
 def part_dead_lettered(event: Event[RecipientsRequested], reason: str) -> RecipientsRefused:

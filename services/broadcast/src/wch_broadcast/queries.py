@@ -54,7 +54,7 @@ NEXT_CAMPAIGN_DUE = next_due("campaigns")
 
 RELEASE_BATCH = """
 WITH next AS (
-  SELECT position, phone, own_values FROM recipients
+  SELECT position, phone, user_id, own_values FROM recipients
   WHERE list = %(list)s AND position > %(cursor)s AND skip_reason IS NULL ORDER BY position LIMIT %(size)s
 ), requested AS (
   INSERT INTO outcomes (campaign, position, batch, outcome) SELECT %(id)s, position, %(number)s, 'requested' FROM next
@@ -62,7 +62,7 @@ WITH next AS (
   INSERT INTO batches (campaign, number, counts, released_at)
   SELECT %(id)s, %(number)s, jsonb_build_object('requested/', count(*)), %(now)s FROM next HAVING count(*) > 0
 )
-SELECT position, phone, own_values FROM next ORDER BY position
+SELECT position, phone, user_id, own_values FROM next ORDER BY position
 """
 RECOUNT_BATCHES = """
 UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
@@ -89,15 +89,15 @@ SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR d
 """
 UNANSWERED_BATCHES = "SELECT number FROM batches WHERE campaign = %(id)s AND answered_at IS NULL ORDER BY number"
 BATCH_RECIPIENTS = """
-SELECT o.position, r.phone, r.own_values
+SELECT o.position, r.phone, r.user_id, r.own_values
 FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
-WHERE o.campaign = %(id)s AND o.batch = %(number)s AND r.phone IS NOT NULL ORDER BY o.position
+WHERE o.campaign = %(id)s AND o.batch = %(number)s AND coalesce(r.phone, r.user_id) IS NOT NULL ORDER BY o.position
 """
 # A recipient may have been erased before whatsapp received the batch.
 SKIP_ERASED = """
 UPDATE outcomes AS o SET outcome = 'skipped', reason = 'erased' FROM recipients AS r
 WHERE o.campaign = %(id)s AND o.batch = %(number)s AND o.outcome = 'requested'
-AND r.list = %(list)s AND r.position = o.position AND r.phone IS NULL RETURNING o.position
+AND r.list = %(list)s AND r.position = o.position AND coalesce(r.phone, r.user_id) IS NULL RETURNING o.position
 """
 END_EMPTY_BATCH = "UPDATE batches SET answered_at = now() WHERE campaign = %(id)s AND number = %(number)s"
 # They count as deferred until whatsapp answers the retry; the higher version makes its earlier facts about them
@@ -181,18 +181,18 @@ PART_HASH = "SELECT hash FROM list_parts WHERE list = %(id)s AND part = %(part)s
 ADD_PART = "INSERT INTO list_parts (list, part, hash) VALUES (%(id)s, %(part)s, %(hash)s)"
 # Inserted in the order of `person`, so that two transactions do not deadlock on the unique index.
 ADD_RECIPIENTS = """
-INSERT INTO recipients (list, position, phone, person, own_values)
-SELECT DISTINCT ON (new.person) %(id)s, new.position, new.phone, new.person, new.own_values::jsonb
-FROM unnest(%(positions)s::int[], %(phones)s::text[], %(persons)s::text[], %(own_values)s::text[])
-  AS new (position, phone, person, own_values)
+INSERT INTO recipients (list, position, phone, user_id, person, own_values)
+SELECT DISTINCT ON (new.person) %(id)s, new.position, new.phone, new.user_id, new.person, new.own_values::jsonb
+FROM unnest(%(positions)s::int[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::text[], %(own_values)s::text[])
+  AS new (position, phone, user_id, person, own_values)
 ORDER BY new.person, new.position
-ON CONFLICT (list, person) WHERE skip_reason IS NULL DO NOTHING RETURNING position
+ON CONFLICT DO NOTHING RETURNING position
 """
 ADD_SKIPPED_RECIPIENTS = """
-INSERT INTO recipients (list, position, phone, person, skip_reason)
-SELECT %(id)s, position, phone, person, skip_reason
-FROM unnest(%(positions)s::int[], %(phones)s::text[], %(persons)s::text[], %(skip_reasons)s::text[])
-  AS new (position, phone, person, skip_reason)
+INSERT INTO recipients (list, position, phone, user_id, person, skip_reason)
+SELECT %(id)s, position, phone, user_id, person, skip_reason
+FROM unnest(%(positions)s::int[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::text[], %(skip_reasons)s::text[])
+  AS new (position, phone, user_id, person, skip_reason)
 """
 COUNT_PART = """
 UPDATE lists SET submitted = submitted + %(submitted)s, malformed = malformed + %(malformed)s,

@@ -131,7 +131,7 @@ class ReportRow:
 
 # Counting these rows by outcome gives the totals.
 REPORT = """
-SELECT r.phone AS to, o.batch, CASE
+SELECT coalesce(r.phone, r.user_id) AS to, o.batch, CASE
          WHEN o.outcome = 'requested' THEN 'waiting'
          WHEN o.outcome = 'suppressed' THEN 'skipped'
          WHEN o.outcome IS NOT NULL THEN o.outcome

@@ -23,11 +23,11 @@ from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
 _EXPORT_RECIPIENT = """
-SELECT l.shop, l.list_id, r.phone, r.own_values, r.skip_reason, c.campaign_id, o.outcome, o.reason
+SELECT l.shop, l.list_id, r.phone, r.user_id, r.own_values, r.skip_reason, c.campaign_id, o.outcome, o.reason
 FROM recipients AS r JOIN lists AS l ON l.id = r.list
 LEFT JOIN campaigns AS c ON c.list = r.list
 LEFT JOIN outcomes AS o ON o.campaign = c.id AND o.position = r.position
-WHERE r.person = %(person)s ORDER BY l.created_at, c.created_at
+WHERE r.person = ANY(%(person)s) OR r.user_id = ANY(%(person)s) ORDER BY l.created_at, c.created_at
 """
 
 LISTS = Table(
@@ -66,7 +66,10 @@ RECIPIENTS = Table(
     Column("list", Uuid, nullable=False),
     Column("position", Integer, nullable=False),
     Column("phone", Text, comment="E.164; null if malformed or erased"),
-    Column("person", Text, comment="canonical form of the number, which identifies its owner"),
+    Column("user_id", Text, comment="Meta's id, if it was given"),
+    Column(
+        "person", Text, comment="canonical form of the number or, without one, the id, which identifies the recipient"
+    ),
     Column("own_values", JSONB, comment="the recipient's own values for the message"),
     Column(
         "skip_reason",
@@ -75,10 +78,12 @@ RECIPIENTS = Table(
     ),
     PrimaryKeyConstraint("list", "position"),
     Index("recipients_once", "list", "person", unique=True, postgresql_where=text("skip_reason IS NULL")),
+    Index("recipients_once_by_id", "list", "user_id", unique=True, postgresql_where=text("skip_reason IS NULL")),
     Index("recipients_person", "person", postgresql_where=text("person IS NOT NULL")),
+    Index("recipients_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     info=personal_data(
-        person="person",
-        erased={"person": None, "phone": None, "own_values": None},
+        person=("person", "user_id"),
+        erased={"person": None, "phone": None, "user_id": None, "own_values": None},
         impersonal=("skip_reason",),
         # An outcome that is already known is kept, as it contains no personal data.
         also="skip_reason = coalesce(skip_reason, 'erased')",

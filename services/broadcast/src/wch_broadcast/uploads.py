@@ -15,8 +15,9 @@ from pydantic import ValidationError
 from wch_broadcast.lists import PART_SIZE
 from wch_common.errors import field_errors
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+from wch_common.events.recipient import MalformedRecipient
 from wch_common.events.whatsapp_content import Media, Parameter, TemplateButton
-from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.integrations.recipients import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +72,7 @@ def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | RefusedLine]
 def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecipient | RefusedLine:
     try:
         return _recipient(row, region)
-    except MalformedNumber as error:
+    except MalformedRecipient as error:
         return RefusedLine(line, f"to: {error}")
     except ValidationError as error:
         place, problem = field_errors(error)[0].field, field_errors(error)[0].problem
@@ -105,7 +106,7 @@ def _is_known(heading: str) -> bool:
 
 
 def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
-    to = normalised(row["to"].strip(), region)
+    to = resolved(row["to"], region).names[0]
     values = {name: value for name, value in row.items() if value.strip() and name != "to"}
     _refuse_gaps([name for name in row if name.startswith("body")], values)
     own = defaultdict[str, list[Parameter]](list)

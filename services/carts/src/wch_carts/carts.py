@@ -14,8 +14,9 @@ from wch_carts.topology import REQUESTER, SOURCE
 from wch_carts.versions import Versions
 from wch_common.contract.personal import ERASED
 from wch_common.events.carts import CartRecovered
+from wch_common.events.recipient import MalformedRecipient, Recipient
 from wch_common.events.whatsapp import MessageCancelRequested
-from wch_common.integrations.phone import MalformedNumber, normalised, one_form
+from wch_common.integrations.recipients import one_form, resolved
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -88,20 +89,23 @@ class Carts:
     def _values(self, event: Event[CartUpdated]) -> dict[str, Any]:
         data = event.data
         phone, no_phone_reason = _number(data.phone, self._shops.named(event.shop).whatsapp.region)
-        # Without a number the owner cannot be reminded, nor found to be erased; nothing about them is stored.
-        address = data.shipping_address if phone else None
-        consent = data.consent if phone else None
+        user_id = data.user_id or None
+        owner = phone or user_id
+        # Without a number or an id the owner cannot be reminded, nor found to be erased; nothing about them is stored.
+        address = data.shipping_address if owner else None
+        consent = data.consent if owner else None
         return {
             "phone": phone,
-            "person": one_form(phone) if phone else None,
+            "user_id": user_id,
+            "person": one_form(owner) if owner else None,
             "no_phone_reason": no_phone_reason,
-            "customer_name": data.customer_name if phone else "",
+            "customer_name": data.customer_name if owner else "",
             "items": Jsonb([item.model_dump(mode="json", exclude_none=True) for item in data.items]),
             "item_count": len(data.items),
             "total": data.total,
             "currency": data.currency,
             "coupon": data.coupon,
-            "link": data.link if phone else "",
+            "link": data.link if owner else "",
             "address": Jsonb(address.model_dump(mode="json", exclude_defaults=True)) if address else None,
             "consent": Jsonb(consent.model_dump(mode="json", exclude_defaults=True)) if consent else None,
             "time": event.time,
@@ -134,8 +138,8 @@ def _number(text: str | None, region: str | None) -> tuple[str | None, str]:
     if text == ERASED:
         return None, "erased"
     try:
-        return normalised(text, region), ""
-    except MalformedNumber as error:
+        return resolved(Recipient(phone=text), region).phone, ""
+    except MalformedRecipient as error:
         return None, f"malformed_number: {error}"
 
 

@@ -24,7 +24,7 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.contract.event import new_event
-from wch_common.integrations.phone import masked
+from wch_common.integrations.recipients import masked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Carts: stats, show, cleanup, remind; erase and export a customer.", no_args_is_help=True)
 
 Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
-Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.", metavar="PHONE")]
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.2
 
 
@@ -135,7 +134,7 @@ def remind(
 
 @app.command()
 def erase(
-    phone: Phone,
+    person: service.Who,
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
@@ -143,23 +142,23 @@ def erase(
     json: AsJson = False,
 ) -> None:
     """Erase a customer from all carts; the values of the carts are kept."""
-    number = service.phone_number(phone)
+    name = service.person_name(person)
     with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, number)
+        counts = admin.erasable_rows(connection, name)
         if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
             service.wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(number, counts, json=json, dry_run=dry_run):
+    if service.report_erasure(name, counts, json=json, dry_run=dry_run):
         say(
-            "reminders in progress may contain the number: see `wch whatsapp erase`, and carts.cart.dlq in `wch dlq list`"
+            "reminders in progress may name the customer: see `wch whatsapp erase`, and carts.cart.dlq in `wch dlq list`"
         )
 
 
 @app.command()
-def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
+def export(person: service.Who, database_url: DatabaseUrl = None) -> None:
     """Print everything that is stored about a customer, as JSON."""
     with _database(database_url) as connection:
-        print_json(admin.export_customer(connection, service.phone_number(phone)))
+        print_json(admin.export_customer(connection, service.person_name(person)))
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

@@ -26,6 +26,8 @@ class LockedCart:
     deleted_version: int | None
 
 
+# The owner of a cart with a number and an id is found by either.
+_IS_PERSON = "({0}.person IN (%(person)s, %(user_id)s) OR {0}.user_id = %(user_id)s)"
 LOCK_OR_ADD_CART = """
 INSERT INTO carts AS c (id, shop, cart_id, version, status, expires_at)
 VALUES (%(id)s, %(shop)s, %(cart_id)s, %(version)s, 'active', now())
@@ -41,10 +43,10 @@ WHERE id = %(id)s
 """
 # The idle time counts from the fact's time, as the fact may arrive late; the time to live counts from its arrival.
 SET_CONTENTS = """
-UPDATE carts SET phone = %(phone)s, person = %(person)s, no_phone_reason = %(no_phone_reason)s,
+UPDATE carts SET phone = %(phone)s, user_id = %(user_id)s, person = %(person)s, no_phone_reason = %(no_phone_reason)s,
   customer_name = %(customer_name)s, items = %(items)s, item_count = %(item_count)s, total = %(total)s,
   currency = %(currency)s, coupon = %(coupon)s, link = %(link)s, address = %(address)s, consent = %(consent)s,
-  remindable = status = 'active' AND %(item_count)s > 0 AND %(phone)s::text IS NOT NULL, remind_after = NULL,
+  remindable = status = 'active' AND %(item_count)s > 0 AND coalesce(%(phone)s, %(user_id)s)::text IS NOT NULL, remind_after = NULL,
   reminder_sent_at = NULL, idle_since = least(now(), %(time)s::timestamptz), updated_at = now(),
   expires_at = now() + %(expiry)s * interval '1 hour'
 WHERE id = %(id)s
@@ -55,7 +57,7 @@ UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currenc
 """
 # The row of a deleted cart is kept for as long as an older fact may arrive.
 CLEAR_CONTENTS = """
-UPDATE carts SET phone = NULL, person = NULL, customer_name = '', items = '[]', item_count = 0, total = 0,
+UPDATE carts SET phone = NULL, user_id = NULL, person = NULL, customer_name = '', items = '[]', item_count = 0, total = 0,
   coupon = '', link = '', address = NULL, consent = NULL WHERE id = %(id)s
 """
 # Failed reminders are included, as a person may request a retry. One cancellation is enough: whatsapp retries nothing
@@ -65,11 +67,11 @@ UPDATE reminders SET cancel_requested = true
 WHERE cart = %(id)s AND state IN ('requested', 'failed') AND NOT cancel_requested AND period <> %(period)s
 RETURNING period
 """
-CANCEL_REMINDERS_OF_PERSON = """
+CANCEL_REMINDERS_OF_PERSON = f"""
 UPDATE reminders AS r SET cancel_requested = true FROM carts AS c
-WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.idle_since <= %(ordered_at)s
+WHERE c.shop = %(shop)s AND {_IS_PERSON.format("c")} AND c.id <> %(id)s AND c.idle_since <= %(ordered_at)s
 AND r.cart = c.id AND r.state IN ('requested', 'failed') AND NOT r.cancel_requested RETURNING r.cart, r.period
-"""
+"""  # noqa: S608 - a condition of this module
 # Only the last reminder that was sent before the order, and only once: the customer may change the cart before
 # ordering it.
 MARK_RECOVERED = """
@@ -133,19 +135,22 @@ WHERE r.state IN ('claimed', 'skipped', 'failed')
 """
 # Until the transaction ends, as two carts of one person may be reminded of at the same time. A lock, not a row, because
 # the person may have none.
-LOCK_PERSON = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || %(person)s, 0))"
+LOCK_PERSON = """
+SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || name, 0))
+FROM (SELECT DISTINCT unnest(array_remove(ARRAY[%(person)s, %(user_id)s]::text[], NULL)) AS name ORDER BY 1) AS names
+"""
 # What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
 # too recently. A reminder that was requested counts, because it may be sent at any time, and one of unknown result as well.
 # `now` is the start of a transaction, which may have waited for one that began later: 0 hours is no limit at all, rather
 # than a limit that has just passed.
-OTHERS_OF_PERSON = """
+OTHERS_OF_PERSON = f"""
 SELECT EXISTS (
-    SELECT 1 FROM carts AS c WHERE c.shop = %(shop)s AND c.person = %(person)s AND c.id <> %(id)s AND c.ordered_at > %(idle_since)s
+    SELECT 1 FROM carts AS c WHERE c.shop = %(shop)s AND {_IS_PERSON.format("c")} AND c.id <> %(id)s AND c.ordered_at > %(idle_since)s
   ) AS ordered_since,
-  (SELECT max(coalesce(sent_at, changed_at)) + nullif(%(hours)s, 0) * interval '1 hour' FROM reminders
-   WHERE shop = %(shop)s AND person = %(person)s AND (cart, period) <> (%(id)s, %(period)s)
+  (SELECT max(coalesce(sent_at, changed_at)) + nullif(%(hours)s, 0) * interval '1 hour' FROM reminders AS r
+   WHERE r.shop = %(shop)s AND {_IS_PERSON.format("r")} AND (cart, period) <> (%(id)s, %(period)s)
    AND (state IN ('requested', 'sent') OR (state = 'failed' AND reason = 'unknown'))) AS not_before
-"""
+"""  # noqa: S608 - a condition of this module
 LOCK_SHOP = "SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s, 1))"
 # Reminders that were requested within an hour, and those that wait to be checked.
 REQUESTED_THIS_HOUR = """
@@ -162,10 +167,10 @@ SELECT state, in_ledger,
 FROM reminders WHERE cart = %(id)s AND period = %(period)s
 """
 SET_REMINDER = """
-INSERT INTO reminders AS r (cart, period, shop, state, reason, requester, person)
-VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s, %(person)s)
+INSERT INTO reminders AS r (cart, period, shop, state, reason, requester, person, user_id)
+VALUES (%(id)s, %(period)s, %(shop)s, %(state)s, %(reason)s, %(requester)s, %(person)s, %(user_id)s)
 ON CONFLICT (cart, period) DO UPDATE SET state = excluded.state, reason = excluded.reason, person = excluded.person,
-  requester = excluded.requester, rank = 0, cancel_requested = false, changed_at = now()
+  user_id = excluded.user_id, requester = excluded.requester, rank = 0, cancel_requested = false, changed_at = now()
 """
 MARK_UNREMINDABLE = "UPDATE carts SET remindable = false WHERE id = %(id)s"
 MARK_REMINDABLE = """
@@ -188,7 +193,7 @@ WHERE id = %(id)s AND filled_version = %(period)s AND item_count > 0
 """
 MARK_NOT_SENT = """
 UPDATE carts SET reminder_sent_at = NULL,
-       remindable = %(retryable)s AND status = 'active' AND item_count > 0 AND phone IS NOT NULL,
+       remindable = %(retryable)s AND status = 'active' AND item_count > 0 AND coalesce(phone, user_id) IS NOT NULL,
        remind_after = now() + %(wait)s * interval '1 second'
 WHERE id = %(id)s AND filled_version = %(period)s RETURNING remindable
 """
@@ -239,7 +244,7 @@ RELEASE_STALE = tuple(
     UPDATE carts SET remindable = true WHERE id = ANY(ARRAY(
       SELECT c.id FROM reminders AS r JOIN carts AS c ON c.id = r.cart AND c.filled_version = r.period
       WHERE r.state = '{state}' AND r.changed_at < now() - interval '{age}'
-      AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND c.phone IS NOT NULL
+      AND c.status = 'active' AND NOT c.remindable AND c.item_count > 0 AND coalesce(c.phone, c.user_id) IS NOT NULL
       AND c.expires_at >= now()
       LIMIT %(chunk)s FOR UPDATE OF c SKIP LOCKED)) RETURNING 1
     """  # noqa: S608 - constants of this module
@@ -248,7 +253,7 @@ RELEASE_STALE = tuple(
 # Claims of carts that have changed, if their request never arrived.
 # Who was reminded is kept for as long as it decides about another reminder.
 FORGET_PERSONS = """
-UPDATE reminders SET person = NULL WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
+UPDATE reminders SET person = NULL, user_id = NULL WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
   WHERE person IS NOT NULL AND changed_at < now() - %(person_hours)s * interval '1 hour' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED))
 RETURNING 1
 """

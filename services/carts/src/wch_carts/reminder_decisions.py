@@ -81,7 +81,7 @@ def skip_reason(
         ("emptied", cart["item_count"] == 0),
         ("changed", cart["filled_version"] != period),
         ("already_reminded", known is not None and known.in_progress),
-        (cart["no_phone_reason"].partition(":")[0], cart["phone"] is None),
+        (cart["no_phone_reason"].partition(":")[0], not (cart["phone"] or cart["user_id"])),
         ("no_consent", section.consent_required and cart["consent"] is None),
         ("ordered_since", others.ordered_since),
         ("expired", cart["expires_at"] < cart["now"]),

@@ -27,6 +27,7 @@ from wch_common.events.carts import (
     ReminderSkipped,
 )
 from wch_common.events.failure_reasons import failure_reason
+from wch_common.events.recipient import to_field
 from wch_common.events.whatsapp import MessageRequested, RetryRequested
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Reminders:
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
         person = cart and cart["person"]
         names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or "", "person": person}
+        names["user_id"] = cart and cart["user_id"]
         known = next(iter(await tx.typed(KnownReminder, queries.REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known.in_progress:
             return  # the scan's request is a duplicate, or another requester was faster
@@ -125,7 +127,7 @@ class Reminders:
             request = RetryRequested(send_keys=(key,), expires_at=expires_at, message=message)
         else:
             request = MessageRequested(
-                to=cart["phone"],
+                to=to_field(cart["phone"], cart["user_id"]),
                 send_key=key,
                 category="marketing",
                 message=message,
@@ -160,7 +162,7 @@ async def _other_carts(tx: Transaction, cart: Row | None, period: int, section: 
     if cart is None or cart["person"] is None:
         return OtherCarts()
     await tx.rows(queries.LOCK_PERSON, cart)
-    of_person = {name: cart[name] for name in ("shop", "person", "id", "idle_since")}
+    of_person = {name: cart[name] for name in ("shop", "person", "user_id", "id", "idle_since")}
     names = of_person | {"period": period, "hours": section.person_hours}
     return (await tx.typed(OtherCarts, queries.OTHERS_OF_PERSON, names))[0]
 

@@ -24,13 +24,13 @@ from wch_common.store.personal_data import personal_data
 
 METADATA = MetaData()
 _EXPORT_CUSTOMER = """
-SELECT shop, cart_id, version, status, phone, customer_name, items, total, currency, coupon, link, address, consent,
+SELECT shop, cart_id, version, status, phone, user_id, customer_name, items, total, currency, coupon, link, address, consent,
        order_id,
        order_total,
        (SELECT coalesce(json_agg(json_build_object('state', r.state, 'reason', r.reason, 'at', r.changed_at)), '[]')
         FROM reminders AS r WHERE r.cart = carts.id) AS reminders,
        reminder_sent_at, created_at, updated_at, expires_at, ended_at
-FROM carts WHERE person = %(person)s ORDER BY created_at
+FROM carts WHERE person = ANY(%(person)s) OR user_id = ANY(%(person)s) ORDER BY created_at
 """
 
 CARTS = Table(
@@ -55,7 +55,8 @@ CARTS = Table(
         comment="active, completed, abandoned; deleted carts are kept so that late facts do not restore them",
     ),
     Column("phone", Text, comment="E.164"),
-    Column("person", Text, comment="canonical form of the number, which identifies the owner"),
+    Column("user_id", Text, comment="Meta's id of the owner"),
+    Column("person", Text, comment="canonical form of the number or, without one, the id, which identifies the owner"),
     text_column("no_phone_reason", "why there is no phone number"),
     text_column("customer_name"),
     Column("items", JSONB, nullable=False, server_default=text("'[]'")),
@@ -75,7 +76,7 @@ CARTS = Table(
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="it has items and a phone number, and no reminder is in progress",
+        comment="it has items and an owner with a number or an id, and no reminder is in progress",
     ),
     timestamp("remind_after", "earliest time of the next attempt after a failure"),
     timestamp("reminder_sent_at"),
@@ -93,13 +94,15 @@ CARTS = Table(
     ),
     Index("carts_ended", "status", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     Index("carts_person", "person", postgresql_where=text("person IS NOT NULL")),
+    Index("carts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     Index("carts_counted", "shop", "status"),
     Index("carts_named", "cart_id"),
     info=personal_data(
-        person="person",
+        person=("person", "user_id"),
         erased={
             "person": None,
             "phone": None,
+            "user_id": None,
             "customer_name": "",
             "items": [],
             "coupon": "",
@@ -125,6 +128,7 @@ REMINDERS = Table(
     text_column("reason"),
     text_column("requester", "requester of the reminder; empty for a scan"),
     Column("person", Text, comment="who was reminded, for as long as that decides about another reminder"),
+    Column("user_id", Text, comment="their id, for as long"),
     count("tries", "number of times that a scan claimed it again"),
     Column(
         "in_ledger",
@@ -154,8 +158,11 @@ REMINDERS = Table(
     Index("reminders_recovered", "shop", "currency", "value", postgresql_where=text("recovered_at IS NOT NULL")),
     Index("reminders_changed", "changed_at"),
     Index("reminders_person", "person", postgresql_where=text("person IS NOT NULL")),
+    Index("reminders_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     info=personal_data(
-        person="person", erased={"person": None}, impersonal=("shop", "state", "reason", "requester", "currency")
+        person=("person", "user_id"),
+        erased={"person": None, "user_id": None},
+        impersonal=("shop", "state", "reason", "requester", "currency"),
     ),
     comment="Reminders: one per cart and idle period; they outlive their carts, without the person",
 )

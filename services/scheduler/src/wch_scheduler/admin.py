@@ -15,7 +15,7 @@ from wch_common.events.scheduler import (
     TimerPersonEraseRequested,
     TimersCancelRequested,
 )
-from wch_common.integrations.phone import person_of
+from wch_common.integrations.recipients import person_of
 from wch_scheduler import queries
 from wch_scheduler.planned_times import planned_after
 from wch_scheduler.queries import GapRow, ScheduleRow, TickRow, TimerRow, TimerStatsRow
@@ -82,21 +82,21 @@ def timer_stats(connection: Connection) -> list[TimerStatsRow]:
     return _rows(connection, TimerStatsRow, queries.TIMER_STATS)
 
 
-def erasable_rows(connection: Connection, phone: str) -> dict[str, int]:
+def erasable_rows(connection: Connection, name: str) -> dict[str, int]:
     """Return how many rows of each table erasing a person (E.164) would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(phone))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(name))
 
 
-def export_person(connection: Connection, phone: str) -> dict[str, list[dict[str, Any]]]:
+def export_person(connection: Connection, name: str) -> dict[str, list[dict[str, Any]]]:
     """Return the stored events that name a person (E.164), by table."""
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.export_person(connection, METADATA, published_contract(), person_of(phone))
+    return erasure.export_person(connection, METADATA, published_contract(), person_of(name))
 
 
 def _rows(connection: Connection, row: type[T], statement: str, parameters: dict[str, Any] | None = None) -> list[T]:
@@ -123,9 +123,9 @@ def resume_request(name: str, by: str) -> ScheduleResumeRequested:
     return ScheduleResumeRequested(schedule=name, by=by)
 
 
-def erase_request(phone: str, *, reason: str, by: str) -> TimerPersonEraseRequested:
+def erase_request(name: str, *, reason: str, by: str) -> TimerPersonEraseRequested:
     """Return the request to erase a person (E.164) from the events of timers."""
-    return TimerPersonEraseRequested(phone=phone, reason=reason, by=by)
+    return TimerPersonEraseRequested(phone=name, reason=reason, by=by)
 
 
 def cancel_timers_request(

@@ -18,7 +18,7 @@ from wch_common.events.scheduler import (
     TimersCancelled,
     TimersCancelRequested,
 )
-from wch_common.integrations.phone import person_of, requested_person
+from wch_common.integrations.recipients import person_of, requested_person
 from wch_common.outcome import Reject
 from wch_common.store import erasure
 from wch_scheduler import queries
@@ -86,7 +86,7 @@ async def cancel_timers(event: Event[TimersCancelRequested], tx: Transaction) ->
 async def erase_person(event: Event[TimerPersonEraseRequested], tx: Transaction) -> None:
     """Erase a person from the events of timers; raises Reject for a malformed number."""
     rows = await erasure.erase_person(
-        tx, METADATA, published_contract(), person_of(requested_person(event.data.phone, "data.phone"))
+        tx, METADATA, published_contract(), person_of(*requested_person(event.data.phone, "data.phone").names)
     )
     tx.emit(event.derive(TimerPersonErased(rows=rows), SOURCE))
 

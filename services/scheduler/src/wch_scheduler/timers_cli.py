@@ -18,7 +18,8 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.cli.service import (
-    phone_number,
+    Who,
+    person_name,
     print_record,
     report,
     report_erasure,
@@ -38,7 +39,6 @@ app = typer.Typer(
     help="Timers of other programs: list, show, cancel, stats; erase and export a person.", no_args_is_help=True
 )
 
-Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.", metavar="PHONE")]
 Key = Annotated[str | None, typer.Option(help="Only timers with this key.")]
 Group = Annotated[str | None, typer.Option(help="Only timers of this group.")]
 Requester = Annotated[str | None, typer.Option(help="Only timers of this AMQP user.")]
@@ -136,7 +136,7 @@ def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
 
 @app.command()
 def erase(
-    phone: Phone,
+    person: Who,
     amqp_url: AmqpUrl,
     database_url: DatabaseUrl = None,
     reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
@@ -144,21 +144,21 @@ def erase(
     json: AsJson = False,
 ) -> None:
     """Erase a person from the events of timers; these are still published at their time, and refused by who handles them."""
-    number = phone_number(phone)
+    name = person_name(person)
     with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, number)
+        counts = admin.erasable_rows(connection, name)
         if not dry_run:
-            ids = request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            ids = request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
             wait_until_handled(connection, CONTROL.name, ids)
-    if report_erasure(number, counts, json=json, dry_run=dry_run):
+    if report_erasure(name, counts, json=json, dry_run=dry_run):
         say("these timers keep their time; what they request is refused then, unless `wch timers cancel` cancels them")
 
 
 @app.command()
-def export(phone: Phone, database_url: DatabaseUrl = None) -> None:
+def export(person: Who, database_url: DatabaseUrl = None) -> None:
     """Print the events of timers that name a person, as JSON."""
     with _database(database_url) as connection:
-        print_json(admin.export_person(connection, phone_number(phone)))
+        print_json(admin.export_person(connection, person_name(person)))
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

@@ -11,27 +11,32 @@ import orjson
 
 from wch_common.contract.personal import ERASED
 from wch_common.events.failure_reasons import REFUSED, failure_reason
+from wch_common.events.recipient import MalformedRecipient, names_in
 from wch_common.events.whatsapp import BatchCompleted, BatchRequested, MessageFailed, MessageRequested, RecipientOutcome
-from wch_common.integrations.phone import MalformedNumber, normalised, requested
+from wch_common.integrations.recipients import requested, resolved
 from wch_common.outcome import Reject, Throttled
 from wch_whatsapp import bodies, queries
 from wch_whatsapp.facts import REPORTED, SOURCE, batch_completed, fact_data
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import complete, join_batch, members, request_alone
+from wch_whatsapp.people import OtherPersonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from uuid import UUID
 
     from wch_common.contract.event import Event
-    from wch_common.events.whatsapp import Recipient
+    from wch_common.events.recipient import Recipient
+    from wch_common.events.whatsapp import BatchRecipient
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import PersonHash
+    from wch_whatsapp.people import People
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0
 _REFUSED = failure_reason(REFUSED)
+_OTHER_PERSON = "the number and the id belong to different people; give the one that is right"
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class NewMessage:
 
     id: UUID
     send_key: str
-    phone: str | None
+    recipient: Recipient | None
     person: bytes
     content: dict[str, Any] | None = None
     fallback: dict[str, Any] | None = None
@@ -57,6 +62,7 @@ class Acceptance:
         self,
         shops: Shops[WhatsAppShop],
         person_hash: PersonHash,
+        people: People,
         *,
         expiry_seconds: float,
         nudge: Callable[[str], None],
@@ -64,6 +70,7 @@ class Acceptance:
     ) -> None:
         self._shops = shops
         self._person_hash = person_hash
+        self._people = people
         self._expiry = timedelta(seconds=expiry_seconds)
         self._nudge = nudge
         self._full = full
@@ -76,13 +83,15 @@ class Acceptance:
         if data.to == ERASED:
             row = self._erased(id_, data.send_key)
         else:
-            phone = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
+            to = requested(data.to, "data.to", self._shops.named(event.shop).whatsapp.region)
             try:
                 content = bodies.content(data.message, reply_to=data.reply_to)
                 fallback = bodies.fallback(data.fallback) if data.fallback else None
             except bodies.MissingValue as error:
                 raise Reject(f"data.message: {error}") from None
-            row = NewMessage(id_, data.send_key, phone, self._person_hash.of(phone), content, fallback)
+            row = NewMessage(id_, data.send_key, to, self._person_hash.of(to.names[0]), content, fallback)
+            if not await self._is_one_person(tx, row, sender):
+                raise Reject(f"data.to: {_OTHER_PERSON}")
         if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])) or row.state in REPORTED:
             known = await request_alone(tx, id_)
             if known["state"] in REPORTED:
@@ -100,6 +109,7 @@ class Acceptance:
             await self._report_known(event, tx, id_)
             return
         rows = [self._recipient(event, shop, one, cancelled=added[0]["cancelled"]) for one in data.recipients]
+        rows = [row if await self._is_one_person(tx, row, sender) else _of_others(row) for row in rows]
         inserted = await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, rows, batch=id_))
         own = {row["id"] for row in inserted}
         open_ = sum(row["state"] == "queued" for row in inserted)
@@ -109,6 +119,16 @@ class Acceptance:
         if not open_:
             await complete(tx, batch)
         tx.then(partial(self._nudge, sender))
+
+    async def _is_one_person(self, tx: Transaction, row: NewMessage, sender: str) -> bool:
+        """Link the number and the ids that a request gives together; returns whether they are one person's."""
+        if row.recipient is None or len(row.recipient.names) == 1:
+            return True
+        try:
+            await self._people.said_by_requester(tx, self._people.names(row.recipient, sender))
+        except OtherPersonError:
+            return False
+        return True
 
     async def _report_known(self, event: Event[BatchRequested], tx: Transaction, id_: UUID) -> None:
         """Publish the results of a batch that was requested before, if it is complete."""
@@ -128,17 +148,17 @@ class Acceptance:
         return requested or known[0]
 
     def _recipient(
-        self, event: Event[BatchRequested], shop: str, one: Recipient, *, cancelled: str | None
+        self, event: Event[BatchRequested], shop: str, one: BatchRecipient, *, cancelled: str | None
     ) -> NewMessage:
         id_ = message_id(shop, event.requester or "", one.send_key)
         if one.to == ERASED:
             return self._erased(id_, one.send_key)
         try:
-            phone = normalised(one.to, self._shops.named(event.shop).whatsapp.region)
-        except MalformedNumber as error:
-            row = NewMessage(id_, one.send_key, None, self._person_hash.of(one.to))
+            to = resolved(one.to, self._shops.named(event.shop).whatsapp.region)
+        except MalformedRecipient as error:
+            row = NewMessage(id_, one.send_key, None, self._person_hash.of(names_in(one.to)[0]))
             return replace(row, state="failed", reason="malformed_number", detail=str(error))
-        row = NewMessage(id_, one.send_key, phone, self._person_hash.of(phone), own_values=_has_values(one))
+        row = NewMessage(id_, one.send_key, to, self._person_hash.of(to.names[0]), own_values=_has_values(one))
         if event.data.values_required and one.body is None:
             return replace(row, state="failed", reason="value_missing", detail="the recipient has no values")
         template = event.data.fallback
@@ -179,7 +199,8 @@ class Acceptance:
             "expires_at": data.expires_at or event.expirytime or (data.not_before or datetime.now(UTC)) + self._expiry,
             "ids": [row.id for row in rows],
             "send_keys": [row.send_key for row in rows],
-            "phones": [row.phone for row in rows],
+            "phones": [row.recipient and row.recipient.phone for row in rows],
+            "user_ids": [row.recipient and (row.recipient.user_id or row.recipient.parent_id) for row in rows],
             "persons": [row.person for row in rows],
             "contents": [_json(row.content) for row in rows],
             "fallbacks": [_json(row.fallback) for row in rows],
@@ -190,7 +211,13 @@ class Acceptance:
         }
 
 
-def _has_values(one: Recipient) -> bool:
+def _of_others(row: NewMessage) -> NewMessage:
+    """Return the row of a message whose number and id belong to different people."""
+    ended = replace(row, state="failed", reason="different_people", detail=_OTHER_PERSON)
+    return replace(ended, recipient=None, content=None, fallback=None)
+
+
+def _has_values(one: BatchRecipient) -> bool:
     return bool(one.body or one.header or one.buttons)
 
 

@@ -17,11 +17,12 @@ from wch_common.events.whatsapp import (
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.integrations.phone import masked, person_of
-from wch_whatsapp import queries
+from wch_common.integrations.recipients import masked
+from wch_whatsapp import queries, queries_people
 from wch_whatsapp.identity import PersonHash
+from wch_whatsapp.people import known_person
 from wch_whatsapp.queries import (
-    HashedNumber,
+    HashedName,
     MessageCount,
     MessageRecord,
     MessageSummary,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wch_common.contract.personal import Person
 
 T = TypeVar("T")
+M = TypeVar("M", MessageSummary, MessageRecord)
 SuppressionCategory = Literal["marketing", "utility", "all"]
 
 _MOST_KEYS = 1000
@@ -63,15 +65,13 @@ class MessageFilter:
 
 
 def list_messages(connection: psycopg.Connection[Any], which: MessageFilter) -> list[MessageSummary]:
-    """Return messages, the newest first, with masked numbers."""
-    rows = _read(connection, MessageSummary, queries.LIST_MESSAGES, asdict(which))
-    return [replace(row, phone=_masked(row.phone)) for row in rows]
+    """Return messages, the newest first, with masked numbers and ids."""
+    return [_masked(row) for row in _read(connection, MessageSummary, queries.LIST_MESSAGES, asdict(which))]
 
 
 def show_messages(connection: psycopg.Connection[Any], key: str) -> list[MessageRecord]:
-    """Return the messages with a send key, or the message with an id, with masked numbers."""
-    rows = _read(connection, MessageRecord, queries.SHOW_MESSAGE, {"key": key})
-    return [replace(row, phone=_masked(row.phone)) for row in rows]
+    """Return the messages with a send key, or the message with an id, with masked numbers and ids."""
+    return [_masked(row) for row in _read(connection, MessageRecord, queries.SHOW_MESSAGE, {"key": key})]
 
 
 def retry_candidates(connection: psycopg.Connection[Any], which: MessageFilter) -> list[RetryCandidate]:
@@ -89,13 +89,14 @@ def list_numbers(connection: psycopg.Connection[Any]) -> list[NumberState]:
     return _read(connection, NumberState, queries.LIST_NUMBERS)
 
 
-def person(connection: psycopg.Connection[Any], hash_key: str, phone: str) -> Person:
-    """Return the owner of a number (E.164); raises WrongHashKey."""
+def person(connection: psycopg.Connection[Any], hash_key: str, name: str) -> Person:
+    """Return the person with a number (E.164) or an id, and with every other name of theirs; raises WrongHashKey."""
     person_hash = PersonHash(hash_key)
-    for row in _read(connection, HashedNumber, queries.ANY_HASHED_NUMBER):
-        if person_hash.of(row.phone) != row.person:
+    for row in _read(connection, HashedName, queries.ANY_HASHED_NAME):
+        if person_hash.of(row.name) != row.person:
             raise WrongHashKey("this ledger was written with another hash key: use the service's WCH_WHATSAPP_HASH_KEY")
-    return replace(person_of(phone), key=person_hash.of(phone))
+    rows = connection.execute(queries_people.NAMES.encode(), {"ids": [person_hash.of(name)]}).fetchall()
+    return known_person(person_hash, [name], rows)
 
 
 def export(connection: psycopg.Connection[Any], of: Person) -> dict[str, list[dict[str, Any]]]:
@@ -122,8 +123,8 @@ def _read(
         return cursor.execute(statement.encode(), parameters).fetchall()
 
 
-def _masked(phone: str | None) -> str | None:
-    return masked(phone) if phone else None
+def _masked(row: M) -> M:
+    return replace(row, phone=row.phone and masked(row.phone), user_id=row.user_id and masked(row.user_id))
 
 
 # -- commands
@@ -146,18 +147,16 @@ def retry_requests(messages: Iterable[RetryCandidate], source: str) -> list[Even
     ]
 
 
-def suppress_request(phone: str, category: SuppressionCategory, *, reason: str, by: str) -> SuppressionAddRequested:
+def suppress_request(name: str, category: SuppressionCategory, *, reason: str, by: str) -> SuppressionAddRequested:
     """Return the request to suppress a recipient in a category."""
-    return SuppressionAddRequested(phone=phone, category=category, reason=reason, by=by)
+    return SuppressionAddRequested(recipient=name, category=category, reason=reason, by=by)
 
 
-def unsuppress_request(
-    phone: str, category: SuppressionCategory, *, reason: str, by: str
-) -> SuppressionRemoveRequested:
+def unsuppress_request(name: str, category: SuppressionCategory, *, reason: str, by: str) -> SuppressionRemoveRequested:
     """Return the request to remove a recipient's suppression in exactly this category."""
-    return SuppressionRemoveRequested(phone=phone, category=category, reason=reason, by=by)
+    return SuppressionRemoveRequested(recipient=name, category=category, reason=reason, by=by)
 
 
-def erase_request(phone: str, *, reason: str, by: str) -> RecipientEraseRequested:
+def erase_request(name: str, *, reason: str, by: str) -> RecipientEraseRequested:
     """Return the request to erase a recipient."""
-    return RecipientEraseRequested(phone=phone, reason=reason, by=by)
+    return RecipientEraseRequested(recipient=name, reason=reason, by=by)

@@ -17,11 +17,12 @@ from wch_common.events.whatsapp_content import (
     TemplateButton,
     Text,
 )
+from wch_common.integrations.recipients import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from wch_common.events.whatsapp import Recipient
+    from wch_common.events.whatsapp import BatchRecipient
     from wch_common.events.whatsapp_content import Content
 
 
@@ -33,7 +34,7 @@ class MissingValue(ValueError):
     """A placeholder of the text has no value; the error names it."""
 
 
-def content(message: Content, *, reply_to: str | None = None, own: Recipient | None = None) -> dict[str, Any]:
+def content(message: Content, *, reply_to: str | None = None, own: BatchRecipient | None = None) -> dict[str, Any]:
     """Return the content of a call, without recipient and tag; raises MissingValue.
 
     The values of `own`, a recipient of a batch, replace the values of the message.
@@ -49,7 +50,7 @@ def content(message: Content, *, reply_to: str | None = None, own: Recipient | N
             return body | {"type": "interactive", "interactive": _interactive(message, own)}
 
 
-def fallback(template: Template, own: Recipient | None = None) -> dict[str, Any]:
+def fallback(template: Template, own: BatchRecipient | None = None) -> dict[str, Any]:
     """Return the content of a call with the fallback template; the recipient's own values replace the template's.
 
     They match by name or position, because they are values for the text, and the template may need only some of them.
@@ -68,11 +69,14 @@ def fallback(template: Template, own: Recipient | None = None) -> dict[str, Any]
 
 
 def call_body(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a call; `to` needs its plus sign, or Meta would read it as a number of the sender's country."""
+    """Return the body of a call to a number, with its plus sign, or to an id of Meta's.
+
+    Without the plus sign, Meta would read a number of the sender's country; in `to`, it would read the digits of an id.
+    """
     return {
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
-        "to": to,
+        "to" if is_number(to) else "recipient": to,
         "biz_opaque_callback_data": tag,
         **content,
     }
@@ -98,7 +102,7 @@ def _by_placeholder(values: Sequence[Parameter]) -> dict[str, str]:
     return {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
 
 
-def _template(message: Template, own: Recipient | None) -> dict[str, Any]:
+def _template(message: Template, own: BatchRecipient | None) -> dict[str, Any]:
     header = own.header if own and own.header is not None else message.header
     values = own.body if own and own.body is not None else message.body
     buttons = own.buttons if own and own.buttons is not None else message.buttons
@@ -141,7 +145,7 @@ def _button(button: TemplateButton) -> dict[str, Any]:
     return {"type": "button", "sub_type": button.kind, "index": str(button.index), "parameters": [parameter]}
 
 
-def _interactive(message: Buttons | Choices | Product | ProductList, own: Recipient | None) -> dict[str, Any]:
+def _interactive(message: Buttons | Choices | Product | ProductList, own: BatchRecipient | None) -> dict[str, Any]:
     found: dict[str, Any] = {"type": _KINDS[type(message)]}
     if header := getattr(message, "header", None):
         found["header"] = {"type": "text", "text": header}

@@ -119,7 +119,7 @@ async def _begin(tx: Transaction, limits: Limits, state: ClaimState, claimed: Cl
             "persons": persons,
             "until": [state.pairs[person] for person in persons],
             "portfolio": limits.portfolio,
-            "outside": sorted({row["person"] for row, decision in claimed.sends if decision.outside}),
+            "outside": sorted({row["owner"] for row, decision in claimed.sends if decision.outside}),
             "probe": claimed.probe and bool(claimed.sends),
             "probe_seconds": PROBE_SECONDS,
         },

@@ -20,9 +20,9 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.service import phone_number, print_record, report, service_schema, timestamp, wait_until_handled
+from wch_common.cli.service import Who, person_name, print_record, report, service_schema, timestamp, wait_until_handled
 from wch_common.events.failure_reasons import FAILURE_REASONS, failure_reason
-from wch_common.integrations.phone import masked
+from wch_common.integrations.recipients import masked
 from wch_whatsapp import admin
 from wch_whatsapp.topology import CONTROL
 
@@ -47,7 +47,6 @@ Reason = Annotated[str | None, typer.Option(help="Only messages with this reason
 Requester = Annotated[str | None, typer.Option(help="Only messages of this requester.")]
 Shop = Annotated[str | None, typer.Option(help="Only messages of this shop.")]
 OneShop = Annotated[str | None, typer.Option("--shop", help="The shop; required if there are several.")]
-Phone = Annotated[str, typer.Argument(help="Phone number like +<country><number>.")]
 HashKey = Annotated[
     str,
     typer.Option(
@@ -73,7 +72,7 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of messages.")] = 50,
     json: AsJson = False,
 ) -> None:
-    """List messages of the ledger, the newest first, with masked numbers."""
+    """List messages of the ledger, the newest first, with masked numbers and ids."""
     which = admin.MessageFilter(state=state, reason=reason, requester=requester, shop=shop, limit=limit)
     with _ledger(database_url) as connection:
         rows = admin.list_messages(connection, which)
@@ -82,7 +81,7 @@ def list_(
         return
     columns = ("SEND KEY", "TO", "REQUESTER", "STATE", "REASON", "CODE", "ATTEMPT", "SINCE (UTC)", "DUE (UTC)")
     cells = [
-        (row.send_key, row.phone, row.requester, row.state, row.reason, row.code, row.attempt,
+        (row.send_key, row.phone or row.user_id, row.requester, row.state, row.reason, row.code, row.attempt,
          timestamp(row.updated_at), timestamp(row.due_at)) for row in rows
     ]  # fmt: skip
     print_table(columns, cells, empty="no messages found")
@@ -147,7 +146,7 @@ def retry(
 
 @app.command()
 def suppress(
-    phone: Phone,
+    person: Who,
     amqp_url: AmqpUrl,
     reason: Annotated[str, typer.Option(help="The reason; it is stored.")],
     category: Category = None,
@@ -163,11 +162,11 @@ def suppress(
         )
     category = category or "all"
     build = admin.unsuppress_request if remove else admin.suppress_request
-    number = phone_number(phone)
+    name = person_name(person)
     if not dry_run:
-        service.request(amqp_url, build(number, category, reason=reason, by=whoami()), shop=shop)
+        service.request(amqp_url, build(name, category, reason=reason, by=whoami()), shop=shop)
     report(
-        f"{'would request' if dry_run else 'requested'} {'removal of ' if remove else ''}the suppression of {masked(number)} "
+        f"{'would request' if dry_run else 'requested'} {'removal of ' if remove else ''}the suppression of {masked(name)} "
         f"({category})",
         json=json,
         dry_run=dry_run,
@@ -204,7 +203,7 @@ def stats(
 
 @app.command()
 def erase(
-    phone: Phone,
+    person: Who,
     amqp_url: AmqpUrl,
     hash_key: HashKey,
     database_url: DatabaseUrl = None,
@@ -212,36 +211,36 @@ def erase(
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
-    """Erase a recipient's data from the ledger; suppressions are kept under a hash that does not reveal the number."""
-    number = phone_number(phone)
+    """Erase a recipient's data from the ledger; suppressions are kept under hashes that do not reveal who it is."""
+    name = person_name(person)
     with _ledger(database_url) as connection:
-        person = _person(connection, hash_key, number)
-        counts = admin.erasable_rows(connection, person)
-        suppressions = [row for row in admin.export(connection, person)["suppressions"] if row["lifted_at"] is None]
+        found = _person(connection, hash_key, name)
+        counts = admin.erasable_rows(connection, found)
+        suppressions = [row for row in admin.export(connection, found)["suppressions"] if row["lifted_at"] is None]
         if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(number, reason=reason, by=whoami()))
+            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
             wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(number, counts, json=json, dry_run=dry_run) and suppressions:
-        say("the recipient's suppressions stay in force, without the number")
+    if service.report_erasure(name, counts, json=json, dry_run=dry_run) and suppressions:
+        say("the recipient's suppressions stay in force, without number and id")
     if not json:
-        say("queued and dead-lettered requests may still contain the number: see `wch queues list` and `wch dlq list`")
+        say("queued and dead-lettered requests may still name the recipient: see `wch queues list` and `wch dlq list`")
 
 
 @app.command()
-def export(phone: Phone, hash_key: HashKey, database_url: DatabaseUrl = None) -> None:
+def export(person: Who, hash_key: HashKey, database_url: DatabaseUrl = None) -> None:
     """Print all data about a recipient, as JSON."""
-    number = phone_number(phone)
+    name = person_name(person)
     with _ledger(database_url) as connection:
-        print_json(admin.export(connection, _person(connection, hash_key, number)))
+        print_json(admin.export(connection, _person(connection, hash_key, name)))
 
 
 def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "whatsapp", "messages")
 
 
-def _person(connection: Any, hash_key: str, number: str) -> Person:  # noqa: ANN401 - a psycopg connection
+def _person(connection: Any, hash_key: str, name: str) -> Person:  # noqa: ANN401 - a psycopg connection
     try:
-        return admin.person(connection, hash_key, number)
+        return admin.person(connection, hash_key, name)
     except admin.WrongHashKey as error:
         raise CommandError(str(error)) from None
 

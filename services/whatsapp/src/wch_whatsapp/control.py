@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from psycopg.types.json import Jsonb
 from wch_common.events import published_contract
 from wch_common.events.failure_reasons import reasons_with
 from wch_common.events.whatsapp import RecipientErased
-from wch_common.integrations.phone import person_of, requested_person
+from wch_common.integrations.recipients import requested_person
 from wch_common.observability.redact import redact
 from wch_common.outcome import Reject
 from wch_common.store.erasure import erase_person
@@ -23,7 +22,7 @@ from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.facts import REPORTED, SOURCE, fact_data
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import apply, find, is_reported_alone, report_again
-from wch_whatsapp.suppressions import suppress, unsuppress
+from wch_whatsapp.suppressions import suppress, suppressible, unsuppress
 from wch_whatsapp.tables import METADATA
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     )
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
-    from wch_whatsapp.identity import PersonHash
+    from wch_whatsapp.people import People
     from wch_whatsapp.settings import WhatsAppShop
 
 log = structlog.get_logger(__name__)
@@ -52,13 +51,13 @@ class Control:
     def __init__(
         self,
         shops: Shops[WhatsAppShop],
-        person_hash: PersonHash,
+        people: People,
         *,
         expiry_seconds: float,
         nudge: Callable[[str], None],
     ) -> None:
         self._shops = shops
-        self._person_hash = person_hash
+        self._people = people
         self._expiry_seconds = expiry_seconds
         self._nudge = nudge
 
@@ -105,30 +104,31 @@ class Control:
             tx.then(partial(self._nudge, sender))
 
     async def suppress(self, event: Event[SuppressionAddRequested], tx: Transaction) -> None:
-        """Suppress a recipient; raises Reject if the number is malformed."""
+        """Suppress a recipient; raises Reject if the number or id is malformed."""
         data = event.data
-        await suppress(tx, self._recipient(event), data.category, reason=data.reason, by=data.by)
+        for name in self._names(event):
+            await suppress(tx, name, data.category, reason=data.reason, by=data.by)
 
     async def unsuppress(self, event: Event[SuppressionRemoveRequested], tx: Transaction) -> None:
-        """Remove a suppression; raises Reject if the number is malformed."""
-        await unsuppress(tx, self._recipient(event), event.data.category)
+        """Remove a suppression; raises Reject if the number or id is malformed."""
+        for name in self._names(event):
+            await unsuppress(tx, name, event.data.category)
         details = {"category": event.data.category, "by": event.data.by, "reason": redact(event.data.reason, 200)}
         tx.then(partial(log.info, "suppression_removed", **details))
 
     async def erase(self, event: Event[RecipientEraseRequested], tx: Transaction) -> None:
-        """Erase a recipient from all shops and publish the affected rows; raises Reject if the number is malformed."""
+        """Erase a recipient from all shops and publish the affected rows; raises Reject if the number or id is malformed."""
         # Without a shop, the number must have its country code, unless there is only one shop.
         names_shop = event.shop is not None or len(list(self._shops)) == 1
-        phone = self._phone(event, self._shops.named(event.shop).whatsapp.region if names_shop else None)
-        person = replace(person_of(phone), key=self._person_hash.of(phone))
+        region = self._shops.named(event.shop).whatsapp.region if names_shop else None
+        person = await self._people.person(tx, requested_person(event.data.recipient, "data.recipient", region))
         rows = await erase_person(tx, METADATA, published_contract(), person)
         tx.emit(event.derive(RecipientErased(rows=rows), SOURCE))
         details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(one.rows for one in rows)}
         tx.then(partial(log.info, "recipient_erased", **details))
 
-    def _recipient(self, event: Event[SuppressionAddRequested] | Event[SuppressionRemoveRequested]) -> dict[str, Any]:
-        phone = self._phone(event, self._shops.named(event.shop).whatsapp.region)
-        return {"shop": self._shops.key(event.shop), "phone": phone, "person": self._person_hash.of(phone)}
-
-    def _phone(self, event: Event[Any], region: str | None) -> str:
-        return requested_person(event.data.phone, "data.phone", region)
+    def _names(self, event: Event[SuppressionAddRequested] | Event[SuppressionRemoveRequested]) -> list[dict[str, Any]]:
+        """Return what a suppression is stored under: every name that the request gives."""
+        region = self._shops.named(event.shop).whatsapp.region
+        about, shop = requested_person(event.data.recipient, "data.recipient", region), self._shops.key(event.shop)
+        return suppressible(shop, self._people.names(about, ""))

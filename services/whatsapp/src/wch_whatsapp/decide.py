@@ -21,6 +21,8 @@ class Send:
     content: dict[str, Any]
     as_fallback: bool
     outside: bool
+    to: str = ""
+    """The number or the id that is written to."""
     reaches: bool = False
     """Whether the recipient is counted for this message, and not for an earlier one of the day."""
 
@@ -61,11 +63,11 @@ class ClaimState:
 
     def count(self, row: Any, decision: Send) -> None:  # noqa: ANN401 - a row of the ledger
         """Count a message that is going to be sent."""
-        self.pairs[row["person"]] = self.pair.after_one(self.pairs.get(row["person"], row["pair_slots_from"]), self.now)
+        self.pairs[row["owner"]] = self.pair.after_one(self.pairs.get(row["owner"], row["pair_slots_from"]), self.now)
         if decision.reaches:
             self.recipients_left = None if self.recipients_left is None else self.recipients_left - 1
         if decision.outside:
-            self.reached.add(row["person"])
+            self.reached.add(row["owner"])
 
     def decide(self, row: Any) -> Decision:  # noqa: ANN401 - a row of the ledger
         """Decide about one due message."""
@@ -75,17 +77,18 @@ class ClaimState:
         as_fallback = row["as_fallback"] or (is_free_form(row["content"]) and not open_)
         if as_fallback and row["fallback"] is None:
             return End("failed", "window_closed")
-        slots_from = self.pairs.get(row["person"], row["pair_slots_from"])
+        slots_from = self.pairs.get(row["owner"], row["pair_slots_from"])
         if slots_from is not None and (from_ := self.pair.allowed_from(slots_from)) > self.now:
             return Defer(from_, "pair_too_fast")
         if not open_ and self._has_no_room(row):
             return Defer(max(self.recipients_from, self.now + timedelta(seconds=1)), "messaging_limit")
-        reaches = not open_ and row["person"] not in self.reached and not self._is_reached(row)
-        return Send(row["fallback"] if as_fallback else row["content"], as_fallback, outside=not open_, reaches=reaches)
+        reaches = not open_ and row["owner"] not in self.reached and not self._is_reached(row)
+        content = row["fallback"] if as_fallback else row["content"]
+        return Send(content, as_fallback, outside=not open_, to=_address(row), reaches=reaches)
 
     def _end(self, row: Any) -> End | None:  # noqa: ANN401 - a row of the ledger
         """Return the end of a message that must not be sent at all, or None."""
-        if row["content"] is None or row["phone"] is None:
+        if row["content"] is None or not (row["phone"] or row["user_id"]):
             return End("failed", "erased")
         if row["cancelled"] is not None:
             return End("cancelled", row["cancelled"])
@@ -93,14 +96,23 @@ class ClaimState:
             return End("failed", "expired")
         if row["suppressed"] is not None:
             return End("suppressed", row["suppressed"])
-        if self.only_to is not None and row["person"] not in self.only_to:
+        if self.only_to is not None and self.only_to.isdisjoint(map(bytes, row["ids"])):
             return End("failed", "not_in_allow_list")
         return None
 
     def _has_no_room(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         if self.recipients_left is None or self.recipients_left > 0:
             return False
-        return row["person"] not in self.reached and not self._is_reached(row)
+        return row["owner"] not in self.reached and not self._is_reached(row)
 
     def _is_reached(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         return row["reached_at"] is not None and row["reached_at"] > self.now - _DAY
+
+
+def _address(row: Any) -> str:  # noqa: ANN401 - a row of the ledger
+    """Return the number or id to write to: the number that was given, unless Meta has said that its owner has another one."""
+    given = row["phone"] or row["user_id"]
+    if row["phone"] and not row["is_replaced"]:
+        return str(given)
+    # Meta prefers numbers: it then keeps them in its webhooks.
+    return str(row["current_phone"] or (row["is_replaced"] and row["current_user_id"]) or given)

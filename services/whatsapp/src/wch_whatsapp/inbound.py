@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from wch_common.integrations.phone import MalformedNumber, of_customer
+from wch_common.events.recipient import MalformedRecipient
+from wch_common.integrations.recipients import of_meta
 from wch_common.outcome import Retry
 from wch_whatsapp import queries
 from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
@@ -17,7 +18,7 @@ from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.outcomes import end_batch
 from wch_whatsapp.pauses import pause_numbers
-from wch_whatsapp.suppressions import resume_marketing, suppress
+from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible
 from wch_whatsapp.windows import open_window
 
 if TYPE_CHECKING:
@@ -25,13 +26,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from wch_common.contract.event import Event
-    from wch_common.events.meta import MessageReceived, StatusReceived
+    from wch_common.events.meta import MessageReceived, MetaUser, StatusReceived, UserChanged
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
     from wch_whatsapp.error_policy import ErrorPolicy
-    from wch_whatsapp.identity import PersonHash
     from wch_whatsapp.metrics import WhatsAppMetrics
     from wch_whatsapp.opt_out import OptOutReader
+    from wch_whatsapp.people import Name, People
 
 log = structlog.get_logger(__name__)
 
@@ -81,18 +82,18 @@ def _second_attempt(row: Row, wamid: str) -> Change | None:
 
 
 class Inbound:
-    """The handlers of `meta.status.received` and `meta.message.received`."""
+    """The handlers of `meta.status.received`, `meta.message.received` and `meta.user.changed`."""
 
     def __init__(
         self,
         shops_by_sender: Mapping[str, str],
-        person_hash: PersonHash,
+        people: People,
         opt_outs: OptOutReader,
         metrics: WhatsAppMetrics,
     ) -> None:
         self._shop_of = shops_by_sender
         self._metrics = metrics
-        self._person_hash = person_hash
+        self._people = people
         self._opt_outs = opt_outs
 
     async def status(self, event: Event[StatusReceived], tx: Transaction) -> None:
@@ -101,6 +102,8 @@ class Inbound:
         state = _STATES.get(data.status)
         if state is None:
             return
+        names = self._names(data.phone_number_id, data.recipient, data.user_id, data.parent_id)
+        await self._people.said_by_meta(tx, names, data.timestamp)
         row = await self._row(event, tx)
         if row is None:
             return
@@ -147,19 +150,40 @@ class Inbound:
         shop = self._shop_of.get(data.phone_number_id)
         if shop is None:
             return
-        try:
-            phone = of_customer(data.sender)
-        except MalformedNumber:
-            log.warning("sender_number_malformed", kind=data.kind)
+        names = self._names(data.phone_number_id, data.sender, data.user_id, data.parent_id)
+        if not names:
+            log.error(
+                "sender_unknown", kind=data.kind, remedy="look for changes of Meta's webhooks: no id is of a known form"
+            )
             return
-        person = self._person_hash.of(phone)
-        recipient = {"shop": shop, "phone": phone, "person": person}
+        await self._people.said_by_meta(tx, names, data.timestamp)
         if data.kind == "preference":
             if data.marketing == "resume":
-                await resume_marketing(tx, recipient, data.timestamp)
+                await resume_marketing(tx, suppressible(shop, names[:1])[0], data.timestamp)
         else:
-            await open_window(tx, data.phone_number_id, person, data.timestamp)
+            await open_window(tx, data.phone_number_id, names[0].id, data.timestamp)
         evidence = "the marketing preference" if data.marketing == "stop" else self._opt_outs.read(data.text)
-        if evidence is not None:
+        if evidence is None:
+            return
+        for name in suppressible(shop, names):
             stop = {"reason": "asked_to_stop", "by": "recipient", "evidence": str(evidence)}
-            await suppress(tx, recipient, "marketing", since=data.timestamp, **stop)
+            await suppress(tx, name, "marketing", since=data.timestamp, **stop)
+
+    async def user_changed(self, event: Event[UserChanged], tx: Transaction) -> None:
+        """Carry what is known of a customer over to their new number or id."""
+        data = event.data
+        previous, current = (self._of_user(data.phone_number_id, one) for one in (data.previous, data.current))
+        if previous and current:
+            await self._people.said_by_meta(tx, current, data.timestamp, previous)
+        else:
+            log.warning("changed_user_unknown", has_previous=bool(previous), has_current=bool(current))
+
+    def _of_user(self, sender: str, user: MetaUser) -> list[Name]:
+        return self._names(sender, user.wa_id, user.user_id, user.parent_id)
+
+    def _names(self, sender: str, wa_id: str | None, user_id: str | None, parent_id: str | None) -> list[Name]:
+        """Return what Meta calls a customer; empty if none of it has a known form."""
+        try:
+            return self._people.names(of_meta(wa_id, user_id, parent_id), sender)
+        except MalformedRecipient:
+            return []

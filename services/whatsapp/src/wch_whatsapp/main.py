@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from wch_common.events.meta import MessageReceived, StatusReceived
+from wch_common.events.meta import MessageReceived, StatusReceived, UserChanged
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
     BatchRequested,
@@ -31,6 +31,7 @@ from wch_whatsapp.limits import Limits, PairLimit
 from wch_whatsapp.maintenance import Maintenance
 from wch_whatsapp.metrics import WhatsAppMetrics
 from wch_whatsapp.opt_out import OptOutReader
+from wch_whatsapp.people import People
 from wch_whatsapp.sender import NumberSender, ShopState
 from wch_whatsapp.settings import WhatsAppSettings
 from wch_whatsapp.tables import METADATA
@@ -84,11 +85,15 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         return found[0] if all(found) else None
 
     expiry, full_alone = settings.whatsapp_expiry_seconds, full if len(list(shops)) > 1 else lambda _shop: None
-    acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
-    control = Control(shops, person_hash, expiry_seconds=expiry, nudge=nudge)
+    portfolios = {
+        id_: shop.whatsapp.portfolio or name for name, shop in shops for id_ in shop.whatsapp.phone_number_ids
+    }
+    people = People(person_hash, portfolios)
+    acceptance = Acceptance(shops, person_hash, people, expiry_seconds=expiry, nudge=nudge, full=full_alone)
+    control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
-    inbound = Inbound(shop_of, person_hash, opt_outs, metrics)
+    inbound = Inbound(shop_of, people, opt_outs, metrics)
     return _jobs(platform, store, acceptance, control, inbound, all_full)
 
 
@@ -127,7 +132,7 @@ def _jobs(
             },
         ),
         in_transaction(platform.queue(STATUSES), {StatusReceived: inbound.status}),
-        in_transaction(platform.queue(INBOUND), {MessageReceived: inbound.message}),
+        in_transaction(platform.queue(INBOUND), {MessageReceived: inbound.message, UserChanged: inbound.user_changed}),
     ]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wch_common.events.failure_reasons import failure_reason
-from wch_common.integrations.phone import country
+from wch_common.integrations.recipients import country
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.call_outcomes import pair_wait
 from wch_whatsapp.changes import Change
@@ -33,10 +33,11 @@ async def write(tx: Transaction, outcomes: Sequence[CallOutcome], limits: Limits
     rows = await apply(tx, [one.change for one in outcomes], before=("sending", "in_doubt"))
     for one in outcomes:
         await _apply_policy(tx, one, limits)
-    if works := [one.row["person"] for one in outcomes if isinstance(one.reply, Accepted) and one.row["pair_failures"]]:
+    accepted = [one.row for one in outcomes if isinstance(one.reply, Accepted)]
+    if works := [id_ for row in accepted if row["pair_failures"] for id_ in row["ids"]]:
         await tx.rows(queries.RESET_PAIR_FAILURES, {"sender": limits.sender, "persons": works})
     refused = (RefusedByMeta, Unsent)
-    if unreached := [one.row["person"] for one in outcomes if one.send.reaches and isinstance(one.reply, refused)]:
+    if unreached := [one.row["owner"] for one in outcomes if one.send.reaches and isinstance(one.reply, refused)]:
         await _remove_unreached(tx, limits, unreached)
     await apply_pauses(tx, outcomes, limits.sender, shop)
     return rows
@@ -46,7 +47,7 @@ async def put_back(tx: Transaction, row: Row, attempt: int, send: Send, limits: 
     """Queue a message again whose call was not begun."""
     await apply(tx, [Change(row["id"], "queued", 0.0, attempt)], before=("sending",))
     if send.reaches:
-        await _remove_unreached(tx, limits, [row["person"]])
+        await _remove_unreached(tx, limits, [row["owner"]])
 
 
 async def _remove_unreached(tx: Transaction, limits: Limits, persons: Sequence[bytes]) -> None:
@@ -63,7 +64,7 @@ async def _apply_policy(tx: Transaction, one: CallOutcome, limits: Limits) -> No
         (timestamp,) = await tx.rows(queries.NOW)
         blocked = limits.pair.blocked(timestamp["now"], pair_wait(one.row))
         known = one.row["pair_failures"] or 0
-        parameters = {"sender": limits.sender, "person": one.row["person"], "blocked": blocked, "known": known}
+        parameters = {"sender": limits.sender, "person": one.row["owner"], "blocked": blocked, "known": known}
         await tx.rows(queries.PAUSE_PAIR, parameters)
     if policy.reason == "opted_out":
         await suppress(tx, one.row, "marketing", reason="opted_out", by="meta")
@@ -79,7 +80,12 @@ async def end_batch(tx: Transaction, row: Row, policy: ErrorPolicy) -> None:
         {"batch": row["batch"], "caused_by_values": failure_reason(policy.reason).caused_by_values},
     )
     if policy.action is ErrorAction.END_COUNTRY:
-        refused = country(row["phone"] or "")
-        others = [other for other in others if refused is not None and country(other["phone"] or "") == refused]
+        refused = _country(row)
+        others = [other for other in others if refused is not None and _country(other) == refused]
     changes = [Change(other["id"], "failed", reason=policy.state_reason) for other in others]
     await apply(tx, changes, before=("queued",))
+
+
+def _country(row: Row) -> str | None:
+    name = row["phone"] or row["user_id"]
+    return country(name) if name else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from wch_whatsapp.queries_people import all_ids, holding
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
@@ -20,16 +22,16 @@ _LEDGER_COLUMNS = (
 # -- requests
 
 ADD_MESSAGES = """
-INSERT INTO messages (id, shop, requester, send_key, sender, phone, person, category, content, fallback, own_values, batch,
+INSERT INTO messages (id, shop, requester, send_key, sender, phone, user_id, person, category, content, fallback, own_values, batch,
                       state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
-SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.person, %(category)s, new.content::jsonb,
+SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.user_id, new.person, %(category)s, new.content::jsonb,
        new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
        CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz,
        new.reason, new.detail, %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
-FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(persons)s::bytea[], %(contents)s::text[],
+FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::bytea[], %(contents)s::text[],
             %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[],
             %(details)s::text[])
-  AS new (id, send_key, phone, person, content, fallback, own_values, state, reason, detail)
+  AS new (id, send_key, phone, user_id, person, content, fallback, own_values, state, reason, detail)
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
@@ -86,12 +88,12 @@ UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid
   expires_at = coalesce(%(expires_at)s::timestamptz, greatest(expires_at, now() + %(expiry)s * interval '1 second')),
   due_at = CASE WHEN reason = ANY(%(waiting_a_day)s) THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
   updated_at = now()
-WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NOT NULL AND coalesce(%(content)s::jsonb, content) IS NOT NULL
+WHERE id = ANY(%(ids)s) AND state = 'failed' AND coalesce(phone, user_id) IS NOT NULL AND coalesce(%(content)s::jsonb, content) IS NOT NULL
 AND cancelled IS NULL RETURNING id, sender
 """
 NAME_ERASED = """
 UPDATE messages SET reason = 'erased', code = NULL, updated_at = now()
-WHERE id = ANY(%(ids)s) AND state = 'failed' AND phone IS NULL AND reason <> 'malformed_number'
+WHERE id = ANY(%(ids)s) AND state = 'failed' AND coalesce(phone, user_id) IS NULL AND reason NOT IN ('malformed_number', 'different_people')
 """
 
 # -- results
@@ -187,7 +189,7 @@ SELECT * FROM own UNION ALL SELECT {_LEDGER_COLUMNS} FROM messages WHERE id IN (
 # -- statuses
 
 _STATUS_COLUMNS = (
-    "id, shop, person, phone, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, "
+    "id, shop, person, phone, user_id, sender, attempt, state, fallback, as_fallback, own_values, batch, content, failures, answered, "
     "doubted_attempt, wamid, reason, code, detail"
 )
 FIND_BY_TAG = f"""
@@ -211,7 +213,10 @@ SET reason = excluded.reason, by = excluded.by, phone = coalesce(s.phone, exclud
 WHERE (s.by IN ('recipient', 'meta') AND (s.lifted_at IS NULL OR s.lifted_at <= excluded.since))
 OR excluded.by NOT IN ('recipient', 'meta')
 """
-UNSUPPRESS = "DELETE FROM suppressions WHERE shop = %(shop)s AND person = %(person)s AND category = %(category)s"
+UNSUPPRESS = f"""
+DELETE FROM suppressions
+WHERE shop = %(shop)s AND category = %(category)s AND person IN ({all_ids("%(person)s::bytea")})
+"""  # noqa: S608 - a parameter
 # Recipients lift only suppressions that they, or Meta on their behalf, have set before.
 RESUME_MARKETING = """
 INSERT INTO suppressions AS s (shop, person, category, reason, by, since, lifted_at)
@@ -236,6 +241,7 @@ class MessageSummary:
     requester: str
     send_key: str
     phone: str | None
+    user_id: str | None
     category: str
     state: str
     reason: str
@@ -255,6 +261,7 @@ class MessageRecord:
     send_key: str
     sender: str
     phone: str | None
+    user_id: str | None
     category: str
     as_fallback: bool
     own_values: bool
@@ -320,10 +327,10 @@ class NumberState:
 
 
 @dataclass(frozen=True)
-class HashedNumber:
-    """A number and the hash that stands for its owner."""
+class HashedName:
+    """A number or an id, and the hash that stands for its owner."""
 
-    phone: str
+    name: str
     person: bytes
 
 
@@ -341,14 +348,13 @@ SELECT {", ".join(f"m.{name}" for name in MessageRecord.__dataclass_fields__ if 
        s.category AS suppression, s.since AS suppressed_since, s.by AS suppressed_by,
        s.reason || CASE WHEN s.evidence = '' THEN '' ELSE ': ' || s.evidence END AS suppressed_because
 FROM messages AS m LEFT JOIN LATERAL (
-  SELECT * FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person AND s.category IN (m.category, 'all')
-  AND s.lifted_at IS NULL ORDER BY s.since LIMIT 1
+  SELECT s.* {holding("m.shop", "m.category", f"ARRAY({all_ids('m.person')})")} ORDER BY s.since LIMIT 1
 ) AS s ON true
 WHERE m.send_key = %(key)s OR m.id::text = %(key)s
 """  # noqa: S608 - names of columns
 RETRY_CANDIDATES = f"""
 SELECT shop, requester, send_key, state, reason, cancelled,
-       state = 'failed' AND content IS NOT NULL AND phone IS NOT NULL AND cancelled IS NULL AS can_retry
+       state = 'failed' AND content IS NOT NULL AND coalesce(phone, user_id) IS NOT NULL AND cancelled IS NULL AS can_retry
 FROM messages {_MATCHING} ORDER BY can_retry DESC, shop, requester LIMIT %(limit)s
 """  # noqa: S608 - names of columns
 COUNT_MESSAGES = """
@@ -356,4 +362,6 @@ SELECT shop, requester, category, state, reason, count(*) AS messages, max(updat
 WHERE updated_at > now() - %(hours)s * interval '1 hour' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, messages DESC
 """
 LIST_NUMBERS = "SELECT sender, cause, paused_until FROM numbers ORDER BY sender"
-ANY_HASHED_NUMBER = "SELECT phone, person FROM messages WHERE phone IS NOT NULL LIMIT 1"
+ANY_HASHED_NAME = """
+SELECT coalesce(phone, user_id) AS name, person FROM messages WHERE coalesce(phone, user_id) IS NOT NULL LIMIT 1
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from wch_common.store.due_rows import claim_due
+from wch_whatsapp.queries_people import all_ids, holding
 
 # -- claiming
 
@@ -17,7 +18,7 @@ AND EXISTS (SELECT 1 FROM leases WHERE name = %(lease)s AND token = %(token)s AN
 FOR UPDATE
 """
 # One message of each origin (shop and requester) before the second of any, beginning after the origin that was served last.
-DUE = """
+DUE = f"""
 WITH RECURSIVE origins AS (
   (SELECT shop, requester FROM messages WHERE sender = %(sender)s AND state = 'queued' ORDER BY shop, requester LIMIT 1)
   UNION ALL
@@ -38,19 +39,29 @@ WITH RECURSIVE origins AS (
   SELECT id, turn, shop || chr(10) || requester AS origin FROM due
   ORDER BY turn, shop || chr(10) || requester <= %(last_served)s, shop, requester LIMIT %(limit)s
 )
-SELECT m.id, m.shop, m.person, m.phone, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values,
-       m.expires_at, m.attempt, m.failures, m.batch, m.answered, chosen.origin, pairs.slots_from AS pair_slots_from,
-       pairs.failures AS pair_failures, windows.open_until AS window_until, reached.at AS reached_at,
-       (SELECT s.reason FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person
-        AND s.category IN (m.category, 'all') AND s.lifted_at IS NULL LIMIT 1) AS suppressed
+SELECT m.id, m.shop, m.person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values,
+       m.expires_at, m.attempt, m.failures, m.batch, m.answered, chosen.origin, known.owner, known.ids, known.is_replaced,
+       known.current_phone, known.current_user_id,
+       (SELECT max(slots_from) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_slots_from,
+       (SELECT max(failures) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_failures,
+       (SELECT max(open_until) FROM windows WHERE sender = m.sender AND person = ANY(known.ids)) AS window_until,
+       (SELECT max(at) FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(known.ids)) AS reached_at,
+       (SELECT s.reason {holding("m.shop", "m.category", "known.ids")} LIMIT 1) AS suppressed
 FROM chosen JOIN messages AS m ON m.id = chosen.id
-LEFT JOIN pairs ON pairs.sender = m.sender AND pairs.person = m.person
-LEFT JOIN windows ON windows.sender = m.sender AND windows.person = m.person
-LEFT JOIN reached ON reached.portfolio = %(portfolio)s AND reached.person = m.person
+CROSS JOIN LATERAL (
+  SELECT coalesce((array_agg(name.person))[1], m.person) AS owner, coalesce(array_agg(name.id), ARRAY[m.person]) AS ids,
+         coalesce(bool_or(name.replaced AND name.id = m.person), false) AS is_replaced,
+         (array_agg(name.value ORDER BY name.stated_at DESC)
+          FILTER (WHERE name.kind = 'phone' AND NOT name.replaced AND name.value IS NOT NULL))[1] AS current_phone,
+         (array_agg(name.value ORDER BY name.stated_at DESC)
+          FILTER (WHERE name.kind = 'user_id' AND name.portfolio = %(portfolio)s AND NOT name.replaced
+                  AND name.value IS NOT NULL))[1] AS current_user_id
+  FROM person_ids AS own JOIN person_ids AS name ON name.person = own.person WHERE own.id = m.person
+) AS known
 WHERE m.state = 'queued'
 ORDER BY chosen.turn
 FOR UPDATE OF m SKIP LOCKED
-"""
+"""  # noqa: S608 - columns
 REACHED_TODAY = """
 SELECT count(*) AS recipients, min(at) AS oldest FROM reached
 WHERE portfolio = %(portfolio)s AND at > now() - interval '24 hours'
@@ -124,14 +135,15 @@ RESET_PAIR_FAILURES = """
 UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(persons)s) AND failures > 0
 """
 # A recipient counts only if a message may have reached them.
-REMOVE_UNREACHED = """
+REMOVE_UNREACHED = f"""
 DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(persons)s) AND NOT EXISTS (
-  SELECT 1 FROM messages AS m WHERE m.person = reached.person AND m.sender = ANY(%(senders)s) AND m.updated_at >= reached.at
+  SELECT 1 FROM messages AS m WHERE m.person IN (SELECT id FROM ({all_ids("reached.person")}) AS its)
+  AND m.sender = ANY(%(senders)s) AND m.updated_at >= reached.at
   AND m.state IN ('sending', 'in_doubt', 'accepted', 'delivered', 'read', 'unknown'))
-"""
+"""  # noqa: S608 - a column
 # Leaves out recipients with values of their own if the values may be the cause.
 LOCK_REST_OF_BATCH = """
-SELECT id, phone FROM messages
+SELECT id, phone, user_id FROM messages
 WHERE batch = %(batch)s AND state = 'queued' AND NOT (own_values AND %(caused_by_values)s)
 ORDER BY id FOR UPDATE
 """
@@ -142,7 +154,7 @@ ORDER BY id FOR UPDATE
 CLAIM_OPEN = claim_due(
     "messages",
     returning="id, state, attempt, category, doubted_attempt, "
-    "cancelled IS NULL AND expires_at > now() AND phone IS NOT NULL AS is_wanted",
+    "cancelled IS NULL AND expires_at > now() AND coalesce(phone, user_id) IS NOT NULL AS is_wanted",
     where="state IN ('sending', 'in_doubt')",
 )
 # Not a claim: the process that expires a message first changes its state, and the others find nothing to change.

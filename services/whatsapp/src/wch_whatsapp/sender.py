@@ -228,7 +228,7 @@ class NumberSender:
             await self._put_back(row, attempt, send)
             return None
         started = time.monotonic()
-        reply = await self._api.send(call_body(row["phone"], str(Tag(row["id"], attempt)), send.content))
+        reply = await self._api.send(call_body(send.to, str(Tag(row["id"], attempt)), send.content))
         outcome = decide_outcome(row, attempt, send, probe=probe, reply=reply, settle_seconds=self._settle_seconds)
         outcome = self._paced(outcome)
         self._metrics.called(outcome, time.monotonic() - started)

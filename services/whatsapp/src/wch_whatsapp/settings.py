@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from wch_common.errors import SettingsError
-from wch_common.integrations.phone import MalformedNumber, normalised
+from wch_common.events.recipient import MalformedRecipient
+from wch_common.integrations.recipients import resolved
 from wch_common.integrations.shops import GraphSection, PhoneRegion, ShopEntry, Shops, ShopSection, ShopSettings
 from wch_common.settings import CommaSeparated, DatabaseUrl
 from wch_whatsapp.opt_out import StopWordPlace
@@ -20,17 +21,17 @@ PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
 NOBODY: Final = "nobody"
 
 
-def _numbers(values: tuple[SecretStr, ...] | None) -> tuple[SecretStr, ...] | None:
-    """Return numbers in E.164; refuses one that is malformed, without quoting it."""
+def _names(values: tuple[SecretStr, ...] | None) -> tuple[SecretStr, ...] | None:
+    """Return numbers in E.164, and ids; refuses one that is malformed, without quoting it."""
     if values is None or [value.get_secret_value() for value in values] == [NOBODY]:
         return None if values is None else ()
-    numbers = []
+    names = []
     for place, value in enumerate(values, start=1):
         try:
-            numbers.append(SecretStr(normalised(value.get_secret_value())))
-        except MalformedNumber as error:
-            raise ValueError(f"number {place} is {error}") from None
-    return tuple(numbers)
+            names.append(SecretStr(resolved(value.get_secret_value()).names[0]))
+        except MalformedRecipient as error:
+            raise ValueError(f"entry {place} is {error}") from None
+    return tuple(names)
 
 
 class NumbersSection(ShopSection):
@@ -95,12 +96,11 @@ class WhatsAppSettings(ShopSettings):
     whatsapp_lease_seconds: Annotated[float, Field(ge=1)] = Field(
         10.0, description="How long after the death of a replica another one takes over its numbers"
     )
-    whatsapp_only_to: Annotated[tuple[SecretStr, ...] | None, NoDecode, CommaSeparated, AfterValidator(_numbers)] = (
-        Field(
-            None,
-            description="The only numbers that are written to, like +15550100001, separated by commas, or `nobody`: for staging; "
-            "everybody if it is not set or empty",
-        )
+    whatsapp_only_to: Annotated[tuple[SecretStr, ...] | None, NoDecode, CommaSeparated, AfterValidator(_names)] = Field(
+        None,
+        description="The only recipients who are written to, by number or by Meta's id of them, like +15550100001, separated by "
+        "commas, or `nobody`: for staging; "
+        "everybody if it is not set or empty",
     )
     whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         (),

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from wch_whatsapp import queries
+from wch_whatsapp.people import PHONE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import datetime
 
     from wch_common.store.database import Row
     from wch_common.store.store import Transaction
+    from wch_whatsapp.people import Name
+
+
+def suppressible(shop: str, names: Iterable[Name]) -> list[dict[str, Any]]:
+    """Return what a suppression of a person is stored under: each of the names."""
+    return [{"shop": shop, "person": one.id, "phone": one.value if one.kind == PHONE else None} for one in names]
 
 
 async def suppress(
@@ -29,7 +37,7 @@ async def suppress(
 
 
 async def unsuppress(tx: Transaction, recipient: dict[str, Any], category: str) -> None:
-    """Remove the suppression in exactly this category; others stay, for example the recipient's own STOP."""
+    """Remove the suppression in exactly this category, under every name of the person; other categories stay."""
     names = {"shop": recipient["shop"], "person": recipient["person"], "category": category}
     await tx.rows(queries.UNSUPPRESS, names)
 

@@ -29,9 +29,9 @@ _ALSO_EXPIRE = (
     "expires_at = CASE WHEN state IN ('queued', 'sending', 'in_doubt') THEN now() ELSE expires_at END"
 )
 _EXPORT_MESSAGES = """
-SELECT id, shop, requester, send_key, sender, phone, category, content, fallback, as_fallback, state, attempt, wamid, reason,
+SELECT id, shop, requester, send_key, sender, phone, user_id, category, content, fallback, as_fallback, state, attempt, wamid, reason,
        code, detail, created_at, updated_at
-FROM messages WHERE person = %(person)s ORDER BY created_at
+FROM messages WHERE person = ANY(%(person)s) ORDER BY created_at
 """
 
 
@@ -48,7 +48,8 @@ MESSAGES = Table(
     Column("send_key", Text, nullable=False),
     Column("sender", Text, nullable=False, comment="phone number id"),
     Column("phone", Text, comment="E.164; null if erased or malformed"),
-    Column("person", LargeBinary, nullable=False, comment="keyed hash of the number"),
+    Column("user_id", Text, comment="Meta's id of the recipient, if that was given; null if erased"),
+    Column("person", LargeBinary, nullable=False, comment="keyed hash of the number or, without one, of the id"),
     Column("category", Text, nullable=False),
     Column("content", JSONB, comment="of the call; null if erased"),
     Column("fallback", JSONB, comment="content of the call if the window is closed; null if erased"),
@@ -92,7 +93,7 @@ MESSAGES = Table(
     comment="The ledger: the messages that were requested, and their state",
     info=personal_data(
         person="person",
-        erased={"phone": None, "content": None, "fallback": None, "detail": "", "wamid": None},
+        erased={"phone": None, "user_id": None, "content": None, "fallback": None, "detail": "", "wamid": None},
         impersonal=(
             "shop",
             "requester",
@@ -200,6 +201,22 @@ REACHED = Table(
     Index("reached_at", "portfolio", "at"),
     comment="Recipients written to outside a window, whom Meta limits per 24 hours",
     info=personal_data(person="person", delete=True, impersonal=("portfolio",)),
+)
+
+PERSON_IDS = Table(
+    "person_ids",
+    METADATA,
+    Column("id", LargeBinary, primary_key=True, comment="keyed hash of a number or an id"),
+    Column("person", LargeBinary, nullable=False, comment="the same for everything that names one person"),
+    Column("kind", Text, nullable=False, comment="phone, user_id or parent_id"),
+    Column("portfolio", Text, nullable=False, comment="in which an id of a user holds"),
+    Column("value", Text, comment="the number or id; null if erased"),
+    timestamp("stated_at", "when Meta last named them so", needed=True),
+    _flag("replaced", "the person has another one now"),
+    Index("person_ids_person", "person"),
+    comment="The numbers and Meta's ids that name one person, where there are several",
+    # The hashes outlive an erasure, so that a suppression holds under all names.
+    info=personal_data(person="id", erased={"value": None}, impersonal=("person", "kind", "portfolio")),
 )
 
 SUPPRESSIONS = Table(

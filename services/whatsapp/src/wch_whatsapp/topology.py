@@ -2,7 +2,7 @@
 
 from wch_common.broker.queue_policy import QueuePolicy
 from wch_common.broker.topology import Follow, Topology, WorkQueue
-from wch_common.events.meta import MessageReceived, StatusReceived
+from wch_common.events.meta import MessageReceived, StatusReceived, UserChanged
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
     BatchRequested,
@@ -32,6 +32,6 @@ CONTROL = WorkQueue(
     policy=_POLICY,
 )
 STATUSES = WorkQueue("whatsapp.status", follows=(Follow(StatusReceived),), policy=_POLICY)
-INBOUND = WorkQueue("whatsapp.inbound", follows=(Follow(MessageReceived),), policy=_POLICY)
+INBOUND = WorkQueue("whatsapp.inbound", follows=(Follow(MessageReceived), Follow(UserChanged)), policy=_POLICY)
 
 TOPOLOGY = Topology((MESSAGES, BATCHES, CONTROL, STATUSES, INBOUND))

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import psycopg
+import typer
 from psycopg.rows import dict_row
 from rich.table import Column, Table
 
 from wch_common.cli.output import CommandError, counted, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
-from wch_common.integrations.phone import MalformedNumber, masked, of_person
+from wch_common.events.recipient import MalformedRecipient
+from wch_common.integrations import recipients
+from wch_common.integrations.recipients import masked
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
     from wch_common.contract.event import Event, EventData
 
 SOURCE: Final = "/wch/operator"
+Who = Annotated[
+    str,
+    typer.Argument(
+        help="Phone number like +<country><number>, or Meta's id of a user, like DE.1234567890.", metavar="RECIPIENT"
+    ),
+]
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.2
 _HANDLED = "SELECT 1 FROM inbox WHERE queue = %(queue)s AND source = %(source)s AND id = ANY(%(ids)s)"
 
@@ -77,13 +86,11 @@ def report(sentence: str, *, json: bool, dry_run: bool, **record: object) -> Non
         say(sentence)
 
 
-def report_erasure(number: str, counts: Mapping[str, int], *, json: bool, dry_run: bool) -> bool:
+def report_erasure(name: str, counts: Mapping[str, int], *, json: bool, dry_run: bool) -> bool:
     """Print how many rows of each table erasing a person affects; returns whether there are any, and no JSON was printed."""
     tables = [f"{counted(rows, 'row')} in {table}" for table, rows in counts.items() if rows]
     verb = "would erase" if dry_run else "erased"
-    sentence = (
-        f"{verb} {masked(number)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(number)}"
-    )
+    sentence = f"{verb} {masked(name)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(name)}"
     report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
     return bool(tables) and not json
 
@@ -97,11 +104,11 @@ def print_record(values: Mapping[str, object]) -> None:
     pipe_wide().print(table)
 
 
-def phone_number(text: str) -> str:
-    """Return a person's number with its country code; raises CommandError."""
+def person_name(text: str) -> str:
+    """Return a person's number with its country code, or Meta's id of them; raises CommandError."""
     try:
-        return of_person(text)
-    except MalformedNumber as error:
+        return recipients.person(text).names[0]
+    except MalformedRecipient as error:
         raise CommandError(str(error)) from None
 
 

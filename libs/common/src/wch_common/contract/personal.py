@@ -43,16 +43,16 @@ _TEXTLESS = (int, float, bool, NoneType, datetime, date, AwareDatetime)
 
 @dataclass(frozen=True)
 class Person:
-    """A person by their phone number."""
+    """A person by their phone numbers and Meta's ids of them."""
 
-    phone: str
-    """In E.164."""
-    key: object
+    keys: tuple[object, ...]
     """What tables call the person."""
-    digits: str
-    """The last digits of the number, which every form of it contains."""
+    digits: tuple[str, ...]
+    """The last digits of each number, which every form of it contains."""
+    ids: tuple[str, ...]
+    """Ids, which have one form."""
     is_same: Callable[[str], bool]
-    """Whether a text is the number, in any form."""
+    """Whether a text is one of the numbers, in any form, or one of the ids."""
 
 
 def unmarked_fields(models: Iterable[type[Part]]) -> list[str]:
@@ -195,8 +195,11 @@ class _Reader:
         return self._value(field.parts, value, named=named) if field.parts else value
 
     def _names(self, field: _Field, value: object) -> bool:
-        counts = field.identifies and (self.kept or not field.kept)
-        return counts and isinstance(value, str) and self.person.is_same(value)
+        if not field.identifies or (field.kept and not self.kept):
+            return False
+        # A recipient is a text, or an object of texts each of which identifies them.
+        texts = value.values() if isinstance(value, dict) else (value,)
+        return any(isinstance(one, str) and self.person.is_same(one) for one in texts)
 
 
 def _has_tag(part: type[Part], data: dict[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from pydantic import Field, model_validator
 from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
 from wch_common.contract.personal import IMPERSONAL
-from wch_common.events.whatsapp import AboutPhone, Category, Phone, Reason
+from wch_common.events.recipient import About, To
+from wch_common.events.whatsapp import Category, Reason
 from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
 CampaignId = Annotated[
@@ -29,7 +30,7 @@ Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 class CampaignRecipient(Part):
     """One recipient, optionally with their own values for the message's placeholders."""
 
-    to: Phone
+    to: To
     header: Parameter | Media | None = None
     body: tuple[Parameter, ...] | None = None
     buttons: tuple[TemplateButton, ...] | None = None
@@ -138,7 +139,7 @@ class CampaignRecipientEraseRequested(Request):
 
     TYPE = "broadcast.recipient.erase_requested.v1"
 
-    phone: AboutPhone
+    phone: About
     reason: Reason
     by: By
 

@@ -10,8 +10,9 @@ from wch_common.contract.event import Fact, Request
 from wch_common.contract.operations import TableRows
 from wch_common.contract.personal import IMPERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
+from wch_common.events.recipient import About
 from wch_common.events.shop import Amount, CartId, CartVersion, Currency, OrderId
-from wch_common.events.whatsapp import AboutPhone, Reason
+from wch_common.events.whatsapp import Reason
 from wch_common.events.whatsapp_content import Name
 
 # -- requests
@@ -60,7 +61,7 @@ class CustomerEraseRequested(Request):
 
     TYPE = "carts.customer.erase_requested.v1"
 
-    phone: AboutPhone
+    phone: About
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that requested it.")]
 

@@ -121,7 +121,14 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         acts="operator",
     ),
     "malformed_number": _reason(
-        "recipient", "the number is invalid", remedy="correct the number in the list", acts="requester", skipped=True
+        "recipient", "the number or the id is invalid", remedy="correct it in the list", acts="requester", skipped=True
+    ),
+    "different_people": _reason(
+        "recipient",
+        "the number and the id given for the recipient belong to different people",
+        remedy="request it again under a new key, with the number or the id alone",
+        acts="requester",
+        skipped=True,
     ),
     "value_missing": _reason(
         "recipient",

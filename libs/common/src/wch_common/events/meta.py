@@ -1,4 +1,4 @@
-"""Facts that the webhook receiver publishes about Meta's webhooks: message statuses and messages from customers."""
+"""Facts that the webhook receiver publishes about Meta's webhooks: statuses, messages from customers, and changed numbers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from wch_common.contract.event import Fact, Part, Time
-from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 
 SenderId = Annotated[
     str, IMPERSONAL, Field(pattern="^[0-9]{1,20}$", description="Phone number id of the business's number.")
 ]
-
+_WA_ID = "The customer's number as Meta writes it: digits, no plus sign; absent if it is hidden."
+# Webhooks must not be lost, so any form of an id is read.
+_USER_ID = "Meta's id of the customer in the business portfolio, like DE.1234567890."
+_PARENT_ID = "Meta's id of the customer in all enrolled portfolios, like DE.ENT.1234567890."
 
 ErrorCode = Annotated[int, Field(ge=-(2**31), le=2**31 - 1, description="An error code of Meta.")]
 
@@ -42,6 +45,9 @@ class StatusReceived(Fact):
         Field(max_length=512, description="The value that was sent as biz_opaque_callback_data."),
     ] = None
     errors: tuple[StatusError, ...] = ()
+    recipient: Annotated[str | None, IDENTIFIES, Field(max_length=50, description=_WA_ID)] = None
+    user_id: Annotated[str | None, IDENTIFIES, Field(max_length=200, description=_USER_ID)] = None
+    parent_id: Annotated[str | None, IDENTIFIES, Field(max_length=200, description=_PARENT_ID)] = None
 
 
 class MessageReceived(Fact):
@@ -52,9 +58,9 @@ class MessageReceived(Fact):
     phone_number_id: SenderId
     message_id: Annotated[str, PERSONAL, Field(min_length=1, max_length=300)]
     # Erasing a person must not lose a STOP of theirs that is not handled yet.
-    sender: Annotated[
-        str, IDENTIFIES_AND_STAYS, Field(description="The customer's number as Meta writes it: digits, no plus sign.")
-    ]
+    sender: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(description=_WA_ID)] = None
+    user_id: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(max_length=200, description=_USER_ID)] = None
+    parent_id: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(max_length=200, description=_PARENT_ID)] = None
     timestamp: Time
     kind: Annotated[
         str,
@@ -67,4 +73,24 @@ class MessageReceived(Fact):
     ] = None
 
 
-EVENTS = (StatusReceived, MessageReceived)
+class MetaUser(Part):
+    """A customer as Meta's webhooks name them."""
+
+    wa_id: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(max_length=50, description=_WA_ID)] = None
+    user_id: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(max_length=200, description=_USER_ID)] = None
+    parent_id: Annotated[str | None, IDENTIFIES_AND_STAYS, Field(max_length=200, description=_PARENT_ID)] = None
+
+
+class UserChanged(Fact):
+    """A customer has another number, or Meta has given them another id."""
+
+    TYPE = "meta.user.changed.v1"
+
+    phone_number_id: SenderId
+    message_id: Annotated[str, PERSONAL, Field(min_length=1, max_length=300)]
+    timestamp: Time
+    previous: MetaUser
+    current: MetaUser
+
+
+EVENTS = (StatusReceived, MessageReceived, UserChanged)

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
 from wch_common.contract.personal import EVENT_DATA, IMPERSONAL
-from wch_common.events.whatsapp import AboutPhone
+from wch_common.events.recipient import About
 
 TimerKey = Annotated[
     str,
@@ -139,7 +139,7 @@ class TimerPersonEraseRequested(Request):
 
     TYPE = "scheduler.person.erase_requested.v1"
 
-    phone: AboutPhone
+    phone: About
     reason: Reason = ""
     by: By
 

@@ -7,14 +7,19 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Time
-from wch_common.contract.personal import IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IDENTIFIES, IMPERSONAL, PERSONAL
+from wch_common.events.recipient import OptionalUserId
 from wch_common.events.sync import ProductId
-from wch_common.events.whatsapp import Phone, refuse_number_in
+from wch_common.events.whatsapp import refuse_name_in
 
 CartId = Annotated[
     str,
     IMPERSONAL,
-    Field(min_length=1, max_length=100, description="The shop's name for the cart; must not contain the phone number."),
+    Field(
+        min_length=1,
+        max_length=100,
+        description="The shop's name for the cart; must not contain the owner's number or id.",
+    ),
 ]
 CartVersion = Annotated[
     int,
@@ -86,9 +91,18 @@ class CartUpdated(_CartFact):
 
     TYPE = "shop.cart.updated.v1"
 
-    phone: Annotated[Phone | None, Field(description="The owner's number; without it the owner is not reminded.")] = (
-        None
-    )
+    phone: Annotated[
+        str | None,
+        IDENTIFIES,
+        Field(
+            max_length=100,
+            description="The owner's number as they wrote it; without number and id the owner is not reminded.",
+        ),
+    ] = None
+    user_id: Annotated[
+        OptionalUserId,
+        Field(description="Meta's id of the owner, like DE.1234567890; empty unless they came from WhatsApp."),
+    ] = ""
     customer_name: Line = ""
     items: Annotated[tuple[CartItem, ...], Field(max_length=1000)]
     total: Amount
@@ -107,9 +121,9 @@ class CartUpdated(_CartFact):
     ] = None
 
     @model_validator(mode="after")
-    def _keeps_the_number_private(self) -> Self:
-        if self.phone is not None:
-            refuse_number_in("cart_id", self.cart_id, self.phone)
+    def _keeps_the_owner_private(self) -> Self:
+        for name in filter(None, (self.phone, self.user_id)):
+            refuse_name_in("cart_id", self.cart_id, name)
         return self
 
 

@@ -9,27 +9,19 @@ from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import TableRows
-from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IMPERSONAL, PERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
+from wch_common.events.recipient import About, Recipient, To, names_in
 from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
 
-Phone = Annotated[
-    str,
-    IDENTIFIES,
-    Field(
-        max_length=100,
-        description="A phone number, preferably as +<country><number>. "
-        "In a batch, an invalid number fails its own recipient only.",
-    ),
-]
 SendKey = Annotated[
     str,
     IMPERSONAL,
     Field(
         min_length=1,
         max_length=200,
-        description="At most one message is sent under a requester's key. It must not contain the phone number.",
+        description="At most one message is sent under a requester's key. It must not contain the number or id of the recipient.",
     ),
 ]
 Category = Annotated[
@@ -43,11 +35,16 @@ Reason = Annotated[str, IMPERSONAL, Field(max_length=500)]
 # -- requests
 
 
-def refuse_number_in(name: str, value: str, phone: str) -> None:
-    """Raise ValueError if the value of the field `name` contains the phone number, with or without its country."""
-    digits = re.sub(r"\D", "", phone)[-8:]
-    if len(digits) == 8 and digits in re.sub(r"\D", "", value):
-        raise ValueError(f"{name} contains the phone number: choose a key that does not identify the recipient")
+def refuse_name_in(field: str, value: str, to: str | Recipient) -> None:
+    """Raise ValueError if the value of a field contains the recipient's number, with or without its country, or their id."""
+    plain, number = re.sub(r"[^0-9A-Za-z]", "", value), re.sub(r"\D", "", value)
+    for name in names_in(to):
+        # Without the country, with which both a number and an id begin.
+        digits, id_ = re.sub(r"\D", "", name)[-8:], re.sub(r"[^0-9A-Za-z]", "", name)[2:]
+        if (len(digits) == 8 and digits in number) or (len(id_) >= 8 and id_ in plain):
+            raise ValueError(
+                f"{field} contains the number or the id of a person: choose one that does not identify them"
+            )
 
 
 def refuse_placeholders(message: Content | None, reason: str) -> None:
@@ -75,15 +72,15 @@ class MessageRequested(_Sending):
 
     TYPE = "whatsapp.message.requested.v1"
 
-    to: Phone
+    to: To
     send_key: SendKey
     reply_to: Annotated[
         str | None, PERSONAL, Field(description="Id (wamid…) of the message that this one answers.")
     ] = None
 
     @model_validator(mode="after")
-    def _keeps_the_number_private(self) -> Self:
-        refuse_number_in("send_key", self.send_key, self.to)
+    def _keeps_the_recipient_private(self) -> Self:
+        refuse_name_in("send_key", self.send_key, self.to)
         return self
 
     @model_validator(mode="after")
@@ -96,18 +93,24 @@ class MessageRequested(_Sending):
         return f"message/{self.send_key}"
 
 
-class Recipient(Part):
+class BatchRecipient(Part):
     """A recipient of a batch, with their own values for the placeholders of the message."""
 
-    to: Phone
+    to: Annotated[
+        To,
+        Field(
+            description="A phone number, preferably as +<country><number>, or Meta's id of a user, like DE.1234567890; or an "
+            "object, if more than one of them is known. An invalid number or id fails this recipient only."
+        ),
+    ]
     send_key: SendKey
     header: Parameter | Media | None = None
     body: tuple[Parameter, ...] | None = None
     buttons: tuple[TemplateButton, ...] | None = None
 
     @model_validator(mode="after")
-    def _keeps_the_number_private(self) -> Self:
-        refuse_number_in("send_key", self.send_key, self.to)
+    def _keeps_the_recipient_private(self) -> Self:
+        refuse_name_in("send_key", self.send_key, self.to)
         return self
 
 
@@ -117,7 +120,7 @@ class BatchRequested(_Sending):
     TYPE = "whatsapp.batch.requested.v1"
 
     batch_id: Annotated[Name, Field(description="The requester's name for the batch, unique per shop.")]
-    recipients: Annotated[tuple[Recipient, ...], Field(min_length=1, max_length=1000)]
+    recipients: Annotated[tuple[BatchRecipient, ...], Field(min_length=1, max_length=1000)]
     values_required: Annotated[
         bool,
         Field(description="Whether a recipient without values of their own for the body fails with `value_missing`."),
@@ -182,12 +185,8 @@ class RetryRequested(Request):
         return self
 
 
-# Erasing a person must not lose what is requested for them.
-AboutPhone = Annotated[Phone, IDENTIFIES_AND_STAYS]
-
-
 class _Suppression(Request):
-    phone: AboutPhone
+    recipient: About
     category: Literal["marketing", "utility", "all"]
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
@@ -206,11 +205,11 @@ class SuppressionRemoveRequested(_Suppression):
 
 
 class RecipientEraseRequested(Request):
-    """Erase a recipient's personal data; their suppressions stay, under a hash of the number."""
+    """Erase a recipient's personal data; their suppressions stay, under hashes of what names them."""
 
     TYPE = "whatsapp.recipient.erase_requested.v1"
 
-    phone: AboutPhone
+    recipient: About
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
 

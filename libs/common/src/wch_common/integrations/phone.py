@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import phonenumbers
 
-from wch_common.contract.personal import Person
-from wch_common.outcome import Reject
+from wch_common.events.recipient import MalformedRecipient
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _LAST: Final = 4
 _SHORTEST: Final = 7
@@ -19,7 +21,7 @@ _WRITE_IT = "write it as +<country><number>"
 _MOBILE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE)
 
 
-class MalformedNumber(ValueError):
+class MalformedNumber(MalformedRecipient):
     """The text is not a phone number, or could be several; the message says why, without quoting it."""
 
 
@@ -36,25 +38,6 @@ def normalised(text: str, region: str | None = None) -> str:
     if found:
         raise MalformedNumber(f"not a phone number: it can be read with and without a country code; {_WRITE_IT}")
     raise MalformedNumber(f"not a phone number: {_problem(written, region)}")
-
-
-def requested(text: str, field: str, region: str | None = None) -> str:
-    """Return the number in a field of a request in E.164, as `normalised` does; raises Reject, which names the field."""
-    try:
-        return normalised(text, region)
-    except MalformedNumber as error:
-        raise Reject(f"{field}: {error}") from None
-
-
-def requested_person(text: str, field: str, region: str | None = None) -> str:
-    """Return the number of a person about whom something is requested, also one that is valid nowhere but that Meta has written.
-
-    Raises Reject, which names the field. Nothing is sent to it.
-    """
-    try:
-        return of_person(text, region)
-    except MalformedNumber as error:
-        raise Reject(f"{field}: {error}") from None
 
 
 def of_person(text: str, region: str | None = None) -> str:
@@ -268,17 +251,22 @@ def one_form(number: str) -> str:
     return current
 
 
-def person_of(phone: str) -> Person:
-    """Return the person with a number (E.164), also for numbers as dialled in their country or from another one."""
-    own, region = one_form(phone), country(phone)
+def last_digits(number: str) -> str:
+    """Return the last digits of a number (E.164), which every form of it contains."""
+    return _national(number)[-_SHORTEST:]
+
+
+def is_form_of(number: str) -> Callable[[str], bool]:
+    """Return a function that says whether a text is a number (E.164), also as dialled in its country or from another one."""
+    own, region = one_form(number), country(number)
     digits_of_own = own.removeprefix("+")
-    national = _national(phone)
+    last = _national(number)[-_LAST:]
 
     def is_same(text: str) -> bool:
-        if text in (phone, own):
+        if text in (number, own):
             return True
         digits = "".join(str(unicodedata.digit(one)) for one in text if one.isdigit()).lstrip("0")
-        if national[-_LAST:] not in digits:  # most numbers of a batch; reading each costs a tenth of a millisecond
+        if last not in digits:  # most numbers of a batch; reading each costs a tenth of a millisecond
             return False
         if own in (_one_form_or_none(text, None), _one_form_or_none(text, region)):
             return True
@@ -287,7 +275,7 @@ def person_of(phone: str) -> Person:
         # A local number, one without a plus sign, or one with the prefix of calls abroad.
         return own.endswith(digits) or one_form(f"+{digits}") == own or digits.endswith(digits_of_own)
 
-    return Person(phone, own, national[-_SHORTEST:], is_same)
+    return is_same
 
 
 def _national(number: str) -> str:
@@ -312,8 +300,3 @@ def country(number: str) -> str | None:
         return phonenumbers.region_code_for_number(phonenumbers.parse(number))
     except phonenumbers.NumberParseException:
         return None
-
-
-def masked(number: str) -> str:
-    """Return a number as lists may show it: its first three characters and its last two digits."""
-    return f"{number[:3]}…{number[-2:]}"

@@ -25,6 +25,8 @@ _RULES = (
     # WooCommerce keys and Graph tokens, by their form
     (re.compile(r"\bc[ks]_[0-9a-f]{8,}\b"), "<hidden>"),
     (re.compile(r"\bEAA[A-Za-z0-9]{16,}\b"), "<hidden>"),
+    # Meta's ids of users
+    (re.compile(r"(?<![\w.-])[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{5,128}(?![\w])"), "<user id>"),
     # phone numbers, with or without punctuation; a digit run of 9 to 15 may be one
     (re.compile(r"(?:\+|%2[bB])\d[\d\s().-]{5,18}\d"), "<number>"),
     (re.compile(r"(?<![\dA-Za-z.-])0?\d{9,15}(?![\w-])"), "<number>"),
@@ -33,7 +35,7 @@ _RULES = (
 
 
 def redact(text: str, limit: int | None = None) -> str:
-    """Return the text without secrets and phone numbers, printable as UTF-8, cut to `limit` characters.
+    """Return the text without secrets, phone numbers and ids of users, printable as UTF-8, cut to `limit` characters.
 
     It is also cut before it is searched, so that a message of megabytes costs no more than a short one.
     """
@@ -48,7 +50,7 @@ def redact(text: str, limit: int | None = None) -> str:
 
 
 def redact_trace(trace: str, limit: int) -> str:
-    """Return a traceback without secrets and phone numbers; a long one is cut at its start, as its end names the error."""
+    """Return a traceback without secrets, phone numbers and ids of users; a long one is cut at its start, as its end names the error."""
     text = redact(trace[-4 * limit :])
     return text if len(text) <= limit else "…" + text[1 - limit :]
 

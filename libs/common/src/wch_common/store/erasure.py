@@ -19,14 +19,14 @@ async def erase_person(
     tx: Transaction, metadata: MetaData, registry: Registry, person: Person
 ) -> tuple[TableRows, ...]:
     """Erase a person and return how many rows of each table that changed or deleted."""
-    counts = await personal_data.erase(tx, metadata, person.key)
+    counts = await personal_data.erase(tx, metadata, person.keys)
     counts |= await stored_events.erase_in_events(tx, metadata, registry, person)
     return tuple(TableRows(table=table, rows=rows) for table, rows in counts.items())
 
 
 def erasable_rows(connection: Any, metadata: MetaData, registry: Registry, person: Person) -> dict[str, int]:  # noqa: ANN401 - a psycopg connection
     """Return how many rows of each table `erase_person` would change or delete, without changing any."""
-    counts = personal_data.erasable(connection, metadata, person.key)
+    counts = personal_data.erasable(connection, metadata, person.keys)
     return counts | stored_events.erasable_events(connection, metadata, registry, person)
 
 
@@ -37,5 +37,5 @@ def export_person(
     person: Person,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return every row about a person, and type and data of the stored events that name them, by table."""
-    rows = personal_data.export(connection, metadata, person.key)
+    rows = personal_data.export(connection, metadata, person.keys)
     return rows | stored_events.events_about(connection, metadata, registry, person)

@@ -29,7 +29,7 @@ _KEY = "personal_data"
 class PersonalData:
     """What a table knows about people; see `personal_data`."""
 
-    person: str | None
+    persons: tuple[str, ...]
     erased: Mapping[str, object]
     impersonal: Sequence[str]
     until_deleted: Sequence[str] = ()
@@ -41,7 +41,7 @@ class PersonalData:
 
 def personal_data(  # noqa: PLR0913 - the marks, each by name
     *,
-    person: str | None = None,
+    person: str | tuple[str, ...] = (),
     erased: Mapping[str, object] | None = None,
     impersonal: Sequence[str] = (),
     until_deleted: Sequence[str] = (),
@@ -52,17 +52,18 @@ def personal_data(  # noqa: PLR0913 - the marks, each by name
 ) -> dict[str, Any]:
     """Return the `info` of a table.
 
-    `person` is the column that identifies a person; None if rows cannot be found by person. `erased` maps each personal
+    `person` is the column that identifies a person, or several columns any of which does; without, no row is found by person. `erased` maps each personal
     column to the value that erasing leaves; `impersonal` names the other columns of text, JSON or bytes. `until_deleted` are
     personal columns of rows that nothing finds by person: they stay until the row is deleted. `event` is the column that
     holds an event, whose fields say what in it is personal (`stored_events`). With `delete` the rows are deleted instead of
     changed. `also` are further SQL assignments of the erasing UPDATE; `export` is a SELECT that replaces
-    the plain one, with %(person)s; it names every personal column.
+    the plain one, with the keys as the array %(person)s; it names every personal column.
     """
     values = {
         name: Jsonb(value) if isinstance(value, (list, dict)) else value for name, value in (erased or {}).items()
     }
-    return {_KEY: PersonalData(person, values, impersonal, until_deleted, event, delete, also, export)}
+    persons = (person,) if isinstance(person, str) else person
+    return {_KEY: PersonalData(persons, values, impersonal, until_deleted, event, delete, also, export)}
 
 
 def marks_of(table: Table) -> PersonalData | None:
@@ -78,8 +79,8 @@ def unmarked_columns(metadata: MetaData) -> list[str]:
         marks = marks_of(table)
         marked: set[str] = set()
         if marks is not None:
-            single = (marks.person, marks.event)
-            marked = {*marks.erased, *marks.impersonal, *marks.until_deleted, *filter(None, single)}
+            single = (marks.event,) if marks.event else ()
+            marked = {*marks.erased, *marks.impersonal, *marks.until_deleted, *marks.persons, *single}
         texts = {one.name for one in table.columns if _holds_text(one.type)}
         found += [f"{table.name}.{name}" for name in sorted((texts - marked) | (marked - set(table.columns.keys())))]
     return found
@@ -91,7 +92,7 @@ def unexported_columns(metadata: MetaData) -> list[str]:
     for table, marks in _with_people(metadata):
         words = set(re.findall(r"\w+", export_statement(table, marks)))
         hashes = {column.name for column in table.columns if isinstance(column.type, LargeBinary)}
-        found += [f"{table.name}.{name}" for name in marks.erased if name not in words | hashes | {marks.person}]
+        found += [f"{table.name}.{name}" for name in marks.erased if name not in {*words, *hashes, *marks.persons}]
     return found
 
 
@@ -99,15 +100,15 @@ def _holds_text(type_: object) -> bool:
     return isinstance(type_, (String, JSON, LargeBinary)) or (isinstance(type_, ARRAY) and _holds_text(type_.item_type))
 
 
-async def erase(tx: Transaction, metadata: MetaData, person: object) -> dict[str, int]:
-    """Erase a person from every table and return how many rows were changed or deleted, by table."""
+async def erase(tx: Transaction, metadata: MetaData, person: Sequence[object]) -> dict[str, int]:
+    """Erase a person, whom tables call by these keys, from every table and return how many rows were changed or deleted, by table."""
     return {
         str(table.name): len(await tx.rows(erase_statement(table, marks), _parameters(marks, person)))
         for table, marks in _with_people(metadata)
     }
 
 
-def erasable(connection: Any, metadata: MetaData, person: object) -> dict[str, int]:  # noqa: ANN401 - a psycopg connection
+def erasable(connection: Any, metadata: MetaData, person: Sequence[object]) -> dict[str, int]:  # noqa: ANN401 - a psycopg connection
     """Return how many rows of each table `erase` would change or delete, without changing any."""
     counts = {}
     for table, marks in _with_people(metadata):
@@ -116,10 +117,10 @@ def erasable(connection: Any, metadata: MetaData, person: object) -> dict[str, i
     return counts
 
 
-def export(connection: Any, metadata: MetaData, person: object) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - a psycopg connection
+def export(connection: Any, metadata: MetaData, person: Sequence[object]) -> dict[str, list[dict[str, Any]]]:  # noqa: ANN401 - a psycopg connection
     """Return every row about a person, by table."""
     return {
-        str(table.name): connection.execute(export_statement(table, marks), {"person": person}).fetchall()
+        str(table.name): connection.execute(export_statement(table, marks), {"person": list(person)}).fetchall()
         for table, marks in _with_people(metadata)
     }
 
@@ -127,7 +128,7 @@ def export(connection: Any, metadata: MetaData, person: object) -> dict[str, lis
 def _with_people(metadata: MetaData) -> Iterator[tuple[Table, PersonalData]]:
     for table in metadata.sorted_tables:
         marks = marks_of(table)
-        if marks is not None and marks.person is not None:
+        if marks is not None and marks.persons:
             yield table, marks
 
 
@@ -142,14 +143,18 @@ def erase_statement(table: Table, marks: PersonalData) -> str:
 def _affected(marks: PersonalData) -> str:
     """Return the condition for the rows of a person that still hold something to erase."""
     if marks.delete:
-        return f"{marks.person} = %(of)s"
+        return _is_person(marks, "of")
     present = " OR ".join(f"{name} IS DISTINCT FROM %({name})s" for name in marks.erased)
-    return f"{marks.person} = %(of)s AND ({present})"
+    return f"({_is_person(marks, 'of')}) AND ({present})"
 
 
-def _parameters(marks: PersonalData, person: object) -> dict[str, object]:
+def _is_person(marks: PersonalData, keys: str) -> str:
+    return " OR ".join(f"{name} = ANY(%({keys})s)" for name in marks.persons)
+
+
+def _parameters(marks: PersonalData, person: Sequence[object]) -> dict[str, object]:
     """Return the parameters of `erase_statement`, whose `person` may be the value that erasing leaves in that column."""
-    return {**marks.erased, "of": person}
+    return {**marks.erased, "of": list(person)}
 
 
 def export_statement(table: Table, marks: PersonalData) -> str:
@@ -157,4 +162,4 @@ def export_statement(table: Table, marks: PersonalData) -> str:
     if marks.export:
         return marks.export
     columns = ", ".join(column.name for column in table.columns if not isinstance(column.type, LargeBinary))
-    return f"SELECT {columns} FROM {table.name} WHERE {marks.person} = %(person)s"  # noqa: S608 - names of columns
+    return f"SELECT {columns} FROM {table.name} WHERE {_is_person(marks, 'person')}"  # noqa: S608 - names of columns

@@ -80,7 +80,8 @@ def _keys(table: Table) -> list[str]:
 
 
 # Removes what separates the digits of a number: escaped characters of JSON and of bytea, and everything that is no digit.
-_DIGITS = r"regexp_replace({text}, '\\+u[0-9a-fA-F]{{4}}|\\[0-7]{{3}}|[^0-9]', '', 'g') LIKE %(digits)s"
+_DIGITS = r"regexp_replace({text}, '\\+u[0-9a-fA-F]{{4}}|\\[0-7]{{3}}|[^0-9]', '', 'g') LIKE ANY(%(digits)s::text[])"
+_IDS = "{text} LIKE ANY(%(ids)s::text[])"
 # Digits of other scripts (Arabic, Persian, full-width), raw, as bytes or escaped, and Base64 need to be read.
 _UNREADABLE = r"{text} ~* '[٠-٩۰-۹０-９]|\\331\\2[45]|\\333\\2[67]|\\357\\274\\2[23]|\\u(066|06f|ff1)|data_base64'"
 
@@ -90,12 +91,12 @@ def _select(table: Table, column: str) -> str:
     is_bytes = isinstance(table.columns[column].type, LargeBinary)
     text = f"encode({column}, 'escape')" if is_bytes else f"{column}::text"
     names = ", ".join([*_keys(table), column, *(["properties"] if "properties" in table.columns else [])])
-    condition = f"{_DIGITS} OR {_UNREADABLE}".format(text=text)
+    condition = f"{_DIGITS} OR {_IDS} OR {_UNREADABLE}".format(text=text)
     return f"SELECT {names} FROM {table.name} WHERE {condition}"  # noqa: S608 - names of columns
 
 
-def _like(person: Person) -> dict[str, str]:
-    return {"digits": f"%{person.digits}%"}
+def _like(person: Person) -> dict[str, list[str]]:
+    return {"digits": [f"%{one}%" for one in person.digits], "ids": [f"%{one}%" for one in person.ids]}
 
 
 def _update(table: Table, column: str) -> str:

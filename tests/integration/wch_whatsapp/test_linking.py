@@ -1,0 +1,350 @@
+"""Which numbers and ids name one person, whatever order Meta's statements arrive in; on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress as ignoring
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from psycopg.rows import dict_row
+
+from support.whatsapp_stage import HASH_KEY, NUMBER, phone
+from wch_common.contract.message import Publication
+from wch_common.events.recipient import Recipient
+from wch_common.store.migrate import migrate
+from wch_common.store.store import Store, Transaction
+from wch_whatsapp.identity import PersonHash
+from wch_whatsapp.main import MIGRATIONS
+from wch_whatsapp.people import Name, OtherPersonError, People
+from wch_whatsapp.queries_people import all_ids, holding
+from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible
+
+START = datetime(2026, 11, 1, tzinfo=UTC)
+HASH = PersonHash(HASH_KEY)
+PEOPLE = People(HASH, {NUMBER: "portfolio", "3003": "another portfolio"})
+ALL_IDS = all_ids("%(id)s::bytea")
+SUPPRESSED = f"SELECT s.reason {holding('%(shop)s', '%(category)s', f'ARRAY({ALL_IDS})')}"
+
+
+def user(number: int) -> str:
+    """Return the id of a user."""
+    return f"US.{1555010000000000 + number}"
+
+
+def named(phone_: str | None = None, user_id: str | None = None, parent_id: str | None = None) -> Recipient:
+    return Recipient(phone=phone_, user_id=user_id, parent_id=parent_id)
+
+
+def names(recipient: Recipient, sender: str = NUMBER) -> list[Name]:
+    return PEOPLE.names(recipient, sender)
+
+
+def at(minutes: int) -> datetime:
+    return START + timedelta(minutes=minutes)
+
+
+@dataclass
+class Ledger:
+    """The service's tables, changed by what the handlers call."""
+
+    url: str
+    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
+
+    def open(self) -> None:
+        async def publish(_publication: Publication) -> None: ...
+
+        migrate(self.url, "whatsapp", list(MIGRATIONS))
+        self.store = Store(self.url, "whatsapp", publish)
+        self._loop.run_until_complete(self.store.open())
+
+    def close(self) -> None:
+        self._loop.run_until_complete(self.store.close())
+        self._loop.close()
+
+    def run(self, *steps: Any) -> None:
+        """Run steps, each a function of the transaction, in one transaction."""
+
+        async def play() -> None:
+            async with self.store.transaction() as tx:
+                for step in steps:
+                    await step(tx)
+
+        self._loop.run_until_complete(play())
+
+    def said(self, recipient: Recipient, minutes: int = 0, previous: Recipient | None = None) -> None:
+        """Meta has used these names for one person."""
+        before = names(previous) if previous else ()
+        self.run(lambda tx: PEOPLE.said_by_meta(tx, names(recipient), at(minutes), before))
+
+    def stop(self, recipient: Recipient, minutes: int = 0) -> None:
+        """The person has written STOP."""
+
+        async def handle(tx: Transaction) -> None:
+            await PEOPLE.said_by_meta(tx, names(recipient), at(minutes))
+            for one in suppressible("", names(recipient)):
+                await suppress(tx, one, "marketing", reason="asked_to_stop", by="recipient", since=at(minutes))
+
+        self.run(handle)
+
+    def resume(self, recipient: Recipient, minutes: int = 0) -> None:
+        """The person has changed their preference back."""
+        first = suppressible("", names(recipient))[0]
+        self.run(lambda tx: resume_marketing(tx, first, at(minutes)))
+
+    def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
+        with psycopg.connect(self.url, row_factory=dict_row, options="-csearch_path=whatsapp") as connection:
+            return connection.execute(statement.encode(), values).fetchall()
+
+    def is_suppressed(self, name: str) -> bool:
+        return bool(self.rows(SUPPRESSED, shop="", category="marketing", id=HASH.of(name)))
+
+    def people(self) -> list[set[str]]:
+        """Return the names of each person."""
+        found: dict[bytes, set[str]] = {}
+        for row in self.rows("SELECT person, value FROM person_ids"):
+            found.setdefault(bytes(row["person"]), set()).add(row["value"])
+        return sorted(found.values(), key=sorted)
+
+    def current(self) -> set[str]:
+        return {row["value"] for row in self.rows("SELECT value FROM person_ids WHERE NOT replaced")}
+
+    def clear(self) -> None:
+        with psycopg.connect(self.url, options="-csearch_path=whatsapp") as connection:
+            connection.execute("TRUNCATE person_ids, suppressions")
+
+
+@pytest.fixture
+def ledger(database_url: str) -> Iterator[Ledger]:
+    made = Ledger(database_url)
+    made.open()
+    yield made
+    made.close()
+
+
+def test_one_name_needs_no_row_and_two_are_linked(ledger: Ledger) -> None:
+    ledger.said(named(phone(1)))
+    assert ledger.people() == []
+    ledger.said(named(phone(1), user(1)))
+    ledger.said(named(None, user(1), "US.ENT.15550100"))
+    assert ledger.people() == [{phone(1), user(1), "US.ENT.15550100"}]
+
+
+@pytest.mark.parametrize("first", ["stop", "link"])
+@pytest.mark.parametrize("stopped", [named(phone(1)), named(None, user(1))], ids=["number", "id"])
+def test_a_stop_under_one_name_holds_under_the_other_whichever_is_first(
+    ledger: Ledger, first: str, stopped: Recipient
+) -> None:
+    if first == "link":
+        ledger.said(named(phone(1), user(1)), 1)
+    ledger.stop(stopped, 1)
+    ledger.said(named(phone(1), user(1)), 1)
+    assert ledger.is_suppressed(phone(1))
+    assert ledger.is_suppressed(user(1))
+    assert not ledger.is_suppressed(phone(2))
+
+
+def test_the_last_wish_holds_under_whichever_name_it_was_made(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)))
+    ledger.stop(named(phone(1)), 10)
+    ledger.resume(named(None, user(1)), 20)
+    assert not ledger.is_suppressed(phone(1))
+    ledger.stop(named(None, user(1)), 15)
+    assert not ledger.is_suppressed(user(1)), "an earlier STOP that arrives late does not hold"
+    ledger.stop(named(None, user(1)), 30)
+    assert ledger.is_suppressed(phone(1))
+    ledger.resume(named(phone(1)), 25)
+    assert ledger.is_suppressed(phone(1)), "an earlier wish that arrives late lifts nothing"
+    ledger.resume(named(phone(1)), 40)
+    assert not ledger.is_suppressed(user(1))
+
+
+def test_a_person_cannot_lift_what_an_operator_set_under_their_other_name(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)))
+    one = suppressible("", names(named(phone(1))))[0]
+    ledger.run(lambda tx: suppress(tx, one, "marketing", reason="asked by mail", by="ada", since=at(1)))
+    ledger.resume(named(None, user(1)), 20)
+    assert ledger.is_suppressed(user(1))
+
+
+def test_a_changed_number_takes_everything_along_and_the_old_names_are_not_used(ledger: Ledger) -> None:
+    ledger.stop(named(phone(1), user(1)), 1)
+    ledger.said(named(phone(2), user(2)), 5, previous=named(phone(1), user(1)))
+    assert ledger.people() == [{phone(1), user(1), phone(2), user(2)}]
+    assert ledger.current() == {phone(2), user(2)}
+    assert ledger.is_suppressed(phone(2))
+    assert ledger.is_suppressed(user(2))
+
+
+def test_an_id_changes_without_a_number(ledger: Ledger) -> None:
+    ledger.stop(named(None, user(1)), 1)
+    ledger.said(named(None, user(2)), 5, previous=named(None, user(1)))
+    assert ledger.is_suppressed(user(2))
+    assert ledger.current() == {user(2)}
+
+
+def test_a_number_that_another_person_has_now_is_theirs(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)), 1)
+    ledger.stop(named(None, user(1)), 2)
+    ledger.said(named(phone(1), user(9)), 10)
+    assert ledger.people() == [{phone(1), user(9)}, {user(1)}]
+    assert ledger.is_suppressed(user(1)), "the first person's STOP stays with them"
+    assert ledger.is_suppressed(phone(1)), "and with the number, whose new owner can lift it"
+    ledger.said(named(phone(1), user(1)), 3)
+    assert ledger.people() == [{phone(1), user(9)}, {user(1)}], "an old statement that arrives late changes nothing"
+    ledger.resume(named(phone(1), user(9)), 11)
+    assert not ledger.is_suppressed(user(9))
+    assert ledger.is_suppressed(user(1))
+
+
+def test_the_first_person_is_still_found_under_all_names_when_the_number_that_stood_for_them_is_gone(
+    ledger: Ledger,
+) -> None:
+    """The hash that stands for a person is that of one of their names, or limits would be counted for somebody else."""
+    ledger.said(named(phone(1), user(1), "US.ENT.1"), 1)
+    ledger.said(named(phone(1), user(9)), 10)
+    rows = ledger.rows("SELECT id, person FROM person_ids")
+    ids = {bytes(row["person"]): {bytes(one["id"]) for one in rows if one["person"] == row["person"]} for row in rows}
+    assert all(person in names_ for person, names_ in ids.items())
+    assert ledger.people() == [{phone(1), user(9)}, {user(1), "US.ENT.1"}]
+
+
+def test_a_person_has_an_id_in_each_portfolio(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)))
+    other = names(named(phone(1), user(2)), "3003")
+    ledger.run(lambda tx: PEOPLE.said_by_meta(tx, other, at(5)))
+    assert ledger.people() == [{phone(1), user(1), user(2)}]
+    assert ledger.current() == {phone(1), user(1), user(2)}
+
+
+def said_together(ledger: Ledger, recipient: Recipient) -> bool:
+    try:
+        ledger.run(lambda tx: PEOPLE.said_by_requester(tx, names(recipient)))
+    except OtherPersonError:
+        return False
+    return True
+
+
+def test_a_request_may_link_names_but_not_against_what_is_known(ledger: Ledger) -> None:
+    assert said_together(ledger, named(phone(1), user(1)))
+    assert said_together(ledger, named(phone(1), user(1)))
+    assert not said_together(ledger, named(phone(2), user(1))), "the user has another number"
+    assert not said_together(ledger, named(phone(1), user(2))), "the number is another user's"
+    assert ledger.people() == [{phone(1), user(1)}]
+    ledger.said(named(phone(2), user(1)), 0)
+    assert ledger.current() == {phone(2), user(1)}, "Meta knows better"
+    assert said_together(ledger, named(phone(2), user(1)))
+
+
+def test_concurrent_statements_lose_no_link(ledger: Ledger, database_url: str) -> None:
+    """Each statement links two names of a chain; they are made at once, in any order, and repeated after a deadlock."""
+    chain: list[Recipient] = []
+    for number in range(12):
+        chain += [named(None, user(number), f"US.ENT.{number}"), named(None, user(number), f"US.ENT.{number + 1}")]
+    barrier = threading.Barrier(6)
+
+    def link(some: list[Recipient]) -> None:
+        own = Ledger(database_url)
+        own.open()
+        barrier.wait()
+        for recipient in some:
+            while True:
+                with ignoring(psycopg.errors.DeadlockDetected):
+                    # In portfolios of their own, so that nobody has two ids in one.
+                    own.run(lambda tx, r=recipient: PEOPLE.said_by_meta(tx, PEOPLE.names(r, r.user_id or ""), at(1)))
+                    break
+        own.close()
+
+    with ThreadPoolExecutor(6) as pool:
+        for done in [pool.submit(link, chain[start::6]) for start in range(6)]:
+            done.result()
+    assert len(ledger.people()) == 1
+
+
+# -- any history, in any order
+
+
+@dataclass
+class World:
+    """What Meta would say of some people, who change their numbers and write."""
+
+    statements: list[tuple[str, Recipient, Recipient | None, int]] = field(default_factory=list)
+    numbers: dict[int, str | None] = field(default_factory=dict)
+    ids: dict[int, str] = field(default_factory=dict)
+    owners: dict[str, int] = field(default_factory=dict)
+    stopped: set[int] = field(default_factory=set)
+    time: int = 0
+
+    def play(self, person: int, act: str, number: int) -> None:
+        """Let a person act."""
+        self.time += 1
+        if person not in self.ids:
+            self._new_id(person)
+            self.numbers[person] = None if self._is_taken(number) else phone(number)
+        if act == "change" and not self._is_taken(number):
+            before = named(self.numbers[person], self.ids[person])
+            self.numbers[person] = phone(number)
+            self._new_id(person)
+            self.statements.append(("said", self._names(person), before, self.time))
+        elif act == "stop":
+            self.stopped.add(person)
+            self.statements.append(("stop", self._names(person), None, self.time))
+        elif act == "hidden stop":
+            self.stopped.add(person)
+            self.statements.append(("stop", named(None, self.ids[person]), None, self.time))
+        else:
+            self.statements.append(("said", self._names(person), None, self.time))
+
+    def _new_id(self, person: int) -> None:
+        self.ids[person] = user(len(self.owners))
+        self.owners[self.ids[person]] = person
+
+    def _is_taken(self, number: int) -> bool:
+        return phone(number) in self.numbers.values()
+
+    def _names(self, person: int) -> Recipient:
+        return named(self.numbers[person], self.ids[person])
+
+
+ACTS = st.tuples(st.integers(0, 2), st.sampled_from(["write", "change", "stop", "hidden stop"]), st.integers(0, 3))
+
+DELAYS = st.lists(st.integers(0, 4), min_size=20, max_size=20)
+
+
+@settings(max_examples=150)
+@given(acts=st.lists(ACTS, min_size=1, max_size=9), delays=DELAYS)
+def check_history(ledger: Ledger, acts: list[tuple[int, str, int]], delays: list[int]) -> None:
+    ledger.clear()
+    world = World()
+    for act in acts:
+        world.play(*act)
+    for person in list(world.ids):
+        world.play(person, "write", 0)  # so that every present number has been seen with its id
+    arrived = sorted(world.statements, key=lambda one: one[3] + delays[one[3]])
+    for kind, now, before, minutes in arrived:
+        if kind == "stop":
+            ledger.stop(now, minutes)
+        else:
+            ledger.said(now, minutes, before)
+    for found in ledger.people():
+        assert len({world.owners[name] for name in found if name in world.owners}) <= 1, (arrived, found)
+    for person, id_ in world.ids.items():
+        number = world.numbers[person]
+        if number is not None:
+            assert any({number, id_} <= found for found in ledger.people()), (arrived, ledger.people())
+            assert {number, id_} <= ledger.current(), (arrived, ledger.current())
+        if person in world.stopped:
+            assert ledger.is_suppressed(id_), arrived
+            assert number is None or ledger.is_suppressed(number), arrived
+
+
+def test_in_any_order_people_stay_apart_and_a_stop_survives(ledger: Ledger) -> None:
+    check_history(ledger)
