@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress as ignoring
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -31,6 +28,7 @@ from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HASH = PersonHash(HASH_KEY)
 PEOPLE = People(HASH, {NUMBER: "portfolio", "3003": "another portfolio"})
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 ALL_IDS = all_ids("%(id)s::bytea")
 SUPPRESSED = f"SELECT s.reason {holding('%(shop)s', '%(category)s', f'ARRAY({ALL_IDS})')}"
 
@@ -79,6 +77,10 @@ class Ledger:
                     await step(tx)
 
         self._loop.run_until_complete(play())
+
+    def run_all(self, play: Any) -> None:
+        """Run a coroutine that opens transactions of its own."""
+        self._loop.run_until_complete(play)
 
     def said(self, recipient: Recipient, minutes: int = 0, previous: Recipient | None = None) -> None:
         """Meta has used these names for one person."""
@@ -244,29 +246,45 @@ def test_a_request_may_link_names_but_not_against_what_is_known(ledger: Ledger) 
     assert said_together(ledger, named(phone(2), user(1)))
 
 
-def test_concurrent_statements_lose_no_link(ledger: Ledger, database_url: str) -> None:
-    """Each statement links two names of a chain; they are made at once, in any order, and repeated after a deadlock."""
-    chain: list[Recipient] = []
-    for number in range(12):
-        chain += [named(None, user(number), f"US.ENT.{number}"), named(None, user(number), f"US.ENT.{number + 1}")]
-    barrier = threading.Barrier(6)
+@pytest.mark.parametrize("second", [named(None, user(4), "US.ENT.2"), named(None, user(1), "US.ENT.2")])
+def test_a_statement_waits_for_another_one_about_the_same_people(ledger: Ledger, second: Recipient) -> None:
+    """The second of two that overlap sees what the first has linked, or the names would be torn apart again."""
+    for one in (named(None, user(1), "US.ENT.1"), named(None, user(2), "US.ENT.2")):
+        ledger.run(lambda tx, one=one: PEOPLE.said_by_meta(tx, names_in_own_portfolio(one), at(1)))
 
-    def link(some: list[Recipient]) -> None:
-        own = Ledger(database_url)
-        own.open()
-        barrier.wait()
-        for recipient in some:
-            while True:
-                with ignoring(psycopg.errors.DeadlockDetected):
-                    # In portfolios of their own, so that nobody has two ids in one.
-                    own.run(lambda tx, r=recipient: PEOPLE.said_by_meta(tx, PEOPLE.names(r, r.user_id or ""), at(1)))
-                    break
-        own.close()
+    async def play() -> None:
+        linked, waits = asyncio.Event(), asyncio.Event()
 
-    with ThreadPoolExecutor(6) as pool:
-        for done in [pool.submit(link, chain[start::6]) for start in range(6)]:
-            done.result()
+        async def first() -> None:
+            async with ledger.store.transaction() as tx:
+                both = named(None, user(3), "US.ENT.1"), named(None, user(3), "US.ENT.2")
+                for one in both:
+                    await PEOPLE.said_by_meta(tx, names_in_own_portfolio(one), at(2))
+                linked.set()
+                await waits.wait()
+
+        async def other() -> None:
+            await linked.wait()
+            async with ledger.store.transaction() as tx:
+                await PEOPLE.said_by_meta(tx, names_in_own_portfolio(second), at(3))
+            waits.set()  # only if it did not wait for the first
+
+        async def watch() -> None:
+            while not waits.is_set():
+                if await asyncio.to_thread(ledger.rows, WAITING):
+                    waits.set()
+
+        async with asyncio.TaskGroup() as group:
+            for one in (first, other, watch):
+                group.create_task(one())
+
+    ledger.run_all(play())
     assert len(ledger.people()) == 1
+
+
+def names_in_own_portfolio(recipient: Recipient) -> list[Name]:
+    """Return names of which a person may have many, because each id of a user is in a portfolio of its own."""
+    return [replace(one, portfolio=one.value if one.kind == "user_id" else "") for one in names(recipient)]
 
 
 # -- any history, in any order

@@ -36,7 +36,7 @@ def test_the_lists_of_reasons_are_those_that_services_kept_before() -> None:
     alerting = set(failure_reasons.alerting_reasons()) - set(failure_reasons.parking_reasons())
     assert alerting == {
         "spam_restriction", "not_on_test_list", "marketing_switched_off", "country_not_allowed", "template_not_eligible",
-        "dead_lettered"
+        "dead_lettered", "budget_used"
     }  # fmt: skip
     assert {name for name, reason in FAILURE_REASONS.items() if reason.skipped} == {
         "window_closed", "malformed_number", "different_people", "erased", "not_in_allow_list"

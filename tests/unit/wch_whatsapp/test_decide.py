@@ -21,6 +21,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "content": TEMPLATE,
         "fallback": None,
         "as_fallback": False,
+        "category": "marketing",
         "phone": TO,
         "user_id": None,
         "owner": b"a",
@@ -38,6 +39,10 @@ def row(**changes: Any) -> dict[str, Any]:
     return values | changes
 
 
+def sent(content: dict[str, Any], **changes: Any) -> Send:
+    return Send(content, to=TO, charge="free_form" if content is TEXT else "marketing", **changes)
+
+
 def claim_state(recipients_left: int | None = None, pair: PairLimit = PairLimit(6, 3)) -> ClaimState:  # noqa: B008 - frozen
     return ClaimState(NOW, pair, recipients_left, NOW + 5 * HOUR)
 
@@ -52,14 +57,14 @@ def claim_state(recipients_left: int | None = None, pair: PairLimit = PairLimit(
         ({"suppressed": "wrote STOP"}, End("suppressed", "wrote STOP")),
         ({"content": TEXT}, End("failed", "window_closed")),
         ({"content": TEXT, "window_until": NOW}, End("failed", "window_closed")),
-        ({"content": TEXT, "window_until": NOW + HOUR}, Send(TEXT, as_fallback=False, outside=False, to=TO)),
-        ({"content": TEXT, "fallback": TEMPLATE}, Send(TEMPLATE, as_fallback=True, outside=True, to=TO, reaches=True)),
+        ({"content": TEXT, "window_until": NOW + HOUR}, sent(TEXT, as_fallback=False, outside=False)),
+        ({"content": TEXT, "fallback": TEMPLATE}, sent(TEMPLATE, as_fallback=True, outside=True, reaches=True)),
         (
             {"content": TEXT, "fallback": TEMPLATE, "as_fallback": True, "window_until": NOW + HOUR},
-            Send(TEMPLATE, as_fallback=True, outside=False, to=TO),
+            sent(TEMPLATE, as_fallback=True, outside=False),
         ),
-        ({"reached_at": NOW - HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=False)),
-        ({"reached_at": NOW - 25 * HOUR}, Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=True)),
+        ({"reached_at": NOW - HOUR}, sent(TEMPLATE, as_fallback=False, outside=True, reaches=False)),
+        ({"reached_at": NOW - 25 * HOUR}, sent(TEMPLATE, as_fallback=False, outside=True, reaches=True)),
     ],
 )
 def test_a_message_is_sent_or_ends(changes: dict[str, Any], decision: Decision) -> None:
@@ -110,7 +115,7 @@ def test_each_recipient_counts_once_against_the_limit_of_the_day() -> None:
     assert isinstance(first, Send)
     state.count(row(), first)
     again = state.decide(row())
-    assert again == Send(TEMPLATE, as_fallback=False, outside=True, to=TO, reaches=False)
+    assert again == sent(TEMPLATE, as_fallback=False, outside=True, reaches=False)
     assert state.decide(row(owner=b"b")) == Defer(NOW + 5 * HOUR, "messaging_limit")
     assert isinstance(state.decide(row(owner=b"b", window_until=NOW + HOUR)), Send)
     assert isinstance(state.decide(row(owner=b"b", reached_at=NOW - HOUR)), Send)
@@ -148,3 +153,23 @@ def test_only_listed_recipients_are_written_to(listed: frozenset[bytes] | None, 
     state.only_to = listed
     decision = state.decide(row(ids=[b"a", b"c"]))
     assert isinstance(decision, Send) if sent else decision == End("failed", "not_in_allow_list")
+
+
+@pytest.mark.parametrize(
+    ("left", "category", "sent"),
+    [(None, "marketing", True), (1, "marketing", True), (0, "marketing", False), (0, "utility", True)],
+)
+def test_marketing_waits_when_the_budget_is_used(left: int | None, category: str, sent: bool) -> None:
+    state = claim_state()
+    state.budget_left, state.budget_until = left, NOW + 100 * HOUR
+    decision = state.decide(row(category=category))
+    assert isinstance(decision, Send) if sent else decision == Defer(NOW + HOUR, "budget_used")
+    if isinstance(decision, Send):
+        state.count(row(), decision)
+        assert state.budget_left == (None if left is None else left - 1)
+
+
+def test_a_new_month_begins_when_it_does() -> None:
+    state = claim_state()
+    state.budget_left, state.budget_until = 0, NOW + HOUR / 2
+    assert state.decide(row()) == Defer(NOW + HOUR / 2, "budget_used")

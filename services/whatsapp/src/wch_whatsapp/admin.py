@@ -22,6 +22,7 @@ from wch_whatsapp import queries, queries_people
 from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.people import known_person
 from wch_whatsapp.queries import (
+    ChargeCount,
     HashedName,
     MessageCount,
     MessageRecord,
@@ -87,6 +88,11 @@ def count_messages(connection: psycopg.Connection[Any], hours: float) -> list[Me
 def list_numbers(connection: psycopg.Connection[Any]) -> list[NumberState]:
     """Return the numbers to send from, with their pauses."""
     return _read(connection, NumberState, queries.LIST_NUMBERS)
+
+
+def list_charges(connection: psycopg.Connection[Any]) -> list[ChargeCount]:
+    """Return how many messages that may cost money each number has sent, the newest month first."""
+    return _read(connection, ChargeCount, queries.LIST_CHARGES)
 
 
 def person(connection: psycopg.Connection[Any], hash_key: str, name: str) -> Person:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,12 @@ async def _state(tx: Transaction, limits: Limits, now: datetime) -> ClaimState:
         (today,) = await tx.rows(queries.REACHED_TODAY, {"portfolio": limits.portfolio})
         left = max(0, limits.recipients_a_day - today["recipients"])
         oldest = today["oldest"] or now
-    return ClaimState(now, limits.pair, left, oldest + timedelta(hours=24), limits.only_to)
+    state = ClaimState(now, limits.pair, left, oldest + timedelta(hours=24), limits.only_to)
+    if limits.monthly_budget >= 0:
+        (charged,) = await tx.rows(queries.CHARGED_THIS_MONTH, {"sender": limits.sender})
+        state.budget_left = max(0, limits.monthly_budget - charged["messages"])
+        state.budget_until = charged["until"]
+    return state
 
 
 async def _decide(tx: Transaction, state: ClaimState, found: list[Row], claimed: Claim) -> None:
@@ -108,6 +114,7 @@ async def _decide(tx: Transaction, state: ClaimState, found: list[Row], claimed:
 async def _begin(tx: Transaction, limits: Limits, state: ClaimState, claimed: Claim, number: dict[str, Any]) -> None:
     """Commit the intents, the slots and recipients that they use, and which origin was served last."""
     persons = sorted(state.pairs)
+    charges = sorted(Counter(decision.charge for _, decision in claimed.sends).items())
     await tx.rows(
         queries.BEGIN,
         number
@@ -118,6 +125,8 @@ async def _begin(tx: Transaction, limits: Limits, state: ClaimState, claimed: Cl
             "sender": limits.sender,
             "persons": persons,
             "until": [state.pairs[person] for person in persons],
+            "kinds": [kind for kind, _ in charges],
+            "counts": [messages for _, messages in charges],
             "portfolio": limits.portfolio,
             "outside": sorted({row["owner"] for row, decision in claimed.sends if decision.outside}),
             "probe": claimed.probe and bool(claimed.sends),

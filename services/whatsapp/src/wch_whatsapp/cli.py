@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -181,12 +181,13 @@ def stats(
     hours: Annotated[float, typer.Option(min=0.1, help="Only messages that changed within so many hours.")] = 24.0,
     json: AsJson = False,
 ) -> None:
-    """Count messages by shop, requester, category, state and reason, and show paused numbers with the cause."""
+    """Count messages by shop, requester, category, state and reason; show what may cost money, and paused numbers."""
     with _ledger(database_url) as connection:
         rows = admin.count_messages(connection, hours)
         numbers = admin.list_numbers(connection)
+        charges = admin.list_charges(connection)
     if json:
-        print_json({"messages": rows, "numbers": numbers})
+        print_json({"messages": rows, "numbers": numbers, "charges": charges})
         return
     columns = ("SHOP", "REQUESTER", "CATEGORY", "STATE", "REASON", "MESSAGES", "LAST (UTC)")
     cells = [
@@ -194,6 +195,11 @@ def stats(
         for row in rows
     ]
     print_table(columns, cells, empty="no messages found")
+    months: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for charge in charges:
+        months[f"{charge.month:%Y-%m}", charge.sender].append(f"{charge.messages} {charge.kind}")
+    for (month, sender), counts in months.items():
+        say(f"{sender} has sent in {month} what may cost money: {', '.join(counts)}")
     for number in numbers:
         if number.cause:
             remedy = failure_reason(number.cause).remedy

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wch_whatsapp.bodies import is_free_form
 
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from wch_whatsapp.limits import PairLimit
 
 _DAY = timedelta(hours=24)
+FREE_FORM: Final = "free_form"
+_BUDGET_WAIT = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Send:
     outside: bool
     to: str = ""
     """The number or the id that is written to."""
+    charge: str = ""
+    """What Meta may charge: marketing, utility or free_form."""
     reaches: bool = False
     """Whether the recipient is counted for this message, and not for an earlier one of the day."""
 
@@ -58,12 +62,17 @@ class ClaimState:
     """When the next recipient may be reached."""
     only_to: frozenset[bytes] | None = None
     """The recipients who may be written to; None for everybody."""
+    budget_left: int | None = None
+    """How many more messages the number may send this month before marketing waits; None without a budget."""
+    budget_until: datetime | None = None
+    """When the next month begins."""
     pairs: dict[bytes, datetime] = field(default_factory=dict)
     reached: set[bytes] = field(default_factory=set)
 
     def count(self, row: Any, decision: Send) -> None:  # noqa: ANN401 - a row of the ledger
         """Count a message that is going to be sent."""
         self.pairs[row["owner"]] = self.pair.after_one(self.pairs.get(row["owner"], row["pair_slots_from"]), self.now)
+        self.budget_left = None if self.budget_left is None else self.budget_left - 1
         if decision.reaches:
             self.recipients_left = None if self.recipients_left is None else self.recipients_left - 1
         if decision.outside:
@@ -77,6 +86,9 @@ class ClaimState:
         as_fallback = row["as_fallback"] or (is_free_form(row["content"]) and not open_)
         if as_fallback and row["fallback"] is None:
             return End("failed", "window_closed")
+        if row["category"] == "marketing" and self.budget_left is not None and self.budget_left <= 0:
+            # Not until the next month, because somebody may raise the budget.
+            return Defer(min(self.now + _BUDGET_WAIT, self.budget_until or self.now + _BUDGET_WAIT), "budget_used")
         slots_from = self.pairs.get(row["owner"], row["pair_slots_from"])
         if slots_from is not None and (from_ := self.pair.allowed_from(slots_from)) > self.now:
             return Defer(from_, "pair_too_fast")
@@ -84,7 +96,8 @@ class ClaimState:
             return Defer(max(self.recipients_from, self.now + timedelta(seconds=1)), "messaging_limit")
         reaches = not open_ and row["owner"] not in self.reached and not self._is_reached(row)
         content = row["fallback"] if as_fallback else row["content"]
-        return Send(content, as_fallback, outside=not open_, to=_address(row), reaches=reaches)
+        charge = _charge(content, row["category"])
+        return Send(content, as_fallback, outside=not open_, to=_address(row), charge=charge, reaches=reaches)
 
     def _end(self, row: Any) -> End | None:  # noqa: ANN401 - a row of the ledger
         """Return the end of a message that must not be sent at all, or None."""
@@ -107,6 +120,11 @@ class ClaimState:
 
     def _is_reached(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         return row["reached_at"] is not None and row["reached_at"] > self.now - _DAY
+
+
+def _charge(content: dict[str, Any], category: str) -> str:
+    of_template = "marketing" if category == "marketing" else "utility"
+    return FREE_FORM if is_free_form(content) else of_template
 
 
 def _address(row: Any) -> str:  # noqa: ANN401 - a row of the ledger

@@ -118,6 +118,8 @@ class Inbound:
                 change = change if is_last else _second_attempt(row, data.wamid)
         if change is not None:
             await apply(tx, [change], before=_BEFORE[state])
+        if state == "accepted":
+            await tx.rows(queries.SET_HAS_STATUS, {"id": row["id"]})
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data

@@ -44,6 +44,8 @@ class Limits:
     pair: PairLimit
     call_deadline_seconds: float
     """A call without an outcome after this time is in doubt."""
+    monthly_budget: int = -1
+    """Messages a month that may cost money, from which on marketing waits; -1 for no limit."""
     only_to: frozenset[bytes] | None = None
     """The recipients who may be written to, by their hashes; None for everybody."""
 

@@ -62,6 +62,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         metrics,
         settle_seconds=settings.whatsapp_settle_seconds,
         resend_utility=settings.whatsapp_unknown_utility == "resend",
+        budgets={id_: shop.whatsapp.monthly_budget for _, shop in shops for id_ in shop.whatsapp.phone_number_ids},
     )
     for sender in senders.values():
         platform.background.append(sender.run)
@@ -158,6 +159,7 @@ async def _senders(
                 portfolio_senders=portfolios[numbers.portfolio or name],
                 rate=numbers.rate,
                 recipients_a_day=numbers.messaging_limit,
+                monthly_budget=numbers.monthly_budget,
                 pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),
                 call_deadline_seconds=settings.whatsapp_call_seconds + _OUTCOME_SECONDS,
                 only_to=only_to,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,7 +17,7 @@ from wch_whatsapp.ledger import apply, publish_update
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from wch_common.store.database import Row
     from wch_common.store.maintenance import Loop
@@ -28,16 +29,28 @@ log = structlog.get_logger(__name__)
 _LEASE_SECONDS = 30.0
 _LIMIT = 200
 _COUNT_SECONDS = 5.0
+NO_STATUS_SECONDS: Final = 3600.0
+"""After this time Meta has usually reported that a message was sent."""
 
 
 class Maintenance:
     """The loops beside the senders; every replica runs them, and each row is processed by one replica at a time."""
 
-    def __init__(self, store: Store, metrics: WhatsAppMetrics, *, settle_seconds: float, resend_utility: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        metrics: WhatsAppMetrics,
+        *,
+        settle_seconds: float,
+        resend_utility: bool,
+        budgets: Mapping[str, int],
+    ) -> None:
         self._store = store
         self._metrics = metrics
         self._settle_seconds = settle_seconds
         self._resend_utility = resend_utility
+        self._budgets = budgets
+        self._without_status = 0
         self.waiting: dict[str, int] = {}
         """How many messages are due and not sent yet, by shop."""
 
@@ -95,3 +108,27 @@ class Maintenance:
         counts = {row["state"]: row["rows"] for row in rows if row["state"] != "queued"}
         counts["queued"] = sum(self.waiting.values())
         self._metrics.counted(counts, {row["cause"]: row["rows"] for row in paused})
+        await self._count_charges()
+        await self._count_without_status()
+
+    async def _count_charges(self) -> None:
+        rows = await self._store.database.rows(queries.COUNT_CHARGES)
+        by_kind, by_sender = Counter[str](), Counter[str]()
+        for row in rows:
+            by_kind[row["kind"]] += row["messages"]
+            by_sender[row["sender"]] += row["messages"]
+        used = [by_sender[sender] / max(1, budget) for sender, budget in self._budgets.items() if budget >= 0]
+        self._metrics.charged(by_kind, max(used, default=0.0))
+
+    async def _count_without_status(self) -> None:
+        """Count messages that Meta accepted, and of which it has reported nothing since: it may not deliver them."""
+        found = await self._store.database.rows(queries.COUNT_WITHOUT_STATUS, {"seconds": NO_STATUS_SECONDS})
+        messages = found[0]["messages"]
+        if messages and not self._without_status:
+            log.error(
+                "statuses_missing",
+                messages=messages,
+                remedy="check the webhook's subscription, and the payment method of the account at Meta",
+            )
+        self._without_status = messages
+        self._metrics.without_status(messages)

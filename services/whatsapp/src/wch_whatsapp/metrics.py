@@ -36,6 +36,22 @@ class WhatsAppMetrics:
         self._alerts = Counter(
             "wch_whatsapp_alerts_total", "Refusals that need an operator", ("reason",), registry=registry
         )
+        self._charged = Gauge(
+            "wch_whatsapp_chargeable_messages",
+            "Messages of this month that may cost money",
+            ("kind",),
+            registry=registry,
+        )
+        self._budget = Gauge(
+            "wch_whatsapp_budget_used_ratio",
+            "Used part of the month's budget, of the number that has used most: alert on it",
+            registry=registry,
+        )
+        self._without_status = Gauge(
+            "wch_whatsapp_messages_without_status",
+            "Messages accepted over an hour ago of which Meta has reported nothing: alert on it",
+            registry=registry,
+        )
         # A newer replica may have written causes that are not in this version's table.
         self._causes: set[str] = set()
         # Every series exists from the start, so that the first increase is seen.
@@ -68,6 +84,16 @@ class WhatsAppMetrics:
         self._causes |= {*pausing_reasons(), *causes}
         for cause in self._causes:
             self._paused.labels(cause).set(causes.get(cause, 0))
+
+    def charged(self, by_kind: Mapping[str, int], budget_used: float) -> None:
+        """Set the gauges of messages that may cost money, and of the budget."""
+        for kind in ("marketing", "utility", "free_form"):
+            self._charged.labels(kind).set(by_kind.get(kind, 0))
+        self._budget.set(budget_used)
+
+    def without_status(self, messages: int) -> None:
+        """Set the gauge of accepted messages without any status."""
+        self._without_status.set(messages)
 
 
 def _label(reason: str) -> str:

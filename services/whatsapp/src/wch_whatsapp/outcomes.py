@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from wch_common.events.failure_reasons import failure_reason
@@ -37,6 +38,7 @@ async def write(tx: Transaction, outcomes: Sequence[CallOutcome], limits: Limits
     if works := [id_ for row in accepted if row["pair_failures"] for id_ in row["ids"]]:
         await tx.rows(queries.RESET_PAIR_FAILURES, {"sender": limits.sender, "persons": works})
     refused = (RefusedByMeta, Unsent)
+    await _refund(tx, limits.sender, [one.send for one in outcomes if isinstance(one.reply, refused)])
     if unreached := [one.row["owner"] for one in outcomes if one.send.reaches and isinstance(one.reply, refused)]:
         await _remove_unreached(tx, limits, unreached)
     await apply_pauses(tx, outcomes, limits.sender, shop)
@@ -46,8 +48,16 @@ async def write(tx: Transaction, outcomes: Sequence[CallOutcome], limits: Limits
 async def put_back(tx: Transaction, row: Row, attempt: int, send: Send, limits: Limits) -> None:
     """Queue a message again whose call was not begun."""
     await apply(tx, [Change(row["id"], "queued", 0.0, attempt)], before=("sending",))
+    await _refund(tx, limits.sender, [send])
     if send.reaches:
         await _remove_unreached(tx, limits, [row["owner"]])
+
+
+async def _refund(tx: Transaction, sender: str, unsent: Sequence[Send]) -> None:
+    """Take back what was counted for calls that Meta has certainly not accepted."""
+    # In one order, so that two transactions of a number wait for each other instead of deadlocking.
+    for kind, messages in sorted(Counter(one.charge for one in unsent).items()):
+        await tx.rows(queries.REFUND, {"sender": sender, "kind": kind, "messages": messages})
 
 
 async def _remove_unreached(tx: Transaction, limits: Limits, persons: Sequence[bytes]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from wch_whatsapp.queries_people import all_ids, holding
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import date, datetime
     from uuid import UUID
 
 LONG_WAIT_SECONDS: Final = 60.0
@@ -83,7 +83,7 @@ LOCK_QUEUED_OF_BATCH = "SELECT id FROM messages WHERE batch = %(id)s AND state =
 # A recipient's marketing limit is not retried within a day, because Meta penalises the attempts themselves. A cancelled
 # message is never retried, even if its cancellation overtook this request.
 RETRY = """
-UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, reason = '', code = NULL,
+UPDATE messages SET state = 'queued', failures = 0, attempt = attempt + 1, wamid = NULL, has_status = false, reason = '', code = NULL,
   detail = '', as_fallback = false, content = coalesce(%(content)s::jsonb, content),
   expires_at = coalesce(%(expires_at)s::timestamptz, greatest(expires_at, now() + %(expiry)s * interval '1 second')),
   due_at = CASE WHEN reason = ANY(%(waiting_a_day)s) THEN greatest(now(), updated_at + interval '24 hours') ELSE now() END,
@@ -116,6 +116,7 @@ WITH new AS MATERIALIZED (
                    THEN 'unknown' ELSE new.state END,
       due_at = now() + new.wait * interval '1 second', failures = m.failures + new.failed,
       doubted_attempt = CASE WHEN new.marks_doubt THEN m.attempt ELSE m.doubted_attempt END,
+      has_status = m.has_status AND NOT new.new_attempt,
       as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.new_attempt::int,
       wamid = CASE WHEN NOT new.new_attempt THEN coalesce(new.wamid, m.wamid) END,
       reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
@@ -197,6 +198,7 @@ SELECT {_STATUS_COLUMNS} FROM messages WHERE id = %(id)s AND (attempt = %(attemp
 FOR UPDATE
 """  # noqa: S608 - names of columns
 FIND_BY_WAMID = f"SELECT {_STATUS_COLUMNS} FROM messages WHERE wamid = %(wamid)s FOR UPDATE"  # noqa: S608 - names of columns
+SET_HAS_STATUS = "UPDATE messages SET has_status = true WHERE id = %(id)s AND NOT has_status"
 CLEAR_DOUBT = "UPDATE messages SET doubted_attempt = NULL WHERE id = %(id)s"
 ANY_OPEN_CALL = "SELECT 1 FROM messages WHERE sender = %(sender)s AND state IN ('sending', 'in_doubt') LIMIT 1"
 
@@ -327,6 +329,16 @@ class NumberState:
 
 
 @dataclass(frozen=True)
+class ChargeCount:
+    """How many messages of a kind that may cost money a number has sent in a month."""
+
+    sender: str
+    month: date
+    kind: str
+    messages: int
+
+
+@dataclass(frozen=True)
 class HashedName:
     """A number or an id, and the hash that stands for its owner."""
 
@@ -361,6 +373,7 @@ COUNT_MESSAGES = """
 SELECT shop, requester, category, state, reason, count(*) AS messages, max(updated_at) AS last FROM messages
 WHERE updated_at > now() - %(hours)s * interval '1 hour' GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, messages DESC
 """
+LIST_CHARGES = "SELECT sender, month, kind, messages FROM charges ORDER BY month DESC, sender, kind LIMIT 100"
 LIST_NUMBERS = "SELECT sender, cause, paused_until FROM numbers ORDER BY sender"
 ANY_HASHED_NAME = """
 SELECT coalesce(phone, user_id) AS name, person FROM messages WHERE coalesce(phone, user_id) IS NOT NULL LIMIT 1

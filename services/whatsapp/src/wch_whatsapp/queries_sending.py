@@ -66,8 +66,18 @@ REACHED_TODAY = """
 SELECT count(*) AS recipients, min(at) AS oldest FROM reached
 WHERE portfolio = %(portfolio)s AND at > now() - interval '24 hours'
 """
+# A month begins when it does in UTC.
+THIS_MONTH: Final = "date_trunc('month', now() AT TIME ZONE 'UTC')::date"
+CHARGED_THIS_MONTH = f"""
+SELECT coalesce(sum(messages), 0)::int AS messages, (({THIS_MONTH} + interval '1 month') AT TIME ZONE 'UTC') AS until
+FROM charges WHERE sender = %(sender)s AND month = {THIS_MONTH}
+"""  # noqa: S608 - a constant
+REFUND = f"""
+UPDATE charges SET messages = greatest(0, messages - %(messages)s)
+WHERE sender = %(sender)s AND month = {THIS_MONTH} AND kind = %(kind)s
+"""  # noqa: S608 - a constant
 # Beginning the calls is one statement, because during each round trip a slot for a call is unused.
-BEGIN = """
+BEGIN = f"""
 WITH begun AS (
   UPDATE messages AS m SET state = 'sending', attempt = m.attempt + 1, as_fallback = new.as_fallback,
          wamid = NULL, due_at = now() + %(seconds)s * interval '1 second', updated_at = now()
@@ -76,6 +86,10 @@ WITH begun AS (
   INSERT INTO pairs (sender, person, slots_from)
   SELECT %(sender)s, person, slots_from FROM unnest(%(persons)s::bytea[], %(until)s::timestamptz[]) AS new (person, slots_from)
   ON CONFLICT (sender, person) DO UPDATE SET slots_from = greatest(pairs.slots_from, excluded.slots_from)
+), charged AS (
+  INSERT INTO charges (sender, month, kind, messages)
+  SELECT %(sender)s, {THIS_MONTH}, kind, messages FROM unnest(%(kinds)s::text[], %(counts)s::int[]) AS new (kind, messages)
+  ORDER BY kind ON CONFLICT (sender, month, kind) DO UPDATE SET messages = charges.messages + excluded.messages
 ), reaching AS (
   INSERT INTO reached (portfolio, person, at)
   SELECT %(portfolio)s, person, now() FROM unnest(%(outside)s::bytea[]) AS new (person)
@@ -85,7 +99,7 @@ WITH begun AS (
 UPDATE numbers SET slots_from = %(slots_from)s, last_served = %(last_served)s,
        paused_until = CASE WHEN %(probe)s THEN now() + %(probe_seconds)s * interval '1 second' ELSE paused_until END
 WHERE sender = %(sender)s
-"""
+"""  # noqa: S608 - a constant
 # Only one number of a shop probes a cause that they share.
 TRY_LOCK_PROBE = "SELECT pg_try_advisory_xact_lock(hashtext(%(shop)s)) AS acquired"
 # Finds another number of the shop that has probed, or is probing, the same cause.
@@ -168,6 +182,12 @@ COUNT_OPEN = """
 SELECT state, '' AS shop, count(*) AS rows FROM messages WHERE state IN ('sending', 'in_doubt') GROUP BY state
 UNION ALL SELECT 'queued', shop, count(*) FROM messages WHERE state = 'queued' AND due_at <= now() GROUP BY shop
 """
+# Not by the hour of day: a message may be accepted at any time, and an offline recipient delays no status but the later ones.
+COUNT_WITHOUT_STATUS = """
+SELECT count(*) AS messages FROM messages
+WHERE state = 'accepted' AND NOT has_status AND updated_at < now() - %(seconds)s * interval '1 second'
+"""
+COUNT_CHARGES = f"SELECT sender, kind, messages FROM charges WHERE month = {THIS_MONTH}"  # noqa: S608 - a constant
 # A pause that has ended keeps its cause until a call succeeds. The count includes such numbers only if an operator must act.
 COUNT_PAUSED = """
 SELECT cause, count(*) AS rows FROM numbers
@@ -182,6 +202,7 @@ _OLD = (
         f"due_at IS NULL AND (completed_at IS NOT NULL OR NOT requested) AND created_at < now() - interval '{LEDGER_DAYS} days'",
     ),
     ("windows", "open_until < now()"),
+    ("charges", "month < now() - interval '400 days'"),
     ("pairs", "slots_from < now() - interval '1 day'"),
     ("reached", "at < now() - interval '1 day'"),
     ("suppressions", f"lifted_at < now() - interval '{LEDGER_DAYS} days'"),

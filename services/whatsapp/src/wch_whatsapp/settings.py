@@ -48,6 +48,10 @@ class NumbersSection(ShopSection):
         250,
         description="Customers to whom Meta lets the business write first per 24 hours (its messaging limit), -1 for no limit",
     )
+    monthly_budget: Annotated[int, Field(ge=-1)] = Field(
+        -1,
+        description="Messages a month (UTC) that may cost money, from each number, from which on marketing waits; -1 for no limit",
+    )
     portfolio: str = Field(
         "", description="Name of the business portfolio that shares the tier; the shop's own if empty"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import (
     Boolean,
     Column,
+    Date,
     ForeignKey,
     Index,
     Integer,
@@ -70,6 +71,7 @@ MESSAGES = Table(
     _flag("changed", "its batch has to report it again"),
     _flag("in_other_batches", "batches of also_requested get its results, too"),
     _flag("requested_alone", "it belongs to a batch, and was requested alone, too"),
+    _flag("has_status", "Meta has reported a status of the accepted message"),
     Column("doubted_attempt", Integer, comment="the attempt that was in doubt when it was sent again"),
     Column("correlationid", Text),
     Column("causationid", Text),
@@ -89,6 +91,11 @@ MESSAGES = Table(
     Index("messages_wamid", "wamid", postgresql_where=text("wamid IS NOT NULL")),
     Index("messages_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
     Index("messages_person", "person"),
+    Index(
+        "messages_without_status",
+        "updated_at",
+        postgresql_where=text("state = 'accepted' AND NOT has_status"),
+    ),
     Index("messages_ended", "updated_at", postgresql_where=text("due_at IS NULL")),
     comment="The ledger: the messages that were requested, and their state",
     info=personal_data(
@@ -164,6 +171,18 @@ NUMBERS = Table(
     text_column("last_served", "shop and requester of the last message"),
     comment="Numbers to send from: their rate, and why one is paused",
     info=personal_data(impersonal=("sender", "cause", "last_served")),
+)
+
+CHARGES = Table(
+    "charges",
+    METADATA,
+    Column("sender", Text, nullable=False, comment="phone number id"),
+    Column("month", Date, nullable=False, comment="its first day, UTC"),
+    Column("kind", Text, nullable=False, comment="marketing, utility or free_form"),
+    Column("messages", Integer, nullable=False, comment="calls begun, without those that Meta refused"),
+    PrimaryKeyConstraint("sender", "month", "kind"),
+    comment="Messages that may cost money, by number and month",
+    info=personal_data(impersonal=("sender", "kind")),
 )
 
 PAIRS = Table(

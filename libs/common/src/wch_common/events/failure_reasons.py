@@ -294,6 +294,13 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         remedy="nothing; a higher tier at Meta raises it",
         retryable=True,
     ),
+    "budget_used": _reason(
+        "number",
+        "the number's budget of messages that may cost money is used up for this month",
+        remedy="raise WCH_WHATSAPP_MONTHLY_BUDGET, or wait for the next month (UTC); only marketing waits",
+        retryable=True,
+        acts="operator",
+    ),
     "meta_unreachable": _reason("number", "Meta cannot be reached", retryable=True, outage=True),
     # The shop: its numbers share a token, an account and an app.
     "token_refused": _reason("shop", "Meta refuses the token", 0, 102, 104, 190),
