@@ -37,7 +37,7 @@ every_event = pytest.mark.parametrize("model", list(REGISTRY), ids=lambda model:
 # Keywords that mean the same in JSON Schema 2020-12, in draft 7 and in the dialect of AsyncAPI 3.
 APPLY = {"properties", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "additionalProperties"}
 ASSERT = {"type", "const", "enum", "required", "pattern", "format", "minLength", "maxLength", "minimum", "maximum"}
-ASSERT |= {"minItems", "maxItems"}
+ASSERT |= {"minItems", "maxItems", "minProperties"}
 ANNOTATE = {"title", "description", "default", "examples", "$schema", "$id"}
 
 

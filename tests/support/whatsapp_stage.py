@@ -67,7 +67,7 @@ def batch(name: str, numbers: Iterable[int], **changes: Any) -> BatchRequested:
 
 def suppression(number: int, category: Literal["marketing", "utility", "all"] = "all") -> SuppressionAddRequested:
     """Return a request to suppress recipient `number`."""
-    return SuppressionAddRequested(recipient=phone(number), category=category, reason="requested", by="tests")
+    return SuppressionAddRequested(phone=phone(number), category=category, reason="requested", by="tests")
 
 
 TEXT = Text(kind="text", body="Hello")

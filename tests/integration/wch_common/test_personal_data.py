@@ -60,7 +60,7 @@ def connection(database_url: str) -> Any:
 def erase_person(database_url: str, person: bytes) -> dict[str, int]:
     async def run() -> dict[str, int]:
         async with await psycopg.AsyncConnection.connect(database_url, row_factory=dict_row) as connection:
-            return await erase(Transaction(connection), METADATA, person)
+            return await erase(Transaction(connection), METADATA, [person])
 
     return asyncio.run(run())
 
@@ -68,7 +68,7 @@ def erase_person(database_url: str, person: bytes) -> dict[str, int]:
 def test_erasing_changes_the_rows_that_were_counted_before_and_no_other(
     connection: psycopg.Connection[Any], database_url: str
 ) -> None:
-    counted = erasable(connection, METADATA, b"\1")
+    counted = erasable(connection, METADATA, [b"\1"])
     assert counted == {"cards": 1, "orders": 1, "visits": 2}
     assert erase_person(database_url, b"\1") == counted
     assert connection.execute("SELECT id, name, items, state FROM orders ORDER BY id").fetchall() == [
@@ -81,11 +81,11 @@ def test_erasing_changes_the_rows_that_were_counted_before_and_no_other(
         {"person": b"\2", "name": "B"},
     ]
     assert connection.execute("SELECT person FROM visits").fetchall() == [{"person": b"\2"}]
-    assert erasable(connection, METADATA, b"\1") == {"cards": 0, "orders": 0, "visits": 0}
+    assert erasable(connection, METADATA, [b"\1"]) == {"cards": 0, "orders": 0, "visits": 0}
 
 
 def test_an_export_has_every_row_of_the_person_without_hashes(connection: psycopg.Connection[Any]) -> None:
-    assert export(connection, METADATA, b"\2") == {
+    assert export(connection, METADATA, [b"\2"]) == {
         "cards": [{"name": "B"}],
         "orders": [{"id": 2, "name": "B", "items": [2], "state": "paid"}],
         "visits": [{}],

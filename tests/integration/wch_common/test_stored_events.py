@@ -145,7 +145,7 @@ def test_a_number_is_found_however_it_is_written(url: str, separators: str, esca
 
 
 def test_what_a_person_has_requested_is_exported_and_stays(url: str) -> None:
-    stop = SuppressionAddRequested(recipient=phone(1), category="all", reason="asked to stop", by="ada")
+    stop = SuppressionAddRequested(phone=phone(1), category="all", reason="asked to stop", by="ada")
     assert run(url, structured(wrote(1, "STOP"), "1"), structured(stop, "2")) == {"outbox": 0, "parked": 0}
     with reading(url) as connection:
         found = export_person(connection, NONE, published_contract(), ADA)["parked"]

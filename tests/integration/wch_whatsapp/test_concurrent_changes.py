@@ -38,7 +38,7 @@ def test_a_recipient_erased_during_a_call_that_is_refused_does_not_stop_the_serv
     wa.publish(message(1))
     eventually(lambda: wa.states() == {"key-1": "sending"})
     wa.graph.message_errors[phone(1)] = (131000, "try later")
-    wa.publish(RecipientEraseRequested(recipient=phone(1), reason="requested", by="tests"))
+    wa.publish(RecipientEraseRequested(phone=phone(1), reason="requested", by="tests"))
     eventually(lambda: wa.row("key-1")["phone"] is None)
     # So that the sender finds the message before it expires.
     wa.query("UPDATE messages SET expires_at = now() + interval '1 hour'")

@@ -30,7 +30,7 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
 
 
 def erase(number: str) -> RecipientEraseRequested:
-    return RecipientEraseRequested(recipient=number, reason="requested by mail", by="tests")
+    return RecipientEraseRequested(phone=number, reason="requested by mail", by="tests")
 
 
 def counts(fact: dict[str, Any]) -> dict[str, int]:
@@ -130,7 +130,7 @@ def test_a_request_to_erase_a_malformed_number_is_dead_lettered(wa: WhatsAppStag
     wa.start()
     wa.publish(erase("12"))
     (dead_letter,) = wa.stage.await_dead_letters("whatsapp.control.dlq")
-    assert str(dead_letter.message.headers["wch-error-message"]).startswith("data.recipient: ")
+    assert str(dead_letter.message.headers["wch-error-message"]).startswith("data.phone: ")
 
 
 def test_a_request_that_was_erased_while_it_waited_ends_as_erased(wa: WhatsAppStage) -> None:

@@ -189,7 +189,7 @@ def test_stop_words_and_preferences_suppress_marketing_only(wa: WhatsAppStage) -
     eventually(lambda: wa.query(holding) == [(1, 1)])
     assert wa.query("SELECT count(phone) FROM suppressions") == [(1,)], "a lifted suppression keeps no number"
     assert wa.query("SELECT count(*) FROM windows") == [(2,)], "a changed preference opens no window"
-    wa.publish(SuppressionRemoveRequested(recipient=phone(1), category="marketing", reason="asked", by="tests"))
+    wa.publish(SuppressionRemoveRequested(phone=phone(1), category="marketing", reason="asked", by="tests"))
     eventually(lambda: wa.query(holding) == [(0, 0)])
     wa.publish(message(3, send_key="again"), message(1, send_key="again-1"))
     eventually(lambda: {wa.states().get(key) for key in ("again", "again-1")} == {"accepted"})

@@ -41,7 +41,7 @@ SPELLINGS = [
     "EG1234567890", "EG 1234567890", "EG.12345-67890", "EG.123 456 7890", "EG..1234567890", "EG.", "EG.ENT.",
     "EG.ENT.123.456", "E.1234567890", "EGY.1234567890", "EG.1234567890.0", "EG.1234567890;",
     '="EG.1234567890";', "whatsapp:eg.1234567890", "ЕG.1234567890", "EG．1234567890", f"{ID},{ID}", f"{ID} {ID}",
-    "EG." + "1" * 129, "EG.ENT." + "1" * 129, "EG.٤٩١٥١", "+EG.1234567890", "EG.+11234567890",
+    "EG." + "1" * 129, "EG.ENT." + "1" * 129, "9" * 101, "EG." + "1" * 300, "EG.٤٩١٥١", "+EG.1234567890", "EG.+11234567890",
 ]  # fmt: skip
 
 
@@ -92,6 +92,7 @@ def test_metas_words_are_read_and_an_unknown_form_of_an_id_does_not_hide_the_num
     assert of_meta(None, ID, PARENT) == Recipient(user_id=ID, parent_id=PARENT)
     assert of_meta("15550100001", "a new form") == Recipient(phone="+15550100001")
     assert of_meta("erased", ID) == Recipient(user_id=ID)
+    assert of_meta("15550100001", "x" * 200) == Recipient(phone="+15550100001")
     for nothing in ((None, None), ("", ""), ("erased", "erased")):
         with pytest.raises(MalformedRecipient):
             of_meta(*nothing)
@@ -101,7 +102,15 @@ def test_a_person_with_several_names_is_found_by_each() -> None:
     ada = person_of("+4915112345678", ID, "+15550100001")
     for text in ("0151 12345678", ID, f" {ID}", "+1 555 010 0001"):
         assert ada.is_same(text), text
-    for text in ("EG.123456789", "eg.1234567890", "+4915112345679", "1234567890", ""):
+    for text in (
+        "EG.123456789",
+        "eg.1234567890",
+        "+4915112345679",
+        "1234567890",
+        "",
+        "DE.4915112345678",
+        "US.15550100001",
+    ):
         assert not ada.is_same(text), text
     assert ada.keys == ("+4915112345678", ID, "+15550100001")
     assert ada.ids == (ID,)
@@ -116,8 +125,8 @@ def test_an_id_has_a_country_and_one_form_and_is_masked_like_a_number() -> None:
 
 @pytest.mark.parametrize("id_", [ID, PARENT, "DE.a1B2c3D4", "US.13491208655302741918", "US.abcdefgh"])
 def test_an_id_does_not_reach_logs_and_headers(id_: str) -> None:
-    text = redact(f"the message to {id_}, or to '{id_}' ({id_}), failed")
-    assert text == "the message to <user id>, or to '<user id>' (<user id>), failed"
+    text = redact(f"the message to {id_}, or to '{id_}' ({id_}), key-{id_}_x failed")
+    assert text == "the message to <user id>, or to '<user id>' (<user id>), key-<user id>_x failed"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from wch_whatsapp.decide import ClaimState, Decision, Defer, End, Send
 from wch_whatsapp.limits import Limits, PairLimit
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 TEMPLATE, TEXT = {"type": "template"}, {"type": "text"}
 TO = "+15550100001"
 
@@ -25,8 +25,11 @@ def row(**changes: Any) -> dict[str, Any]:
         "phone": TO,
         "user_id": None,
         "owner": b"a",
-        "ids": [b"a"],
-        "is_replaced": False,
+        "own_ids": [b"a"],
+        "created_at": NOW - HOUR,
+        "replaced_at": None,
+        "has_other_names": False,
+        "is_one_person": False,
         "current_phone": None,
         "current_user_id": None,
         "cancelled": None,
@@ -54,6 +57,8 @@ def claim_state(recipients_left: int | None = None, pair: PairLimit = PairLimit(
         ({"phone": None}, End("failed", "erased")),
         ({"cancelled": "bought", "expires_at": NOW}, End("cancelled", "bought")),
         ({"expires_at": NOW}, End("failed", "expired")),
+        ({"has_other_names": True}, End("failed", "different_people")),
+        ({"replaced_at": NOW - 2 * HOUR}, End("failed", "number_changed")),
         ({"suppressed": "wrote STOP"}, End("suppressed", "wrote STOP")),
         ({"content": TEXT}, End("failed", "window_closed")),
         ({"content": TEXT, "window_until": NOW}, End("failed", "window_closed")),
@@ -83,11 +88,12 @@ ID, OTHER_ID, OTHER = "US.15550100001771", "US.15550100001772", "+15550100002"
         ({"phone": None, "user_id": ID, "current_phone": OTHER}, OTHER),
         ({"phone": None, "user_id": ID, "current_user_id": OTHER_ID}, ID),
         # Meta has said that the person has another number, or another id.
-        ({"is_replaced": True, "current_phone": OTHER, "current_user_id": ID}, OTHER),
-        ({"is_replaced": True, "current_user_id": ID}, ID),
-        ({"is_replaced": True}, TO),
-        ({"phone": None, "user_id": ID, "is_replaced": True, "current_user_id": OTHER_ID}, OTHER_ID),
-        ({"phone": None, "user_id": ID, "is_replaced": True}, ID),
+        ({"replaced_at": NOW, "current_phone": OTHER, "current_user_id": ID}, OTHER),
+        ({"replaced_at": NOW, "current_user_id": ID}, ID),
+        ({"replaced_at": NOW}, TO),
+        ({"replaced_at": NOW - 91 * DAY, "current_phone": OTHER}, TO),
+        ({"phone": None, "user_id": ID, "replaced_at": NOW, "current_user_id": OTHER_ID}, OTHER_ID),
+        ({"phone": None, "user_id": ID, "replaced_at": NOW}, ID),
     ],
 )
 def test_who_is_written_to(changes: dict[str, Any], to: str) -> None:
@@ -151,7 +157,7 @@ def test_without_a_rate_every_slot_is_free() -> None:
 def test_only_listed_recipients_are_written_to(listed: frozenset[bytes] | None, sent: bool) -> None:
     state = claim_state()
     state.only_to = listed
-    decision = state.decide(row(ids=[b"a", b"c"]))
+    decision = state.decide(row(own_ids=[b"a", b"c"]))
     assert isinstance(decision, Send) if sent else decision == End("failed", "not_in_allow_list")
 
 

@@ -84,7 +84,7 @@ def publish(amqp_url: str) -> str:
     """Publish the demo's events and return a description of them."""
     with Client(amqp_url, "/demo") as client:
         client.publish_many(ProductRequested(product_id=id_) for id_ in (*GOOD, FAILS_TWICE, REFUSED))
-        stop = SuppressionAddRequested(recipient=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
+        stop = SuppressionAddRequested(phone=OPTED_OUT, category="marketing", reason="wrote STOP", by="demo")
         client.publish(stop)
         client.publish_many([to_one(CUSTOMER, "order/17", "utility")] * 2)
         client.publish(cart())

@@ -78,7 +78,13 @@ RECIPIENTS = Table(
     ),
     PrimaryKeyConstraint("list", "position"),
     Index("recipients_once", "list", "person", unique=True, postgresql_where=text("skip_reason IS NULL")),
-    Index("recipients_once_by_id", "list", "user_id", unique=True, postgresql_where=text("skip_reason IS NULL")),
+    Index(
+        "recipients_once_by_id",
+        "list",
+        "user_id",
+        unique=True,
+        postgresql_where=text("skip_reason IS NULL AND user_id IS NOT NULL"),
+    ),
     Index("recipients_person", "person", postgresql_where=text("person IS NOT NULL")),
     Index("recipients_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
     info=personal_data(

@@ -14,7 +14,7 @@ from wch_carts.topology import REQUESTER, SOURCE
 from wch_carts.versions import Versions
 from wch_common.contract.personal import ERASED
 from wch_common.events.carts import CartRecovered
-from wch_common.events.recipient import MalformedRecipient, Recipient
+from wch_common.events.recipient import MalformedRecipient, Recipient, is_id
 from wch_common.events.whatsapp import MessageCancelRequested
 from wch_common.integrations.recipients import one_form, resolved
 
@@ -89,7 +89,7 @@ class Carts:
     def _values(self, event: Event[CartUpdated]) -> dict[str, Any]:
         data = event.data
         phone, no_phone_reason = _number(data.phone, self._shops.named(event.shop).whatsapp.region)
-        user_id = data.user_id or None
+        user_id = data.user_id if is_id(data.user_id) else None
         owner = phone or user_id
         # Without a number or an id the owner cannot be reminded, nor found to be erased; nothing about them is stored.
         address = data.shipping_address if owner else None

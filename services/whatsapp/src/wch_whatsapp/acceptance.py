@@ -19,7 +19,6 @@ from wch_whatsapp import bodies, queries
 from wch_whatsapp.facts import REPORTED, SOURCE, batch_completed, fact_data
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import complete, join_batch, members, request_alone
-from wch_whatsapp.people import OtherPersonError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,12 +30,10 @@ if TYPE_CHECKING:
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
     from wch_whatsapp.identity import PersonHash
-    from wch_whatsapp.people import People
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0
 _REFUSED = failure_reason(REFUSED)
-_OTHER_PERSON = "the number and the id belong to different people; give the one that is right"
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,6 @@ class Acceptance:
         self,
         shops: Shops[WhatsAppShop],
         person_hash: PersonHash,
-        people: People,
         *,
         expiry_seconds: float,
         nudge: Callable[[str], None],
@@ -70,7 +66,6 @@ class Acceptance:
     ) -> None:
         self._shops = shops
         self._person_hash = person_hash
-        self._people = people
         self._expiry = timedelta(seconds=expiry_seconds)
         self._nudge = nudge
         self._full = full
@@ -90,8 +85,6 @@ class Acceptance:
             except bodies.MissingValue as error:
                 raise Reject(f"data.message: {error}") from None
             row = NewMessage(id_, data.send_key, to, self._person_hash.of(to.names[0]), content, fallback)
-            if not await self._is_one_person(tx, row, sender):
-                raise Reject(f"data.to: {_OTHER_PERSON}")
         if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])) or row.state in REPORTED:
             known = await request_alone(tx, id_)
             if known["state"] in REPORTED:
@@ -109,7 +102,6 @@ class Acceptance:
             await self._report_known(event, tx, id_)
             return
         rows = [self._recipient(event, shop, one, cancelled=added[0]["cancelled"]) for one in data.recipients]
-        rows = [row if await self._is_one_person(tx, row, sender) else _of_others(row) for row in rows]
         inserted = await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, rows, batch=id_))
         own = {row["id"] for row in inserted}
         open_ = sum(row["state"] == "queued" for row in inserted)
@@ -119,16 +111,6 @@ class Acceptance:
         if not open_:
             await complete(tx, batch)
         tx.then(partial(self._nudge, sender))
-
-    async def _is_one_person(self, tx: Transaction, row: NewMessage, sender: str) -> bool:
-        """Link the number and the ids that a request gives together; returns whether they are one person's."""
-        if row.recipient is None or len(row.recipient.names) == 1:
-            return True
-        try:
-            await self._people.said_by_requester(tx, self._people.names(row.recipient, sender))
-        except OtherPersonError:
-            return False
-        return True
 
     async def _report_known(self, event: Event[BatchRequested], tx: Transaction, id_: UUID) -> None:
         """Publish the results of a batch that was requested before, if it is complete."""
@@ -174,6 +156,11 @@ class Acceptance:
         """Return the row of a message whose recipient was erased while its request waited."""
         return NewMessage(id_, send_key, None, self._person_hash.of(ERASED), state="failed", reason="erased")
 
+    def _other_person(self, recipient: Recipient | None) -> bytes | None:
+        """Return the hash of the id that was given beside a number; an id of a user and a parent's name nobody else."""
+        is_pair = recipient is not None and recipient.phone is not None and len(recipient.names) > 1
+        return self._person_hash.of(recipient.names[1]) if recipient is not None and is_pair else None
+
     def _names(self, event: Event[Any]) -> dict[str, Any]:
         return {
             "shop": self._shops.key(event.shop),
@@ -202,6 +189,7 @@ class Acceptance:
             "phones": [row.recipient and row.recipient.phone for row in rows],
             "user_ids": [row.recipient and (row.recipient.user_id or row.recipient.parent_id) for row in rows],
             "persons": [row.person for row in rows],
+            "other_persons": [self._other_person(row.recipient) for row in rows],
             "contents": [_json(row.content) for row in rows],
             "fallbacks": [_json(row.fallback) for row in rows],
             "own_values": [row.own_values for row in rows],
@@ -209,12 +197,6 @@ class Acceptance:
             "reasons": [row.reason for row in rows],
             "details": [row.detail for row in rows],
         }
-
-
-def _of_others(row: NewMessage) -> NewMessage:
-    """Return the row of a message whose number and id belong to different people."""
-    ended = replace(row, state="failed", reason="different_people", detail=_OTHER_PERSON)
-    return replace(ended, recipient=None, content=None, fallback=None)
 
 
 def _has_values(one: BatchRecipient) -> bool:

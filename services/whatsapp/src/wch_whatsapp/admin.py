@@ -155,14 +155,14 @@ def retry_requests(messages: Iterable[RetryCandidate], source: str) -> list[Even
 
 def suppress_request(name: str, category: SuppressionCategory, *, reason: str, by: str) -> SuppressionAddRequested:
     """Return the request to suppress a recipient in a category."""
-    return SuppressionAddRequested(recipient=name, category=category, reason=reason, by=by)
+    return SuppressionAddRequested(phone=name, category=category, reason=reason, by=by)
 
 
 def unsuppress_request(name: str, category: SuppressionCategory, *, reason: str, by: str) -> SuppressionRemoveRequested:
     """Return the request to remove a recipient's suppression in exactly this category."""
-    return SuppressionRemoveRequested(recipient=name, category=category, reason=reason, by=by)
+    return SuppressionRemoveRequested(phone=name, category=category, reason=reason, by=by)
 
 
 def erase_request(name: str, *, reason: str, by: str) -> RecipientEraseRequested:
     """Return the request to erase a recipient."""
-    return RecipientEraseRequested(recipient=name, reason=reason, by=by)
+    return RecipientEraseRequested(phone=name, reason=reason, by=by)

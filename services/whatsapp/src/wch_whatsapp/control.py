@@ -111,8 +111,9 @@ class Control:
 
     async def unsuppress(self, event: Event[SuppressionRemoveRequested], tx: Transaction) -> None:
         """Remove a suppression; raises Reject if the number or id is malformed."""
+        portfolio = self._people.portfolio(self._shops.named(event.shop).whatsapp.phone_number_ids[0])
         for name in self._names(event):
-            await unsuppress(tx, name, event.data.category)
+            await unsuppress(tx, name, event.data.category, portfolio)
         details = {"category": event.data.category, "by": event.data.by, "reason": redact(event.data.reason, 200)}
         tx.then(partial(log.info, "suppression_removed", **details))
 
@@ -121,7 +122,7 @@ class Control:
         # Without a shop, the number must have its country code, unless there is only one shop.
         names_shop = event.shop is not None or len(list(self._shops)) == 1
         region = self._shops.named(event.shop).whatsapp.region if names_shop else None
-        person = await self._people.person(tx, requested_person(event.data.recipient, "data.recipient", region))
+        person = await self._people.person(tx, requested_person(event.data.phone, "data.phone", region))
         rows = await erase_person(tx, METADATA, published_contract(), person)
         tx.emit(event.derive(RecipientErased(rows=rows), SOURCE))
         details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(one.rows for one in rows)}
@@ -130,5 +131,5 @@ class Control:
     def _names(self, event: Event[SuppressionAddRequested] | Event[SuppressionRemoveRequested]) -> list[dict[str, Any]]:
         """Return what a suppression is stored under: every name that the request gives."""
         region = self._shops.named(event.shop).whatsapp.region
-        about, shop = requested_person(event.data.recipient, "data.recipient", region), self._shops.key(event.shop)
-        return suppressible(shop, self._people.names(about, ""))
+        about, shop = requested_person(event.data.phone, "data.phone", region), self._shops.key(event.shop)
+        return suppressible(shop, self._people.names(about))

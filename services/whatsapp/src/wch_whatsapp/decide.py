@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _DAY = timedelta(hours=24)
 FREE_FORM: Final = "free_form"
 _BUDGET_WAIT = timedelta(hours=1)
+_UNASSIGNED = timedelta(days=90)
+"""For so long, operators usually give a number that was given up to nobody else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class ClaimState:
         reaches = not open_ and row["owner"] not in self.reached and not self._is_reached(row)
         content = row["fallback"] if as_fallback else row["content"]
         charge = _charge(content, row["category"])
-        return Send(content, as_fallback, outside=not open_, to=_address(row), charge=charge, reaches=reaches)
+        return Send(content, as_fallback, outside=not open_, to=self._address(row), charge=charge, reaches=reaches)
 
     def _end(self, row: Any) -> End | None:  # noqa: ANN401 - a row of the ledger
         """Return the end of a message that must not be sent at all, or None."""
@@ -109,9 +111,26 @@ class ClaimState:
             return End("failed", "expired")
         if row["suppressed"] is not None:
             return End("suppressed", row["suppressed"])
-        if self.only_to is not None and self.only_to.isdisjoint(map(bytes, row["ids"])):
+        if self.only_to is not None and self.only_to.isdisjoint(map(bytes, row["own_ids"])):
             return End("failed", "not_in_allow_list")
+        if row["has_other_names"] and not row["is_one_person"]:
+            return End("failed", "different_people")
+        if self._has_left(row) and row["created_at"] > row["replaced_at"] and not row["is_one_person"]:
+            return End("failed", "number_changed")
         return None
+
+    def _has_left(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
+        """Whether Meta has said that the owner of the number has another one, so recently that nobody else has it yet."""
+        return bool(row["phone"] and row["replaced_at"] and row["replaced_at"] > self.now - _UNASSIGNED)
+
+    def _address(self, row: Any) -> str:  # noqa: ANN401 - a row of the ledger
+        """Return the number or id to write to: the number that was given, unless its owner has another one by now."""
+        if row["phone"] and not self._has_left(row):
+            return str(row["phone"])
+        # Meta prefers numbers: it then keeps them in its webhooks. An id belongs to nobody else, however old it is.
+        has_left = row["replaced_at"] is not None
+        found = row["current_phone"] or (has_left and row["current_user_id"]) or row["user_id"] or row["phone"]
+        return str(found)
 
     def _has_no_room(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         if self.recipients_left is None or self.recipients_left > 0:
@@ -125,12 +144,3 @@ class ClaimState:
 def _charge(content: dict[str, Any], category: str) -> str:
     of_template = "marketing" if category == "marketing" else "utility"
     return FREE_FORM if is_free_form(content) else of_template
-
-
-def _address(row: Any) -> str:  # noqa: ANN401 - a row of the ledger
-    """Return the number or id to write to: the number that was given, unless Meta has said that its owner has another one."""
-    given = row["phone"] or row["user_id"]
-    if row["phone"] and not row["is_replaced"]:
-        return str(given)
-    # Meta prefers numbers: it then keeps them in its webhooks.
-    return str(row["current_phone"] or (row["is_replaced"] and row["current_user_id"]) or given)

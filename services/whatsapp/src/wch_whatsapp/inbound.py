@@ -102,11 +102,10 @@ class Inbound:
         state = _STATES.get(data.status)
         if state is None:
             return
-        names = self._names(data.phone_number_id, data.recipient, data.user_id, data.parent_id)
-        await self._people.said_by_meta(tx, names, data.timestamp)
         row = await self._row(event, tx)
         if row is None:
             return
+        await self._link(tx, row, data)
         change: Change | None = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
         if state == "failed":
             change, policy = _failed(row, data)
@@ -120,6 +119,13 @@ class Inbound:
             await apply(tx, [change], before=_BEFORE[state])
         if state == "accepted":
             await tx.rows(queries.SET_HAS_STATUS, {"id": row["id"]})
+
+    async def _link(self, tx: Transaction, row: Row, data: StatusReceived) -> None:
+        """Link the names in a status of one of our messages; most statuses say nothing new."""
+        portfolio = self._people.portfolio(row["sender"])
+        if portfolio is not None and data.recipient and (data.user_id or data.parent_id):
+            names = self._names(data.recipient, data.user_id, data.parent_id)
+            await self._people.said_by_meta(tx, portfolio, names, data.timestamp)
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data
@@ -149,19 +155,19 @@ class Inbound:
     async def message(self, event: Event[MessageReceived], tx: Transaction) -> None:
         """Open the customer's window; a stop word or a changed preference changes their marketing suppression."""
         data = event.data
-        shop = self._shop_of.get(data.phone_number_id)
-        if shop is None:
+        shop, portfolio = self._shop_of.get(data.phone_number_id), self._people.portfolio(data.phone_number_id)
+        if shop is None or portfolio is None:
             return
-        names = self._names(data.phone_number_id, data.sender, data.user_id, data.parent_id)
+        names = self._names(data.sender, data.user_id, data.parent_id)
         if not names:
             log.error(
                 "sender_unknown", kind=data.kind, remedy="look for changes of Meta's webhooks: no id is of a known form"
             )
             return
-        await self._people.said_by_meta(tx, names, data.timestamp)
+        names = list(await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=True))
         if data.kind == "preference":
             if data.marketing == "resume":
-                await resume_marketing(tx, suppressible(shop, names[:1])[0], data.timestamp)
+                await resume_marketing(tx, suppressible(shop, names[:1])[0], portfolio, data.timestamp)
         else:
             await open_window(tx, data.phone_number_id, names[0].id, data.timestamp)
         evidence = "the marketing preference" if data.marketing == "stop" else self._opt_outs.read(data.text)
@@ -174,18 +180,21 @@ class Inbound:
     async def user_changed(self, event: Event[UserChanged], tx: Transaction) -> None:
         """Carry what is known of a customer over to their new number or id."""
         data = event.data
-        previous, current = (self._of_user(data.phone_number_id, one) for one in (data.previous, data.current))
+        portfolio = self._people.portfolio(data.phone_number_id)
+        if portfolio is None:
+            return
+        previous, current = (self._of_user(one) for one in (data.previous, data.current))
         if previous and current:
-            await self._people.said_by_meta(tx, current, data.timestamp, previous)
+            await self._people.said_by_meta(tx, portfolio, current, data.timestamp, previous=previous)
         else:
             log.warning("changed_user_unknown", has_previous=bool(previous), has_current=bool(current))
 
-    def _of_user(self, sender: str, user: MetaUser) -> list[Name]:
-        return self._names(sender, user.wa_id, user.user_id, user.parent_id)
+    def _of_user(self, user: MetaUser) -> list[Name]:
+        return self._names(user.wa_id, user.user_id, user.parent_id)
 
-    def _names(self, sender: str, wa_id: str | None, user_id: str | None, parent_id: str | None) -> list[Name]:
+    def _names(self, wa_id: str | None, user_id: str | None, parent_id: str | None) -> list[Name]:
         """Return what Meta calls a customer; empty if none of it has a known form."""
         try:
-            return self._people.names(of_meta(wa_id, user_id, parent_id), sender)
+            return self._people.names(of_meta(wa_id, user_id, parent_id))
         except MalformedRecipient:
             return []

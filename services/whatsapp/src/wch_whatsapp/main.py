@@ -90,7 +90,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         id_: shop.whatsapp.portfolio or name for name, shop in shops for id_ in shop.whatsapp.phone_number_ids
     }
     people = People(person_hash, portfolios)
-    acceptance = Acceptance(shops, person_hash, people, expiry_seconds=expiry, nudge=nudge, full=full_alone)
+    acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
     shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)

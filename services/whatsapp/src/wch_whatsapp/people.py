@@ -1,13 +1,13 @@
-"""Who is who: the numbers and Meta's ids that name one person, from what Meta says and from what requests give together.
+"""Who is who: the numbers and Meta's ids that name one person, from what Meta says of them in a business portfolio.
 
 Nothing that is stored about a person moves when two names turn out to be theirs: every row stays under the hash of the name
-it was stored under, and whoever reads asks for all names. So a STOP holds whichever is stored first, it or the link.
+it was stored under, and whoever reads asks for all names. So a STOP holds whichever is stored first, it or the link. What
+requests say links nothing, because they may be wrong.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from wch_common.integrations.recipients import person_of
@@ -15,7 +15,8 @@ from wch_whatsapp import queries_people as queries
 from wch_whatsapp.queries_people import KnownName
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
 
     from wch_common.contract.personal import Person
     from wch_common.events.recipient import Recipient
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 PHONE: Final = "phone"
 USER: Final = "user_id"
 _KINDS: Final = (PHONE, USER, "parent_id")
-_NEVER: Final = datetime.fromtimestamp(0, UTC)
-"""When Meta stated what only a requester has said: whatever Meta says is newer."""
-
-
-class OtherPersonError(Exception):
-    """The names that a request gives together belong to different people, as far as is known."""
 
 
 @dataclass(frozen=True)
@@ -41,125 +36,152 @@ class Name:
     id: bytes
     kind: str
     value: str
-    portfolio: str = ""
 
 
 class People:
-    """Links the names of people in the caller's transaction; ids of users hold in the portfolio of a number."""
+    """Links the names of people in the caller's transaction; an id of a user holds in the portfolio of a number."""
 
     def __init__(self, person_hash: PersonHash, portfolio_of: Mapping[str, str]) -> None:
         self._hash = person_hash
         self._portfolio_of = portfolio_of
 
-    def names(self, recipient: Recipient, sender: str) -> list[Name]:
-        """Return the names of a recipient of the number `sender`; the first stands for what is stored about them."""
+    def portfolio(self, sender: str) -> str | None:
+        """Return the portfolio of a number to send from; None if no shop has the number."""
+        return self._portfolio_of.get(sender)
+
+    def names(self, recipient: Recipient) -> list[Name]:
+        """Return the names of a recipient; the first stands for what is stored about them."""
         values = ((kind, getattr(recipient, kind)) for kind in _KINDS)
-        return [
-            Name(self._hash.of(value), kind, value, self._portfolio_of.get(sender, "") if kind == USER else "")
-            for kind, value in values
-            if value is not None
-        ]
+        return [Name(self._hash.of(value), kind, value) for kind, value in values if value is not None]
 
     async def said_by_meta(
-        self, tx: Transaction, current: Sequence[Name], at: datetime, previous: Sequence[Name] = ()
-    ) -> None:
+        self,
+        tx: Transaction,
+        portfolio: str,
+        current: Sequence[Name],
+        at: datetime,
+        *,
+        previous: Sequence[Name] = (),
+        restores: bool = False,
+    ) -> Sequence[Name]:
         """Link the names that Meta has used for one person at a time, and the `previous` ones that these replace.
 
-        A number changes hands; of two statements about one, the later holds, in whichever order they arrive.
+        Returns the current names that are still theirs: a number changes hands, and of two statements about one the later
+        holds, in whichever order they arrive. With `restores`, an erased person is known again.
         """
+        link = _Link(tx, portfolio, at, restores=restores)
         names = [*current, *(one for one in previous if one not in current)]
-        if len(names) < 2 or (not previous and await _are_linked(tx, current, at)):
-            return
-        known = await _locked(tx, names, at)
-        for number in list(_numbers_of_others(known, names)):
+        if len(names) < 2 or (not previous and await link.is_known(current)):
+            return current
+        known = await link.locked(names)
+        for number in (others := _numbers_of_others(known, names)):
             if known[number.id].stated_at > at:
                 names.remove(number)  # an old statement, delivered late
             else:
-                await _leave(tx, known, number.id)
-                known = await _locked(tx, names, at)
-        await _merge(tx, known, names)
+                await link.take_number(known, number)
+        known = await link.locked(names) if others else known
+        await link.merge(known, names)
         current = [one for one in current if one in names]
-        values = {"ids": [one.id for one in current], "values": [one.value for one in current], "at": at}
-        await tx.rows(queries.STATE, values)
-        await tx.rows(queries.REPLACE, {"ids": _replaced(known.values(), current, names), "at": at})
-
-    async def said_by_requester(self, tx: Transaction, names: Sequence[Name]) -> None:
-        """Link the names that a request gives together; raises OtherPersonError if one of them is known with another name."""
-        if len(names) < 2 or await tx.rows(queries.ARE_KNOWN_AS_ONE, {"ids": [one.id for one in names]}):
-            return
-        known = await _locked(tx, names, _NEVER)
-        ids = {one.id for one in names}
-        people = {known[id_].person for id_ in ids}
-        has_other_number = any(one.kind == PHONE and not one.replaced and one.id not in ids for one in known.values())
-        if len(people) > 1 and (has_other_number or any(_numbers_of_others(known, names))):
-            raise OtherPersonError
-        await _merge(tx, known, names)
+        await link.state(current)
+        await link.replace(_left(known.values(), current, names))
+        return current
 
     async def person(self, tx: Transaction, recipient: Recipient) -> Person:
-        """Return a person with every number and id that is known of them."""
-        ids = [self._hash.of(name) for name in recipient.names]
-        return known_person(self._hash, recipient.names, await tx.rows(queries.NAMES, {"ids": ids}))
+        """Return a person with every number and id that is known of them; late statuses do not make them known again."""
+        names = self.names(recipient)
+        values = {"ids": [one.id for one in names], "kinds": [one.kind for one in names]}
+        await tx.rows(queries.ADD_ERASED, values | {"portfolios": sorted(set(self._portfolio_of.values()))})
+        return known_person(self._hash, recipient.names, await tx.rows(queries.NAMES, values))
 
 
 def known_person(person_hash: PersonHash, given: Sequence[str], rows: Iterable[Row]) -> Person:
     """Return a person with the given names, and those in the rows of `queries_people.NAMES`; tables call them by hashes."""
     rows = list(rows)
     names = dict.fromkeys([*given, *(row["value"] for row in rows if row["value"] is not None)])
-    ids = {*map(person_hash.of, given), *(bytes(row["id"]) for row in rows)}
-    return replace(person_of(*names), keys=tuple(sorted(ids)))
+    keys = {*map(person_hash.of, given), *(bytes(row[one]) for row in rows for one in ("id", "person"))}
+    return replace(person_of(*names), keys=tuple(sorted(keys)))
 
 
-async def _are_linked(tx: Transaction, names: Sequence[Name], at: datetime) -> bool:
-    return bool(await tx.rows(queries.ARE_LINKED, {"ids": [one.id for one in names], "at": at}))
-
-
-async def _locked(tx: Transaction, names: Sequence[Name], at: datetime) -> dict[bytes, KnownName]:
-    """Add the names that are missing, and return and lock all names of the people who have one of them."""
-    ids = [one.id for one in names]
-    values = {"kinds": [one.kind for one in names], "portfolios": [one.portfolio for one in names]}
-    await tx.rows(queries.ADD, values | {"ids": ids, "values": [one.value for one in names], "at": at})
-    found: list[KnownName] = []
-    while True:
-        before, found = found, await tx.typed(KnownName, queries.OF_PEOPLE, {"ids": ids})
-        if before == found:
-            return {one.id: one for one in found}
-        # Another transaction may have linked more names until the lock is acquired; so they are read again.
-        await tx.rows(queries.LOCK, {"ids": [one.id for one in found]})
-
-
-def _numbers_of_others(known: Mapping[bytes, KnownName], names: Sequence[Name]) -> Iterator[Name]:
-    """Yield the numbers that belong to somebody else: to a user with another id in the same portfolio."""
+def _numbers_of_others(known: Mapping[bytes, KnownName], names: Sequence[Name]) -> list[Name]:
+    """Return the numbers that belong to somebody else: to a user with another id."""
     ids = {one.id for one in names}
-    portfolios = {one.portfolio for one in names if one.kind == USER}
-    for number in names:
-        others = (one for one in known.values() if one.person == known[number.id].person and one.id not in ids)
-        if number.kind == PHONE and any(
-            one.kind == USER and one.portfolio in portfolios and not one.replaced for one in others
-        ):
-            yield number
+    if all(one.kind != USER for one in names):
+        return []
+    owners = {
+        one.person for one in known.values() if one.kind == USER and one.replaced_at is None and one.id not in ids
+    }
+    return [one for one in names if one.kind == PHONE and known[one.id].person in owners]
 
 
-def _replaced(known: Iterable[KnownName], current: Sequence[Name], names: Sequence[Name]) -> list[bytes]:
-    """Return the names that a person has no more: a person has one number, and one id in a portfolio."""
-    ids = {one.id for one in current}
-    given = {(one.kind, one.portfolio) for one in current if one.kind in (PHONE, USER)}
+def _left(known: Iterable[KnownName], current: Sequence[Name], names: Sequence[Name]) -> list[bytes]:
+    """Return the names that a person has no more: a person has one number, and one id of a user."""
+    ids, given = {one.id for one in current}, {one.kind for one in current}
+    if any(one.kind == USER and one.id not in ids for one in names):
+        given.add(PHONE)  # Meta gives another id with another number
     left = {one.id for one in names}
     return sorted(
-        one.id for one in known if one.id not in ids and (one.id in left or (one.kind, one.portfolio) in given)
+        one.id for one in known if one.id not in ids and (one.id in left or one.kind in given & {PHONE, USER})
     )
 
 
-async def _leave(tx: Transaction, known: Mapping[bytes, KnownName], number: bytes) -> None:
-    """Take a number from the person who had it; what they asked for as long as they had it still holds for it."""
-    person = known[number].person
-    rest = [one.id for one in known.values() if one.person == person and one.id != number]
-    if not known[number].replaced:
-        await tx.rows(queries.KEEP_SUPPRESSIONS, {"id": number, "ids": [number, *rest]})
-    # The hash that stands for a person is that of one of their names.
-    await tx.rows(queries.LEAVE, {"id": number, "person": person, "rest": rest[0] if person == number else person})
+@dataclass(frozen=True)
+class _Link:
+    """Writes one statement of Meta's."""
 
+    tx: Transaction
+    portfolio: str
+    at: datetime
+    restores: bool
 
-async def _merge(tx: Transaction, known: Mapping[bytes, KnownName], names: Sequence[Name]) -> None:
-    persons = list(dict.fromkeys(known[one.id].person for one in names))
-    if len(persons) > 1:
-        await tx.rows(queries.MERGE, {"person": persons[0], "persons": persons})
+    async def is_known(self, names: Sequence[Name]) -> bool:
+        """Whether the statement says nothing new."""
+        return bool(await self._run(queries.ARE_LINKED, names))
+
+    async def locked(self, names: Sequence[Name]) -> dict[bytes, KnownName]:
+        """Add the names that are missing, and return and lock all names of the people who have one of them."""
+        found = await self._of_people(names)
+        is_erased = not self.restores and any(one.value is None for one in found)
+        values = [None if is_erased else one.value for one in names]
+        await self._run(queries.ADD, names, kinds=[one.kind for one in names], values=values)
+        before: list[KnownName] | None = None
+        while before != (found := await self._of_people(names)):
+            # Another transaction may have linked more names until the lock is acquired; so they are read again.
+            await self.tx.rows(queries.LOCK, {"portfolio": self.portfolio, "ids": [one.id for one in found]})
+            before = found
+        return {one.id: one for one in found}
+
+    async def take_number(self, known: Mapping[bytes, KnownName], number: Name) -> None:
+        """Take a number from the person who had it; what holds for them holds for both from then on."""
+        own = known[number.id]
+        rest = [one.id for one in known.values() if one.person == own.person and one.id != own.id]
+        targets = rest[:1] if own.replaced_at else [*rest[:1], own.id]
+        await self.tx.rows(queries.COPY_SUPPRESSIONS, {"ids": [own.id, *rest], "targets": targets})
+        await self.tx.rows(queries.LEAVE, {"portfolio": self.portfolio, "id": own.id})
+
+    async def merge(self, known: Mapping[bytes, KnownName], names: Sequence[Name]) -> None:
+        """Make the names one person's."""
+        persons = list(dict.fromkeys(known[one.id].person for one in names))
+        if len(persons) > 1:
+            await self.tx.rows(queries.MERGE, {"person": persons[0], "persons": persons})
+
+    async def state(self, current: Sequence[Name]) -> None:
+        """Keep when Meta has used the names."""
+        await self._run(queries.STATE, current, values=[one.value for one in current])
+
+    async def replace(self, left: Sequence[bytes]) -> None:
+        """Keep since when names are not the person's any more; what was asked for under them still holds for the person."""
+        if left:
+            await self.tx.rows(queries.REPLACE, {"portfolio": self.portfolio, "ids": left, "at": self.at})
+
+    async def _of_people(self, names: Sequence[Name]) -> list[KnownName]:
+        ids = [one.id for one in names]
+        return await self.tx.typed(KnownName, queries.OF_PEOPLE, {"portfolio": self.portfolio, "ids": ids})
+
+    async def _run(self, statement: str, names: Sequence[Name], **values: object) -> list[Row]:
+        common = {
+            "portfolio": self.portfolio,
+            "ids": [one.id for one in names],
+            "at": self.at,
+            "restores": self.restores,
+        }
+        return await self.tx.rows(statement, common | values)

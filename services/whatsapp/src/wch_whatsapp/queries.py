@@ -22,16 +22,17 @@ _LEDGER_COLUMNS = (
 # -- requests
 
 ADD_MESSAGES = """
-INSERT INTO messages (id, shop, requester, send_key, sender, phone, user_id, person, category, content, fallback, own_values, batch,
+INSERT INTO messages (id, shop, requester, send_key, sender, phone, user_id, person, other_person, category, content,
+                      fallback, own_values, batch,
                       state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
-SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.user_id, new.person, %(category)s, new.content::jsonb,
+SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.user_id, new.person, new.other_person, %(category)s, new.content::jsonb,
        new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
        CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz,
        new.reason, new.detail, %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
-FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::bytea[], %(contents)s::text[],
+FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::bytea[], %(other_persons)s::bytea[], %(contents)s::text[],
             %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[],
             %(details)s::text[])
-  AS new (id, send_key, phone, user_id, person, content, fallback, own_values, state, reason, detail)
+  AS new (id, send_key, phone, user_id, person, other_person, content, fallback, own_values, state, reason, detail)
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
@@ -93,7 +94,7 @@ AND cancelled IS NULL RETURNING id, sender
 """
 NAME_ERASED = """
 UPDATE messages SET reason = 'erased', code = NULL, updated_at = now()
-WHERE id = ANY(%(ids)s) AND state = 'failed' AND coalesce(phone, user_id) IS NULL AND reason NOT IN ('malformed_number', 'different_people')
+WHERE id = ANY(%(ids)s) AND state = 'failed' AND coalesce(phone, user_id) IS NULL AND reason <> 'malformed_number'
 """
 
 # -- results
@@ -217,15 +218,16 @@ OR excluded.by NOT IN ('recipient', 'meta')
 """
 UNSUPPRESS = f"""
 DELETE FROM suppressions
-WHERE shop = %(shop)s AND category = %(category)s AND person IN ({all_ids("%(person)s::bytea")})
-"""  # noqa: S608 - a parameter
-# Recipients lift only suppressions that they, or Meta on their behalf, have set before.
-RESUME_MARKETING = """
+WHERE shop = %(shop)s AND category = %(category)s AND person IN ({all_ids("%(person)s::bytea", "%(portfolio)s")})
+"""  # noqa: S608 - parameters
+# Recipients lift only suppressions that they, or Meta on their behalf, have set before, under any of their names.
+RESUME_MARKETING = f"""
 INSERT INTO suppressions AS s (shop, person, category, reason, by, since, lifted_at)
-VALUES (%(shop)s, %(person)s, 'marketing', 'asked to resume', 'recipient', %(since)s, %(since)s)
+SELECT %(shop)s, its.id, 'marketing', 'asked to resume', 'recipient', %(since)s, %(since)s
+FROM ({all_ids("%(person)s::bytea", "%(portfolio)s")}) AS its ORDER BY its.id
 ON CONFLICT (shop, person, category) DO UPDATE SET lifted_at = greatest(s.lifted_at, excluded.lifted_at), phone = NULL
 WHERE s.by IN ('recipient', 'meta') AND s.since <= excluded.since
-"""
+"""  # noqa: S608 - parameters
 OPEN_WINDOW = """
 INSERT INTO windows (sender, person, open_until) VALUES (%(sender)s, %(person)s, %(since)s + interval '24 hours')
 ON CONFLICT (sender, person) DO UPDATE SET open_until = greatest(windows.open_until, excluded.open_until)

@@ -16,16 +16,17 @@ class KnownName:
     id: bytes
     person: bytes
     kind: str
-    portfolio: str
+    value: str | None
     stated_at: datetime
-    replaced: bool
+    replaced_at: datetime | None
 
 
-def all_ids(id_: str) -> str:
-    """Return the query of every id of the person whom an SQL expression, a column of another table, names."""
+def all_ids(id_: str, portfolio: str | None = None) -> str:
+    """Return the query of everything that stands for the person whom an SQL expression names, in a portfolio or in any."""
+    in_portfolio = "" if portfolio is None else f" AND own.portfolio = {portfolio}"
     return (
-        f"SELECT {id_} AS id UNION SELECT name.id FROM person_ids AS own JOIN person_ids AS name "  # noqa: S608 - a column
-        f"ON name.person = own.person WHERE own.id = {id_}"
+        f"SELECT {id_} AS id UNION SELECT name.id FROM person_ids AS own JOIN person_ids AS name "  # noqa: S608 - columns
+        f"ON name.person = own.person WHERE own.id = {id_}{in_portfolio}"
     )
 
 
@@ -45,47 +46,61 @@ AND s.lifted_at IS NULL AND NOT (s.by IN ('recipient', 'meta') AND EXISTS (
 # A statement that is repeated within a day changes nothing, so that most statuses of a message cost one read.
 ARE_LINKED = """
 SELECT 1 FROM person_ids
-WHERE id = ANY(%(ids)s) AND NOT replaced AND value IS NOT NULL AND stated_at >= %(at)s::timestamptz - interval '1 day'
-HAVING count(*) = cardinality(%(ids)s) AND count(DISTINCT person) = 1
-"""
-ARE_KNOWN_AS_ONE = """
-SELECT 1 FROM person_ids WHERE id = ANY(%(ids)s)
+WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) AND replaced_at IS NULL AND (value IS NOT NULL OR NOT %(restores)s)
+AND stated_at >= %(at)s::timestamptz - interval '1 day'
 HAVING count(*) = cardinality(%(ids)s) AND count(DISTINCT person) = 1
 """
 ADD = """
-INSERT INTO person_ids (id, person, kind, portfolio, value, stated_at)
-SELECT new.id, new.id, new.kind, new.portfolio, new.value, %(at)s
-FROM unnest(%(ids)s::bytea[], %(kinds)s::text[], %(portfolios)s::text[], %(values)s::text[])
-  AS new (id, kind, portfolio, value)
-ORDER BY new.id ON CONFLICT (id) DO NOTHING
+INSERT INTO person_ids (portfolio, id, person, kind, value, stated_at)
+SELECT %(portfolio)s, new.id, uuid_send(gen_random_uuid()), new.kind, new.value, %(at)s
+FROM unnest(%(ids)s::bytea[], %(kinds)s::text[], %(values)s::text[]) AS new (id, kind, value)
+ORDER BY new.id ON CONFLICT (portfolio, id) DO NOTHING
 """
 OF_PEOPLE = """
-SELECT id, person, kind, portfolio, stated_at, replaced FROM person_ids
-WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY id
+SELECT id, person, kind, value, stated_at, replaced_at FROM person_ids
+WHERE person IN (SELECT person FROM person_ids WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s)) ORDER BY id
 """
-LOCK = "SELECT 1 FROM person_ids WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
+LOCK = "SELECT 1 FROM person_ids WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 MERGE = "UPDATE person_ids SET person = %(person)s WHERE person = ANY(%(persons)s) AND person <> %(person)s"
 LEAVE = """
-UPDATE person_ids SET person = CASE WHEN id = %(id)s THEN %(id)s ELSE %(rest)s END WHERE id = %(id)s OR person = %(person)s
+UPDATE person_ids SET person = uuid_send(gen_random_uuid()) WHERE portfolio = %(portfolio)s AND id = %(id)s
 """
+# An erased value is known again only if the person writes again.
 STATE = """
-UPDATE person_ids AS known SET stated_at = greatest(known.stated_at, %(at)s), replaced = false, value = new.value
-FROM unnest(%(ids)s::bytea[], %(values)s::text[]) AS new (id, value) WHERE known.id = new.id
+UPDATE person_ids AS known SET stated_at = greatest(known.stated_at, %(at)s),
+  replaced_at = CASE WHEN known.replaced_at > %(at)s THEN known.replaced_at END,
+  value = CASE WHEN %(restores)s THEN new.value ELSE known.value END
+FROM unnest(%(ids)s::bytea[], %(values)s::text[]) AS new (id, value)
+WHERE known.portfolio = %(portfolio)s AND known.id = new.id
 """
-REPLACE = "UPDATE person_ids SET replaced = true WHERE id = ANY(%(ids)s) AND stated_at <= %(at)s"
-# A number that changes hands keeps what holds for it: whoever has it now can lift it.
-KEEP_SUPPRESSIONS = """
+REPLACE = """
+UPDATE person_ids SET replaced_at = greatest(replaced_at, %(at)s)
+WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) AND stated_at <= %(at)s
+"""
+# When names part, what holds for a person under all of them is kept under each side: who has the number then can lift
+# the other's STOP as their own.
+COPY_SUPPRESSIONS = """
 INSERT INTO suppressions AS kept (shop, person, category, reason, by, since, evidence)
-SELECT DISTINCT ON (s.shop, s.category) s.shop, %(id)s::bytea, s.category, s.reason, s.by, s.since, s.evidence
-FROM suppressions AS s WHERE s.person = ANY(%(ids)s) AND s.lifted_at IS NULL
+SELECT DISTINCT ON (s.shop, s.category, target) s.shop, target, s.category, s.reason, s.by, s.since, s.evidence
+FROM suppressions AS s CROSS JOIN unnest(%(targets)s::bytea[]) AS target
+WHERE s.person = ANY(%(ids)s) AND s.lifted_at IS NULL
 AND NOT (s.by IN ('recipient', 'meta') AND EXISTS (
   SELECT 1 FROM suppressions AS lifted WHERE lifted.shop = s.shop AND lifted.person = ANY(%(ids)s)
   AND lifted.category = s.category AND lifted.lifted_at >= s.since))
-ORDER BY s.shop, s.category, s.since DESC
+ORDER BY s.shop, s.category, target, s.since DESC
 ON CONFLICT (shop, person, category) DO UPDATE
 SET reason = excluded.reason, by = excluded.by, since = excluded.since, evidence = excluded.evidence, lifted_at = NULL
 WHERE kept.lifted_at IS NOT NULL
 """
+# Also the hash that stands for the person, under which limits are counted.
 NAMES = """
-SELECT id, value FROM person_ids WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY id
+SELECT id, person, value FROM person_ids
+WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY id
+"""
+# So that a late status of a message does not bring an erased person back.
+ADD_ERASED = """
+INSERT INTO person_ids (portfolio, id, person, kind, stated_at)
+SELECT portfolio, new.id, uuid_send(gen_random_uuid()), new.kind, now()
+FROM unnest(%(portfolios)s::text[]) AS portfolio CROSS JOIN unnest(%(ids)s::bytea[], %(kinds)s::text[]) AS new (id, kind)
+ORDER BY portfolio, new.id ON CONFLICT (portfolio, id) DO NOTHING
 """

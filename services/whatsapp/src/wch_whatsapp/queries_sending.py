@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from wch_common.store.due_rows import claim_due
-from wch_whatsapp.queries_people import all_ids, holding
+from wch_whatsapp.queries_people import holding
 
 # -- claiming
 
@@ -17,6 +17,24 @@ WHERE sender = %(sender)s
 AND EXISTS (SELECT 1 FROM leases WHERE name = %(lease)s AND token = %(token)s AND until > now())
 FOR UPDATE
 """
+# What is known of a recipient by the name that stands for them, and by the id that was given beside a number (`other`). What
+# limits count is kept under `owner`; everything stored under any of `ids` holds.
+_IS_CURRENT = "own.id = m.person AND name.replaced_at IS NULL AND name.value IS NOT NULL AND name.kind"
+_KNOWN = f"""
+SELECT coalesce((array_agg(own.person) FILTER (WHERE own.id = m.person))[1], m.person) AS owner,
+       coalesce(array_agg(name.id), '{{}}') || coalesce(array_agg(name.person), '{{}}')
+         || array_remove(ARRAY[m.person, m.other_person], NULL) AS ids,
+       coalesce(array_agg(name.id) FILTER (WHERE own.id = m.person), '{{}}') || m.person AS own_ids,
+       max(name.replaced_at) FILTER (WHERE name.id = m.person AND own.id = m.person) AS replaced_at,
+       (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'phone'))[1] AS current_phone,
+       (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'user_id'))[1] AS current_user_id,
+       m.other_person IS NOT NULL AND coalesce(bool_or(own.id = m.person AND name.id = m.other_person), false) AS is_one_person,
+       m.other_person IS NOT NULL AND coalesce(bool_or(name.replaced_at IS NULL AND (
+         (own.id = m.person AND name.kind = 'user_id' AND name.id <> m.other_person)
+         OR (own.id = m.other_person AND name.kind = 'phone' AND name.id <> m.person))), false) AS has_other_names
+FROM person_ids AS own JOIN person_ids AS name ON name.person = own.person
+WHERE own.portfolio = %(portfolio)s AND own.id IN (m.person, m.other_person)
+"""  # noqa: S608 - a condition of this module
 # One message of each origin (shop and requester) before the second of any, beginning after the origin that was served last.
 DUE = f"""
 WITH RECURSIVE origins AS (
@@ -40,24 +58,13 @@ WITH RECURSIVE origins AS (
   ORDER BY turn, shop || chr(10) || requester <= %(last_served)s, shop, requester LIMIT %(limit)s
 )
 SELECT m.id, m.shop, m.person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values,
-       m.expires_at, m.attempt, m.failures, m.batch, m.answered, chosen.origin, known.owner, known.ids, known.is_replaced,
-       known.current_phone, known.current_user_id,
+       m.expires_at, m.attempt, m.failures, m.batch, m.answered, m.created_at, chosen.origin, known.*,
        (SELECT max(slots_from) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_slots_from,
        (SELECT max(failures) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_failures,
        (SELECT max(open_until) FROM windows WHERE sender = m.sender AND person = ANY(known.ids)) AS window_until,
        (SELECT max(at) FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(known.ids)) AS reached_at,
        (SELECT s.reason {holding("m.shop", "m.category", "known.ids")} LIMIT 1) AS suppressed
-FROM chosen JOIN messages AS m ON m.id = chosen.id
-CROSS JOIN LATERAL (
-  SELECT coalesce((array_agg(name.person))[1], m.person) AS owner, coalesce(array_agg(name.id), ARRAY[m.person]) AS ids,
-         coalesce(bool_or(name.replaced AND name.id = m.person), false) AS is_replaced,
-         (array_agg(name.value ORDER BY name.stated_at DESC)
-          FILTER (WHERE name.kind = 'phone' AND NOT name.replaced AND name.value IS NOT NULL))[1] AS current_phone,
-         (array_agg(name.value ORDER BY name.stated_at DESC)
-          FILTER (WHERE name.kind = 'user_id' AND name.portfolio = %(portfolio)s AND NOT name.replaced
-                  AND name.value IS NOT NULL))[1] AS current_user_id
-  FROM person_ids AS own JOIN person_ids AS name ON name.person = own.person WHERE own.id = m.person
-) AS known
+FROM chosen JOIN messages AS m ON m.id = chosen.id CROSS JOIN LATERAL ({_KNOWN}) AS known
 WHERE m.state = 'queued'
 ORDER BY chosen.turn
 FOR UPDATE OF m SKIP LOCKED
@@ -149,12 +156,13 @@ RESET_PAIR_FAILURES = """
 UPDATE pairs SET failures = 0 WHERE sender = %(sender)s AND person = ANY(%(persons)s) AND failures > 0
 """
 # A recipient counts only if a message may have reached them.
-REMOVE_UNREACHED = f"""
+REMOVE_UNREACHED = """
 DELETE FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(%(persons)s) AND NOT EXISTS (
-  SELECT 1 FROM messages AS m WHERE m.person IN (SELECT id FROM ({all_ids("reached.person")}) AS its)
+  SELECT 1 FROM messages AS m
+  WHERE (m.person = reached.person OR m.person IN (SELECT id FROM person_ids AS p WHERE p.person = reached.person))
   AND m.sender = ANY(%(senders)s) AND m.updated_at >= reached.at
   AND m.state IN ('sending', 'in_doubt', 'accepted', 'delivered', 'read', 'unknown'))
-"""  # noqa: S608 - a column
+"""
 # Leaves out recipients with values of their own if the values may be the cause.
 LOCK_REST_OF_BATCH = """
 SELECT id, phone, user_id FROM messages
@@ -207,7 +215,16 @@ _OLD = (
     ("reached", "at < now() - interval '1 day'"),
     ("suppressions", f"lifted_at < now() - interval '{LEDGER_DAYS} days'"),
 )
-DELETE_OLD = tuple(
-    f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {old} LIMIT %(chunk)s)) RETURNING 1"  # noqa: S608 - names of this module
-    for table, old in _OLD
+# What Meta has not called somebody for so long is forgotten; that it is theirs is not, for the sake of suppressions.
+_FORGET_NAMES = f"""
+UPDATE person_ids SET value = NULL WHERE ctid = ANY(ARRAY(
+  SELECT ctid FROM person_ids WHERE value IS NOT NULL AND stated_at < now() - interval '{LEDGER_DAYS} days'
+  LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+"""  # noqa: S608 - a number of this module
+DELETE_OLD = (
+    _FORGET_NAMES,
+    *(
+        f"DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {old} LIMIT %(chunk)s)) RETURNING 1"  # noqa: S608 - names of this module
+        for table, old in _OLD
+    ),
 )

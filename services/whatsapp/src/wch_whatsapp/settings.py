@@ -53,7 +53,9 @@ class NumbersSection(ShopSection):
         description="Messages a month (UTC) that may cost money, from each number, from which on marketing waits; -1 for no limit",
     )
     portfolio: str = Field(
-        "", description="Name of the business portfolio that shares the tier; the shop's own if empty"
+        "",
+        description="Name of the business portfolio, which shares the tier and the ids of users; the shop's own if empty. Links between "
+        "numbers and ids are kept under this name: do not change it",
     )
 
 

@@ -36,12 +36,13 @@ async def suppress(
     await tx.rows(queries.SUPPRESS, names | {"category": category, "reason": reason, "by": by, "evidence": evidence})
 
 
-async def unsuppress(tx: Transaction, recipient: dict[str, Any], category: str) -> None:
+async def unsuppress(tx: Transaction, recipient: dict[str, Any], category: str, portfolio: str | None) -> None:
     """Remove the suppression in exactly this category, under every name of the person; other categories stay."""
-    names = {"shop": recipient["shop"], "person": recipient["person"], "category": category}
-    await tx.rows(queries.UNSUPPRESS, names)
+    names = {"shop": recipient["shop"], "person": recipient["person"], "portfolio": portfolio}
+    await tx.rows(queries.UNSUPPRESS, names | {"category": category})
 
 
-async def resume_marketing(tx: Transaction, recipient: dict[str, Any], since: datetime) -> None:
-    """Lift the suppressions that recipients set themselves before `since`, when they asked to resume marketing."""
-    await tx.rows(queries.RESUME_MARKETING, {"shop": recipient["shop"], "person": recipient["person"], "since": since})
+async def resume_marketing(tx: Transaction, recipient: dict[str, Any], portfolio: str, since: datetime) -> None:
+    """Lift the suppressions that a person set, under any of their names, before they asked to resume marketing (`since`)."""
+    names = {"shop": recipient["shop"], "person": recipient["person"], "portfolio": portfolio}
+    await tx.rows(queries.RESUME_MARKETING, names | {"since": since})

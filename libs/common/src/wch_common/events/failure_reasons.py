@@ -130,6 +130,13 @@ FAILURE_REASONS: Final[dict[str, FailureReason]] = {
         acts="requester",
         skipped=True,
     ),
+    "number_changed": _reason(
+        "recipient",
+        "Meta has said that the owner of the number has another one, or hides it",
+        remedy="correct the number, or request it again under a new key with the person's id",
+        acts="requester",
+        skipped=True,
+    ),
     "value_missing": _reason(
         "recipient",
         "a placeholder has no value",

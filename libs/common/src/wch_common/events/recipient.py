@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import Annotated, Final, Self
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from wch_common.contract.event import Part
 from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS
@@ -18,11 +18,8 @@ from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS
 _USER_ID: Final = r"[A-Z]{2}\.[A-Za-z0-9]{1,128}"
 _PARENT_ID: Final = r"[A-Z]{2}\.ENT\.[A-Za-z0-9]{1,128}"
 _EITHER: Final = re.compile(rf"{_USER_ID}|{_PARENT_ID}")
+_LONGEST: Final = 100
 _ALMOST: Final = re.compile(r"[A-Za-z]{2}\s*[.,].*", re.DOTALL)
-
-
-OptionalUserId = Annotated[str, IDENTIFIES, Field(pattern=f"^({_USER_ID})?$")]
-"""Meta's business-scoped user id of somebody, or an empty text."""
 
 
 class MalformedRecipient(ValueError):
@@ -32,10 +29,12 @@ class MalformedRecipient(ValueError):
 class Recipient(Part):
     """A person on WhatsApp; at least one of the fields is given, and all that are given mean the same person."""
 
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
     phone: Annotated[
         str | None,
         IDENTIFIES,
-        Field(max_length=100, description="A phone number, preferably as +<country><number>."),
+        Field(max_length=_LONGEST, description="A phone number, preferably as +<country><number>."),
     ] = None
     user_id: Annotated[
         str | None,
@@ -66,18 +65,23 @@ class Recipient(Part):
         return tuple(filter(None, (self.phone, self.user_id, self.parent_id)))
 
 
+def is_id(text: str) -> bool:
+    """Whether a text is an id of Meta's, of a user or a parent id."""
+    return _EITHER.fullmatch(text) is not None
+
+
 # The pattern of an id comes before any reading as a number: the digits of DE.1234567890 are another person's number.
 def recipient_in(text: str) -> Recipient:
     """Return the person that a text names: by an id of Meta's, or by a number, which is not read yet. Raises MalformedRecipient."""
     plain = "".join(one for one in text if unicodedata.category(one) != "Cf").strip()
-    if _EITHER.fullmatch(plain):
+    if is_id(plain):
         is_parent = plain[3:].startswith("ENT.")
         return Recipient(parent_id=plain) if is_parent else Recipient(user_id=plain)
-    if not plain:
-        raise MalformedRecipient("not a phone number: it is empty")
+    if not plain or len(plain) > _LONGEST:
+        raise MalformedRecipient(f"not a phone number: it is {'too long' if plain else 'empty'}")
     if _ALMOST.fullmatch(plain):
         raise MalformedRecipient("not a WhatsApp user id: write it as Meta does, with two capitals, like DE.1234567890")
-    return Recipient(phone=text)
+    return Recipient(phone=plain)
 
 
 def _form(value: object) -> str:

@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Time
 from wch_common.contract.personal import IDENTIFIES, IMPERSONAL, PERSONAL
-from wch_common.events.recipient import OptionalUserId
 from wch_common.events.sync import ProductId
 from wch_common.events.whatsapp import refuse_name_in
 
@@ -100,8 +99,12 @@ class CartUpdated(_CartFact):
         ),
     ] = None
     user_id: Annotated[
-        OptionalUserId,
-        Field(description="Meta's id of the owner, like DE.1234567890; empty unless they came from WhatsApp."),
+        str,
+        IDENTIFIES,
+        Field(
+            max_length=200,
+            description="Meta's id of the owner, like DE.1234567890; empty unless they came from WhatsApp.",
+        ),
     ] = ""
     customer_name: Line = ""
     items: Annotated[tuple[CartItem, ...], Field(max_length=1000)]

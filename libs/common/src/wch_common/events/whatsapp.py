@@ -100,7 +100,7 @@ class BatchRecipient(Part):
         To,
         Field(
             description="A phone number, preferably as +<country><number>, or Meta's id of a user, like DE.1234567890; or an "
-            "object, if more than one of them is known. An invalid number or id fails this recipient only."
+            "object, if more than one of them is known. A text that is neither fails this recipient only."
         ),
     ]
     send_key: SendKey
@@ -186,7 +186,7 @@ class RetryRequested(Request):
 
 
 class _Suppression(Request):
-    recipient: About
+    phone: About
     category: Literal["marketing", "utility", "all"]
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
@@ -209,7 +209,7 @@ class RecipientEraseRequested(Request):
 
     TYPE = "whatsapp.recipient.erase_requested.v1"
 
-    recipient: About
+    phone: About
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from wch_common.contract.personal import Person
-from wch_common.events.recipient import MalformedRecipient, Recipient, recipient_in
+from wch_common.events.recipient import MalformedRecipient, Recipient, is_id, recipient_in
 from wch_common.integrations import phone as phones
 from wch_common.outcome import Reject
 
@@ -90,7 +90,7 @@ def person_of(*names: str) -> Person:
     tests = [phones.is_form_of(number) for number in numbers]
 
     def is_same(text: str) -> bool:
-        return text.strip() in ids or any(test(text) for test in tests)
+        return text.strip() in ids if is_id(text.strip()) else any(test(text) for test in tests)
 
     keys = tuple(dict.fromkeys(map(one_form, names)))
     return Person(keys, tuple(map(phones.last_digits, numbers)), tuple(ids), is_same)

@@ -26,7 +26,7 @@ _RULES = (
     (re.compile(r"\bc[ks]_[0-9a-f]{8,}\b"), "<hidden>"),
     (re.compile(r"\bEAA[A-Za-z0-9]{16,}\b"), "<hidden>"),
     # Meta's ids of users
-    (re.compile(r"(?<![\w.-])[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{5,128}(?![\w])"), "<user id>"),
+    (re.compile(r"(?<![A-Za-z0-9.])[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{5,128}(?![A-Za-z0-9])"), "<user id>"),
     # phone numbers, with or without punctuation; a digit run of 9 to 15 may be one
     (re.compile(r"(?:\+|%2[bB])\d[\d\s().-]{5,18}\d"), "<number>"),
     (re.compile(r"(?<![\dA-Za-z.-])0?\d{9,15}(?![\w-])"), "<number>"),

@@ -21,7 +21,7 @@ def upgrade() -> None:
         "recipients",
         ["list", "user_id"],
         unique=True,
-        postgresql_where=sa.text("skip_reason IS NULL"),
+        postgresql_where=sa.text("skip_reason IS NULL AND user_id IS NOT NULL"),
     )
     op.create_index(
         "recipients_user_id", "recipients", ["user_id"], unique=False, postgresql_where=sa.text("user_id IS NOT NULL")

@@ -8,25 +8,27 @@ down_revision = "w0004"
 
 
 def upgrade() -> None:
-    """Add a table of what names one person, and a column that the previous version need not fill."""
+    """Add a table of what names one person, and columns that the previous version need not fill."""
     op.create_table(
         "person_ids",
-        sa.Column("id", sa.LargeBinary(), primary_key=True, comment="keyed hash of a number or an id"),
+        sa.Column("portfolio", sa.Text(), nullable=False, comment="business portfolio in which Meta named them so"),
+        sa.Column("id", sa.LargeBinary(), nullable=False, comment="keyed hash of a number or an id"),
         sa.Column("person", sa.LargeBinary(), nullable=False, comment="the same for everything that names one person"),
         sa.Column("kind", sa.Text(), nullable=False, comment="phone, user_id or parent_id"),
-        sa.Column("portfolio", sa.Text(), nullable=False, comment="in which an id of a user holds"),
         sa.Column("value", sa.Text(), comment="the number or id; null if erased"),
-        sa.Column("stated_at", sa.DateTime(timezone=True), nullable=False, comment="when Meta last named them so"),
         sa.Column(
-            "replaced",
-            sa.Boolean(),
-            server_default=sa.text("false"),
+            "stated_at",
+            sa.DateTime(timezone=True),
             nullable=False,
-            comment="the person has another one now",
+            comment="when Meta last named them so, or a day before",
         ),
+        sa.Column("replaced_at", sa.DateTime(timezone=True), comment="when Meta said that they have another one"),
+        sa.PrimaryKeyConstraint("portfolio", "id"),
         comment="The numbers and Meta's ids that name one person, where there are several",
     )
+    op.create_index("person_ids_id", "person_ids", ["id"])
     op.create_index("person_ids_person", "person_ids", ["person"])
+    op.create_index("person_ids_stated", "person_ids", ["stated_at"], postgresql_where=sa.text("value IS NOT NULL"))
     op.alter_column(
         "messages",
         "person",
@@ -36,4 +38,14 @@ def upgrade() -> None:
     op.add_column(
         "messages",
         sa.Column("user_id", sa.Text(), comment="Meta's id of the recipient, if that was given; null if erased"),
+    )
+    op.add_column(
+        "messages",
+        sa.Column("other_person", sa.LargeBinary(), comment="keyed hash of the id, if a number was given beside it"),
+    )
+    op.create_index(
+        "messages_other_person",
+        "messages",
+        ["other_person"],
+        postgresql_where=sa.text("other_person IS NOT NULL"),
     )
