@@ -12,7 +12,7 @@ from wch_common.events.failure_reasons import failure_reason, pauses_shop
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.call_outcomes import PROBE_SECONDS
 from wch_whatsapp.changes import Change, StateReason
-from wch_whatsapp.decide import ClaimState, Defer, End, Send
+from wch_whatsapp.decide import ClaimState, Defer, End, Send, with_one_name
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
@@ -58,7 +58,7 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
     if not free or (probe and pauses_shop(number["cause"]) and not await _may_probe(tx, limits, number["cause"])):
         return Claim(next_claim_seconds=(start - now).total_seconds() + seconds)
     due = {"sender": limits.sender, "portfolio": limits.portfolio, "limit": free, "last_served": number["last_served"]}
-    found = await tx.rows(queries.DUE, due)
+    found = await _with_names(tx, limits, await tx.rows(queries.DUE, due))
     claimed = Claim(probe=probe, examined=len(found))
     if found:
         state = await _state(tx, limits, now)
@@ -69,6 +69,19 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
         slots_from = start + timedelta(seconds=seconds * len(claimed.sends))
         await _begin(tx, limits, state, claimed, {"slots_from": slots_from, "last_served": found[-1]["origin"]})
     return claimed
+
+
+async def _with_names(tx: Transaction, limits: Limits, rows: list[Row]) -> list[Row]:
+    """Add what is known of each recipient under all names of theirs; most have only the one that the message gives."""
+    ids = [id_ for row in rows for id_ in (row["person"], row["other_person"]) if id_ is not None]
+    names = {"portfolio": limits.portfolio, "ids": ids}
+    linked = {row["id"] for row in await tx.rows(queries.HAVE_NAMES, names)} if ids else set()
+    several = [row["id"] for row in rows if row["other_person"] is not None or row["person"] in linked]
+    found: dict[Any, Row] = {}
+    if several:
+        names["ids"] = several
+        found = {row["id"]: row for row in await tx.rows(queries.UNDER_ALL_NAMES, names)}
+    return [row | (found.get(row["id"]) or with_one_name(row)) for row in rows]
 
 
 async def _may_probe(tx: Transaction, limits: Limits, cause: str) -> bool:

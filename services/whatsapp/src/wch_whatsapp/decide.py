@@ -144,3 +144,9 @@ class ClaimState:
 def _charge(content: dict[str, Any], category: str) -> str:
     of_template = "marketing" if category == "marketing" else "utility"
     return FREE_FORM if is_free_form(content) else of_template
+
+
+def with_one_name(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of the ledger
+    """Return what is known of a recipient who has no other name than the one that the message gives."""
+    names = {"owner": row["person"], "ids": [row["person"]], "own_ids": [row["person"]], "is_one_person": False}
+    return names | {"replaced_at": None, "current_phone": None, "current_user_id": None, "has_other_names": False}

@@ -17,26 +17,8 @@ WHERE sender = %(sender)s
 AND EXISTS (SELECT 1 FROM leases WHERE name = %(lease)s AND token = %(token)s AND until > now())
 FOR UPDATE
 """
-# What is known of a recipient by the name that stands for them, and by the id that was given beside a number (`other`). What
-# limits count is kept under `owner`; everything stored under any of `ids` holds.
-_IS_CURRENT = "own.id = m.person AND name.replaced_at IS NULL AND name.value IS NOT NULL AND name.kind"
-_KNOWN = f"""
-SELECT coalesce((array_agg(own.person) FILTER (WHERE own.id = m.person))[1], m.person) AS owner,
-       coalesce(array_agg(name.id), '{{}}') || coalesce(array_agg(name.person), '{{}}')
-         || array_remove(ARRAY[m.person, m.other_person], NULL) AS ids,
-       coalesce(array_agg(name.id) FILTER (WHERE own.id = m.person), '{{}}') || m.person AS own_ids,
-       max(name.replaced_at) FILTER (WHERE name.id = m.person AND own.id = m.person) AS replaced_at,
-       (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'phone'))[1] AS current_phone,
-       (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'user_id'))[1] AS current_user_id,
-       m.other_person IS NOT NULL AND coalesce(bool_or(own.id = m.person AND name.id = m.other_person), false) AS is_one_person,
-       m.other_person IS NOT NULL AND coalesce(bool_or(name.replaced_at IS NULL AND (
-         (own.id = m.person AND name.kind = 'user_id' AND name.id <> m.other_person)
-         OR (own.id = m.other_person AND name.kind = 'phone' AND name.id <> m.person))), false) AS has_other_names
-FROM person_ids AS own JOIN person_ids AS name ON name.person = own.person
-WHERE own.portfolio = %(portfolio)s AND own.id IN (m.person, m.other_person)
-"""  # noqa: S608 - a condition of this module
 # One message of each origin (shop and requester) before the second of any, beginning after the origin that was served last.
-DUE = f"""
+DUE = """
 WITH RECURSIVE origins AS (
   (SELECT shop, requester FROM messages WHERE sender = %(sender)s AND state = 'queued' ORDER BY shop, requester LIMIT 1)
   UNION ALL
@@ -57,17 +39,60 @@ WITH RECURSIVE origins AS (
   SELECT id, turn, shop || chr(10) || requester AS origin FROM due
   ORDER BY turn, shop || chr(10) || requester <= %(last_served)s, shop, requester LIMIT %(limit)s
 )
-SELECT m.id, m.shop, m.person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback, m.as_fallback, m.own_values,
-       m.expires_at, m.attempt, m.failures, m.batch, m.answered, m.created_at, chosen.origin, known.*,
-       (SELECT max(slots_from) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_slots_from,
-       (SELECT max(failures) FROM pairs WHERE sender = m.sender AND person = ANY(known.ids)) AS pair_failures,
-       (SELECT max(open_until) FROM windows WHERE sender = m.sender AND person = ANY(known.ids)) AS window_until,
-       (SELECT max(at) FROM reached WHERE portfolio = %(portfolio)s AND person = ANY(known.ids)) AS reached_at,
-       (SELECT s.reason {holding("m.shop", "m.category", "known.ids")} LIMIT 1) AS suppressed
-FROM chosen JOIN messages AS m ON m.id = chosen.id CROSS JOIN LATERAL ({_KNOWN}) AS known
+SELECT m.id, m.shop, m.person, m.other_person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback,
+       m.as_fallback, m.own_values, m.expires_at, m.attempt, m.failures, m.batch, m.answered, m.created_at, chosen.origin,
+       pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures, windows.open_until AS window_until,
+       reached.at AS reached_at,
+       (SELECT s.reason FROM suppressions AS s WHERE s.shop = m.shop AND s.person = m.person
+        AND s.category IN (m.category, 'all') AND s.lifted_at IS NULL LIMIT 1) AS suppressed
+FROM chosen JOIN messages AS m ON m.id = chosen.id
+LEFT JOIN pairs ON pairs.sender = m.sender AND pairs.person = m.person
+LEFT JOIN windows ON windows.sender = m.sender AND windows.person = m.person
+LEFT JOIN reached ON reached.portfolio = %(portfolio)s AND reached.person = m.person
 WHERE m.state = 'queued'
 ORDER BY chosen.turn
 FOR UPDATE OF m SKIP LOCKED
+"""
+# Those of whom Meta has used several names. Read after the messages, so that a STOP under another name is not older than a
+# link to it. As a statement of its own it keeps the plan of the one above, which every message takes.
+HAVE_NAMES = "SELECT id FROM person_ids WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s)"
+
+
+def _under_any(value: str, table: str, place: str) -> str:
+    """Return a value of the rows of a table that are stored under any name of a person; each is found by its primary key."""
+    return f"""
+(SELECT max(found.value) FROM unnest(known.ids) AS its (id)
+ CROSS JOIN LATERAL (SELECT {value} AS value FROM {table} WHERE {place} AND person = its.id) AS found)"""  # noqa: S608 - names
+
+
+# What is known of a recipient by the name that stands for them, and by the id that was given beside a number (`other`). What
+# limits count is kept under `owner`; everything stored under any of `ids` holds.
+_IS_CURRENT = "own.id = m.person AND name.replaced_at IS NULL AND name.value IS NOT NULL AND name.kind"
+UNDER_ALL_NAMES = f"""
+SELECT m.id, known.*, {_under_any("slots_from", "pairs", "sender = m.sender")} AS pair_slots_from,
+       {_under_any("failures", "pairs", "sender = m.sender")} AS pair_failures,
+       {_under_any("open_until", "windows", "sender = m.sender")} AS window_until,
+       {_under_any("at", "reached", "portfolio = %(portfolio)s")} AS reached_at,
+       (SELECT s.reason {holding("m.shop", "m.category", "known.ids")} LIMIT 1) AS suppressed
+FROM messages AS m CROSS JOIN LATERAL (
+  SELECT coalesce((array_agg(own.person) FILTER (WHERE own.id = m.person))[1], m.person) AS owner,
+         coalesce(array_agg(name.id), '{{}}') || coalesce(array_agg(name.person), '{{}}')
+           || array_remove(ARRAY[m.person, m.other_person], NULL) AS ids,
+         coalesce(array_agg(name.id) FILTER (WHERE own.id = m.person), '{{}}') || m.person AS own_ids,
+         max(name.replaced_at) FILTER (WHERE name.id = m.person AND own.id = m.person) AS replaced_at,
+         (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'phone'))[1] AS current_phone,
+         (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'user_id'))[1] AS current_user_id,
+         coalesce(bool_or(own.id = m.person AND name.id = m.other_person), false) AS is_one_person,
+         coalesce(bool_or(name.replaced_at IS NULL AND (
+           (own.id = m.person AND name.kind = 'user_id' AND name.id <> m.other_person)
+           OR (own.id = m.other_person AND name.kind = 'phone' AND name.id <> m.person))), false) AS has_other_names
+  FROM unnest(ARRAY[m.person, m.other_person]) AS given (id)
+  CROSS JOIN LATERAL (
+    SELECT id, person FROM person_ids WHERE portfolio = %(portfolio)s AND person_ids.id = given.id
+  ) AS own
+  JOIN person_ids AS name ON name.person = own.person
+) AS known
+WHERE m.id = ANY(%(ids)s)
 """  # noqa: S608 - columns
 REACHED_TODAY = """
 SELECT count(*) AS recipients, min(at) AS oldest FROM reached
