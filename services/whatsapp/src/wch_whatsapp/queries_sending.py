@@ -59,10 +59,13 @@ HAVE_NAMES = "SELECT id FROM person_ids WHERE portfolio = %(portfolio)s AND id =
 
 
 def _under_any(value: str, table: str, place: str) -> str:
-    """Return a value of the rows of a table that are stored under any name of a person; each is found by its primary key."""
+    """Return a value of the rows of a table that are stored under any name of a person; each is found by its primary key.
+
+    The limit keeps the plan so: while a table is thought to be small, a join would read it whole for each message.
+    """
     return f"""
 (SELECT max(found.value) FROM unnest(known.ids) AS its (id)
- CROSS JOIN LATERAL (SELECT {value} AS value FROM {table} WHERE {place} AND person = its.id) AS found)"""  # noqa: S608 - names
+ CROSS JOIN LATERAL (SELECT {value} AS value FROM {table} WHERE {place} AND person = its.id LIMIT 1) AS found)"""  # noqa: S608 - names
 
 
 # What is known of a recipient by the name that stands for them, and by the id that was given beside a number (`other`). What
@@ -88,7 +91,7 @@ FROM messages AS m CROSS JOIN LATERAL (
            OR (own.id = m.other_person AND name.kind = 'phone' AND name.id <> m.person))), false) AS has_other_names
   FROM unnest(ARRAY[m.person, m.other_person]) AS given (id)
   CROSS JOIN LATERAL (
-    SELECT id, person FROM person_ids WHERE portfolio = %(portfolio)s AND person_ids.id = given.id
+    SELECT id, person FROM person_ids WHERE portfolio = %(portfolio)s AND person_ids.id = given.id LIMIT 1
   ) AS own
   JOIN person_ids AS name ON name.person = own.person
 ) AS known
