@@ -23,7 +23,7 @@ from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
 from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.main import MIGRATIONS
-from wch_whatsapp.people import Name, People
+from wch_whatsapp.people import Name, People, release_numbers
 from wch_whatsapp.queries_people import all_ids, holding
 from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible
 from wch_whatsapp.tables import METADATA
@@ -120,7 +120,7 @@ class Ledger:
 
     def rows(self, statement: str, **values: Any) -> list[dict[str, Any]]:
         with psycopg.connect(self.url, row_factory=dict_row, options="-csearch_path=whatsapp") as connection:
-            return connection.execute(statement.encode(), values).fetchall()
+            return connection.execute(statement.encode(), values or None).fetchall()
 
     def is_suppressed(self, name: str) -> bool:
         values = {"shop": "", "category": "marketing", "portfolio": PORTFOLIO, "id": HASH.of(name)}
@@ -129,12 +129,12 @@ class Ledger:
     def people(self) -> list[set[str]]:
         """Return the names of each person."""
         found: dict[bytes, set[str]] = {}
-        for row in self.rows("SELECT person, value FROM person_ids"):
+        for row in self.rows("SELECT person, value FROM person_ids WHERE value IS NOT NULL"):
             found.setdefault(bytes(row["person"]), set()).add(row["value"])
         return sorted(found.values(), key=sorted)
 
     def current(self) -> set[str]:
-        return {row["value"] for row in self.rows("SELECT value FROM person_ids WHERE replaced_at IS NULL")}
+        return {row["value"] for row in self.rows("SELECT value FROM person_ids WHERE replaced_at IS NULL AND value IS NOT NULL")}
 
     def clear(self) -> None:
         with psycopg.connect(self.url, options="-csearch_path=whatsapp") as connection:
@@ -250,6 +250,81 @@ def test_a_statement_from_before_a_change_does_not_undo_it(ledger: Ledger) -> No
     ledger.said(named(phone(2), user(2)), 5, previous=named(phone(1), user(1)))
     ledger.said(named(phone(1), user(1)), 3)
     assert ledger.current() == {phone(2), user(2)}
+
+
+@pytest.mark.parametrize("late", [3, 5])
+def test_a_late_statement_about_a_hidden_change_undoes_nothing(ledger: Ledger, late: int) -> None:
+    """Meta gives times in seconds, so a status and a change may have the same."""
+    ledger.said(named(None, user(2)), 5, previous=named(None, user(1)))
+    ledger.said(named(phone(1), user(1)), late)
+    assert ledger.current() == {user(2)}
+    ledger.said(named(phone(2), user(2)), 6)
+    assert ledger.current() == {phone(2), user(2)}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_change_holds_against_a_status_of_the_same_second(ledger: Ledger, order: int) -> None:
+    ledger.said(named(phone(1), user(1)), 1)
+    steps: list[tuple[Recipient, Recipient | None]] = [
+        (named(phone(1), user(1)), None),
+        (named(phone(2), user(2)), named(phone(1), user(1))),
+    ]
+    for now, before in steps[::order]:
+        ledger.said(now, 5, before)
+    assert ledger.current() == {phone(2), user(2)}
+
+
+def test_a_number_that_was_given_up_months_ago_names_nobody(ledger: Ledger) -> None:
+    ledger.stop(named(phone(1)), 1)
+    ledger.said(named(phone(1), user(1)), 2)
+    ledger.stop(named(None, user(1)), 3)
+    ledger.said(named(phone(2), user(2)), 5, previous=named(phone(1), user(1)))
+
+    def release(days: int) -> None:
+        ledger.rows(
+            f"UPDATE person_ids SET replaced_at = now() - interval '{days} days' WHERE kind = 'phone' AND replaced_at IS NOT NULL RETURNING 1"
+        )
+        ledger.run_all(release_numbers(ledger.store))
+
+    release(89)
+    assert len(ledger.people()) == 1
+    release(91)
+    assert ledger.people() == [{phone(1)}, {user(1), phone(2), user(2)}]
+    assert ledger.is_suppressed(phone(2))
+    assert ledger.is_suppressed(user(2))
+
+
+def test_a_persons_hash_is_kept_when_they_get_another_name(ledger: Ledger) -> None:
+    """What limits count is kept under it."""
+    ledger.said(named(phone(1), user(1)), 1)
+    before = ledger.rows("SELECT DISTINCT person FROM person_ids")
+    ledger.said(named(phone(2), user(2)), 5, previous=named(phone(1), user(1)))
+    assert ledger.rows("SELECT DISTINCT person FROM person_ids") == before
+
+
+def test_a_person_with_one_name_is_remembered_while_they_write(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)), 0)
+    ledger.rows("UPDATE person_ids SET value = NULL RETURNING 1")
+    days = 24 * 60
+    ledger.said(named(None, user(1)), 50 * days, restores=True)
+    assert ledger.rows("SELECT value, stated_at FROM person_ids WHERE value IS NOT NULL") == [
+        {"value": user(1), "stated_at": at(50 * days)}
+    ]
+    ledger.said(named(phone(1), user(1)), 51 * days)
+    assert ledger.current() == {phone(1), user(1)}, "nobody was erased, so a status says it again"
+
+
+def test_a_person_is_erased_in_every_portfolio_that_has_their_number(ledger: Ledger) -> None:
+    ledger.said(named(phone(1), user(1)), 1)
+    ledger.said(named(phone(1), user(2)), 1, portfolio=ANOTHER)
+    ledger.said(named(phone(3), user(3)), 1, portfolio=ANOTHER)
+
+    async def erase(tx: Transaction) -> None:
+        await erase_person(tx, METADATA, published_contract(), await PEOPLE.person(tx, named(None, user(1))))
+
+    ledger.run(erase)
+    left = ledger.rows("SELECT value FROM person_ids WHERE value IS NOT NULL ORDER BY value")
+    assert [row["value"] for row in left] == [phone(3), user(3)]
 
 
 def test_what_is_known_in_one_portfolio_says_nothing_in_another(ledger: Ledger) -> None:

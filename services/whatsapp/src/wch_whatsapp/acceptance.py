@@ -156,10 +156,10 @@ class Acceptance:
         """Return the row of a message whose recipient was erased while its request waited."""
         return NewMessage(id_, send_key, None, self._person_hash.of(ERASED), state="failed", reason="erased")
 
-    def _other_person(self, recipient: Recipient | None) -> bytes | None:
-        """Return the hash of the id that was given beside a number; an id of a user and a parent's name nobody else."""
-        is_pair = recipient is not None and recipient.phone is not None and len(recipient.names) > 1
-        return self._person_hash.of(recipient.names[1]) if recipient is not None and is_pair else None
+    def _further_person(self, recipient: Recipient | None, place: int) -> bytes | None:
+        """Return the hash of the second or third name of a recipient who has so many."""
+        names = recipient.names if recipient is not None else ()
+        return self._person_hash.of(names[place]) if place < len(names) else None
 
     def _names(self, event: Event[Any]) -> dict[str, Any]:
         return {
@@ -189,7 +189,8 @@ class Acceptance:
             "phones": [row.recipient and row.recipient.phone for row in rows],
             "user_ids": [row.recipient and (row.recipient.user_id or row.recipient.parent_id) for row in rows],
             "persons": [row.person for row in rows],
-            "other_persons": [self._other_person(row.recipient) for row in rows],
+            "other_persons": [self._further_person(row.recipient, 1) for row in rows],
+            "third_persons": [self._further_person(row.recipient, 2) for row in rows],
             "contents": [_json(row.content) for row in rows],
             "fallbacks": [_json(row.fallback) for row in rows],
             "own_values": [row.own_values for row in rows],

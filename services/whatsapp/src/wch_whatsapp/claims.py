@@ -73,7 +73,7 @@ async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> C
 
 async def _with_names(tx: Transaction, limits: Limits, rows: list[Row]) -> list[Row]:
     """Add what is known of each recipient under all names of theirs; most have only the one that the message gives."""
-    ids = [id_ for row in rows for id_ in (row["person"], row["other_person"]) if id_ is not None]
+    ids = [id_ for row in rows for id_ in (row["person"], row["other_person"], row["third_person"]) if id_ is not None]
     names = {"portfolio": limits.portfolio, "ids": ids}
     linked = {row["id"] for row in await tx.rows(queries.HAVE_NAMES, names)} if ids else set()
     several = [row["id"] for row in rows if row["other_person"] is not None or row["person"] in linked]

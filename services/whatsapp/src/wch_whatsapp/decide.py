@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from wch_whatsapp.bodies import is_free_form
+from wch_whatsapp.people import UNASSIGNED_DAYS
 
 if TYPE_CHECKING:
     from wch_whatsapp.limits import PairLimit
@@ -14,8 +15,7 @@ if TYPE_CHECKING:
 _DAY = timedelta(hours=24)
 FREE_FORM: Final = "free_form"
 _BUDGET_WAIT = timedelta(hours=1)
-_UNASSIGNED = timedelta(days=90)
-"""For so long, operators usually give a number that was given up to nobody else."""
+_UNASSIGNED = timedelta(days=UNASSIGNED_DAYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +115,16 @@ class ClaimState:
             return End("failed", "not_in_allow_list")
         if row["has_other_names"] and not row["is_one_person"]:
             return End("failed", "different_people")
-        if self._has_left(row) and row["created_at"] > row["replaced_at"] and not row["is_one_person"]:
+        if row["phone"] and not row["is_one_person"] and self._is_of_another(row):
             return End("failed", "number_changed")
         return None
+
+    def _is_of_another(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
+        """Whether the number may belong to somebody else than it did when the message was requested."""
+        if row["taken_at"] is not None and row["created_at"] < row["taken_at"]:
+            return True
+        knows_other = row["current_phone"] or row["current_user_id"]
+        return self._has_left(row) and (row["created_at"] > row["replaced_at"] or not knows_other)
 
     def _has_left(self, row: Any) -> bool:  # noqa: ANN401 - a row of the ledger
         """Whether Meta has said that the owner of the number has another one, so recently that nobody else has it yet."""
@@ -149,4 +156,10 @@ def _charge(content: dict[str, Any], category: str) -> str:
 def with_one_name(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a row of the ledger
     """Return what is known of a recipient who has no other name than the one that the message gives."""
     names = {"owner": row["person"], "ids": [row["person"]], "own_ids": [row["person"]], "is_one_person": False}
-    return names | {"replaced_at": None, "current_phone": None, "current_user_id": None, "has_other_names": False}
+    return names | {
+        "replaced_at": None,
+        "taken_at": None,
+        "current_phone": None,
+        "current_user_id": None,
+        "has_other_names": False,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -14,6 +15,7 @@ from wch_common.store.maintenance import periodic, retention
 from wch_whatsapp import queries_sending as queries
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.ledger import apply, publish_update
+from wch_whatsapp.people import release_numbers
 from wch_whatsapp.queries import LONG_WAIT_SECONDS
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ log = structlog.get_logger(__name__)
 _LEASE_SECONDS = 30.0
 _LIMIT = 200
 _COUNT_SECONDS = 5.0
+_RELEASE_SECONDS = 600.0
 NO_STATUS_SECONDS: Final = 3600.0
 """After this time Meta has usually reported that a message was sent."""
 
@@ -64,7 +67,8 @@ class Maintenance:
             DueRows(database, queries.CLAIM_UPDATES, self._publish_updates, lease=_LEASE_SECONDS, limit=_LIMIT),
         )
         count = periodic("count", self._count, _COUNT_SECONDS)
-        return [*(one.run for one in rows), count, retention(database, queries.DELETE_OLD)]
+        release = periodic("release_numbers", partial(release_numbers, self._store), _RELEASE_SECONDS)
+        return [*(one.run for one in rows), count, release, retention(database, queries.DELETE_OLD)]
 
     async def _settle(self, rows: Sequence[Row]) -> None:
         changes = [self._settled(row) for row in rows]

@@ -7,7 +7,9 @@ requests say links nothing, because they may be wrong.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from wch_common.integrations.recipients import person_of
@@ -16,16 +18,17 @@ from wch_whatsapp.queries_people import KnownName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from datetime import datetime
 
     from wch_common.contract.personal import Person
     from wch_common.events.recipient import Recipient
     from wch_common.store.database import Row
-    from wch_common.store.store import Transaction
+    from wch_common.store.store import Store, Transaction
     from wch_whatsapp.identity import PersonHash
 
 PHONE: Final = "phone"
 USER: Final = "user_id"
+UNASSIGNED_DAYS: Final = 90
+"""For so long, operators usually give a number that was given up to nobody else."""
 _KINDS: Final = (PHONE, USER, "parent_id")
 
 
@@ -71,27 +74,52 @@ class People:
         """
         link = _Link(tx, portfolio, at, restores=restores)
         names = [*current, *(one for one in previous if one not in current)]
-        if len(names) < 2 or (not previous and await link.is_known(current)):
+        if len(names) < 2:
+            await link.still_uses(names)
+            return current
+        if not previous and await link.is_known(current):
             return current
         known = await link.locked(names)
         for number in (others := _numbers_of_others(known, names)):
             if known[number.id].stated_at > at:
                 names.remove(number)  # an old statement, delivered late
             else:
-                await link.take_number(known, number)
+                await link.take_number(known, number.id)
         known = await link.locked(names) if others else known
         await link.merge(known, names)
         current = [one for one in current if one in names]
-        await link.state(current)
-        await link.replace(_left(known.values(), current, names))
+        await link.state(known, current)
+        if (ended := _ended(known, current, at)) is not None:
+            # An old statement about a person who has another id by now: the number beside it is not theirs either.
+            await replace(link, at=ended).replace([one.id for one in current], names)
+        else:
+            await link.replace(_left(known.values(), current, names), previous)
         return current
 
     async def person(self, tx: Transaction, recipient: Recipient) -> Person:
         """Return a person with every number and id that is known of them; late statuses do not make them known again."""
         names = self.names(recipient)
-        values = {"ids": [one.id for one in names], "kinds": [one.kind for one in names]}
-        await tx.rows(queries.ADD_ERASED, values | {"portfolios": sorted(set(self._portfolio_of.values()))})
-        return known_person(self._hash, recipient.names, await tx.rows(queries.NAMES, values))
+        kinds, portfolios = [one.kind for one in names], sorted(set(self._portfolio_of.values()))
+        ids = {one.id for one in names}
+        await tx.rows(queries.ADD_ERASED, {"ids": [one.id for one in names], "kinds": kinds, "portfolios": portfolios})
+        before, rows = None, await tx.rows(queries.NAMES, {"ids": sorted(ids)})
+        while before != rows:
+            # Another transaction may have linked more names until the locks are acquired. In another portfolio the person
+            # has the same number.
+            ids |= _own_ids(rows)
+            await tx.rows(queries.LOCK_NAMES, {"ids": sorted({*ids, *(bytes(row["id"]) for row in rows)})})
+            before, rows = rows, await tx.rows(queries.NAMES, {"ids": sorted(ids)})
+        return known_person(self._hash, recipient.names, rows)
+
+
+async def release_numbers(store: Store, *, limit: int = 200) -> None:
+    """Let numbers that their owners gave up some months ago name nobody; what holds for the owner is kept for both."""
+    for row in await store.database.rows(queries.GIVEN_UP, {"days": UNASSIGNED_DAYS, "limit": limit}):
+        async with store.transaction() as tx:
+            link = _Link(tx, row["portfolio"], datetime.now(UTC), restores=False)
+            known = await link.locked_ids([row["id"]])
+            if known[row["id"]].replaced_at is not None:
+                await link.take_number(known, row["id"])
 
 
 def known_person(person_hash: PersonHash, given: Sequence[str], rows: Iterable[Row]) -> Person:
@@ -100,6 +128,17 @@ def known_person(person_hash: PersonHash, given: Sequence[str], rows: Iterable[R
     names = dict.fromkeys([*given, *(row["value"] for row in rows if row["value"] is not None)])
     keys = {*map(person_hash.of, given), *(bytes(row[one]) for row in rows for one in ("id", "person"))}
     return replace(person_of(*names), keys=tuple(sorted(keys)))
+
+
+def _own_ids(rows: Iterable[Row]) -> set[bytes]:
+    """Return what names a person in other portfolios as well: their number, unless it may be somebody else's by now."""
+    return {bytes(row["id"]) for row in rows if row["kind"] == PHONE and row["replaced_at"] is None}
+
+
+def _ended(known: Mapping[bytes, KnownName], current: Sequence[Name], at: datetime) -> datetime | None:
+    """Return when Meta gave another id to the user of a statement, if that was not before the statement."""
+    times = [known[one.id].replaced_at for one in current if one.kind == USER]
+    return max((time for time in times if time is not None and time >= at), default=None)
 
 
 def _numbers_of_others(known: Mapping[bytes, KnownName], names: Sequence[Name]) -> list[Name]:
@@ -137,45 +176,55 @@ class _Link:
         """Whether the statement says nothing new."""
         return bool(await self._run(queries.ARE_LINKED, names))
 
+    async def still_uses(self, names: Sequence[Name]) -> None:
+        """Keep that a person uses their only name."""
+        for one in names if self.restores else ():
+            await self.tx.rows(
+                queries.STILL_USED, {"portfolio": self.portfolio, "id": one.id, "value": one.value, "at": self.at}
+            )
+
     async def locked(self, names: Sequence[Name]) -> dict[bytes, KnownName]:
         """Add the names that are missing, and return and lock all names of the people who have one of them."""
-        found = await self._of_people(names)
-        is_erased = not self.restores and any(one.value is None for one in found)
-        values = [None if is_erased else one.value for one in names]
-        await self._run(queries.ADD, names, kinds=[one.kind for one in names], values=values)
+        await self._run(queries.ADD, names, kinds=[one.kind for one in names])
+        return await self.locked_ids([one.id for one in names])
+
+    async def locked_ids(self, ids: Sequence[bytes]) -> dict[bytes, KnownName]:
+        """Return and lock all names of the people who have one of these."""
         before: list[KnownName] | None = None
-        while before != (found := await self._of_people(names)):
+        while before != (found := await self._of_people(ids)):
             # Another transaction may have linked more names until the lock is acquired; so they are read again.
             await self.tx.rows(queries.LOCK, {"portfolio": self.portfolio, "ids": [one.id for one in found]})
             before = found
         return {one.id: one for one in found}
 
-    async def take_number(self, known: Mapping[bytes, KnownName], number: Name) -> None:
+    async def take_number(self, known: Mapping[bytes, KnownName], number: bytes) -> None:
         """Take a number from the person who had it; what holds for them holds for both from then on."""
-        own = known[number.id]
+        own = known[number]
         rest = [one.id for one in known.values() if one.person == own.person and one.id != own.id]
         targets = rest[:1] if own.replaced_at else [*rest[:1], own.id]
         await self.tx.rows(queries.COPY_SUPPRESSIONS, {"ids": [own.id, *rest], "targets": targets})
-        await self.tx.rows(queries.LEAVE, {"portfolio": self.portfolio, "id": own.id})
+        await self.tx.rows(queries.LEAVE, {"portfolio": self.portfolio, "id": own.id, "at": self.at})
 
     async def merge(self, known: Mapping[bytes, KnownName], names: Sequence[Name]) -> None:
-        """Make the names one person's."""
-        persons = list(dict.fromkeys(known[one.id].person for one in names))
+        """Make the names one person's, who keeps the hash under which most is counted."""
+        sizes = Counter(one.person for one in known.values())
+        persons = sorted({known[one.id].person for one in names}, key=lambda person: (-sizes[person], person))
         if len(persons) > 1:
             await self.tx.rows(queries.MERGE, {"person": persons[0], "persons": persons})
 
-    async def state(self, current: Sequence[Name]) -> None:
-        """Keep when Meta has used the names."""
-        await self._run(queries.STATE, current, values=[one.value for one in current])
+    async def state(self, known: Mapping[bytes, KnownName], current: Sequence[Name]) -> None:
+        """Keep when Meta has used the names, and the names themselves, unless the person was erased."""
+        is_erased = not self.restores and any(one.erased for one in known.values())
+        await self._run(queries.STATE, current, values=[one.value for one in current], is_erased=is_erased)
 
-    async def replace(self, left: Sequence[bytes]) -> None:
+    async def replace(self, left: Sequence[bytes], previous: Sequence[Name]) -> None:
         """Keep since when names are not the person's any more; what was asked for under them still holds for the person."""
         if left:
-            await self.tx.rows(queries.REPLACE, {"portfolio": self.portfolio, "ids": left, "at": self.at})
+            values = {"portfolio": self.portfolio, "at": self.at, "previous": [one.id for one in previous]}
+            await self.tx.rows(queries.REPLACE, values | {"ids": left})
 
-    async def _of_people(self, names: Sequence[Name]) -> list[KnownName]:
-        ids = [one.id for one in names]
-        return await self.tx.typed(KnownName, queries.OF_PEOPLE, {"portfolio": self.portfolio, "ids": ids})
+    async def _of_people(self, ids: Sequence[bytes]) -> list[KnownName]:
+        return await self.tx.typed(KnownName, queries.OF_PEOPLE, {"portfolio": self.portfolio, "ids": list(ids)})
 
     async def _run(self, statement: str, names: Sequence[Name], **values: object) -> list[Row]:
         common = {

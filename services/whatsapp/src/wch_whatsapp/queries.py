@@ -22,17 +22,17 @@ _LEDGER_COLUMNS = (
 # -- requests
 
 ADD_MESSAGES = """
-INSERT INTO messages (id, shop, requester, send_key, sender, phone, user_id, person, other_person, category, content,
+INSERT INTO messages (id, shop, requester, send_key, sender, phone, user_id, person, other_person, third_person, category, content,
                       fallback, own_values, batch,
                       state, due_at, expires_at, reason, detail, answered, correlationid, causationid)
-SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.user_id, new.person, new.other_person, %(category)s, new.content::jsonb,
+SELECT new.id, %(shop)s, %(requester)s, new.send_key, %(sender)s, new.phone, new.user_id, new.person, new.other_person, new.third_person, %(category)s, new.content::jsonb,
        new.fallback::jsonb, new.own_values, %(batch)s::uuid, new.state,
        CASE WHEN new.state = 'queued' THEN greatest(now(), %(not_before)s::timestamptz) END, %(expires_at)s::timestamptz,
        new.reason, new.detail, %(batch)s::uuid IS NOT NULL AND new.state <> 'queued', %(correlationid)s, %(causationid)s
-FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::bytea[], %(other_persons)s::bytea[], %(contents)s::text[],
+FROM unnest(%(ids)s::uuid[], %(send_keys)s::text[], %(phones)s::text[], %(user_ids)s::text[], %(persons)s::bytea[], %(other_persons)s::bytea[], %(third_persons)s::bytea[], %(contents)s::text[],
             %(fallbacks)s::text[], %(own_values)s::bool[], %(states)s::text[], %(reasons)s::text[],
             %(details)s::text[])
-  AS new (id, send_key, phone, user_id, person, other_person, content, fallback, own_values, state, reason, detail)
+  AS new (id, send_key, phone, user_id, person, other_person, third_person, content, fallback, own_values, state, reason, detail)
 ORDER BY new.id
 ON CONFLICT (id) DO NOTHING RETURNING id, state
 """
@@ -353,6 +353,8 @@ WHERE (%(state)s::text IS NULL OR state = %(state)s) AND (%(reason)s::text IS NU
 AND (%(requester)s::text IS NULL OR requester = %(requester)s) AND (%(shop)s::text IS NULL OR shop = %(shop)s)
 AND (%(keys)s::text[] IS NULL OR send_key = ANY(%(keys)s))
 """
+# In any portfolio, as only the service knows them.
+_ALL_NAMES = " UNION ".join(all_ids(f"m.{column}") for column in ("person", "other_person", "third_person"))
 LIST_MESSAGES = f"""
 SELECT {", ".join(MessageSummary.__dataclass_fields__)} FROM messages {_MATCHING} ORDER BY updated_at DESC LIMIT %(limit)s
 """  # noqa: S608 - names of columns
@@ -362,7 +364,7 @@ SELECT {", ".join(f"m.{name}" for name in MessageRecord.__dataclass_fields__ if 
        s.category AS suppression, s.since AS suppressed_since, s.by AS suppressed_by,
        s.reason || CASE WHEN s.evidence = '' THEN '' ELSE ': ' || s.evidence END AS suppressed_because
 FROM messages AS m LEFT JOIN LATERAL (
-  SELECT s.* {holding("m.shop", "m.category", f"ARRAY({all_ids('m.person')})")} ORDER BY s.since LIMIT 1
+  SELECT s.* {holding("m.shop", "m.category", f"ARRAY({_ALL_NAMES})")} ORDER BY s.since LIMIT 1
 ) AS s ON true
 WHERE m.send_key = %(key)s OR m.id::text = %(key)s
 """  # noqa: S608 - names of columns

@@ -16,14 +16,17 @@ class KnownName:
     id: bytes
     person: bytes
     kind: str
-    value: str | None
+    erased: bool
     stated_at: datetime
     replaced_at: datetime | None
 
 
 def all_ids(id_: str, portfolio: str | None = None) -> str:
-    """Return the query of everything that stands for the person whom an SQL expression names, in a portfolio or in any."""
-    in_portfolio = "" if portfolio is None else f" AND own.portfolio = {portfolio}"
+    """Return the query of everything that stands for the person whom an SQL expression names, in a portfolio or in any.
+
+    A number that the person gave up names only itself, as it may soon be somebody else's.
+    """
+    in_portfolio = " AND own.replaced_at IS NULL" + ("" if portfolio is None else f" AND own.portfolio = {portfolio}")
     return (
         f"SELECT {id_} AS id UNION SELECT name.id FROM person_ids AS own JOIN person_ids AS name "  # noqa: S608 - columns
         f"ON name.person = own.person WHERE own.id = {id_}{in_portfolio}"
@@ -46,36 +49,44 @@ AND s.lifted_at IS NULL AND NOT (s.by IN ('recipient', 'meta') AND EXISTS (
 # A statement that is repeated within a day changes nothing, so that most statuses of a message cost one read.
 ARE_LINKED = """
 SELECT 1 FROM person_ids
-WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) AND replaced_at IS NULL AND (value IS NOT NULL OR NOT %(restores)s)
+WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) AND replaced_at IS NULL AND (value IS NOT NULL OR (erased AND NOT %(restores)s))
 AND stated_at >= %(at)s::timestamptz - interval '1 day'
 HAVING count(*) = cardinality(%(ids)s) AND count(DISTINCT person) = 1
 """
 ADD = """
-INSERT INTO person_ids (portfolio, id, person, kind, value, stated_at)
-SELECT %(portfolio)s, new.id, uuid_send(gen_random_uuid()), new.kind, new.value, %(at)s
-FROM unnest(%(ids)s::bytea[], %(kinds)s::text[], %(values)s::text[]) AS new (id, kind, value)
+INSERT INTO person_ids (portfolio, id, person, kind, stated_at)
+SELECT %(portfolio)s, new.id, uuid_send(gen_random_uuid()), new.kind, %(at)s
+FROM unnest(%(ids)s::bytea[], %(kinds)s::text[]) AS new (id, kind)
 ORDER BY new.id ON CONFLICT (portfolio, id) DO NOTHING
 """
 OF_PEOPLE = """
-SELECT id, person, kind, value, stated_at, replaced_at FROM person_ids
+SELECT id, person, kind, erased, stated_at, replaced_at FROM person_ids
 WHERE person IN (SELECT person FROM person_ids WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s)) ORDER BY id
 """
 LOCK = "SELECT 1 FROM person_ids WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 MERGE = "UPDATE person_ids SET person = %(person)s WHERE person = ANY(%(persons)s) AND person <> %(person)s"
 LEAVE = """
-UPDATE person_ids SET person = uuid_send(gen_random_uuid()) WHERE portfolio = %(portfolio)s AND id = %(id)s
+UPDATE person_ids SET person = uuid_send(gen_random_uuid()), taken_at = %(at)s, replaced_at = NULL
+WHERE portfolio = %(portfolio)s AND id = %(id)s
 """
-# An erased value is known again only if the person writes again.
+# An erased person is known again only if they write again.
 STATE = """
 UPDATE person_ids AS known SET stated_at = greatest(known.stated_at, %(at)s),
-  replaced_at = CASE WHEN known.replaced_at > %(at)s THEN known.replaced_at END,
-  value = CASE WHEN %(restores)s THEN new.value ELSE known.value END
+  replaced_at = CASE WHEN known.replaced_at >= %(at)s THEN known.replaced_at END,
+  value = CASE WHEN %(is_erased)s THEN NULL ELSE new.value END, erased = %(is_erased)s
 FROM unnest(%(ids)s::bytea[], %(values)s::text[]) AS new (id, value)
 WHERE known.portfolio = %(portfolio)s AND known.id = new.id
 """
 REPLACE = """
 UPDATE person_ids SET replaced_at = greatest(replaced_at, %(at)s)
-WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s) AND stated_at <= %(at)s
+WHERE portfolio = %(portfolio)s AND id = ANY(%(ids)s)
+AND (stated_at < %(at)s OR (stated_at = %(at)s AND id = ANY(%(previous)s)))
+"""
+# Once a day, so that a person with one name is not forgotten while they write.
+STILL_USED = """
+UPDATE person_ids SET stated_at = %(at)s, value = %(value)s, erased = false
+WHERE portfolio = %(portfolio)s AND id = %(id)s AND (value IS NULL OR stated_at < %(at)s::timestamptz - interval '1 day')
+AND stated_at <= %(at)s AND replaced_at IS NULL
 """
 # When names part, what holds for a person under all of them is kept under each side: who has the number then can lift
 # the other's STOP as their own.
@@ -94,13 +105,19 @@ WHERE kept.lifted_at IS NOT NULL
 """
 # Also the hash that stands for the person, under which limits are counted.
 NAMES = """
-SELECT id, person, value FROM person_ids
+SELECT id, person, kind, value, replaced_at FROM person_ids
 WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY id
+"""
+LOCK_NAMES = "SELECT 1 FROM person_ids WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
+# By now the operator may have given the number to somebody else.
+GIVEN_UP = """
+SELECT portfolio, id FROM person_ids WHERE kind = 'phone' AND replaced_at < now() - %(days)s * interval '1 day'
+LIMIT %(limit)s
 """
 # So that a late status of a message does not bring an erased person back.
 ADD_ERASED = """
-INSERT INTO person_ids (portfolio, id, person, kind, stated_at)
-SELECT portfolio, new.id, uuid_send(gen_random_uuid()), new.kind, now()
+INSERT INTO person_ids (portfolio, id, person, kind, stated_at, erased)
+SELECT portfolio, new.id, uuid_send(gen_random_uuid()), new.kind, now(), true
 FROM unnest(%(portfolios)s::text[]) AS portfolio CROSS JOIN unnest(%(ids)s::bytea[], %(kinds)s::text[]) AS new (id, kind)
 ORDER BY portfolio, new.id ON CONFLICT (portfolio, id) DO NOTHING
 """

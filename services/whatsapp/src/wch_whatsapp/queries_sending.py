@@ -39,7 +39,7 @@ WITH RECURSIVE origins AS (
   SELECT id, turn, shop || chr(10) || requester AS origin FROM due
   ORDER BY turn, shop || chr(10) || requester <= %(last_served)s, shop, requester LIMIT %(limit)s
 )
-SELECT m.id, m.shop, m.person, m.other_person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback,
+SELECT m.id, m.shop, m.person, m.other_person, m.third_person, m.phone, m.user_id, m.category, m.cancelled, m.content, m.fallback,
        m.as_fallback, m.own_values, m.expires_at, m.attempt, m.failures, m.batch, m.answered, m.created_at, chosen.origin,
        pairs.slots_from AS pair_slots_from, pairs.failures AS pair_failures, windows.open_until AS window_until,
        reached.at AS reached_at,
@@ -80,16 +80,17 @@ SELECT m.id, known.*, {_under_any("slots_from", "pairs", "sender = m.sender")} A
 FROM messages AS m CROSS JOIN LATERAL (
   SELECT coalesce((array_agg(own.person) FILTER (WHERE own.id = m.person))[1], m.person) AS owner,
          coalesce(array_agg(name.id), '{{}}') || coalesce(array_agg(name.person), '{{}}')
-           || array_remove(ARRAY[m.person, m.other_person], NULL) AS ids,
+           || array_remove(ARRAY[m.person, m.other_person, m.third_person], NULL) AS ids,
          coalesce(array_agg(name.id) FILTER (WHERE own.id = m.person), '{{}}') || m.person AS own_ids,
          max(name.replaced_at) FILTER (WHERE name.id = m.person AND own.id = m.person) AS replaced_at,
+         max(name.taken_at) FILTER (WHERE name.id = m.person AND own.id = m.person) AS taken_at,
          (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'phone'))[1] AS current_phone,
          (array_agg(name.value ORDER BY name.stated_at DESC) FILTER (WHERE {_IS_CURRENT} = 'user_id'))[1] AS current_user_id,
          coalesce(bool_or(own.id = m.person AND name.id = m.other_person), false) AS is_one_person,
-         coalesce(bool_or(name.replaced_at IS NULL AND (
+         m.phone IS NOT NULL AND m.user_id NOT LIKE '__.ENT.%%' AND coalesce(bool_or(name.replaced_at IS NULL AND (
            (own.id = m.person AND name.kind = 'user_id' AND name.id <> m.other_person)
            OR (own.id = m.other_person AND name.kind = 'phone' AND name.id <> m.person))), false) AS has_other_names
-  FROM unnest(ARRAY[m.person, m.other_person]) AS given (id)
+  FROM unnest(ARRAY[m.person, m.other_person, m.third_person]) AS given (id)
   CROSS JOIN LATERAL (
     SELECT id, person FROM person_ids WHERE portfolio = %(portfolio)s AND person_ids.id = given.id LIMIT 1
   ) AS own

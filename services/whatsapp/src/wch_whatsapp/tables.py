@@ -32,7 +32,8 @@ _ALSO_EXPIRE = (
 _EXPORT_MESSAGES = """
 SELECT id, shop, requester, send_key, sender, phone, user_id, category, content, fallback, as_fallback, state, attempt, wamid, reason,
        code, detail, created_at, updated_at
-FROM messages WHERE person = ANY(%(person)s) OR other_person = ANY(%(person)s) ORDER BY created_at
+FROM messages
+WHERE person = ANY(%(person)s) OR other_person = ANY(%(person)s) OR third_person = ANY(%(person)s) ORDER BY created_at
 """
 
 
@@ -51,7 +52,8 @@ MESSAGES = Table(
     Column("phone", Text, comment="E.164; null if erased or malformed"),
     Column("user_id", Text, comment="Meta's id of the recipient, if that was given; null if erased"),
     Column("person", LargeBinary, nullable=False, comment="keyed hash of the number or, without one, of the id"),
-    Column("other_person", LargeBinary, comment="keyed hash of the id, if a number was given beside it"),
+    Column("other_person", LargeBinary, comment="keyed hash of the second name that was given"),
+    Column("third_person", LargeBinary, comment="keyed hash of the third"),
     Column("category", Text, nullable=False),
     Column("content", JSONB, comment="of the call; null if erased"),
     Column("fallback", JSONB, comment="content of the call if the window is closed; null if erased"),
@@ -93,6 +95,7 @@ MESSAGES = Table(
     Index("messages_batch", "batch", postgresql_where=text("batch IS NOT NULL")),
     Index("messages_person", "person"),
     Index("messages_other_person", "other_person", postgresql_where=text("other_person IS NOT NULL")),
+    Index("messages_third_person", "third_person", postgresql_where=text("third_person IS NOT NULL")),
     Index(
         "messages_without_status",
         "updated_at",
@@ -101,7 +104,7 @@ MESSAGES = Table(
     Index("messages_ended", "updated_at", postgresql_where=text("due_at IS NULL")),
     comment="The ledger: the messages that were requested, and their state",
     info=personal_data(
-        person=("person", "other_person"),
+        person=("person", "other_person", "third_person"),
         erased={"phone": None, "user_id": None, "content": None, "fallback": None, "detail": "", "wamid": None},
         impersonal=(
             "shop",
@@ -231,16 +234,18 @@ PERSON_IDS = Table(
     Column("id", LargeBinary, nullable=False, comment="keyed hash of a number or an id"),
     Column("person", LargeBinary, nullable=False, comment="the same for everything that names one person"),
     Column("kind", Text, nullable=False, comment="phone, user_id or parent_id"),
-    Column("value", Text, comment="the number or id; null if erased"),
+    Column("value", Text, comment="the number or id; null if erased, or not used for long"),
+    _flag("erased", "known again only if the person writes"),
     timestamp("stated_at", "when Meta last named them so, or a day before", needed=True),
     timestamp("replaced_at", "when Meta said that they have another one"),
+    timestamp("taken_at", "since when a number is not somebody else's any more"),
     PrimaryKeyConstraint("portfolio", "id"),
     Index("person_ids_id", "id"),
     Index("person_ids_person", "person"),
     Index("person_ids_stated", "stated_at", postgresql_where=text("value IS NOT NULL")),
     comment="The numbers and Meta's ids that name one person, where there are several",
     # The hashes outlive an erasure, so that a suppression holds under all names.
-    info=personal_data(person="id", erased={"value": None}, impersonal=("portfolio", "person", "kind")),
+    info=personal_data(person="id", erased={"value": None, "erased": True}, impersonal=("portfolio", "person", "kind")),
 )
 
 SUPPRESSIONS = Table(

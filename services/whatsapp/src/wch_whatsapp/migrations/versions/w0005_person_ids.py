@@ -15,7 +15,14 @@ def upgrade() -> None:
         sa.Column("id", sa.LargeBinary(), nullable=False, comment="keyed hash of a number or an id"),
         sa.Column("person", sa.LargeBinary(), nullable=False, comment="the same for everything that names one person"),
         sa.Column("kind", sa.Text(), nullable=False, comment="phone, user_id or parent_id"),
-        sa.Column("value", sa.Text(), comment="the number or id; null if erased"),
+        sa.Column("value", sa.Text(), comment="the number or id; null if erased, or not used for long"),
+        sa.Column(
+            "erased",
+            sa.Boolean(),
+            server_default=sa.text("false"),
+            nullable=False,
+            comment="known again only if the person writes",
+        ),
         sa.Column(
             "stated_at",
             sa.DateTime(timezone=True),
@@ -23,6 +30,9 @@ def upgrade() -> None:
             comment="when Meta last named them so, or a day before",
         ),
         sa.Column("replaced_at", sa.DateTime(timezone=True), comment="when Meta said that they have another one"),
+        sa.Column(
+            "taken_at", sa.DateTime(timezone=True), comment="since when a number is not somebody else's any more"
+        ),
         sa.PrimaryKeyConstraint("portfolio", "id"),
         comment="The numbers and Meta's ids that name one person, where there are several",
     )
@@ -41,11 +51,8 @@ def upgrade() -> None:
     )
     op.add_column(
         "messages",
-        sa.Column("other_person", sa.LargeBinary(), comment="keyed hash of the id, if a number was given beside it"),
+        sa.Column("other_person", sa.LargeBinary(), comment="keyed hash of the second name that was given"),
     )
-    op.create_index(
-        "messages_other_person",
-        "messages",
-        ["other_person"],
-        postgresql_where=sa.text("other_person IS NOT NULL"),
-    )
+    op.add_column("messages", sa.Column("third_person", sa.LargeBinary(), comment="keyed hash of the third"))
+    for name in ("other_person", "third_person"):
+        op.create_index(f"messages_{name}", "messages", [name], postgresql_where=sa.text(f"{name} IS NOT NULL"))
