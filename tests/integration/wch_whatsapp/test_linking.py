@@ -134,7 +134,10 @@ class Ledger:
         return sorted(found.values(), key=sorted)
 
     def current(self) -> set[str]:
-        return {row["value"] for row in self.rows("SELECT value FROM person_ids WHERE replaced_at IS NULL AND value IS NOT NULL")}
+        return {
+            row["value"]
+            for row in self.rows("SELECT value FROM person_ids WHERE replaced_at IS NULL AND value IS NOT NULL")
+        }
 
     def clear(self) -> None:
         with psycopg.connect(self.url, options="-csearch_path=whatsapp") as connection:
@@ -274,7 +277,7 @@ def test_a_change_holds_against_a_status_of_the_same_second(ledger: Ledger, orde
     assert ledger.current() == {phone(2), user(2)}
 
 
-def test_a_number_that_was_given_up_months_ago_names_nobody(ledger: Ledger) -> None:
+def test_a_number_that_was_replaced_months_ago_names_nobody(ledger: Ledger) -> None:
     ledger.stop(named(phone(1)), 1)
     ledger.said(named(phone(1), user(1)), 2)
     ledger.stop(named(None, user(1)), 3)

@@ -114,7 +114,7 @@ class People:
 
 async def release_numbers(store: Store, *, limit: int = 200) -> None:
     """Let numbers that their owners gave up some months ago name nobody; what holds for the owner is kept for both."""
-    for row in await store.database.rows(queries.GIVEN_UP, {"days": UNASSIGNED_DAYS, "limit": limit}):
+    for row in await store.database.rows(queries.LONG_REPLACED, {"days": UNASSIGNED_DAYS, "limit": limit}):
         async with store.transaction() as tx:
             link = _Link(tx, row["portfolio"], datetime.now(UTC), restores=False)
             known = await link.locked_ids([row["id"]])

@@ -110,7 +110,7 @@ WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY
 """
 LOCK_NAMES = "SELECT 1 FROM person_ids WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 # By now the operator may have given the number to somebody else.
-GIVEN_UP = """
+LONG_REPLACED = """
 SELECT portfolio, id FROM person_ids WHERE kind = 'phone' AND replaced_at < now() - %(days)s * interval '1 day'
 LIMIT %(limit)s
 """
