@@ -31,7 +31,7 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
     refused = tmp_path / "refused.csv"
     printed = run(bc, "import", "guests", "-", "--refused", str(refused), given="\n".join(lines))
     assert "line 5: to: not a phone number" in printed
-    assert "uploaded 4 recipients as guests, refused 1 lines" in printed
+    assert "uploaded 4 recipients as guests, refused 1 line" in printed
     assert refused.read_text().splitlines()[1].startswith("5,")
     bc.await_fact("recipients.added")
     assert "there is already a list guests" in run(bc, "import", "guests", "-", code=1, given="to")

@@ -46,7 +46,7 @@ def test_what_may_cost_money_is_counted_by_kind_number_and_month(wa: WhatsAppSta
     eventually(lambda: gauge(service, "chargeable_messages", kind="marketing") == 2)
     assert gauge(service, "budget_used_ratio") == 0
     printed = wa.command("stats")
-    assert f"{NUMBER} has sent in " in printed
+    assert f"the sending number {NUMBER} has sent in " in printed
     assert "what may cost money: 1 free_form, 2 marketing, 1 utility" in printed
     assert len(json.loads(wa.command("stats", "--json"))["charges"]) == 3
 

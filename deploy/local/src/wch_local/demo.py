@@ -49,7 +49,7 @@ from wch_local.story import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 FOLDER = Path(".wch").resolve()
 STATE = FOLDER / "demo.json"
@@ -260,7 +260,10 @@ def _start_simulators(stage: Stage) -> tuple[str, str]:
 
 
 def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: str, graph_url: str) -> None:
-    """Start every service at once, and wait until each is ready."""
+    """Start every service, and wait until each is ready.
+
+    The scheduler is last: it publishes at once, and without a queue a request is unroutable.
+    """
     common = {
         "WCH_AMQP_URL": amqp_url,
         "WCH_DATABASE_URL": database_url,
@@ -291,10 +294,16 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
     }
     if not SCHEDULES.exists():  # an existing file may have been edited
         SCHEDULES.write_text(schedules())
+    scheduler = {"scheduler": own.pop("scheduler")}
+    for together in (own, scheduler):
+        _start_together(stage, {name: {**common, **settings} for name, settings in together.items()})
+
+
+def _start_together(stage: Stage, environments: Mapping[str, Mapping[str, str]]) -> None:
     started = []
-    for name, settings in own.items():
+    for name, environment in environments.items():
         port, log = free_port(), FOLDER / "logs" / f"{name}.log"
-        program = Program.start(name, ["-m", f"wch_{name}"], log, **common, **settings, WCH_HEALTH_PORT=str(port))
+        program = Program.start(name, ["-m", f"wch_{name}"], log, **environment, WCH_HEALTH_PORT=str(port))
         stage.programs.append(program.as_dict())
         stage.write()
         started.append((program, port, log))

@@ -26,6 +26,7 @@ from wch_common.cli.output import (
     DatabaseUrl,
     DryRun,
     console,
+    counted,
     print_json,
     print_table,
     say,
@@ -219,7 +220,7 @@ def import_(
     else:
         _print_refusals(refusals)
         verb = "would upload" if dry_run else "uploaded"
-        say(f"{verb} {refusals.kept} recipients as {list_id}, refused {refusals.count} lines")
+        say(f"{verb} {refusals.kept} recipients as {list_id}, refused {counted(refusals.count, 'line')}")
 
 
 @app.command()

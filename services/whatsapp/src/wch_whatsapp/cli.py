@@ -199,7 +199,7 @@ def stats(
     for charge in charges:
         months[f"{charge.month:%Y-%m}", charge.sender].append(f"{charge.messages} {charge.kind}")
     for (month, sender), counts in months.items():
-        say(f"{sender} has sent in {month} what may cost money: {', '.join(counts)}")
+        say(f"the sending number {sender} has sent in {month} what may cost money: {', '.join(counts)}")
     for number in numbers:
         if number.cause:
             remedy = failure_reason(number.cause).remedy

@@ -80,7 +80,9 @@ def recipient_in(text: str) -> Recipient:
     if not plain or len(plain) > _LONGEST:
         raise MalformedRecipient(f"not a phone number: it is {'too long' if plain else 'empty'}")
     if _ALMOST.fullmatch(plain):
-        raise MalformedRecipient("not a WhatsApp user id: write it as Meta does, with two capitals, like DE.1234567890")
+        raise MalformedRecipient(
+            "not a WhatsApp user id: it has two capitals, a full stop and alphanumeric characters only, like DE.1234567890"
+        )
     return Recipient(phone=plain)
 
 
