@@ -218,7 +218,7 @@ def test_a_number_that_went_to_somebody_else_is_written_to_as_asked(wa: WhatsApp
     wa.publish(message(1, to=phone(1)), message(2, to=OTHER_ID))
     ended(wa, "key-1")
     ended(wa, "key-2")
-    assert sorted(sent_to(wa), key=str) == sorted([(phone(1), None), (None, OTHER_ID)], key=str)
+    assert set(sent_to(wa)) == {(phone(1), None), (None, OTHER_ID)}
 
 
 def test_a_number_and_an_id_of_different_people_reach_neither(wa: WhatsAppStage) -> None:
@@ -241,7 +241,7 @@ def test_what_requests_say_links_nobody(wa: WhatsAppStage) -> None:
     wa.publish(message(1, to=Recipient(phone=phone(1), user_id=ID)), message(2, to=ID))
     ended(wa, "key-1")
     ended(wa, "key-2")
-    assert sent_to(wa) == [(phone(1), None), (None, ID)]
+    assert set(sent_to(wa)) == {(phone(1), None), (None, ID)}
     handle(wa, wrote_hidden("STOP"))
     wa.publish(message(3, to=phone(1)), message(4, to=Recipient(phone=phone(1), user_id=ID)))
     assert ended(wa, "key-3")[0] == "accepted"
