@@ -249,6 +249,16 @@ def test_what_requests_say_links_nobody(wa: WhatsAppStage) -> None:
     assert "3 rows in messages" in wa.command("erase", ID)
 
 
+def test_a_suppression_under_any_name_that_a_request_gives_holds(wa: WhatsAppStage) -> None:
+    wa.start()
+    wa.publish(SuppressionAddRequested(phone=PARENT, category="all", reason="asked by mail", by="tests"))
+    eventually(lambda: wa.query("SELECT count(*) FROM suppressions") == [(1,)])
+    for number, names in enumerate(({"user_id": ID}, {"phone": phone(1)}, {"phone": phone(1), "user_id": ID})):
+        wa.publish(message(number, to=Recipient(parent_id=PARENT, **names)))
+        assert ended(wa, f"key-{number}") == ("suppressed", "asked by mail")
+    assert "3 rows in messages" in wa.command("erase", PARENT)
+
+
 def test_an_operator_suppresses_and_lifts_under_any_name(wa: WhatsAppStage) -> None:
     wa.start()
     link(wa)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -41,11 +41,14 @@ from wch_whatsapp.transport import Transport
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from wch_common.integrations.shops import Shops
     from wch_common.store.store import Store
+    from wch_whatsapp.settings import WhatsAppShop
 
 log = structlog.get_logger(__name__)
 
 MIGRATIONS = (MigrationSet("wch_whatsapp:migrations", "whatsapp_version", METADATA),)
+T = TypeVar("T")
 # The time to write an outcome, in addition to the time limit of its call, before the call counts as in doubt.
 _OUTCOME_SECONDS = 30.0
 
@@ -62,7 +65,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         metrics,
         settle_seconds=settings.whatsapp_settle_seconds,
         resend_utility=settings.whatsapp_unknown_utility == "resend",
-        budgets={id_: shop.whatsapp.monthly_budget for _, shop in shops for id_ in shop.whatsapp.phone_number_ids},
+        budgets=_by_number(shops, lambda _name, shop: shop.whatsapp.monthly_budget),
     )
     for sender in senders.values():
         platform.background.append(sender.run)
@@ -86,16 +89,17 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         return found[0] if all(found) else None
 
     expiry, full_alone = settings.whatsapp_expiry_seconds, full if len(list(shops)) > 1 else lambda _shop: None
-    portfolios = {
-        id_: shop.whatsapp.portfolio or name for name, shop in shops for id_ in shop.whatsapp.phone_number_ids
-    }
-    people = People(person_hash, portfolios)
+    people = People(person_hash, _by_number(shops, lambda name, shop: shop.whatsapp.portfolio or name))
     acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
-    shop_of = {sender: name for name, shop in shops for sender in shop.whatsapp.phone_number_ids}
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
-    inbound = Inbound(shop_of, people, opt_outs, metrics)
+    inbound = Inbound(_by_number(shops, lambda name, _shop: name), people, opt_outs, metrics)
     return _jobs(platform, store, acceptance, control, inbound, all_full)
+
+
+def _by_number(shops: Shops[WhatsAppShop], value: Callable[[str, WhatsAppShop], T]) -> dict[str, T]:
+    """Return a value of the shop for each number to send from."""
+    return {id_: value(name, shop) for name, shop in shops for id_ in shop.whatsapp.phone_number_ids}
 
 
 def _jobs(

@@ -36,9 +36,17 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("portfolio", "id"),
         comment="The numbers and Meta's ids that name one person, where there are several",
     )
+    _add_indexes()
+    _add_columns_of_messages()
+
+
+def _add_indexes() -> None:
     op.create_index("person_ids_id", "person_ids", ["id"])
     op.create_index("person_ids_person", "person_ids", ["person"])
     op.create_index("person_ids_stated", "person_ids", ["stated_at"], postgresql_where=sa.text("value IS NOT NULL"))
+
+
+def _add_columns_of_messages() -> None:
     op.alter_column(
         "messages",
         "person",
