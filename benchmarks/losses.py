@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wch_local.rabbitmq import PrivateNode
 
 FAULTS = ("sigkill", "connection", "broker", "undecodable", "retry")
-_QUIET_SECONDS, _STUCK_SECONDS = 8.0, 60.0
+_QUIET_SECONDS, _STUCK_SECONDS = 8.0, 300.0
 _UNDECODABLE_EVERY = 100
 
 
@@ -32,7 +32,7 @@ def count_losses(run: Run, node: PrivateNode, fault: str, count: int) -> dict[st
         _cause(run, node, fault)
         run.until(lambda: run.done() > before or run.done() >= count, "the worker continues")
         recovered = time.monotonic() - started
-        _until_quiet(run, count)
+        _until_quiet(run, node, count)
     numbers = [number for number, *_ in run.read_marks()]
     dead_letters, with_reason = _count_dead_letters(run, node)
     return {
@@ -67,19 +67,26 @@ def _close_connections(run: Run, node: PrivateNode) -> None:
             api.delete(f"/connections/{name}")
 
 
-def _until_quiet(run: Run, count: int) -> None:
-    """Wait until all jobs are done and nothing was handled for 1 s, or until nothing was handled for a while.
+def _until_quiet(run: Run, node: PrivateNode, count: int) -> None:
+    """Wait until all jobs are done and nothing was handled for 1 s, or until nothing more will be handled.
 
-    A worker that restarts on a busy machine has longer while jobs wait for it.
+    That is so if no worker is left, or if for 8 s nothing was handled although the broker waits for nothing; a worker that is
+    slow on a busy machine holds jobs for as long as it takes.
     """
     last, since = -1, time.monotonic()
     while run.done() < count or time.monotonic() - since < 1:
         if run.done() != last:
             last, since = run.done(), time.monotonic()
         quiet = time.monotonic() - since
-        if quiet > _STUCK_SECONDS or (quiet > _QUIET_SECONDS and run.queue()[0] == 0):
+        if quiet > _QUIET_SECONDS and (quiet > _STUCK_SECONDS or not run.is_alive or not _waits(run, node)):
             return
         time.sleep(0.1)
+
+
+def _waits(run: Run, node: PrivateNode) -> bool:
+    """Return whether jobs wait in the queue, or a consumer holds messages; the management API would say so some seconds later."""
+    held = node.control("list_queues", "-p", _vhost(run), "messages_unacknowledged")
+    return run.queue()[0] > 0 or any(int(one) for one in held.split() if one.isdigit())
 
 
 def _count_dead_letters(run: Run, node: PrivateNode) -> tuple[int, int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FIRST = 1_000_000_000_000
 _MARK = struct.Struct("<qqq")
 _UUID = re.compile(rb"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
-_DEADLINE_SECONDS = 180.0
+_IDLE_SECONDS = 600.0
 
 
 class Failed(Exception):
@@ -75,6 +75,11 @@ class Run:
         self.processes.append(worker)
         return psutil.Process(worker.pid)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether a process of this run is running."""
+        return any(process.poll() is None for process in self.processes)
+
     def done(self) -> int:
         """Return the number of marks."""
         return self.marks.stat().st_size // _MARK.size if self.marks.exists() else 0
@@ -84,13 +89,15 @@ class Run:
         return list(_MARK.iter_unpack(self.marks.read_bytes())) if self.marks.exists() else []
 
     def until(
-        self, condition: Callable[[], bool], what: str, *, pause: float = 0.01, seconds: float = _DEADLINE_SECONDS
+        self, condition: Callable[[], bool], what: str, *, pause: float = 0.01, seconds: float = _IDLE_SECONDS
     ) -> None:
-        """Wait until a condition holds; raise Failed if a process ends or `seconds` (180) pass before that."""
-        deadline = time.monotonic() + seconds
+        """Wait until a condition holds; raise Failed if a process ends before that, or if no job is done for `seconds` (600)."""
+        done, since = self.done(), time.monotonic()
         while not condition():
+            if (now_done := self.done()) != done:
+                done, since = now_done, time.monotonic()
             ended = any(process.poll() is not None for process in self.processes)
-            if (ended and not condition()) or time.monotonic() > deadline:
+            if (ended and not condition()) or time.monotonic() - since > seconds:
                 log = self.folder / "log"
                 end_of_log = log.read_text()[-2000:] if log.exists() else ""
                 raise Failed(

@@ -16,8 +16,8 @@ from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 
 ROOT = Path(__file__).parents[2]
-# Neither is reached on a busy machine; whatever waits without end is named with its line before the test's time is over.
-LIMIT_SECONDS, END_SECONDS = 240, 800
+# Ends a comparison that hangs, with the line at which it waits; a slow machine does not take as long.
+HANGS_SECONDS = 3000
 
 
 def compare(folder: Path, *words: str) -> str:
@@ -26,7 +26,7 @@ def compare(folder: Path, *words: str) -> str:
     environment = {**os.environ, MARK: str(folder)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        printed, _ = process.communicate(timeout=END_SECONDS)
+        printed, _ = process.communicate(timeout=HANGS_SECONDS)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # it prints where it is
         end_leftovers(folder)
@@ -37,10 +37,11 @@ def compare(folder: Path, *words: str) -> str:
     return printed
 
 
+@pytest.mark.timeout(HANGS_SECONDS + 300)
 def test_the_comparison_runs_and_keeps_what_it_measured(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     what = ["noop-8", "publish-many", "latency", "loss-sigkill", "loss-undecodable", "database-shared"]
-    small = ["--rounds", "1", "--size", "0.02", "--limit", str(LIMIT_SECONDS), "--only", "wch", "pika"]
+    small = ["--rounds", "1", "--size", "0.02", "--limit", str(HANGS_SECONDS // 2), "--only", "wch", "pika"]
     printed = compare(tmp_path, *small, "--out", str(out), "--what", *what)
     kept = json.loads(out.read_text())
     results = {(one["program"], one["what"]): one for one in kept["results"]}
