@@ -63,7 +63,7 @@ def start_sending(programs: ExitStack, common: dict[str, str]) -> None:
     simulator = ["-m", "wch_simulators.graph", "--port", str(GRAPH_PORT), "--latency", "0.02"]
     programs.enter_context(running(simulator, f"{graph}/_simulator/journal?path=none"))
     environment = {"WCH_GRAPH_URL": graph, "WCH_GRAPH_TOKEN": "simulated-token"}
-    environment |= {"WCH_WHATSAPP_PHONE_NUMBER_IDS": "2002", "WCH_WHATSAPP_HASH_KEY": "a key for the benchmark"}
+    environment |= {"WCH_WHATSAPP_PHONE_NUMBER_IDS": "2002"}
     environment |= {"WCH_WHATSAPP_RATE": "0", "WCH_WHATSAPP_MESSAGING_LIMIT": "-1"}
     environment |= {"WCH_HEALTH_PORT": str(HEALTH_PORT)}
     ready = f"http://127.0.0.1:{HEALTH_PORT}/readyz"
@@ -78,6 +78,7 @@ def main() -> None:
     declare(amqp_url, TOPOLOGY)
     declare(amqp_url, WHATSAPP)
     common = {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_LOG_LEVEL": "ERROR"}
+    common |= {"WCH_PERSON_HASH_KEY": "a key for the benchmark"}
     with ExitStack() as programs:
         if pause != "none":
             start_sending(programs, common)

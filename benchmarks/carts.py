@@ -41,7 +41,12 @@ def main() -> None:
     declare(amqp_url, TOPOLOGY)
     environment = {"WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00", "WCH_LOG_LEVEL": "ERROR"}
     environment |= {"WCH_CARTS_MOST_PER_HOUR": "10000000"}
-    environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
+    environment |= {
+        "WCH_AMQP_URL": amqp_url,
+        "WCH_DATABASE_URL": database_url,
+        "WCH_PERSON_HASH_KEY": "a key for the benchmark",
+        "WCH_HEALTH_PORT": str(HEALTH_PORT),
+    }
     with running(["-m", "wch_carts"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service:
         search_path = "-c search_path=carts"
         with (

@@ -37,7 +37,12 @@ def main() -> None:
     declare(amqp_url, TOPOLOGY)
     user = amqp_url.removeprefix("amqp://").partition(":")[0]
     environment = {"WCH_LOG_LEVEL": "ERROR", "WCH_SCHEDULER_REQUESTERS": f'{{"{user}": ["carts.*"]}}'}
-    environment |= {"WCH_AMQP_URL": amqp_url, "WCH_DATABASE_URL": database_url, "WCH_HEALTH_PORT": str(HEALTH_PORT)}
+    environment |= {
+        "WCH_AMQP_URL": amqp_url,
+        "WCH_DATABASE_URL": database_url,
+        "WCH_PERSON_HASH_KEY": "a key for the benchmark",
+        "WCH_HEALTH_PORT": str(HEALTH_PORT),
+    }
     with (
         running(["-m", "wch_scheduler"], f"http://127.0.0.1:{HEALTH_PORT}/readyz", **environment) as service,
         psycopg.connect(database_url, autocommit=True, options="-c search_path=scheduler") as connection,

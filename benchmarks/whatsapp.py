@@ -55,7 +55,7 @@ def main() -> None:
         WCH_GRAPH_URL=graph,
         WCH_GRAPH_TOKEN="simulated-token",
         WCH_WHATSAPP_PHONE_NUMBER_IDS="2002",
-        WCH_WHATSAPP_HASH_KEY="a key for the benchmark",
+        WCH_PERSON_HASH_KEY="a key for the benchmark",
         WCH_WHATSAPP_RATE="0",
         WCH_WHATSAPP_CALLS_IN_FLIGHT=str(calls),
         WCH_WHATSAPP_MESSAGING_LIMIT="-1",

@@ -22,6 +22,7 @@ from support.process import Program
 from support.scheduler_stage import SchedulerStage
 from support.stage import Stage
 from support.waiting import eventually
+from support.whatsapp_stage import HASH_KEY
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 TICKS, FAULTS = (10_000, 30) if FULL else (800, 8)
@@ -43,6 +44,7 @@ class Replicas:
         environment = {
             "WCH_AMQP_URL": self.sc.stage.url,
             "WCH_DATABASE_URL": self.sc.database_url,
+            "WCH_PERSON_HASH_KEY": HASH_KEY,
             "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
             "WCH_HEALTH_HOST": "127.0.0.1",
             "WCH_HEALTH_PORT": str(own_port()),

@@ -18,7 +18,7 @@ from support.waiting import eventually
 from support.whatsapp_stage import HASH_KEY, WhatsAppStage, message, phone, wrote
 from wch_common.events.recipient import Recipient
 from wch_common.events.whatsapp import MessageRequested
-from wch_whatsapp.identity import PersonHash
+from wch_common.integrations.recipients import PersonHash
 from wch_whatsapp.queries_people import all_ids, holding
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from support.collected import Collected
 from support.stage import RunningService, Stage
-from support.whatsapp_stage import TEMPLATE, phone
+from support.whatsapp_stage import HASH_KEY, TEMPLATE, phone
 from wch_broadcast.main import compose
 from wch_broadcast.settings import BroadcastSettings
 from wch_broadcast.topology import REQUESTER, TOPOLOGY
@@ -95,7 +95,8 @@ class BroadcastStage:
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the settings of a service on this stage."""
-        return {"database_url": SecretStr(self.database_url), "queues": SHORT} | changes
+        own = {"database_url": SecretStr(self.database_url), "person_hash_key": SecretStr(HASH_KEY), "queues": SHORT}
+        return own | changes
 
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from support.collected import Collected
 from support.stage import RunningService, Stage
 from support.waiting import eventually
-from support.whatsapp_stage import phone
+from support.whatsapp_stage import HASH_KEY, phone
 from wch_carts.identity import cart_uuid
 from wch_carts.main import compose
 from wch_carts.settings import CartsSettings
@@ -69,7 +69,8 @@ class CartsStage:
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Return the settings of a service on this stage, without quiet hours and without a delay."""
         quiet = {"carts_quiet_from": "00:00", "carts_quiet_until": "00:00", "carts_delay_hours": 0.0}
-        return {"database_url": SecretStr(self.database_url), "queues": SHORT} | quiet | changes
+        own = {"database_url": SecretStr(self.database_url), "person_hash_key": SecretStr(HASH_KEY), "queues": SHORT}
+        return own | quiet | changes
 
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""

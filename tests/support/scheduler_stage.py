@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from support.collected import Collected
 from support.stage import RunningService, Stage
 from support.waiting import eventually
+from support.whatsapp_stage import HASH_KEY
 from wch_common.broker.topology import Topology
 from wch_common.settings import QueueSettings, changed_policy
 from wch_scheduler.main import compose
@@ -54,7 +55,8 @@ class SchedulerStage:
 
     def start(self, **changes: Any) -> RunningService:
         """Start the service in this process."""
-        own = {"database_url": SecretStr(self.database_url), "schedules_file": self.file, "queues": SHORT}
+        own: dict[str, Any] = {"database_url": SecretStr(self.database_url), "person_hash_key": SecretStr(HASH_KEY)}
+        own |= {"schedules_file": self.file, "queues": SHORT}
         values = own | {"scheduler_requesters": {self.user: ["carts.*"]}} | changes
         service = RunningService(self.stage.url, compose, values, name="scheduler", settings_type=SchedulerSettings)
         self.stage.services.append(service)

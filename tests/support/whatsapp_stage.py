@@ -16,7 +16,13 @@ from support.ports import own_port
 from support.stage import RunningService, Stage
 from wch_common.broker.topology import Topology
 from wch_common.events.meta import MessageReceived, StatusError, StatusReceived
-from wch_common.events.whatsapp import BatchRecipient, BatchRequested, MessageRequested, SuppressionAddRequested
+from wch_common.events.whatsapp import (
+    BatchRecipient,
+    BatchRequested,
+    MessageRequested,
+    RecipientErased,
+    SuppressionAddRequested,
+)
 from wch_common.events.whatsapp_content import Parameter, Template, Text
 from wch_common.settings import QueueSettings, changed_policy
 from wch_simulators.faults import Fault
@@ -94,7 +100,7 @@ class WhatsAppStage:
             "graph_url": HttpUrl(self.graph_url),
             "graph_token": SecretStr(self.graph.token),
             "whatsapp_phone_number_ids": (NUMBER,),
-            "whatsapp_hash_key": SecretStr(HASH_KEY),
+            "person_hash_key": SecretStr(HASH_KEY),
             "whatsapp_rate": 0,
             "whatsapp_messaging_limit": -1,
             "whatsapp_pair_seconds": 0,
@@ -114,7 +120,7 @@ class WhatsAppStage:
             "WCH_GRAPH_URL": self.graph_url,
             "WCH_GRAPH_TOKEN": self.graph.token,
             "WCH_WHATSAPP_PHONE_NUMBER_IDS": NUMBER,
-            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
+            "WCH_PERSON_HASH_KEY": HASH_KEY,
             "WCH_WHATSAPP_RATE": "0",
             "WCH_WHATSAPP_MESSAGING_LIMIT": "-1",
             "WCH_CONFIRM_TIMEOUT_SECONDS": "2",
@@ -192,8 +198,12 @@ class WhatsAppStage:
 
     def command(self, *words: str, code: int = 0, **environment: str) -> str:
         """Run `wch whatsapp` with the service's settings, check its exit code, and return what it prints."""
-        settings = {"WCH_DATABASE_URL": self.database_url, "WCH_WHATSAPP_HASH_KEY": HASH_KEY} | environment
-        return wch(self.stage, "whatsapp", *words, code=code, **settings)
+        return wch(self.stage, "whatsapp", *words, code=code, WCH_DATABASE_URL=self.database_url, **environment)
+
+    def recipients(self, *words: str, code: int = 0, **environment: str) -> str:
+        """Run `wch recipients` for this service alone, check its exit code, and return what it prints."""
+        own = {"WCH_PERSON_HASH_KEY": HASH_KEY, "WCH_DATABASE_URL": self.database_url, "WCH_SERVICES": "whatsapp"}
+        return wch(self.stage, "recipients", *words, code=code, **(own | environment))
 
     def close(self) -> None:
         """Stop everything."""
@@ -212,3 +222,9 @@ def wrote(number: int, text: str = "Hi", **changes: Any) -> MessageReceived:
         "text": text,
     }
     return MessageReceived(**(values | changes))
+
+
+def erased(*names: str, **changes: Any) -> RecipientErased:
+    """Return the fact that whatsapp has erased a person."""
+    values: dict[str, Any] = {"rows": (), "erasure": "erasure", "at": datetime.now(UTC), "names": names}
+    return RecipientErased(**(values | changes))

@@ -71,7 +71,6 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
         (("start", "x", "--list", "y"), "give --template, --text, or both"),
         (("start", "x", "--list", "y", "--template", "Not A Name"), "message.template.name"),
         (("import", "x", "/no/such/file"), "/no/such/file: No such file"),
-        (("erase", "12"), "country code"),
     ],
 )
 def test_a_wrong_command_prints_one_sentence(bc: BroadcastStage, words: tuple[str, ...], message: str) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from support.carts_stage import CartsStage, cart, ordered
 from support.waiting import eventually
-from support.whatsapp_stage import phone
+from support.whatsapp_stage import erased, phone
 from wch_common.contract.event import new_event
-from wch_common.events.carts import CustomerEraseRequested, ReminderRequested, ReminderScanRequested
+from wch_common.events.carts import ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartDeleted, Consent
 from wch_common.events.whatsapp import MessageAccepted, MessageFailed, MessageUnknown
 
@@ -275,7 +275,7 @@ def test_two_carts_with_one_id_cause_one_reminder(ct: CartsStage) -> None:
 def test_an_owner_is_erased_by_their_id(ct: CartsStage) -> None:
     ct.start()
     ct.fill(cart(1, user_id=ID), cart(2, phone=None, user_id=ID), cart(3))
-    ct.publish(CustomerEraseRequested(phone=ID, reason="asked", by="tests"))
+    ct.publish(erased(ID))
     ct.await_fact("customer.erased")
     rows = ct.query("SELECT cart_id, phone, user_id, person FROM carts ORDER BY cart_id")
     assert rows == [("c1", None, None, None), ("c2", None, None, None), ("c3", phone(3), None, phone(3))]

@@ -18,10 +18,10 @@ from support.whatsapp_stage import HASH_KEY, NUMBER, phone
 from wch_common.contract.message import Publication
 from wch_common.events import published_contract
 from wch_common.events.recipient import Recipient
+from wch_common.integrations.recipients import PersonHash
 from wch_common.store.erasure import erase_person
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
-from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.main import MIGRATIONS
 from wch_whatsapp.people import Name, People, release_numbers
 from wch_whatsapp.queries_people import all_ids, holding

@@ -246,7 +246,7 @@ def test_what_requests_say_links_nobody(wa: WhatsAppStage) -> None:
     wa.publish(message(3, to=phone(1)), message(4, to=Recipient(phone=phone(1), user_id=ID)))
     assert ended(wa, "key-3")[0] == "accepted"
     assert ended(wa, "key-4") == ("suppressed", "asked_to_stop"), "a request is held to every name that it gives"
-    assert "3 rows in messages" in wa.command("erase", ID)
+    assert "3 rows in whatsapp.messages" in wa.recipients("erase", ID)
 
 
 def test_a_suppression_under_any_name_that_a_request_gives_holds(wa: WhatsAppStage) -> None:
@@ -256,7 +256,7 @@ def test_a_suppression_under_any_name_that_a_request_gives_holds(wa: WhatsAppSta
     for number, names in enumerate(({"user_id": ID}, {"phone": phone(1)}, {"phone": phone(1), "user_id": ID})):
         wa.publish(message(number, to=Recipient(parent_id=PARENT, **names)))
         assert ended(wa, f"key-{number}") == ("suppressed", "asked by mail")
-    assert "3 rows in messages" in wa.command("erase", PARENT)
+    assert "3 rows in whatsapp.messages" in wa.recipients("erase", PARENT)
 
 
 def test_an_operator_suppresses_and_lifts_under_any_name(wa: WhatsAppStage) -> None:
@@ -281,10 +281,10 @@ def test_a_person_is_exported_and_erased_under_every_name(wa: WhatsAppStage, nam
     wa.publish(message(1, to=phone(1), category="utility"), message(2, to=ID, category="utility"), message(3))
     for number in (1, 2, 3):
         ended(wa, f"key-{number}")
-    exported = json.loads(wa.command("export", name))
+    exported = json.loads(wa.recipients("export", name))["whatsapp"]
     assert {row["send_key"] for row in exported["messages"]} == {"key-1", "key-2"}
     assert {row["value"] for row in exported["person_ids"]} == {phone(1), ID}
-    assert "erased" in wa.command("erase", name, "--reason", "asked")
+    assert "erased" in wa.recipients("erase", name, "--reason", "asked")
     everything = str(
         [wa.query(f"SELECT t::text FROM {table} AS t") for table in ("messages", "person_ids", "suppressions")]
     )

@@ -14,6 +14,7 @@ from wch_common.errors import SettingsError
 from wch_common.settings import load_settings
 
 NEEDED = {"WCH_AMQP_URL": "amqp://u:p@host/wch", "WCH_DATABASE_URL": "postgresql://u:p@host/wch"}
+NEEDED |= {"WCH_PERSON_HASH_KEY": "sixteen characters"}
 
 
 @pytest.mark.parametrize(

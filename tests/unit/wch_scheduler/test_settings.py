@@ -23,6 +23,7 @@ def test_an_invalid_list_of_requesters_is_refused_with_the_reason(
 ) -> None:
     monkeypatch.setenv("WCH_AMQP_URL", "amqp://wch:secret@broker/wch")
     monkeypatch.setenv("WCH_DATABASE_URL", "postgresql://wch:secret@database/wch")
+    monkeypatch.setenv("WCH_PERSON_HASH_KEY", "sixteen characters")
     monkeypatch.setenv("WCH_SCHEDULER_REQUESTERS", value)
     with pytest.raises(SettingsError) as refused:
         load_settings(SchedulerSettings)

@@ -7,7 +7,8 @@ import uuid
 import pytest
 
 from wch_common.integrations.phone import one_form
-from wch_whatsapp.identity import PersonHash, Tag, batch_id, fact_id, message_id
+from wch_common.integrations.recipients import PersonHash
+from wch_whatsapp.identity import Tag, batch_id, fact_id, message_id
 
 HASH_KEY = "a key for the tests"
 

@@ -17,7 +17,7 @@ NEEDED = {
     "DATABASE_URL": "postgresql://h/d",
     "GRAPH_TOKEN": "t",
     "WHATSAPP_PHONE_NUMBER_IDS": "2002",
-    "WHATSAPP_HASH_KEY": "sixteen characters",
+    "PERSON_HASH_KEY": "sixteen characters",
 }
 
 
@@ -61,7 +61,7 @@ def test_the_only_recipients_are_listed_and_their_numbers_hidden(environment: py
 
 def test_every_wrong_setting_is_named(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("WCH_WHATSAPP_PHONE_NUMBER_IDS", "+49 170 1234567")
-    environment.setenv("WCH_WHATSAPP_HASH_KEY", "short")
+    environment.setenv("WCH_PERSON_HASH_KEY", "short")
     environment.setenv("WCH_WHATSAPP_REGION", "Germany")
     environment.delenv("WCH_GRAPH_TOKEN")
     with pytest.raises(SettingsError) as caught:

@@ -267,6 +267,7 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
     common = {
         "WCH_AMQP_URL": amqp_url,
         "WCH_DATABASE_URL": database_url,
+        "WCH_PERSON_HASH_KEY": HASH_KEY,
         "WCH_HEALTH_HOST": "127.0.0.1",
     }
     graph = {"WCH_GRAPH_URL": graph_url, "WCH_GRAPH_TOKEN": "simulated-token"}
@@ -285,7 +286,6 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
         "whatsapp": {
             **graph,
             "WCH_WHATSAPP_PHONE_NUMBER_IDS": NUMBER,
-            "WCH_WHATSAPP_HASH_KEY": HASH_KEY,
             "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
         },
         "broadcast": {},
@@ -414,7 +414,7 @@ def _print_results(broker: ProvidedBroker, amqp_url: str, database_url: str, gra
     environment.touch(mode=0o600)
     environment.write_text(
         f'export WCH_AMQP_URL="{amqp_url}"\nexport WCH_DATABASE_URL="{database_url}"\n'
-        f'export WCH_SYNC_PRODUCT_RETRY_DELAYS="{RETRY_DELAYS}"\nexport WCH_WHATSAPP_HASH_KEY="{HASH_KEY}"\n'
+        f'export WCH_SYNC_PRODUCT_RETRY_DELAYS="{RETRY_DELAYS}"\nexport WCH_PERSON_HASH_KEY="{HASH_KEY}"\n'
         f'export PATH="{Path(sys.executable).parent}:$PATH"\n'
     )
     with Management(amqp_url) as management:

@@ -79,6 +79,13 @@ CommaSeparated = BeforeValidator(_split)
 JsonList = BeforeValidator(_read_list)
 """Of a tuple: as text, it is a JSON list."""
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_postgres)]
+PersonHashKey = Annotated[
+    SecretStr,
+    Field(
+        min_length=16,
+        description="Secret of at least 16 characters for the hashes that stand for people, the same in every service; never change it",
+    ),
+]
 
 
 class QueueSettings(BaseModel):

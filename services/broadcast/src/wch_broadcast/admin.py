@@ -16,15 +16,15 @@ from wch_common.events import published_contract
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
-    CampaignRecipientEraseRequested,
     CampaignRequested,
     CampaignResumeRequested,
 )
-from wch_common.integrations.recipients import person_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from uuid import UUID
+
+    from wch_common.contract.personal import Person
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -66,21 +66,21 @@ def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:
         yield from cursor.execute(queries.REPORT, {"id": campaign})
 
 
-def erasable_rows(connection: Connection, name: str) -> dict[str, int]:
-    """Return how many rows of each table erasing a recipient (E.164) would change."""
+def erasable_rows(connection: Connection, person: Person) -> dict[str, int]:
+    """Return how many rows of each table erasing a person would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(name))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person)
 
 
-def export_recipient(connection: Connection, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return every row about a recipient (E.164), and the stored events that name them, by table."""
+def export_person(connection: Connection, person: Person) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a person, and the stored events that name them, by table."""
     from wch_broadcast.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.export_person(connection, METADATA, published_contract(), person_of(name))
+    return erasure.export_person(connection, METADATA, published_contract(), person)
 
 
 # -- commands
@@ -108,11 +108,6 @@ def resume_request(campaign: str, *, by: str) -> CampaignResumeRequested:
 def cancel_request(campaign: str, *, reason: str, by: str) -> CampaignCancelRequested:
     """Return the request to cancel a campaign."""
     return CampaignCancelRequested(campaign_id=campaign, reason=reason, by=by)
-
-
-def erase_request(name: str, *, reason: str, by: str) -> CampaignRecipientEraseRequested:
-    """Return the request to erase a person from every list."""
-    return CampaignRecipientEraseRequested(phone=name, reason=reason, by=by)
 
 
 def _typed(connection: Connection, row: type[T], statement: str, parameters: Mapping[str, object]) -> list[T]:

@@ -1,4 +1,4 @@
-"""`wch campaigns`: start, watch and control campaigns, upload lists, report results, erase and export a person."""
+"""`wch campaigns`: start, watch and control campaigns, upload lists, report results."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn
 from wch_broadcast import admin
 from wch_broadcast.campaign import FINAL
 from wch_broadcast.report import opened, write_csv, write_json_lines
-from wch_broadcast.topology import CONTROL
 from wch_broadcast.uploads import Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
 from wch_common.cli import service
 from wch_common.cli.output import (
@@ -42,10 +41,7 @@ if TYPE_CHECKING:
     from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed
     from wch_common.events.broadcast import CampaignRequested
 
-app = typer.Typer(
-    help="Campaigns: start, status, list, pause, resume, cancel, import, report; erase and export a person.",
-    no_args_is_help=True,
-)
+app = typer.Typer(help="Campaigns: start, status, list, pause, resume, cancel, import, report.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="The campaign's name.", metavar="CAMPAIGN")]
 Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
@@ -241,33 +237,6 @@ def report(
             )
         with opened(output) as out:
             (write_json_lines if json else write_csv)(admin.report(connection, found.id), out)
-
-
-@app.command()
-def erase(
-    person: service.Who,
-    amqp_url: AmqpUrl,
-    database_url: DatabaseUrl = None,
-    reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
-    dry_run: DryRun = False,
-    json: AsJson = False,
-) -> None:
-    """Erase a person from all lists; campaigns skip recipients that are erased before their batch is released."""
-    name = service.person_name(person)
-    with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, name)
-        if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
-            service.wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(name, counts, json=json, dry_run=dry_run):
-        say("queued and dead-lettered requests may still name the person: see `wch queues list` and `wch dlq list`")
-
-
-@app.command()
-def export(person: service.Who, database_url: DatabaseUrl = None) -> None:
-    """Print everything that is stored about a person, as JSON."""
-    with _database(database_url) as connection:
-        print_json(admin.export_recipient(connection, service.person_name(person)))
 
 
 # -- output

@@ -12,6 +12,7 @@ from wch_broadcast import queries
 from wch_broadcast.campaign import SOURCE, as_json
 from wch_broadcast.identity import list_uuid
 from wch_broadcast.queries import ListState
+from wch_common.contract.personal import ERASED
 from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations.recipients import one_form, resolved
@@ -94,7 +95,11 @@ class Lists:
         if skipped or duplicates:
             await tx.rows(queries.ADD_SKIPPED_RECIPIENTS, names | _columns([*skipped, *duplicates]))
         await tx.rows(queries.ADD_PART, names)
-        counts = {"submitted": len(recipients), "malformed": len(skipped), "duplicates": len(duplicates)}
+        counts = {
+            "submitted": len(recipients),
+            "malformed": sum(one.skip_reason == "malformed_number" for one in skipped),
+            "duplicates": len(duplicates),
+        }
         first = part * PART_SIZE
         counts["with_values"] = sum(recipients[place - first].body is not None for place in added)
         return (await tx.rows(queries.COUNT_PART, names | counts))[0]
@@ -131,10 +136,13 @@ class Placed:
 def _classified(
     first: int, recipients: Sequence[CampaignRecipient], region: str | None
 ) -> tuple[list[Placed], list[Placed]]:
-    """Return the usable recipients and the malformed ones; the first has the position `first`."""
+    """Return the usable recipients and the others; the first has the position `first`."""
     usable: list[Placed] = []
     skipped: list[Placed] = []
     for position, one in enumerate(recipients, first):
+        if one.to == ERASED:
+            skipped.append(Placed(position, skip_reason="erased"))
+            continue
         try:
             usable.append(Placed(position, resolved(one.to, region), own_values=_own_values(one)))
         except MalformedRecipient:

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSettings
-from wch_common.settings import DatabaseUrl
+from wch_common.settings import DatabaseUrl, PersonHashKey
 
 
 class BroadcastShop(ShopEntry):
@@ -21,6 +21,7 @@ class BroadcastSettings(ShopSettings):
 
     one_shop: BroadcastShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
+    person_hash_key: PersonHashKey
     broadcast_in_flight: Annotated[int, Field(ge=1, le=50)] = Field(
         4, description="Batches of a campaign in progress at a time; 1 for a campaign with a pause between batches"
     )

@@ -5,12 +5,11 @@ from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
     CampaignPauseRequested,
-    CampaignRecipientEraseRequested,
     CampaignRequested,
     CampaignResumeRequested,
     RecipientsRequested,
 )
-from wch_common.events.whatsapp import BatchCompleted, BatchUpdated
+from wch_common.events.whatsapp import BatchCompleted, BatchUpdated, RecipientErased
 
 REQUESTER = "broadcast"
 _POLICY = QueuePolicy(retry_delays=(5, 30, 120), tries=3, concurrency=5, time_limit_seconds=60)
@@ -23,8 +22,8 @@ CONTROL = WorkQueue(
         CampaignPauseRequested,
         CampaignResumeRequested,
         CampaignCancelRequested,
-        CampaignRecipientEraseRequested,
     ),
+    follows=(Follow(RecipientErased),),
     policy=_POLICY,
 )
 RECIPIENTS = WorkQueue("broadcast.recipients", requests=(RecipientsRequested,), policy=_POLICY)

@@ -24,11 +24,12 @@ from wch_carts.queries_admin import (
     UnsentReminders,
 )
 from wch_common.events import published_contract
-from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
-from wch_common.integrations.recipients import person_of
+from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from wch_common.contract.personal import Person
 
 T = TypeVar("T")
 Connection = psycopg.Connection[Any]
@@ -112,21 +113,21 @@ def remindable_carts(connection: Connection, carts: Sequence[str] | None, shop: 
     return _typed(connection, CartCount, queries.REMINDABLE, names)[0].carts
 
 
-def erasable_rows(connection: Connection, name: str) -> dict[str, int]:
-    """Return how many rows of each table erasing a customer (E.164) would change."""
+def erasable_rows(connection: Connection, person: Person) -> dict[str, int]:
+    """Return how many rows of each table erasing a person would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_carts.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(name))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person)
 
 
-def export_customer(connection: Connection, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return every row about a customer (E.164), and the stored events that name them, by table."""
+def export_person(connection: Connection, person: Person) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a person, and the stored events that name them, by table."""
     from wch_carts.tables import METADATA
     from wch_common.store import erasure
 
-    return erasure.export_person(connection, METADATA, published_contract(), person_of(name))
+    return erasure.export_person(connection, METADATA, published_contract(), person)
 
 
 # -- commands
@@ -145,11 +146,6 @@ def scan_request() -> ReminderScanRequested:
 def reminder_request(cart: str) -> ReminderRequested:
     """Return the request to remind the owner of one cart."""
     return ReminderRequested(cart_id=cart)
-
-
-def erase_request(name: str, *, reason: str, by: str) -> CustomerEraseRequested:
-    """Return the request to erase a customer from every cart."""
-    return CustomerEraseRequested(phone=name, reason=reason, by=by)
 
 
 def _typed(connection: Connection, row: type[T], statement: str, parameters: Mapping[str, object]) -> list[T]:

@@ -1,4 +1,4 @@
-"""`wch carts`: statistics, one cart, cleanups, reminders, erasing and exporting a customer."""
+"""`wch carts`: statistics, one cart, cleanups, reminders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from wch_carts import admin
-from wch_carts.topology import CONTROL
 from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
@@ -21,7 +20,6 @@ from wch_common.cli.output import (
     print_json,
     print_table,
     say,
-    whoami,
 )
 from wch_common.contract.event import new_event
 from wch_common.integrations.recipients import masked
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     from wch_carts.queries_admin import CartDetails, CleanupResult, ReminderDetails
 
-app = typer.Typer(help="Carts: stats, show, cleanup, remind; erase and export a customer.", no_args_is_help=True)
+app = typer.Typer(help="Carts: stats, show, cleanup, remind.", no_args_is_help=True)
 
 Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.2
@@ -130,35 +128,6 @@ def remind(
         count = 0
         sentence = "requested reminders of all idle carts"
     service.report(sentence, json=json, dry_run=dry_run, action="remind", carts=count)
-
-
-@app.command()
-def erase(
-    person: service.Who,
-    amqp_url: AmqpUrl,
-    database_url: DatabaseUrl = None,
-    reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
-    dry_run: DryRun = False,
-    json: AsJson = False,
-) -> None:
-    """Erase a customer from all carts; the values of the carts are kept."""
-    name = service.person_name(person)
-    with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, name)
-        if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
-            service.wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(name, counts, json=json, dry_run=dry_run):
-        say(
-            "reminders in progress may name the customer: see `wch whatsapp erase`, and carts.cart.dlq in `wch dlq list`"
-        )
-
-
-@app.command()
-def export(person: service.Who, database_url: DatabaseUrl = None) -> None:
-    """Print everything that is stored about a customer, as JSON."""
-    with _database(database_url) as connection:
-        print_json(admin.export_customer(connection, service.person_name(person)))
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from wch_carts.carts import Carts
 from wch_carts.cleanup import Cleanup
-from wch_carts.erasure import erase_customer
 from wch_carts.maintenance import Maintenance
 from wch_carts.metrics import CartMetrics
 from wch_carts.reminders import Reminders, reminder_dead_lettered
 from wch_carts.settings import CartsSettings
 from wch_carts.tables import METADATA
-from wch_carts.topology import ANSWERS, CARTS, CLEANUP, CONTROL, REMINDERS, RESULTS, SCAN
-from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
+from wch_carts.topology import ANSWERS, CARTS, CLEANUP, CONTROL, REMINDERS, RESULTS, SCAN, SOURCE
+from wch_common.events import published_contract
+from wch_common.events.carts import CleanupRequested, CustomerErased, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
+from wch_common.events.whatsapp import RecipientErased
+from wch_common.integrations.recipients import PersonHash
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
+from wch_common.store.erased_people import ErasedPeople
+from wch_common.store.erasure import Erasures
 from wch_common.store.migrate import MigrationSet
 
 if TYPE_CHECKING:
@@ -29,8 +33,11 @@ MIGRATIONS = (MigrationSet("wch_carts:migrations", "carts_version", METADATA),)
 async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
     """Build the handlers and return the jobs."""
     settings = platform.settings
-    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
-    shops = settings.shops()
+    shops, contract = settings.shops(), published_contract()
+    person_hash = PersonHash(settings.person_hash_key.get_secret_value())
+    erased_people = ErasedPeople(contract, person_hash.in_regions(shop.whatsapp.region for _, shop in shops))
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS, erased_people=erased_people)
+    erasures = Erasures(store, METADATA, contract, SOURCE)
     carts = Carts(shops, expiry_hours=settings.carts_expiry_hours)
     metrics = CartMetrics(platform.metrics.registry)
     reminders, cleanup = Reminders(shops, metrics), Cleanup(store, shops)
@@ -48,7 +55,11 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
         in_transaction(
             platform.queue(REMINDERS), {ReminderRequested: reminders.remind}, on_dead_letter=reminder_dead_lettered
         ),
-        in_transaction(platform.queue(CONTROL), {CustomerEraseRequested: erase_customer}),
+        in_transaction(
+            platform.queue(CONTROL),
+            {},
+            beside={RecipientErased: erasures.following(person_hash.erased_in, CustomerErased)},
+        ),
         in_transaction(platform.queue(ANSWERS), dict.fromkeys(RESULTS, reminders.result)),
     ]
 

@@ -52,7 +52,7 @@ UPDATE carts SET phone = %(phone)s, user_id = %(user_id)s, person = %(person)s, 
 WHERE id = %(id)s
 """
 SET_ORDER = """
-UPDATE carts SET order_id = %(order_id)s, order_total = %(total)s, order_currency = %(currency)s,
+UPDATE carts SET order_id = CASE WHEN no_phone_reason <> 'erased' THEN %(order_id)s::bigint END, order_total = %(total)s, order_currency = %(currency)s,
   ordered_at = least(now(), %(time)s::timestamptz) WHERE id = %(id)s RETURNING *
 """
 # The row of a deleted cart is kept for as long as an older fact may arrive.

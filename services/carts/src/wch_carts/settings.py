@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from wch_carts.quiet_hours import QuietHours
 from wch_carts.reminder_text import ReminderText, ShortText
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSection, ShopSettings
-from wch_common.settings import CommaSeparated, DatabaseUrl, JsonList
+from wch_common.settings import CommaSeparated, DatabaseUrl, JsonList, PersonHashKey
 
 Hours = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(gt=0)]
@@ -112,6 +112,7 @@ class CartsSettings(ShopSettings):
 
     one_shop: CartsShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
+    person_hash_key: PersonHashKey
     carts_expiry_hours: Hours = Field(72.0, description="Hours after its last change at which a cart expires")
     carts_abandoned_hours: Hours = Field(
         24.0, description="Hours after an unanswered reminder at which a cart counts as abandoned"

@@ -4,7 +4,7 @@ from typing import Final
 
 from wch_common.broker.queue_policy import QueuePolicy
 from wch_common.broker.topology import Follow, Topology, WorkQueue
-from wch_common.events.carts import CleanupRequested, CustomerEraseRequested, ReminderRequested, ReminderScanRequested
+from wch_common.events.carts import CleanupRequested, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
 from wch_common.events.whatsapp import (
     MessageAccepted,
@@ -14,6 +14,7 @@ from wch_common.events.whatsapp import (
     MessageRead,
     MessageSuppressed,
     MessageUnknown,
+    RecipientErased,
 )
 
 SOURCE: Final = "/wch/carts"
@@ -28,7 +29,7 @@ CLEANUP = WorkQueue("carts.cleanup", requests=(CleanupRequested,), policy=_POLIC
 SCAN = WorkQueue("carts.reminder_scan", requests=(ReminderScanRequested,), policy=_POLICY)
 REMINDERS = WorkQueue("carts.reminder", requests=(ReminderRequested,), policy=_POLICY)
 # A queue of its own, so that erasing a customer does not wait behind carts and reminders.
-CONTROL = WorkQueue("carts.control", requests=(CustomerEraseRequested,), policy=_POLICY)
+CONTROL = WorkQueue("carts.control", follows=(Follow(RecipientErased),), policy=_POLICY)
 RESULTS = (
     MessageAccepted,
     MessageDelivered,

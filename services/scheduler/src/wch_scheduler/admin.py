@@ -12,10 +12,8 @@ from wch_common.events.scheduler import (
     SchedulePauseRequested,
     ScheduleResumeRequested,
     ScheduleRunRequested,
-    TimerPersonEraseRequested,
     TimersCancelRequested,
 )
-from wch_common.integrations.recipients import person_of
 from wch_scheduler import queries
 from wch_scheduler.planned_times import planned_after
 from wch_scheduler.queries import GapRow, ScheduleRow, TickRow, TimerRow, TimerStatsRow
@@ -23,6 +21,8 @@ from wch_scheduler.schedule import Schedule
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+    from wch_common.contract.personal import Person
 
 Connection = Any
 """A psycopg connection to the service's schema."""
@@ -82,21 +82,21 @@ def timer_stats(connection: Connection) -> list[TimerStatsRow]:
     return _rows(connection, TimerStatsRow, queries.TIMER_STATS)
 
 
-def erasable_rows(connection: Connection, name: str) -> dict[str, int]:
-    """Return how many rows of each table erasing a person (E.164) would change."""
+def erasable_rows(connection: Connection, person: Person) -> dict[str, int]:
+    """Return how many rows of each table erasing a person would change."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), person_of(name))
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person)
 
 
-def export_person(connection: Connection, name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the stored events that name a person (E.164), by table."""
+def export_person(connection: Connection, person: Person) -> dict[str, list[dict[str, Any]]]:
+    """Return every row about a person, and the stored events that name them, by table."""
     from wch_common.store import erasure
     from wch_scheduler.tables import METADATA
 
-    return erasure.export_person(connection, METADATA, published_contract(), person_of(name))
+    return erasure.export_person(connection, METADATA, published_contract(), person)
 
 
 def _rows(connection: Connection, row: type[T], statement: str, parameters: dict[str, Any] | None = None) -> list[T]:
@@ -121,11 +121,6 @@ def pause_request(name: str, by: str, reason: str) -> SchedulePauseRequested:
 def resume_request(name: str, by: str) -> ScheduleResumeRequested:
     """Return the request to resume a paused schedule."""
     return ScheduleResumeRequested(schedule=name, by=by)
-
-
-def erase_request(name: str, *, reason: str, by: str) -> TimerPersonEraseRequested:
-    """Return the request to erase a person (E.164) from the events of timers."""
-    return TimerPersonEraseRequested(phone=name, reason=reason, by=by)
 
 
 def cancel_timers_request(

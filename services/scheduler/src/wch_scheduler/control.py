@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from wch_common.events import published_contract
 from wch_common.events.scheduler import (
     SchedulePaused,
     SchedulePauseRequested,
@@ -14,21 +13,16 @@ from wch_common.events.scheduler import (
     ScheduleRunRequested,
     ScheduleTriggered,
     TimerCancelled,
-    TimerPersonErased,
     TimersCancelled,
     TimersCancelRequested,
 )
-from wch_common.integrations.recipients import person_of, requested_person
 from wch_common.outcome import Reject
-from wch_common.store import erasure
 from wch_scheduler import queries
 from wch_scheduler.queries import CancelledTimer
-from wch_scheduler.tables import METADATA
 from wch_scheduler.ticks import SOURCE
 
 if TYPE_CHECKING:
     from wch_common.contract.event import Event, EventData
-    from wch_common.events.scheduler import TimerPersonEraseRequested
     from wch_common.store.store import Transaction
 
 # Timers that one request cancels; it requests the rest of them from itself.
@@ -81,14 +75,6 @@ async def cancel_timers(event: Event[TimersCancelRequested], tx: Transaction) ->
         tx.emit(event.derive(data.model_copy(update={"cancelled_before": total}), SOURCE, key=f"after {total}"))
     else:
         tx.emit(event.derive(TimersCancelled(timers=total, by=data.by, reason=data.reason), SOURCE))
-
-
-async def erase_person(event: Event[TimerPersonEraseRequested], tx: Transaction) -> None:
-    """Erase a person from the events of timers; raises Reject for a malformed number."""
-    rows = await erasure.erase_person(
-        tx, METADATA, published_contract(), person_of(*requested_person(event.data.phone, "data.phone").names)
-    )
-    tx.emit(event.derive(TimerPersonErased(rows=rows), SOURCE))
 
 
 def schedule_refused(event: Event[Any], reason: str) -> EventData | None:

@@ -14,12 +14,16 @@ from wch_common.events.scheduler import (
     ScheduleResumeRequested,
     ScheduleRunRequested,
     TimerCancelRequested,
-    TimerPersonEraseRequested,
+    TimerPersonErased,
     TimerRequested,
     TimersCancelRequested,
 )
-from wch_common.runtime.job import Job
+from wch_common.events.whatsapp import RecipientErased
+from wch_common.integrations.recipients import PersonHash
+from wch_common.runtime.job import Handler, Job
 from wch_common.runtime.service import Platform, run_service
+from wch_common.store.erased_people import ErasedPeople
+from wch_common.store.erasure import Erasures
 from wch_common.store.migrate import MigrationSet
 from wch_scheduler import control
 from wch_scheduler.file import WrongFile, read
@@ -27,7 +31,7 @@ from wch_scheduler.loops import ScheduleLoops
 from wch_scheduler.metrics import SchedulerMetrics
 from wch_scheduler.settings import SchedulerSettings
 from wch_scheduler.tables import METADATA
-from wch_scheduler.ticks import Ticks
+from wch_scheduler.ticks import SOURCE, Ticks
 from wch_scheduler.timers import Timers, timer_dead_lettered
 from wch_scheduler.topology import CONTROL, TIMERS
 
@@ -48,7 +52,10 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         file = read(settings.schedules_text(), registry, names)
     except WrongFile as error:
         raise SettingsError(f"WCH_SCHEDULES_FILE: {error}") from None
-    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
+    person_hash = PersonHash(settings.person_hash_key.get_secret_value())
+    erased_people = ErasedPeople(registry, person_hash.in_regions(shop.whatsapp.region for _, shop in shops))
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS, erased_people=erased_people)
+    erasures = Erasures(store, METADATA, registry, SOURCE)
     metrics = SchedulerMetrics(platform.metrics.registry)
     ticks = Ticks(store, names, metrics, registry, settings.scheduler_outage_seconds)
 
@@ -68,10 +75,10 @@ async def compose(platform: Platform[SchedulerSettings]) -> Sequence[Job]:
         can_publish=can_publish,
     )
     platform.background += [*loops.background, timers.run]
-    return _jobs(platform, store, timers)
+    return _jobs(platform, store, timers, erasures.following(person_hash.erased_in, TimerPersonErased))
 
 
-def _jobs(platform: Platform[SchedulerSettings], store: Store, timers: Timers) -> list[Job]:
+def _jobs(platform: Platform[SchedulerSettings], store: Store, timers: Timers, erasing: Handler) -> list[Job]:
     return [
         Job.in_transaction(
             platform.queue(TIMERS),
@@ -86,9 +93,9 @@ def _jobs(platform: Platform[SchedulerSettings], store: Store, timers: Timers) -
                 SchedulePauseRequested: control.pause,
                 ScheduleResumeRequested: control.resume,
                 TimersCancelRequested: control.cancel_timers,
-                TimerPersonEraseRequested: control.erase_person,
             },
             store,
+            beside={RecipientErased: erasing},
             on_dead_letter=control.schedule_refused,
         ),
     ]

@@ -10,15 +10,24 @@ from pydantic import Field, field_validator
 
 from wch_common.contract.event import REQUESTER_PATTERN, Request
 from wch_common.events import published_contract
-from wch_common.integrations.shops import ShopEntry, Shops, ShopSettings
-from wch_common.settings import DatabaseUrl
+from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSettings
+from wch_common.settings import DatabaseUrl, PersonHashKey
 from wch_scheduler.file import SHIPPED, WrongFile
+
+
+class SchedulerShop(ShopEntry):
+    """The settings of a shop that the scheduler uses."""
+
+    whatsapp: PhoneRegionSection = PhoneRegionSection()
 
 
 class SchedulerSettings(ShopSettings):
     """Settings of the scheduler."""
 
+    one_shop: SchedulerShop | None = None
+
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
+    person_hash_key: PersonHashKey
     schedules_file: Path | None = Field(
         None, description="YAML file of the schedules; without it, the one that is shipped"
     )
@@ -64,9 +73,9 @@ class SchedulerSettings(ShopSettings):
                 raise ValueError(f"{pattern} matches no request type: `wch events schemas` lists them")
         return value
 
-    def shops(self) -> Shops[ShopEntry]:
+    def shops(self) -> Shops[SchedulerShop]:
         """Return the shops."""
-        return self.read_shops(ShopEntry)
+        return self.read_shops(SchedulerShop)
 
     def schedules_text(self) -> str:
         """Return the file's present content; raises WrongFile."""

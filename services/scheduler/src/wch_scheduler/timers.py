@@ -40,10 +40,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wch_common.contract.registry import Registry
-    from wch_common.integrations.shops import ShopEntry, Shops
+    from wch_common.integrations.shops import Shops
     from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
     from wch_scheduler.metrics import SchedulerMetrics
+    from wch_scheduler.settings import SchedulerShop
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +71,7 @@ class Timers:
     def __init__(
         self,
         store: Store,
-        shops: Shops[ShopEntry],
+        shops: Shops[SchedulerShop],
         registry: Registry,
         metrics: SchedulerMetrics,
         *,

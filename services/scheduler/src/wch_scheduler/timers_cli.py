@@ -14,15 +14,11 @@ from wch_common.cli.output import (
     DryRun,
     print_json,
     print_table,
-    say,
     whoami,
 )
 from wch_common.cli.service import (
-    Who,
-    person_name,
     print_record,
     report,
-    report_erasure,
     request,
     service_schema,
     timestamp,
@@ -35,9 +31,7 @@ from wch_scheduler.topology import CONTROL
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-app = typer.Typer(
-    help="Timers of other programs: list, show, cancel, stats; erase and export a person.", no_args_is_help=True
-)
+app = typer.Typer(help="Timers of other programs: list, show, cancel, stats.", no_args_is_help=True)
 
 Key = Annotated[str | None, typer.Option(help="Only timers with this key.")]
 Group = Annotated[str | None, typer.Option(help="Only timers of this group.")]
@@ -132,33 +126,6 @@ def stats(database_url: DatabaseUrl = None, json: AsJson = False) -> None:
         (row.requester, row.group, row.state, row.timers, timestamp(row.first), timestamp(row.last)) for row in rows
     ]
     print_table(columns, cells, empty="there are no timers")
-
-
-@app.command()
-def erase(
-    person: Who,
-    amqp_url: AmqpUrl,
-    database_url: DatabaseUrl = None,
-    reason: Annotated[str, typer.Option(help="The reason, as part of the request.")] = "",
-    dry_run: DryRun = False,
-    json: AsJson = False,
-) -> None:
-    """Erase a person from the events of timers; these are still published at their time, and refused by who handles them."""
-    name = person_name(person)
-    with _database(database_url) as connection:
-        counts = admin.erasable_rows(connection, name)
-        if not dry_run:
-            ids = request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
-            wait_until_handled(connection, CONTROL.name, ids)
-    if report_erasure(name, counts, json=json, dry_run=dry_run):
-        say("these timers keep their time; what they request is refused then, unless `wch timers cancel` cancels them")
-
-
-@app.command()
-def export(person: Who, database_url: DatabaseUrl = None) -> None:
-    """Print the events of timers that name a person, as JSON."""
-    with _database(database_url) as connection:
-        print_json(admin.export_person(connection, person_name(person)))
 
 
 def _database(database_url: str | None) -> AbstractContextManager[Any]:

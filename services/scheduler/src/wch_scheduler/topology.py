@@ -1,16 +1,16 @@
 """The queues of the scheduler; what the file of schedules requests comes from no queue."""
 
 from wch_common.broker.queue_policy import QueuePolicy
-from wch_common.broker.topology import Topology, WorkQueue
+from wch_common.broker.topology import Follow, Topology, WorkQueue
 from wch_common.events.scheduler import (
     SchedulePauseRequested,
     ScheduleResumeRequested,
     ScheduleRunRequested,
     TimerCancelRequested,
-    TimerPersonEraseRequested,
     TimerRequested,
     TimersCancelRequested,
 )
+from wch_common.events.whatsapp import RecipientErased
 
 _POLICY = QueuePolicy(retry_delays=(1, 5, 30), tries=3, concurrency=5, time_limit_seconds=30)
 
@@ -23,8 +23,8 @@ CONTROL = WorkQueue(
         SchedulePauseRequested,
         ScheduleResumeRequested,
         TimersCancelRequested,
-        TimerPersonEraseRequested,
     ),
+    follows=(Follow(RecipientErased),),
     policy=_POLICY,
 )
 

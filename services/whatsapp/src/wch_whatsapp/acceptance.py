@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from wch_common.contract.event import Event
     from wch_common.events.recipient import Recipient
     from wch_common.events.whatsapp import BatchRecipient
+    from wch_common.integrations.recipients import PersonHash
     from wch_common.integrations.shops import Shops
     from wch_common.store.store import Transaction
-    from wch_whatsapp.identity import PersonHash
     from wch_whatsapp.settings import WhatsAppShop
 
 _FULL_SECONDS = 60.0

@@ -17,9 +17,8 @@ from wch_common.events.whatsapp import (
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
-from wch_common.integrations.recipients import masked
+from wch_common.integrations.recipients import PersonHash, masked
 from wch_whatsapp import queries, queries_people
-from wch_whatsapp.identity import PersonHash
 from wch_whatsapp.people import known_person
 from wch_whatsapp.queries import (
     ChargeCount,
@@ -95,31 +94,31 @@ def list_charges(connection: psycopg.Connection[Any]) -> list[ChargeCount]:
     return _read(connection, ChargeCount, queries.LIST_CHARGES)
 
 
-def person(connection: psycopg.Connection[Any], hash_key: str, name: str) -> Person:
+def known_as(connection: psycopg.Connection[Any], hash_key: str, name: str) -> Person:
     """Return the person with a number (E.164) or an id, and with every other name of theirs; raises WrongHashKey."""
     person_hash = PersonHash(hash_key)
     for row in _read(connection, HashedName, queries.ANY_HASHED_NAME):
         if person_hash.of(row.name) != row.person:
-            raise WrongHashKey("this ledger was written with another hash key: use the service's WCH_WHATSAPP_HASH_KEY")
+            raise WrongHashKey("this ledger was written with another hash key: use the service's WCH_PERSON_HASH_KEY")
     rows = connection.execute(queries_people.NAMES.encode(), {"ids": [person_hash.of(name)]}).fetchall()
     return known_person(person_hash, [name], rows)
 
 
-def export(connection: psycopg.Connection[Any], of: Person) -> dict[str, list[dict[str, Any]]]:
+def export_person(connection: psycopg.Connection[Any], person: Person) -> dict[str, list[dict[str, Any]]]:
     """Return every row about a person, and the stored events that name them, by table."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
     from wch_common.store import erasure
     from wch_whatsapp.tables import METADATA
 
-    return erasure.export_person(connection, METADATA, published_contract(), of)
+    return erasure.export_person(connection, METADATA, published_contract(), person)
 
 
-def erasable_rows(connection: psycopg.Connection[Any], of: Person) -> dict[str, int]:
+def erasable_rows(connection: psycopg.Connection[Any], person: Person) -> dict[str, int]:
     """Return how many rows of each table erasing a person would change or delete."""
     from wch_common.store import erasure
     from wch_whatsapp.tables import METADATA
 
-    return erasure.erasable_rows(connection, METADATA, published_contract(), of)
+    return erasure.erasable_rows(connection, METADATA, published_contract(), person)
 
 
 def _read(

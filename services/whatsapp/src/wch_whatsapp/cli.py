@@ -1,4 +1,4 @@
-"""`wch whatsapp`: lists, counts and retries messages, suppresses recipients, and erases and exports their data."""
+"""`wch whatsapp`: lists, counts and retries messages, and suppresses recipients."""
 
 from __future__ import annotations
 
@@ -20,21 +20,17 @@ from wch_common.cli.output import (
     say,
     whoami,
 )
-from wch_common.cli.service import Who, person_name, print_record, report, service_schema, timestamp, wait_until_handled
+from wch_common.cli.service import Who, person_name, print_record, report, service_schema, timestamp
 from wch_common.events.failure_reasons import FAILURE_REASONS, failure_reason
 from wch_common.integrations.recipients import masked
 from wch_whatsapp import admin
-from wch_whatsapp.topology import CONTROL
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
-    from wch_common.contract.personal import Person
     from wch_whatsapp.queries import RetryCandidate
 
-app = typer.Typer(
-    help="WhatsApp messages: list, show, retry, suppress, stats; erase and export a recipient.", no_args_is_help=True
-)
+app = typer.Typer(help="WhatsApp messages: list, show, retry, suppress, stats.", no_args_is_help=True)
 
 State = Annotated[
     Literal[
@@ -47,15 +43,6 @@ Reason = Annotated[str | None, typer.Option(help="Only messages with this reason
 Requester = Annotated[str | None, typer.Option(help="Only messages of this requester.")]
 Shop = Annotated[str | None, typer.Option(help="Only messages of this shop.")]
 OneShop = Annotated[str | None, typer.Option("--shop", help="The shop; required if there are several.")]
-HashKey = Annotated[
-    str,
-    typer.Option(
-        "--hash-key",
-        envvar="WCH_WHATSAPP_HASH_KEY",
-        help="The service's key for the hashes that stand for recipients.",
-        show_default=False,
-    ),
-]
 Category = Annotated[
     Literal["marketing", "utility", "all"] | None,
     typer.Option(help="Category of the suppression; all by default.", show_default=False),
@@ -207,48 +194,8 @@ def stats(
             say(f"{number.sender} is paused: {number.cause}, until {until} UTC; what to do: {remedy}")
 
 
-@app.command()
-def erase(
-    person: Who,
-    amqp_url: AmqpUrl,
-    hash_key: HashKey,
-    database_url: DatabaseUrl = None,
-    reason: Annotated[str, typer.Option(help="The reason; it is logged.")] = "",
-    dry_run: DryRun = False,
-    json: AsJson = False,
-) -> None:
-    """Erase a recipient's data from the ledger; suppressions are kept under hashes that do not reveal who it is."""
-    name = person_name(person)
-    with _ledger(database_url) as connection:
-        found = _person(connection, hash_key, name)
-        counts = admin.erasable_rows(connection, found)
-        suppressions = [row for row in admin.export(connection, found)["suppressions"] if row["lifted_at"] is None]
-        if not dry_run:
-            ids = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
-            wait_until_handled(connection, CONTROL.name, ids)
-    if service.report_erasure(name, counts, json=json, dry_run=dry_run) and suppressions:
-        say("the recipient's suppressions stay in force, without number and id")
-    if not json:
-        say("queued and dead-lettered requests may still name the recipient: see `wch queues list` and `wch dlq list`")
-
-
-@app.command()
-def export(person: Who, hash_key: HashKey, database_url: DatabaseUrl = None) -> None:
-    """Print all data about a recipient, as JSON."""
-    name = person_name(person)
-    with _ledger(database_url) as connection:
-        print_json(admin.export(connection, _person(connection, hash_key, name)))
-
-
 def _ledger(database_url: str | None) -> AbstractContextManager[Any]:
     return service_schema(database_url, "whatsapp", "messages")
-
-
-def _person(connection: Any, hash_key: str, name: str) -> Person:  # noqa: ANN401 - a psycopg connection
-    try:
-        return admin.person(connection, hash_key, name)
-    except admin.WrongHashKey as error:
-        raise CommandError(str(error)) from None
 
 
 def _explained(reason: str) -> dict[str, str]:

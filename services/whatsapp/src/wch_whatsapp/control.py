@@ -1,4 +1,4 @@
-"""Handlers of the requests that change accepted messages, suppressions and recipients."""
+"""Handlers of the requests that change accepted messages and suppressions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from psycopg.types.json import Jsonb
 
-from wch_common.events import published_contract
 from wch_common.events.failure_reasons import reasons_with
-from wch_common.events.whatsapp import RecipientErased
 from wch_common.integrations.recipients import requested_person
 from wch_common.observability.redact import redact
 from wch_common.outcome import Reject
-from wch_common.store.erasure import erase_person
 from wch_whatsapp import queries
 from wch_whatsapp.bodies import MissingValue
 from wch_whatsapp.bodies import content as content_of
@@ -22,8 +19,7 @@ from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.facts import REPORTED, SOURCE, fact_data
 from wch_whatsapp.identity import batch_id, message_id
 from wch_whatsapp.ledger import apply, find, is_reported_alone, report_again
-from wch_whatsapp.suppressions import suppress, suppressible, unsuppress
-from wch_whatsapp.tables import METADATA
+from wch_whatsapp.suppressions import suppress, suppressible, unsuppress, without_erased
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +28,6 @@ if TYPE_CHECKING:
     from wch_common.events.whatsapp import (
         BatchCancelRequested,
         MessageCancelRequested,
-        RecipientEraseRequested,
         RetryRequested,
         SuppressionAddRequested,
         SuppressionRemoveRequested,
@@ -46,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 
 class Control:
-    """The handlers of cancellations, retries, suppressions and erasures."""
+    """The handlers of cancellations, retries and suppressions."""
 
     def __init__(
         self,
@@ -106,7 +101,7 @@ class Control:
     async def suppress(self, event: Event[SuppressionAddRequested], tx: Transaction) -> None:
         """Suppress a recipient; raises Reject if the number or id is malformed."""
         data = event.data
-        for name in self._names(event):
+        for name in await without_erased(tx, self._names(event), event.time):
             await suppress(tx, name, data.category, reason=data.reason, by=data.by)
 
     async def unsuppress(self, event: Event[SuppressionRemoveRequested], tx: Transaction) -> None:
@@ -116,17 +111,6 @@ class Control:
             await unsuppress(tx, name, event.data.category, portfolio)
         details = {"category": event.data.category, "by": event.data.by, "reason": redact(event.data.reason, 200)}
         tx.then(partial(log.info, "suppression_removed", **details))
-
-    async def erase(self, event: Event[RecipientEraseRequested], tx: Transaction) -> None:
-        """Erase a recipient from all shops and publish the affected rows; raises Reject if the number or id is malformed."""
-        # Without a shop, the number must have its country code, unless there is only one shop.
-        names_shop = event.shop is not None or len(list(self._shops)) == 1
-        region = self._shops.named(event.shop).whatsapp.region if names_shop else None
-        person = await self._people.person(tx, requested_person(event.data.phone, "data.phone", region))
-        rows = await erase_person(tx, METADATA, published_contract(), person)
-        tx.emit(event.derive(RecipientErased(rows=rows), SOURCE))
-        details = {"by": event.data.by, "reason": redact(event.data.reason, 200), "rows": sum(one.rows for one in rows)}
-        tx.then(partial(log.info, "recipient_erased", **details))
 
     def _names(self, event: Event[SuppressionAddRequested] | Event[SuppressionRemoveRequested]) -> list[dict[str, Any]]:
         """Return what a suppression is stored under: every name that the request gives."""

@@ -41,7 +41,7 @@ def fact_data(row: Row) -> EventData:
     names = {"send_key": row["send_key"], "message_id": str(row["id"]), "attempt": row["attempt"]}
     match row["state"]:
         case "accepted":
-            return MessageAccepted(**names, wamid=row["wamid"] or "")
+            return MessageAccepted(**names)
         case "delivered":
             return MessageDelivered(**names)
         case "read":

@@ -1,15 +1,12 @@
-"""Derived ids of messages, batches and facts, the tag of an attempt, and the hash that stands for a recipient. No I/O."""
+"""Derived ids of messages, batches and facts, and the tag of an attempt. No I/O."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
 import uuid
 from dataclasses import dataclass
 
 from wch_common.contract.identity import derived_id
-from wch_common.integrations.recipients import one_form
 
 _NAMESPACE = uuid.UUID("0c0e8a50-5c9b-5a5e-9d0b-3f3f1b8c2f11")
 _TAG = re.compile(r"^wch1:(?P<message>[0-9a-f-]{36}):(?P<attempt>[0-9]{1,9})$")
@@ -45,14 +42,3 @@ class Tag:
         """Parse a tag; returns None if this service did not make it."""
         match = _TAG.match(text or "")
         return cls(uuid.UUID(match["message"]), int(match["attempt"])) if match else None
-
-
-class PersonHash:
-    """Hashes numbers and ids of people under the key of this deployment, so that a table can name a person without them."""
-
-    def __init__(self, key: str) -> None:
-        self._key = key.encode()
-
-    def of(self, name: str) -> bytes:
-        """Return the hash that stands for the owner of a number (E.164) or of an id of Meta's."""
-        return hmac.digest(self._key, one_form(name).encode(), hashlib.sha256)[:16]

@@ -10,6 +10,7 @@ import structlog
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations.recipients import of_meta
 from wch_common.outcome import Retry
+from wch_common.store.erased_people import erased_since
 from wch_whatsapp import queries
 from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
 from wch_whatsapp.changes import Change, StateReason
@@ -18,7 +19,7 @@ from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.outcomes import end_batch
 from wch_whatsapp.pauses import pause_numbers
-from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible
+from wch_whatsapp.suppressions import resume_marketing, suppress, suppressible, without_erased
 from wch_whatsapp.windows import open_window
 
 if TYPE_CHECKING:
@@ -164,8 +165,11 @@ class Inbound:
                 "sender_unknown", kind=data.kind, remedy="look for changes of Meta's webhooks: no id is of a known form"
             )
             return
-        names = list(await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=True))
-        if data.kind == "preference":
+        is_erased = await erased_since(tx, [one.id for one in names], data.timestamp)
+        names = list(await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=not is_erased))
+        if is_erased:
+            pass  # of what they wrote before, only a wish for less counts
+        elif data.kind == "preference":
             if data.marketing == "resume":
                 await resume_marketing(tx, suppressible(shop, names[:1])[0], portfolio, data.timestamp)
         else:
@@ -173,7 +177,7 @@ class Inbound:
         evidence = "the marketing preference" if data.marketing == "stop" else self._opt_outs.read(data.text)
         if evidence is None:
             return
-        for name in suppressible(shop, names):
+        for name in await without_erased(tx, suppressible(shop, names), data.timestamp):
             stop = {"reason": "asked_to_stop", "by": "recipient", "evidence": str(evidence)}
             await suppress(tx, name, "marketing", since=data.timestamp, **stop)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
+from wch_common.events import published_contract
 from wch_common.events.meta import MessageReceived, StatusReceived, UserChanged
 from wch_common.events.whatsapp import (
     BatchCancelRequested,
@@ -19,13 +21,17 @@ from wch_common.events.whatsapp import (
     SuppressionAddRequested,
     SuppressionRemoveRequested,
 )
+from wch_common.integrations.recipients import PersonHash
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
+from wch_common.store.erased_people import ErasedPeople
+from wch_common.store.erasure import Erasures
 from wch_common.store.migrate import MigrationSet
 from wch_whatsapp.acceptance import Acceptance, batch_dead_lettered, message_dead_lettered
 from wch_whatsapp.cloud import CloudApi
 from wch_whatsapp.control import Control
-from wch_whatsapp.identity import PersonHash
+from wch_whatsapp.erasure import RecipientErasure
+from wch_whatsapp.facts import SOURCE
 from wch_whatsapp.inbound import Inbound
 from wch_whatsapp.limits import Limits, PairLimit
 from wch_whatsapp.maintenance import Maintenance
@@ -56,8 +62,10 @@ _OUTCOME_SECONDS = 30.0
 async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     """Build the senders and the handlers, and return the jobs."""
     settings = platform.settings
-    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS)
-    shops, person_hash = settings.shops(), PersonHash(settings.whatsapp_hash_key.get_secret_value())
+    shops, contract = settings.shops(), published_contract()
+    person_hash = PersonHash(settings.person_hash_key.get_secret_value())
+    erased_people = ErasedPeople(contract, person_hash.in_regions(shop.whatsapp.region for _, shop in shops))
+    store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS, erased_people=erased_people)
     metrics = WhatsAppMetrics(platform.metrics.registry)
     senders = await _senders(platform, store, metrics)
     maintenance = Maintenance(
@@ -92,9 +100,10 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     people = People(person_hash, _by_number(shops, lambda name, shop: shop.whatsapp.portfolio or name))
     acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
+    erasure = RecipientErasure(shops, people, Erasures(store, METADATA, contract, SOURCE))
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
     inbound = Inbound(_by_number(shops, lambda name, _shop: name), people, opt_outs, metrics)
-    return _jobs(platform, store, acceptance, control, inbound, all_full)
+    return _jobs(platform, store, _Handlers(acceptance, control, erasure, inbound), all_full)
 
 
 def _by_number(shops: Shops[WhatsAppShop], value: Callable[[str, WhatsAppShop], T]) -> dict[str, T]:
@@ -102,15 +111,19 @@ def _by_number(shops: Shops[WhatsAppShop], value: Callable[[str, WhatsAppShop], 
     return {id_: value(name, shop) for name, shop in shops for id_ in shop.whatsapp.phone_number_ids}
 
 
+@dataclass(frozen=True)
+class _Handlers:
+    acceptance: Acceptance
+    control: Control
+    erasure: RecipientErasure
+    inbound: Inbound
+
+
 def _jobs(
-    platform: Platform[WhatsAppSettings],
-    store: Store,
-    acceptance: Acceptance,
-    control: Control,
-    inbound: Inbound,
-    all_full: Callable[[], str | None],
+    platform: Platform[WhatsAppSettings], store: Store, handlers: _Handlers, all_full: Callable[[], str | None]
 ) -> list[Job]:
     """Return the jobs; the queues of requests to send are paused while every shop has too many waiting messages."""
+    acceptance, control, inbound = handlers.acceptance, handlers.control, handlers.inbound
     in_transaction = partial(Job.in_transaction, store=store)
     return [
         in_transaction(
@@ -133,8 +146,8 @@ def _jobs(
                 RetryRequested: control.retry,
                 SuppressionAddRequested: control.suppress,
                 SuppressionRemoveRequested: control.unsuppress,
-                RecipientEraseRequested: control.erase,
             },
+            beside={RecipientEraseRequested: handlers.erasure.erase},
         ),
         in_transaction(platform.queue(STATUSES), {StatusReceived: inbound.status}),
         in_transaction(platform.queue(INBOUND), {MessageReceived: inbound.message, UserChanged: inbound.user_changed}),
@@ -186,7 +199,7 @@ def _only_to(settings: WhatsAppSettings) -> frozenset[bytes] | None:
     if settings.whatsapp_only_to is None:
         return None
     log.warning("only_listed_recipients", recipients=len(settings.whatsapp_only_to))
-    person_hash = PersonHash(settings.whatsapp_hash_key.get_secret_value())
+    person_hash = PersonHash(settings.person_hash_key.get_secret_value())
     return frozenset(person_hash.of(number.get_secret_value()) for number in settings.whatsapp_only_to)
 
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from wch_common.contract.personal import Person
     from wch_common.events.recipient import Recipient
+    from wch_common.integrations.recipients import PersonHash
     from wch_common.store.database import Row
     from wch_common.store.store import Store, Transaction
-    from wch_whatsapp.identity import PersonHash
 
 PHONE: Final = "phone"
 USER: Final = "user_id"

@@ -103,7 +103,8 @@ WHERE id = ANY(%(ids)s) AND state = 'failed' AND coalesce(phone, user_id) IS NUL
 # the counts of their batches and the due time of the next update are one statement, because during each round trip a slot for
 # a call is unused. The changes are one JSON text, because twelve arrays cost psycopg a tenth of a millisecond. The statement
 # locks a batch even if its update is already due, so that publishing the update and this change wait for each other. A message
-# that was sent again while in doubt never fails: its first attempt may have arrived.
+# that was sent again while in doubt never fails: its first attempt may have arrived. Without content the recipient was erased:
+# Meta's id of the message contains the number.
 APPLY = f"""
 WITH new AS MATERIALIZED (
   SELECT * FROM jsonb_to_recordset(%(changes)s::jsonb) AS new (
@@ -119,8 +120,9 @@ WITH new AS MATERIALIZED (
       doubted_attempt = CASE WHEN new.marks_doubt THEN m.attempt ELSE m.doubted_attempt END,
       has_status = m.has_status AND NOT new.new_attempt,
       as_fallback = m.as_fallback OR new.as_fallback, attempt = m.attempt + new.new_attempt::int,
-      wamid = CASE WHEN NOT new.new_attempt THEN coalesce(new.wamid, m.wamid) END,
-      reason = new.reason, code = new.code, detail = new.detail, updated_at = now(),
+      wamid = CASE WHEN NOT new.new_attempt AND m.content IS NOT NULL THEN coalesce(new.wamid, m.wamid) END,
+      reason = new.reason, code = new.code, updated_at = now(),
+      detail = CASE WHEN m.content IS NULL THEN '' ELSE new.detail END,
       changed = m.batch IS NOT NULL AND m.answered AND (m.changed OR new.reports),
       answered = (m.batch IS NOT NULL OR m.in_other_batches) AND (m.answered OR new.reports)
   FROM old JOIN new USING (id)

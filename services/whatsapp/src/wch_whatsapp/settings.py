@@ -12,7 +12,7 @@ from wch_common.errors import SettingsError
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations.recipients import resolved
 from wch_common.integrations.shops import GraphSection, PhoneRegion, ShopEntry, Shops, ShopSection, ShopSettings
-from wch_common.settings import CommaSeparated, DatabaseUrl
+from wch_common.settings import CommaSeparated, DatabaseUrl, PersonHashKey
 from wch_whatsapp.opt_out import StopWordPlace
 
 PhoneNumberId = Annotated[str, Field(pattern="^[0-9]{1,20}$")]
@@ -71,9 +71,7 @@ class WhatsAppSettings(ShopSettings):
 
     one_shop: WhatsAppShop | None = None
     database_url: DatabaseUrl = Field(description="PostgreSQL, like postgresql://user:password@host/wch")
-    whatsapp_hash_key: Annotated[SecretStr, Field(min_length=16)] = Field(
-        description="Secret of at least 16 characters for the hashes that stand for customers; never change it"
-    )
+    person_hash_key: PersonHashKey
     whatsapp_calls_in_flight: Annotated[int, Field(ge=1, le=500)] = Field(
         40, description="Concurrent calls for one number"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wch_common.store.erased_people import erased_since
 from wch_whatsapp import queries
 from wch_whatsapp.people import PHONE
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
 def suppressible(shop: str, names: Iterable[Name]) -> list[dict[str, Any]]:
     """Return what a suppression of a person is stored under: each of the names."""
     return [{"shop": shop, "person": one.id, "phone": one.value if one.kind == PHONE else None} for one in names]
+
+
+async def without_erased(
+    tx: Transaction, recipients: Iterable[dict[str, Any]], said: datetime | None
+) -> list[dict[str, Any]]:
+    """Return what a suppression is stored under, without the numbers of people who were erased after it was asked for."""
+    wanted = list(recipients)
+    erased = await erased_since(tx, [one["person"] for one in wanted], said)
+    return [one | {"phone": None} if one["person"] in erased else one for one in wanted]
 
 
 async def suppress(

@@ -19,14 +19,20 @@ from wch_common.broker.blocking.dead_letters import DeadLetter, Mailbox, NoSuchQ
 from wch_common.broker.blocking.publisher import ConfirmedPublisher
 from wch_common.broker.topology import DLQ_SUFFIX, RETRY_EXCHANGE, UNROUTABLE_QUEUE
 from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DryRun, console, print_json, print_table, say, whoami
+from wch_common.cli.service import person_name
 from wch_common.cli.topology import installed_topology
 from wch_common.contract.envelope import peek
 from wch_common.contract.event import REQUESTS_EXCHANGE
 from wch_common.contract.message import Message, Publication
+from wch_common.contract.personal import names_person
+from wch_common.events import published_contract
+from wch_common.integrations.recipients import person_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
+
+    from wch_common.contract.personal import Person
 
 app = typer.Typer(help="Dead letters: list, show, replay, discard.", no_args_is_help=True)
 
@@ -36,6 +42,12 @@ Fingerprint = Annotated[
     str | None, typer.Option(help="Only dead letters with one cause, as shown by `wch dlq list QUEUE`.")
 ]
 Kind = Annotated[str | None, typer.Option(help="Only one wch-error-kind, like retries_exhausted.")]
+About = Annotated[
+    str | None,
+    typer.Option(
+        help="Only dead letters that name a person: a number like +<country><number>, or Meta's id like DE.1234567890."
+    ),
+]
 All = Annotated[bool, typer.Option("--all", help="Every dead letter that is in the queue now.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many.")]
 
@@ -51,15 +63,19 @@ class Choice:
     fingerprint: str | None
     kind: str | None
     everything: bool
+    about: Person | None = None
 
     @classmethod
-    def of(cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool) -> Choice:
+    def of(
+        cls, ids: list[str] | None, fingerprint: str | None, kind: str | None, everything: bool, about: str | None
+    ) -> Choice:
         """Return the choice; raises CommandError if nothing was chosen, as no options must not mean all dead letters."""
-        if not (ids or fingerprint or kind or everything):
-            raise CommandError("select dead letters with --id, --fingerprint, --kind or --all")
+        if not (ids or fingerprint or kind or everything or about):
+            raise CommandError("select dead letters with --id, --fingerprint, --kind, --about or --all")
         if kind is not None and kind not in wch.KINDS:
             raise CommandError(f"{kind!r} is not an error kind; choose one of {', '.join(sorted(wch.KINDS))}")
-        return cls(frozenset(ids or ()), fingerprint, kind, everything)
+        person = person_of(person_name(about)) if about is not None else None
+        return cls(frozenset(ids or ()), fingerprint, kind, everything, person)
 
     def takes(self, dead_letter: DeadLetter) -> bool:
         """Whether a dead letter is selected; all given conditions must hold."""
@@ -68,6 +84,7 @@ class Choice:
             (not self.ids or _id(dead_letter) in self.ids)
             and (self.fingerprint is None or headers.get(wch.FINGERPRINT) == self.fingerprint)
             and (self.kind is None or headers.get(wch.KIND) == self.kind)
+            and (self.about is None or names(dead_letter, self.about))
         )
 
     def refuse_missing(self, queue: str, done: Sequence[str]) -> None:
@@ -80,15 +97,18 @@ class Choice:
 def list_(
     amqp_url: AmqpUrl,
     queue: Annotated[str | None, typer.Argument(help="A dead-letter queue; all of them if omitted.")] = None,
+    about: About = None,
     json: AsJson = False,
 ) -> None:
     """List the dead-letter queues, or the dead letters of one queue, grouped by cause."""
+    choice = Choice.of(None, None, None, True, about)
     if queue is None:
         rows: list[dict[str, Any]] = []
-        for name in [work.dlq for work in installed_topology().work_queues] + [UNROUTABLE_QUEUE]:
+        for name in dead_letter_queues():
             try:
                 with open_mailbox(amqp_url, name) as mailbox:
-                    rows.append({"queue": name, "dead_letters": mailbox.count()})
+                    count = mailbox.count() if about is None else sum(map(choice.takes, mailbox.take()))
+                    rows.append({"queue": name, "dead_letters": count})
             except NoSuchQueue:
                 rows.append({"queue": name, "dead_letters": None})
         if json:
@@ -98,7 +118,7 @@ def list_(
             print_table(("QUEUE", "DEAD LETTERS"), table, empty="no service is installed")
         return
     with _opened(amqp_url, queue) as mailbox:
-        total, groups = mailbox.count(), _grouped(mailbox.take(_PEEKED))
+        total, groups = mailbox.count(), _grouped(filter(choice.takes, mailbox.take(_PEEKED)))
     if json:
         print_json(groups)
         return
@@ -108,26 +128,31 @@ def list_(
         say(f"{group['count']} × {group['kind']}{cause}, for example {group['example']}")
         say(f"    {group['error']}")
     if not groups:
-        say(f"{queue} is empty")
+        say(f"{queue} is empty" if about is None else f"no dead letter in {queue} names the person")
     if total > _PEEKED:
         say(f"only the first {_PEEKED} of {total} dead letters were read")
 
 
 @app.command()
-def show(queue: Queue, amqp_url: AmqpUrl, ids: Ids = None, limit: Limit = 10, json: AsJson = False) -> None:
+def show(
+    queue: Queue,
+    amqp_url: AmqpUrl,
+    ids: Ids = None,
+    about: About = None,
+    limit: Limit = 10,
+    json: AsJson = False,
+) -> None:
     """Show dead letters with all headers and the body. Nothing is removed; only the broker's delivery count rises."""
-    choice = Choice(frozenset(ids or ()), None, None, everything=True)
+    choice = Choice.of(ids, None, None, True, about)
     with _opened(amqp_url, queue) as mailbox:
-        dead_letters = [
-            dead_letter for dead_letter in mailbox.take(None if ids else limit) if choice.takes(dead_letter)
-        ]
+        dead_letters = list(_chosen(mailbox, choice, None if ids else limit))
     if json:
         print_json([_as_dict(dead_letter) for dead_letter in dead_letters])
     choice.refuse_missing(queue, [str(_id(dead_letter)) for dead_letter in dead_letters])
     if json:
         return
     if not dead_letters:
-        say(f"{queue} is empty")
+        say(f"{queue} is empty" if about is None else f"no dead letter in {queue} names the person")
     for dead_letter in dead_letters:
         console().rule(f"{_id(dead_letter) or 'without an id'}", align="left")
         for key, value in sorted(
@@ -156,7 +181,7 @@ def replay(
     json: AsJson = False,
 ) -> None:
     """Publish dead letters again to the queue in which they failed, and only to it; attempts are counted from one."""
-    choice = Choice.of(ids, fingerprint, kind, everything)
+    choice = Choice.of(ids, fingerprint, kind, everything, None)
     done: list[str] = []
     publisher = ConfirmedPublisher(amqp_url, "wch dlq replay")
     with _opened(amqp_url, queue) as mailbox:
@@ -184,6 +209,7 @@ def discard(
     ids: Ids = None,
     fingerprint: Fingerprint = None,
     kind: Kind = None,
+    about: About = None,
     everything: All = False,
     limit: Limit = None,
     keep: Annotated[
@@ -193,7 +219,7 @@ def discard(
     json: AsJson = False,
 ) -> None:
     """Remove dead letters permanently, with a reason; --keep writes them to a file first."""
-    choice = Choice.of(ids, fingerprint, kind, everything)
+    choice = Choice.of(ids, fingerprint, kind, everything, about)
     if not reason.strip():
         raise CommandError("give the reason in --reason: why are these dead letters not needed?")
     done: list[str] = []
@@ -206,6 +232,17 @@ def discard(
             done.append(_id(dead_letter) or "(no id)")
     _report("discard", queue, done, dry_run=dry_run, json=json, reason=reason)
     choice.refuse_missing(queue, done)
+
+
+def dead_letter_queues() -> list[str]:
+    """Return the dead-letter queues of every installed service, and the queue of unroutable requests."""
+    return [*(work.dlq for work in installed_topology().work_queues), UNROUTABLE_QUEUE]
+
+
+def names(dead_letter: DeadLetter, person: Person) -> bool:
+    """Whether a dead letter is an event that names a person, in any form of their numbers or by an id."""
+    event = peek(dead_letter.message)
+    return event is not None and names_person(published_contract(), event.type, event.data, person)
 
 
 def _id(dead_letter: DeadLetter) -> str | None:

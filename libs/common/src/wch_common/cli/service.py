@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import psycopg
@@ -11,17 +13,17 @@ import typer
 from psycopg.rows import dict_row
 from rich.table import Column, Table
 
-from wch_common.cli.output import CommandError, counted, pipe_wide, print_json, say, whoami
+from wch_common.cli.output import CommandError, pipe_wide, print_json, say, whoami
 from wch_common.client import Client
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations import recipients
-from wch_common.integrations.recipients import masked
 from wch_common.observability.redact import error_text
 from wch_common.store.database import in_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime
+    from types import ModuleType
 
     from wch_common.contract.event import Event, EventData
 
@@ -69,9 +71,9 @@ def wait_until_handled(connection: Any, queue: str, ids: Sequence[str]) -> None:
     )
 
 
-def wait_until(condition: Callable[[], bool], problem: str) -> None:
-    """Wait until a condition is true; raises CommandError with the problem after a minute."""
-    deadline = time.monotonic() + _WAIT_SECONDS
+def wait_until(condition: Callable[[], bool], problem: str, *, seconds: float = _WAIT_SECONDS) -> None:
+    """Wait until a condition is true; raises CommandError with the problem after some seconds (60)."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise CommandError(problem)
@@ -86,13 +88,16 @@ def report(sentence: str, *, json: bool, dry_run: bool, **record: object) -> Non
         say(sentence)
 
 
-def report_erasure(name: str, counts: Mapping[str, int], *, json: bool, dry_run: bool) -> bool:
-    """Print how many rows of each table erasing a person affects; returns whether there are any, and no JSON was printed."""
-    tables = [f"{counted(rows, 'row')} in {table}" for table, rows in counts.items() if rows]
-    verb = "would erase" if dry_run else "erased"
-    sentence = f"{verb} {masked(name)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(name)}"
-    report(sentence, json=json, dry_run=dry_run, action="erase", rows=counts)
-    return bool(tables) and not json
+def admins() -> dict[str, ModuleType]:
+    """Return the modules that read what services know about people, by service.
+
+    They are those of WCH_SERVICES, separated by commas; without it, of every service that is installed here.
+    """
+    installed = {one.name: one for one in entry_points(group="wch.admin")}
+    named = [one.strip() for one in os.environ.get("WCH_SERVICES", "").split(",") if one.strip()]
+    if unknown := sorted(set(named) - set(installed)):
+        raise CommandError(f"WCH_SERVICES names {', '.join(unknown)}; installed here: {', '.join(sorted(installed))}")
+    return {name: installed[name].load() for name in sorted(named or installed)}
 
 
 def print_record(values: Mapping[str, object]) -> None:

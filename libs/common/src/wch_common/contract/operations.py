@@ -15,3 +15,9 @@ class TableRows(Part):
 
     table: Annotated[str, IMPERSONAL]
     rows: Annotated[int, Field(ge=0)]
+
+
+ErasureId = Annotated[
+    str, IMPERSONAL, Field(description="Id of the request to erase, `whatsapp.recipient.erase_requested`.")
+]
+"""Which erasure an answer belongs to."""

@@ -53,6 +53,16 @@ class Person:
     """Ids, which have one form."""
     is_same: Callable[[str], bool]
     """Whether a text is one of the numbers, in any form, or one of the ids."""
+    names: tuple[str, ...] = ()
+    """The numbers (E.164) and ids."""
+
+
+@dataclass(frozen=True)
+class HashedPerson:
+    """A person, and the keyed hashes of everything that names them."""
+
+    person: Person
+    hashes: frozenset[bytes]
 
 
 def unmarked_fields(models: Iterable[type[Part]]) -> list[str]:
@@ -65,6 +75,18 @@ def unmarked_fields(models: Iterable[type[Part]]) -> list[str]:
 def names_person(registry: Registry, type_: str, data: Any, person: Person) -> bool:  # noqa: ANN401 - JSON
     """Whether a field that identifies somebody names the person in the data of an event, as read from JSON."""
     return _Reader(registry, person, kept=True).event(type_, data) is not data
+
+
+def identifying_texts(registry: Registry, type_: str, data: Any) -> list[str]:  # noqa: ANN401 - JSON
+    """Return the texts that name people in the data of an event, as read from JSON, without those that erasing leaves."""
+    found: list[str] = []
+
+    def is_nobody(text: str) -> bool:
+        found.append(text)
+        return False
+
+    _Reader(registry, Person((), (), (), is_nobody), kept=False).event(type_, data)
+    return found
 
 
 def without_person(registry: Registry, type_: str, data: Any, person: Person) -> Any:  # noqa: ANN401 - JSON
@@ -198,7 +220,7 @@ class _Reader:
         if not field.identifies or (field.kept and not self.kept):
             return False
         # A recipient is a text, or an object of texts each of which identifies them.
-        texts = value.values() if isinstance(value, dict) else (value,)
+        texts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
         return any(isinstance(one, str) and self.person.is_same(one) for one in texts)
 
 

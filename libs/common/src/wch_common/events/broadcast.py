@@ -7,9 +7,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
-from wch_common.contract.operations import TableRows
+from wch_common.contract.operations import ErasureId, TableRows
 from wch_common.contract.personal import IMPERSONAL
-from wch_common.events.recipient import About, To
+from wch_common.events.recipient import To
 from wch_common.events.whatsapp import Category, Reason
 from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
 
@@ -132,16 +132,6 @@ class RecipientsRequested(Request):
     def subject(self) -> str:
         """Name the list."""
         return f"list/{self.list_id}"
-
-
-class CampaignRecipientEraseRequested(Request):
-    """Erase a person from every list; messages that are not requested yet are not sent."""
-
-    TYPE = "broadcast.recipient.erase_requested.v1"
-
-    phone: About
-    reason: Reason
-    by: By
 
 
 # -- facts
@@ -293,6 +283,7 @@ class CampaignRecipientErased(Fact):
     TYPE = "broadcast.recipient.erased.v1"
 
     rows: Annotated[tuple[TableRows, ...], Field(description="Rows changed in each table.")]
+    erasure: ErasureId = ""
 
 
 EVENTS = (
@@ -301,7 +292,6 @@ EVENTS = (
     CampaignResumeRequested,
     CampaignCancelRequested,
     RecipientsRequested,
-    CampaignRecipientEraseRequested,
     CampaignStarted,
     CampaignProgressed,
     CampaignPaused,

@@ -7,13 +7,10 @@ from typing import Annotated
 from pydantic import Field
 
 from wch_common.contract.event import Fact, Request
-from wch_common.contract.operations import TableRows
+from wch_common.contract.operations import ErasureId, TableRows
 from wch_common.contract.personal import IMPERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
-from wch_common.events.recipient import About
 from wch_common.events.shop import Amount, CartId, CartVersion, Currency, OrderId
-from wch_common.events.whatsapp import Reason
-from wch_common.events.whatsapp_content import Name
 
 # -- requests
 
@@ -54,16 +51,6 @@ class ReminderRequested(Request):
     def subject(self) -> str:
         """Name the cart."""
         return f"cart/{self.cart_id}"
-
-
-class CustomerEraseRequested(Request):
-    """Erase a customer from every cart; the values of the carts are kept."""
-
-    TYPE = "carts.customer.erase_requested.v1"
-
-    phone: About
-    reason: Reason
-    by: Annotated[Name, Field(description="The person or program that requested it.")]
 
 
 # -- facts
@@ -141,13 +128,13 @@ class CustomerErased(Fact):
     TYPE = "carts.customer.erased.v1"
 
     rows: Annotated[tuple[TableRows, ...], Field(description="Rows changed in each table.")]
+    erasure: ErasureId = ""
 
 
 EVENTS = (
     CleanupRequested,
     ReminderScanRequested,
     ReminderRequested,
-    CustomerEraseRequested,
     CleanupCompleted,
     ReminderSent,
     ReminderSkipped,

@@ -7,9 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
-from wch_common.contract.operations import TableRows
+from wch_common.contract.operations import ErasureId, TableRows
 from wch_common.contract.personal import EVENT_DATA, IMPERSONAL
-from wch_common.events.recipient import About
 
 TimerKey = Annotated[
     str,
@@ -134,16 +133,6 @@ class ScheduleResumeRequested(_ScheduleRequest):
     TYPE = "scheduler.schedule.resume_requested.v1"
 
 
-class TimerPersonEraseRequested(Request):
-    """Erase a person from the events of timers; a timer that names them publishes its event without their data."""
-
-    TYPE = "scheduler.person.erase_requested.v1"
-
-    phone: About
-    reason: Reason = ""
-    by: By
-
-
 # -- facts
 
 
@@ -266,10 +255,10 @@ class TimerPersonErased(Fact):
     TYPE = "scheduler.person.erased.v1"
 
     rows: Annotated[tuple[TableRows, ...], Field(description="Rows that were changed, by table.")]
+    erasure: ErasureId = ""
 
 
 EVENTS = (
-    TimerPersonEraseRequested,
     TimerPersonErased,
     TimerRequested,
     TimerCancelRequested,

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
-from wch_common.contract.operations import TableRows
-from wch_common.contract.personal import IMPERSONAL, PERSONAL
+from wch_common.contract.operations import ErasureId, TableRows
+from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
 from wch_common.events.recipient import About, Recipient, To, names_in
@@ -205,7 +205,7 @@ class SuppressionRemoveRequested(_Suppression):
 
 
 class RecipientEraseRequested(Request):
-    """Erase a recipient's personal data; their suppressions stay, under hashes of what names them."""
+    """Erase a person from every service; suppressions of them stay, under hashes of what names them."""
 
     TYPE = "whatsapp.recipient.erase_requested.v1"
 
@@ -238,8 +238,6 @@ class MessageAccepted(_MessageFact):
     """Meta accepted the message for delivery."""
 
     TYPE = "whatsapp.message.accepted.v1"
-
-    wamid: Annotated[str, PERSONAL, Field(description="Meta's id of the message.")]
 
 
 class MessageDelivered(_MessageFact):
@@ -346,11 +344,23 @@ class BatchUpdated(_BatchFact):
 
 
 class RecipientErased(Fact):
-    """A recipient's personal data is erased; the counts are 0 if there was none."""
+    """A recipient's personal data is erased here, and every other service erases the same person; the counts are 0 if there was none."""
 
     TYPE = "whatsapp.recipient.erased.v1"
 
     rows: Annotated[tuple[TableRows, ...], Field(description="Rows that were changed or deleted, by table.")]
+    erasure: ErasureId = ""
+    at: Annotated[
+        Time | None, Field(description="What is older than this and names the person is handled without them.")
+    ] = None
+    names: Annotated[
+        tuple[Annotated[str, IDENTIFIES_AND_STAYS], ...],
+        Field(description="Every number (E.164) and id of the person that is known."),
+    ] = ()
+    hashes: Annotated[
+        tuple[Annotated[str, IMPERSONAL, Field(pattern="^[0-9a-f]{32}$")], ...],
+        Field(description="Hashes of these and of names that are no longer kept, under the key of all services."),
+    ] = ()
 
 
 EVENTS = (

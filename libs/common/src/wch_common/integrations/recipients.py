@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import hmac
 from typing import TYPE_CHECKING
 
-from wch_common.contract.personal import Person
+from wch_common.contract.personal import HashedPerson, Person
 from wch_common.events.recipient import MalformedRecipient, Recipient, is_id, recipient_in
 from wch_common.integrations import phone as phones
 from wch_common.outcome import Reject
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
+
+    from wch_common.events.whatsapp import RecipientErased
 
 _COUNTRY = 2
 
@@ -93,7 +98,7 @@ def person_of(*names: str) -> Person:
         return text.strip() in ids if is_id(text.strip()) else any(test(text) for test in tests)
 
     keys = tuple(dict.fromkeys(map(one_form, names)))
-    return Person(keys, tuple(map(phones.last_digits, numbers)), tuple(ids), is_same)
+    return Person(keys, tuple(map(phones.last_digits, numbers)), tuple(ids), is_same, names)
 
 
 def country(name: str) -> str | None:
@@ -104,3 +109,32 @@ def country(name: str) -> str | None:
 def masked(name: str) -> str:
     """Return a number or an id as lists may show it: its first three characters and its last two."""
     return f"{name[:3]}…{name[-2:]}"
+
+
+class PersonHash:
+    """Hashes numbers and ids of people under the key of this deployment, so that a table can name a person without them."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    def of(self, name: str) -> bytes:
+        """Return the hash that stands for the owner of a number (E.164) or of an id of Meta's."""
+        return hmac.digest(self._key, one_form(name).encode(), hashlib.sha256)[:16]
+
+    def in_regions(self, regions: Iterable[str | None]) -> Callable[[str], set[bytes]]:
+        """Return the function that hashes everybody whom a text may name, read with and without a country of `regions`."""
+        readings = {None, *regions}
+
+        def of_text(text: str) -> set[bytes]:
+            found = set()
+            for region in readings:
+                with contextlib.suppress(MalformedRecipient):
+                    found.add(self.of(person(text, region).names[0]))
+            return found
+
+        return of_text
+
+    def erased_in(self, data: RecipientErased) -> HashedPerson:
+        """Return the person whom a fact names as erased."""
+        hashes = frozenset((*map(self.of, data.names), *map(bytes.fromhex, data.hashes)))
+        return HashedPerson(person_of(*data.names), hashes)

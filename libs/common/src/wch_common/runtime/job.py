@@ -89,20 +89,27 @@ class Job:
         on_dead_letter: OnDeadLetter | None = None,
         paused_by: PausedBy | None = None,
         share_limit: int = 1,
+        beside: Mapping[type[EventData], Handler] | None = None,
     ) -> Job:
         """Handle events one by one with `handler(event, tx)`, inside a transaction.
 
         The inbox row, the domain change and the outbox rows commit together, so the effect happens once; the handler
         must not call an outside system. With `share_limit` above 1, up to so many first attempts that wait at the same
         time share a transaction, ordered by subject; if one fails, each is handled in a transaction of its own. Use it
-        for handlers that are quick and lock few rows.
+        for handlers that are quick and lock few rows. The handlers of `beside` are called with the event alone: they need
+        several transactions, the last of which runs under `store.handle`.
         """
-        by_type = {model.TYPE: fn for model, fn in handlers.items()}
-        own = OneEvent({type_: partial(store.handle, fn) for type_, fn in by_type.items()})
+        by_type, several = {model.TYPE: fn for model, fn in handlers.items()}, beside or {}
+        own = OneEvent(
+            {type_: partial(store.handle, fn) for type_, fn in by_type.items()}
+            | {model.TYPE: fn for model, fn in several.items()}
+        )
         processor: Processor = own
         if share_limit > 1:
+            if several:
+                raise ValueError(f"{queue.name}: handlers with several transactions cannot share one")
             processor = SharedTransaction(own, partial(store.handle_shared, by_type), share_limit)
-        return cls(_checked(queue, handlers), processor, on_dead_letter, paused_by)
+        return cls(_checked(queue, {**handlers, **several}), processor, on_dead_letter, paused_by)
 
     @classmethod
     def with_batch_handler(

@@ -41,6 +41,7 @@ from wch_common.tasks import cancel_and_wait
 if TYPE_CHECKING:
     from wch_common.contract.event import Event, EventData
     from wch_common.runtime.job import Job
+    from wch_common.store.erased_people import ErasedPeople
     from wch_common.store.migrate import MigrationSet
 
 log = structlog.get_logger(__name__)
@@ -78,14 +79,25 @@ class Platform(Generic[SettingsT]):
         """Return the queue with the policy that the settings give it."""
         return replace(default, policy=self.settings.policy(default.name, default.policy))
 
-    async def open_store(self, url: str, migrations: Sequence[MigrationSet] = ()) -> Store:
-        """Migrate the service's schema, connect to it, and use it for parking; it is closed at the end."""
+    async def open_store(
+        self, url: str, migrations: Sequence[MigrationSet] = (), *, erased_people: ErasedPeople | None = None
+    ) -> Store:
+        """Migrate the service's schema, connect to it, and use it for parking; it is closed at the end.
+
+        A service whose events name people gives `erased_people`, who are left out of what is older than their erasure.
+        """
         # Here, as a service without tables must not load SQLAlchemy and alembic, which take 22 MB.
         from wch_common.store.migrate import migrate
 
         await self._until_database_answers(lambda: asyncio.to_thread(migrate, url, self.service, migrations))
         timeout = self.settings.confirm_timeout_seconds
-        self.store = Store(url, self.service, self.publisher.publish, confirm_timeout_seconds=timeout)
+        self.store = Store(
+            url,
+            self.service,
+            self.publisher.publish,
+            confirm_timeout_seconds=timeout,
+            erased_people=erased_people,
+        )
         await self._until_database_answers(self.store.open)
         self.resources.push_async_callback(self.store.close)
         return self.store

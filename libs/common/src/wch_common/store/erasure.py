@@ -2,17 +2,92 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from psycopg.types.json import Jsonb
 
 from wch_common.contract.operations import TableRows
 from wch_common.store import personal_data, stored_events
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import datetime
+
     from sqlalchemy import MetaData
 
-    from wch_common.contract.personal import Person
+    from wch_common.contract.event import Event, EventData
+    from wch_common.contract.personal import HashedPerson, Person
     from wch_common.contract.registry import Registry
-    from wch_common.store.store import Transaction
+    from wch_common.store.store import Store, Transaction
+
+_BEGIN = """
+INSERT INTO erasures (id, at) VALUES (%(id)s, least(%(at)s::timestamptz, clock_timestamp())) ON CONFLICT DO NOTHING
+"""
+_MARK = """
+INSERT INTO erased_people AS known (person, at)
+SELECT new.person, erasures.at FROM erasures CROSS JOIN unnest(%(people)s::bytea[]) AS new (person)
+WHERE erasures.id = %(id)s ORDER BY new.person
+ON CONFLICT (person) DO UPDATE SET at = greatest(known.at, excluded.at)
+"""
+_END = "UPDATE erasures SET rows = %(rows)s, ended_at = now() WHERE id = %(id)s"
+
+
+@dataclass(frozen=True)
+class Erasures:
+    """Erases people from a service's schema for good, in three steps that may be repeated after a crash.
+
+    First it is committed that they are erased. Then whatever began before that comes to its end, so that from then on nobody
+    takes up what is older. Last they are erased from all tables, and the answer is published with that.
+    """
+
+    store: Store
+    metadata: MetaData
+    registry: Registry
+    source: str
+
+    async def erase(
+        self,
+        event: Event[Any],
+        id_: str,
+        at: datetime | None,
+        whom: Callable[[Transaction], Awaitable[HashedPerson]],
+        answer: Callable[[HashedPerson, tuple[TableRows, ...]], EventData],
+    ) -> None:
+        """Erase whom the request `id_` names, as of a time, and answer the event. May raise Throttled, and what `whom` raises."""
+        async with self.store.transaction() as tx:
+            await tx.rows(_BEGIN, {"id": id_, "at": at})
+            await _mark(tx, id_, await whom(tx))
+        await self.store.until_seen()
+
+        async def last(event: Event[Any], tx: Transaction) -> None:
+            # More of their names may have become known since.
+            erased = await whom(tx)
+            await _mark(tx, id_, erased)
+            rows = await erase_person(tx, self.metadata, self.registry, erased.person)
+            await tx.rows(_END, {"id": id_, "rows": Jsonb({one.table: one.rows for one in rows})})
+            tx.emit(event.derive(answer(erased, rows), self.source))
+
+        await self.store.handle(last, event)
+
+    def following(
+        self, erased_in: Callable[[Any], HashedPerson], answer: Callable[..., EventData]
+    ) -> Callable[[Event[Any]], Awaitable[None]]:
+        """Return the handler of the fact that another service has erased a person; its answer gets `rows` and `erasure`."""
+
+        async def erase(event: Event[Any]) -> None:
+            erased, id_ = erased_in(event.data), event.data.erasure or event.id
+
+            async def whom(_tx: Transaction) -> HashedPerson:
+                return erased
+
+            await self.erase(event, id_, event.data.at, whom, lambda _erased, rows: answer(rows=rows, erasure=id_))
+
+        return erase
+
+
+async def _mark(tx: Transaction, id_: str, erased: HashedPerson) -> None:
+    await tx.rows(_MARK, {"id": id_, "people": sorted(erased.hashes)})
 
 
 async def erase_person(

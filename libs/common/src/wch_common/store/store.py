@@ -10,6 +10,7 @@ from psycopg.rows import class_row
 
 from wch_common.errors import WchError
 from wch_common.observability.logs import bound
+from wch_common.outcome import Throttled
 from wch_common.store import inbox, leases
 from wch_common.store.database import Database, Row
 from wch_common.store.maintenance import retention
@@ -24,11 +25,19 @@ if TYPE_CHECKING:
     from wch_common.contract.event import Event, EventData
     from wch_common.contract.message import Message, Publish
     from wch_common.store.database import AsyncConnection
+    from wch_common.store.erased_people import ErasedPeople
     from wch_common.store.maintenance import Loop
 
 T = TypeVar("T")
 
 _SHARED_SECONDS = 10.0
+_LOOK_SECONDS, _LOOKS, _LATER_SECONDS = 0.05, 100, 5.0
+_CLOCK = "SELECT clock_timestamp() AS at"
+# Of this role, whose transactions the service's own are; the start of another role's is not shown.
+_OLDER_TRANSACTIONS = """
+SELECT 1 FROM pg_stat_activity
+WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND xact_start <= %(at)s LIMIT 1
+"""
 _UNPUBLISHED = "SELECT count(*) AS rows FROM outbox"
 _PARKED = "SELECT queue, count(*) AS rows FROM parked GROUP BY queue"
 _DELETE_SCOPES = """
@@ -50,6 +59,8 @@ class Transaction:
         self.connection = connection
         self.emitted: list[tuple[Event[EventData], datetime | None]] = []
         self.afterwards: list[Callable[[], None]] = []
+        self.last_erasure: datetime | None = None
+        """When somebody was last erased; known once an event is in the inbox."""
 
     async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
         """Run one statement and return its rows."""
@@ -76,7 +87,8 @@ class Transaction:
         Raises IdReused if a foreign source has used the id for other content.
         """
         values = (event.queue, event.source, event.id, inbox.content_hash(event))
-        if (await self.connection.execute(inbox.INSERT_ONE, values)).rowcount:
+        if rows := await self.rows(inbox.INSERT_ONE, values):
+            self.last_erasure = rows[0]["last_erasure"]
             return True
         for error in inbox.compare([event], await self.rows(inbox.SEEN, inbox.keys([event]))).reused.values():
             raise error
@@ -90,14 +102,24 @@ class Transaction:
         ordered = sorted(events, key=lambda event: (event.queue, event.source, event.id))
         hashes = [inbox.content_hash(event) for event in ordered]
         rows = await self.rows(inbox.INSERT_MANY, inbox.keys(ordered) | {"hashes": hashes})
+        self.last_erasure = rows[0]["last_erasure"] if rows else None
         return {(row["source"], row["id"]) for row in rows}
 
 
 class Store:
     """One service's schema, in which effects happen once however often an event is delivered."""
 
-    def __init__(self, url: str, schema: str, publish: Publish, *, confirm_timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: str,
+        publish: Publish,
+        *,
+        confirm_timeout_seconds: float = 30.0,
+        erased_people: ErasedPeople | None = None,
+    ) -> None:
         self.database = Database(url, schema)
+        self._erased_people = erased_people
         self.outbox = Outbox(self.database, publish, confirm_timeout_seconds=confirm_timeout_seconds)
         self.parking = ParkingLot(self.database, publish, confirm_timeout_seconds=confirm_timeout_seconds)
 
@@ -140,7 +162,7 @@ class Store:
         """Run a handler in one transaction with its inbox row; a duplicate is not handled again. Raises IdReused."""
         async with self.transaction() as transaction:
             if await transaction.first_time(event):
-                await handler(event, transaction)
+                await handler(await self._without_erased(transaction, event), transaction)
 
     async def handle_shared(
         self, handlers: Mapping[str, Callable[..., Awaitable[None]]], events: Sequence[Event[Any]]
@@ -155,7 +177,23 @@ class Store:
             # Ordered by subject, so that two transactions lock their rows in the same order.
             for event in sorted(events, key=lambda event: event.subject or ""):
                 with bound(event):
-                    await handlers[event.type](event, transaction)
+                    await handlers[event.type](await self._without_erased(transaction, event), transaction)
+
+    async def _without_erased(self, transaction: Transaction, event: Event[Any]) -> Event[Any]:
+        """Return an event without people who were erased after it was published."""
+        return event if self._erased_people is None else await self._erased_people.left_out(transaction, event)
+
+    async def until_seen(self) -> None:
+        """Return once whatever is committed now is seen by all work on the schema: older transactions have ended.
+
+        Raises Throttled if one of them is still running after some seconds.
+        """
+        (row,) = await self.database.rows(_CLOCK)
+        for _ in range(_LOOKS):
+            if not await self.database.rows(_OLDER_TRANSACTIONS, row):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+        raise Throttled("a transaction that began earlier is still running", scope="", after=_LATER_SECONDS)
 
     async def seen(self, events: Iterable[Event[Any]]) -> inbox.Seen:
         """Return which events' effects are committed, and which reuse an id for other content."""

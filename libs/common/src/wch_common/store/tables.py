@@ -91,3 +91,26 @@ LEASES = Table(
     comment="Work that one process may do at a time",
     info=personal_data(impersonal=("name", "holder")),
 )
+
+ERASED_PEOPLE = Table(
+    "erased_people",
+    RUNTIME,
+    Column("person", LargeBinary, primary_key=True, comment="keyed hash of a number or an id"),
+    _timestamp("at"),
+    Index("erased_people_at", "at"),
+    comment="Who was erased, and when: what is older than that is handled without them",
+    info=personal_data(impersonal=("person",)),
+)
+
+ERASURES = Table(
+    "erasures",
+    RUNTIME,
+    Column("id", Text, primary_key=True, comment="id of the request to erase"),
+    _timestamp("at"),
+    _timestamp("begun_at", default=True),
+    Column("rows", JSONB, comment="how many rows of each table were erased; null until that is done"),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("erasures_begun_at", "begun_at"),
+    comment="Requests to erase somebody, and what this service answered",
+    info=personal_data(impersonal=("id", "rows")),
+)

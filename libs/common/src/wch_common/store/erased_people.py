@@ -1,0 +1,84 @@
+"""Who was erased: what is older than their erasure is handled without them, so that nothing brings them back.
+
+A message that waited in a queue, came late or was replayed may name somebody who was erased after it was published. Its parts
+that name them lose everything personal before a handler sees them, as parts at rest do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+import structlog
+
+from wch_common.contract.personal import Person, identifying_texts, without_person
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wch_common.contract.event import Event
+    from wch_common.contract.registry import Registry
+    from wch_common.store.database import Row
+
+log = structlog.get_logger(__name__)
+
+LAST_ERASURE = "(SELECT max(at) FROM erased_people) AS last_erasure"
+"""Column of the statements that write the inbox: no event after that time needs to be read for people."""
+_ERASED_SINCE = """
+SELECT person FROM erased_people WHERE person = ANY(%(people)s) AND (%(since)s::timestamptz IS NULL OR at >= %(since)s)
+"""
+
+
+class Reading(Protocol):
+    """A transaction with an event in the inbox."""
+
+    last_erasure: datetime | None
+
+    async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
+        """Run one statement and return its rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class ErasedPeople:
+    """Finds erased people in events of the contract; `hashes_of` returns whom a text in an event may name."""
+
+    registry: Registry
+    hashes_of: Callable[[str], set[bytes]]
+
+    async def left_out(self, tx: Reading, event: Event[Any]) -> Event[Any]:
+        """Return an event without everybody who was erased after it was published."""
+        since = published(event)
+        if (
+            tx.last_erasure is None
+            or (since is not None and since > tx.last_erasure)
+            or event.type not in self.registry
+        ):
+            return event
+        data = orjson.loads(event.canonical)
+        hashes = {text: self.hashes_of(text) for text in identifying_texts(self.registry, event.type, data)}
+        people = sorted(set().union(*hashes.values()))
+        erased = await erased_since(tx, people, since) if people else set()
+        if not erased:
+            return event
+        person = Person((), (), (), lambda text: not hashes.get(text, set()).isdisjoint(erased))
+        left = without_person(self.registry, event.type, data, person)
+        log.info("erased_person_left_out", type=event.type, event_id=event.id)
+        validated = type(event.data).__pydantic_validator__.validate_json(orjson.dumps(left), strict=True)
+        return replace(event, data=validated)
+
+
+async def erased_since(tx: Reading, people: Sequence[bytes], since: datetime | None) -> set[bytes]:
+    """Return which of these people were erased after a time; handlers of what erasing leaves in an event ask for it."""
+    if tx.last_erasure is None or (since is not None and since > tx.last_erasure):
+        return set()
+    return {bytes(row["person"]) for row in await tx.rows(_ERASED_SINCE, {"people": list(people), "since": since})}
+
+
+def published(event: Event[Any]) -> datetime | None:
+    """Return how old an event is: when it was published or, if that is earlier, when what it reports happened."""
+    happened = getattr(event.data, "timestamp", None)
+    times = [one for one in (event.time, happened) if isinstance(one, datetime)]
+    return min(times, default=None)

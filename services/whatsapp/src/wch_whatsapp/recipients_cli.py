@@ -1,0 +1,210 @@
+"""`wch recipients`: erases and exports a person in every service, and lists the erasures that services have not answered yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+
+from wch_common.broker.blocking.dead_letters import NoSuchQueue, open_mailbox
+from wch_common.cli import dlq, service
+from wch_common.cli.output import (
+    AmqpUrl,
+    AsJson,
+    CommandError,
+    DatabaseUrl,
+    DryRun,
+    counted,
+    print_json,
+    print_table,
+    say,
+    whoami,
+)
+from wch_common.cli.service import Who, person_name, service_schema, timestamp
+from wch_common.integrations.recipients import masked, person_of
+from wch_whatsapp import admin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+    from types import ModuleType
+
+    from wch_common.contract.personal import Person
+
+app = typer.Typer(help="People: erase and export one in every service; list erasures.", no_args_is_help=True)
+
+HashKey = Annotated[
+    str,
+    typer.Option(
+        "--hash-key",
+        envvar="WCH_PERSON_HASH_KEY",
+        help="The services' key for the hashes that stand for people.",
+        show_default=False,
+    ),
+]
+_OWN = "whatsapp"
+_ERASURES = "SELECT id, at, begun_at, rows, ended_at FROM erasures ORDER BY begun_at DESC LIMIT %(limit)s"
+_ANSWER = "SELECT rows FROM erasures WHERE id = %(id)s AND ended_at IS NOT NULL"
+
+
+@app.command()
+def erase(
+    person: Who,
+    amqp_url: AmqpUrl,
+    hash_key: HashKey,
+    database_url: DatabaseUrl = None,
+    reason: Annotated[str, typer.Option(help="The reason; it is logged.")] = "",
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the answers of all services.")] = 60.0,
+    dry_run: DryRun = False,
+    json: AsJson = False,
+) -> None:
+    """Erase a person from every service, under every name that is known of them; what waits in queues does not bring them back."""
+    name, modules = person_name(person), service.admins()
+    with _schema(database_url, _OWN) as connection:
+        known = _known(connection, hash_key, name)
+    rows = {one: _erasable(database_url, one, module, known) for one, module in modules.items()}
+    suppressed = _is_suppressed(database_url, known)
+    if not dry_run:
+        (id_,) = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
+        rows = _answers(database_url, modules, id_, wait)
+    dead_letters = dict(_dead_letters(amqp_url, known))
+    if json:
+        print_json({"action": "erase", "rows": rows, "dead_letters": dead_letters, "dry_run": dry_run, "by": whoami()})
+        return
+    verb = "would erase" if dry_run else "erased"
+    tables = [f"{counted(n, 'row')} in {one}.{table}" for one in rows for table, n in rows[one].items() if n]
+    say(f"{verb} {masked(name)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(name)}")
+    if suppressed:
+        say("the person's suppressions stay in force, without number and id")
+    for queue, count in dead_letters.items():
+        named = "1 dead letter names" if count == 1 else f"{count} dead letters name"
+        say(f"{named} the person: wch dlq discard {queue} --about RECIPIENT --reason …, for each name of theirs")
+
+
+@app.command()
+def export(
+    person: Who,
+    hash_key: HashKey,
+    database_url: DatabaseUrl = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; standard output if omitted.")] = None,
+) -> None:
+    """Write everything that every service stores about a person, as JSON by service and table."""
+    with _schema(database_url, _OWN) as connection:
+        known = _known(connection, hash_key, person_name(person))
+    found = {}
+    for one, module in service.admins().items():
+        with _schema(database_url, one) as connection:
+            found[one] = module.export_person(connection, _called_by(one, known))
+    if output is None:
+        print_json(found)
+        return
+    # It is readable by its owner only from the start.
+    output.touch(mode=0o600)
+    output.write_bytes(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2))
+    say(f"wrote {output}")
+
+
+@dataclass(frozen=True)
+class _Erasure:
+    id: str
+    at: datetime
+    answered: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+@app.command()
+def erasures(
+    database_url: DatabaseUrl = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Only those that a service has not answered.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of rows.")] = 50,
+    json: AsJson = False,
+) -> None:
+    """List requests to erase somebody, newest first, and which services have not answered yet."""
+    with _schema(database_url, _OWN) as connection:
+        requests = connection.execute(_ERASURES, {"limit": limit}).fetchall()
+    done: dict[str, set[str]] = {}
+    for one in service.admins():
+        with _schema(database_url, one) as connection:
+            done[one] = {row["id"] for row in requests if connection.execute(_ANSWER, row).fetchone()}
+    found = [
+        _Erasure(
+            row["id"],
+            row["at"],
+            tuple(one for one in done if row["id"] in done[one]),
+            tuple(one for one in done if row["id"] not in done[one]),
+        )
+        for row in requests
+    ]
+    shown = [one for one in found if one.missing or not open_only]
+    if json:
+        print_json([vars(one) for one in shown])
+        return
+    cells = [(one.id, timestamp(one.at), ", ".join(one.answered), ", ".join(one.missing)) for one in shown]
+    print_table(("ID", "AS OF (UTC)", "ANSWERED BY", "MISSING"), cells, empty="there are no such erasures")
+
+
+def _schema(database_url: str | None, name: str) -> AbstractContextManager[Any]:
+    return service_schema(database_url, name, "data about people")
+
+
+def _known(connection: Any, hash_key: str, name: str) -> Person:  # noqa: ANN401 - a psycopg connection
+    try:
+        return admin.known_as(connection, hash_key, name)
+    except admin.WrongHashKey as error:
+        raise CommandError(str(error)) from None
+
+
+def _called_by(one: str, person: Person) -> Person:
+    """Return a person under the keys of a service: whatsapp stores hashes, the others a form of the name."""
+    return person if one == _OWN else person_of(*person.names)
+
+
+def _erasable(database_url: str | None, one: str, module: ModuleType, person: Person) -> Mapping[str, int]:
+    with _schema(database_url, one) as connection:
+        counts: Mapping[str, int] = module.erasable_rows(connection, _called_by(one, person))
+    return counts
+
+
+def _is_suppressed(database_url: str | None, person: Person) -> bool:
+    with _schema(database_url, _OWN) as connection:
+        return any(row["lifted_at"] is None for row in admin.export_person(connection, person)["suppressions"])
+
+
+def _answers(
+    database_url: str | None, modules: Mapping[str, ModuleType], id_: str, seconds: float
+) -> dict[str, Mapping[str, int]]:
+    """Wait until every service has answered, and return the rows that each has erased; raises CommandError that names who is late."""
+    answers: dict[str, Mapping[str, int]] = {}
+
+    def all_answered() -> bool:
+        for one in sorted(set(modules) - set(answers)):
+            with _schema(database_url, one) as connection:
+                if (row := connection.execute(_ANSWER, {"id": id_}).fetchone()) is not None:
+                    answers[one] = row["rows"]
+        return len(answers) == len(modules)
+
+    try:
+        service.wait_until(all_answered, "", seconds=seconds)
+    except CommandError:
+        late = ", ".join(sorted(set(modules) - set(answers)))
+        raise CommandError(
+            f"not yet answered by {late}: is the service running, and was the request refused (`wch dlq list`)? The request stays: "
+            f"`wch recipients erasures --open` lists it as {id_}; leave a service out with WCH_SERVICES"
+        ) from None
+    return answers
+
+
+def _dead_letters(amqp_url: str, person: Person) -> Iterator[tuple[str, int]]:
+    """Yield how many dead letters of each queue name a person, where there are any."""
+    for queue in dlq.dead_letter_queues():
+        try:
+            with open_mailbox(amqp_url, queue) as mailbox:
+                count = sum(dlq.names(one, person) for one in mailbox.take())
+        except NoSuchQueue:
+            continue
+        if count:
+            yield queue, count
