@@ -61,10 +61,9 @@ class ErasedPeople:
         hashes = {text: self.hashes_of(text) for text in identifying_texts(self.registry, event.type, data)}
         people = sorted(set().union(*hashes.values()))
         erased = await erased_since(tx, people, since) if people else set()
-        if not erased:
-            return event
         person = Person((), (), (), lambda text: not hashes.get(text, set()).isdisjoint(erased))
-        left = without_person(self.registry, event.type, data, person)
+        if not erased or (left := without_person(self.registry, event.type, data, person)) is None:
+            return event
         log.info("erased_person_left_out", type=event.type, event_id=event.id)
         validated = type(event.data).__pydantic_validator__.validate_json(orjson.dumps(left), strict=True)
         return replace(event, data=validated)
