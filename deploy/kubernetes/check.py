@@ -21,8 +21,23 @@ def render(folder: Path) -> list[dict[str, Any]]:
         if shutil.which(command[0]):
             done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True)
             return [resource for resource in yaml.safe_load_all(done.stdout) if resource]
-    named = yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]
-    return [resource for name in named for resource in yaml.safe_load_all((folder / name).read_text()) if resource]
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    resources: list[dict[str, Any]] = []
+    for name in kustomization["resources"]:
+        path = folder / name
+        resources += render(path) if path.is_dir() else filter(None, yaml.safe_load_all(path.read_text()))
+    for patch in kustomization.get("patches", ()):
+        _merge(resources, yaml.safe_load((folder / patch["path"]).read_text()))
+    return resources
+
+
+def _merge(resources: list[dict[str, Any]], patch: dict[str, Any]) -> None:
+    """Merge the data of a ConfigMap, the only kind that our overlays change, into the one of its name."""
+    for resource in resources:
+        if (resource["kind"], resource["metadata"]["name"]) == ("ConfigMap", patch["metadata"]["name"]):
+            resource["data"].update(patch["data"])
+            return
+    raise ValueError(f"no ConfigMap is called {patch['metadata']['name']}")
 
 
 def problems(resource: dict[str, Any]) -> list[str]:

@@ -100,12 +100,14 @@ def test_ended_carts_reminders_and_cleanups_are_deleted_after_their_retention(
 ) -> None:
     monkeypatch.setattr(maintenance, "_CHUNK", 2)
     service = ct.start()
-    ct.fill(*(cart(number) for number in range(8)))
+    ct.fill(*(cart(number) for number in range(10)))
     ended = {0: ("completed", 31), 1: ("completed", 29), 2: ("abandoned", 91), 3: ("abandoned", 89), 4: ("deleted", 31),
              5: ("completed", 40), 6: ("completed", 50)}  # fmt: skip
     for number, (status, days) in ended.items():
         change = "UPDATE carts SET status = %s, ended_at = now() - %s * interval '1 day' WHERE cart_id = %s"
         ct.query(change, status, days, f"c{number}")
+    for number, days in ((8, 31), (9, 29)):
+        ct.query("UPDATE carts SET expires_at = now() - %s * interval '1 day' WHERE cart_id = %s", days, f"c{number}")
     for days in (92, 3):
         change = "INSERT INTO reminders (cart, period, shop, state, changed_at) VALUES (gen_random_uuid(), 1, '', 'sent', now() - %s * interval '1 day')"
         ct.query(change, days)
@@ -117,7 +119,7 @@ def test_ended_carts_reminders_and_cleanups_are_deleted_after_their_retention(
     ct.query(change, True, 20)
     service.stop()
     ct.start()
-    eventually(lambda: left(ct) == {"c1", "c3", "c7"})
+    eventually(lambda: left(ct) == {"c1", "c3", "c7", "c9"})
     eventually(lambda: ct.query("SELECT count(*) FROM reminders") == [(1,)])
     eventually(lambda: ct.query("SELECT count(*) FROM cleanups") == [(3,)])
     kept = "SELECT shop, dry_run FROM cleanups ORDER BY shop, dry_run"

@@ -578,7 +578,7 @@ def test_queues_and_parked_events_are_listed(stage: Stage, database_url: str) ->
     assert "give --database-url" in wch(stage, "queues", "parked", code=1)
     nowhere = "postgresql://user:hidden@127.0.0.1:1/x"
     said = wch(stage, "queues", "parked", code=1, WCH_DATABASE_URL=nowhere)
-    assert "parked events cannot be read" in said
+    assert "tables of the services cannot be read" in said
     assert "hidden" not in said
     others = len(TOPOLOGY.work_queues) > 1  # no service processes them here
     assert "2 events parked for shop/x" in wch(stage, "doctor", code=others, WCH_DATABASE_URL=database_url)

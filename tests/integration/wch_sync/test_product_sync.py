@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import orjson
 import pytest
 
+from support.command import wch
 from support.stage import Stage
 from support.sync_stage import CATALOG, SyncStage
 from support.waiting import eventually
@@ -40,6 +42,29 @@ def test_a_product_reaches_the_catalog_and_the_fact_is_published(sync: SyncStage
     assert fact["type"] == "sync.product.synced.v1"
     assert fact["data"] == {"product_id": 7, "action": "updated", "items_sent": 1, "items_deleted": 0}
     assert (fact["causationid"], fact["requester"]) == (id_, "admin")
+
+
+@pytest.mark.parametrize(
+    ("only", "effect"), [((), "writes to no catalog"), (("9", "8"), "writes to no catalog but 9, 8")]
+)
+def test_a_deployment_with_a_list_writes_to_no_other_catalog(
+    sync: SyncStage, only: tuple[str, ...], effect: str
+) -> None:
+    sync.add([product(7)])
+    running = sync.start(sync_only_catalogs=only)
+    sync.request(7)
+    metric = running.service._metrics.registry.get_sample_value
+    eventually(lambda: metric("wch_sync_products_left_out_total") == 1)
+    assert (sync.catalog, sync.batches) == ({}, [])
+    said = wch(sync.stage, "doctor", code=1, WCH_DATABASE_URL=sync.database_url)
+    assert f"sync: WCH_SYNC_ONLY_CATALOGS is set since {datetime.now(UTC):%Y-}" in said
+    assert effect in said
+    running.stop()
+    sync.start(sync_only_catalogs=(CATALOG,))
+    sync.request(7)
+    eventually(lambda: sync.catalog)
+    running = sync.start()
+    assert "ONLY_CATALOGS" not in wch(sync.stage, "doctor", code=1, WCH_DATABASE_URL=sync.database_url)
 
 
 def test_ten_requests_for_one_product_in_a_window_send_one_item(sync: SyncStage) -> None:

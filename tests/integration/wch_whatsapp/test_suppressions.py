@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
+from support.command import wch
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, batch, message, phone, suppression, wrote
@@ -74,6 +75,9 @@ def test_a_stop_that_is_handled_after_a_newer_resume_does_not_hold(wa: WhatsAppS
 
 def test_a_deployment_with_a_list_writes_to_nobody_else(wa: WhatsAppStage) -> None:
     wa.start(whatsapp_only_to=(SecretStr(phone(1)),))
+    said = wch(wa.stage, "doctor", code=1, WCH_DATABASE_URL=wa.database_url)
+    assert "WCH_WHATSAPP_ONLY_TO is set since" in said
+    assert "writes to listed recipients only (1)" in said
     wa.publish(message(1), batch("b", (1, 2)))
     (fact,) = eventually(lambda: wa.facts("batch.completed"))
     results = {one["send_key"]: (one["outcome"], one["reason"]) for one in fact["recipients"]}

@@ -29,6 +29,7 @@ class Maintenance:
         self._keep_days = {
             "completed": settings.carts_keep_completed_days,
             "abandoned": settings.carts_keep_abandoned_days,
+            "expired": settings.carts_keep_expired_days,
         }
 
     @property

@@ -272,6 +272,7 @@ DELETE_OLD = (
     DELETE FROM carts WHERE ctid = ANY(ARRAY(SELECT ctid FROM carts WHERE
       (status IN ('completed', 'deleted') AND ended_at < now() - %(completed)s * interval '1 day')
       OR (status = 'abandoned' AND ended_at < now() - %(abandoned)s * interval '1 day')
+      OR (status = 'active' AND expires_at < now() - %(expired)s * interval '1 day')
       LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     """

@@ -120,6 +120,10 @@ class CartsSettings(ShopSettings):
     carts_keep_completed_days: Days = Field(30.0, description="Days for which ordered carts are kept")
     carts_keep_abandoned_days: Days = Field(90.0, description="Days for which abandoned carts and reminders are kept")
 
+    carts_keep_expired_days: Days = Field(
+        30.0, description="Days for which expired carts are kept if no cleanup deletes them"
+    )
+
     def shops(self) -> Shops[CartsShop]:
         """Return the shops."""
         return self.read_shops(CartsShop)

@@ -17,7 +17,7 @@ from wch_sync.mapping import ShopProduct, item_id, items
 from wch_sync.plan import BatchPlan, changes_and_failures
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wch_common.integrations.shops import Shops
     from wch_common.runtime.job import BatchResult
@@ -44,8 +44,19 @@ _MOST_RESENT = 200
 class ProductSync:
     """The batch handler of `sync.product.requested`."""
 
-    def __init__(self, shops: Shops[SyncShop], readers: ShopReaders, catalogs: Catalogs, state: CatalogState) -> None:
+    def __init__(
+        self,
+        shops: Shops[SyncShop],
+        readers: ShopReaders,
+        catalogs: Catalogs,
+        state: CatalogState,
+        *,
+        may_write: Callable[[str], bool],
+        left_out: Callable[[int], None],
+    ) -> None:
         self._shops = shops
+        self._may_write = may_write
+        self._left_out = left_out
         self._readers = readers
         self._catalogs = catalogs
         self._state = state
@@ -80,6 +91,9 @@ class ProductSync:
 
     async def _sync_shop(self, shop: SyncShop, events: Sequence[Requested]) -> dict[tuple[str, str], BatchResult]:
         """Sync one shop's events under the lease of its catalog, so that the newest state is sent last."""
+        if not self._may_write(shop.catalog.id):
+            self._left_out(len(events))
+            return {(event.source, event.id): None for event in events}
         seen = await self._state.seen(events)
         results: dict[tuple[str, str], BatchResult] = dict.fromkeys(seen.done) | dict(seen.reused)
         todo = [event for event in events if (event.source, event.id) not in results]

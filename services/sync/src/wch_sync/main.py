@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+from prometheus_client import Counter
+
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
 from wch_common.store.migrate import MigrationSet
@@ -18,6 +21,8 @@ from wch_sync.topology import PRODUCTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+log = structlog.get_logger(__name__)
+
 MIGRATIONS = (MigrationSet("wch_sync:migrations", "sync_version", METADATA),)
 
 
@@ -30,7 +35,22 @@ async def compose(platform: Platform[SyncSettings]) -> Sequence[Job]:
     catalogs = await platform.resources.enter_async_context(
         Catalogs(poll_seconds=settings.catalog_poll_seconds, wait_seconds=settings.catalog_wait_seconds)
     )
-    sync = ProductSync(shops, readers, catalogs, CatalogState(store, platform.source))
+    only = settings.sync_only_catalogs
+    if only is not None:
+        log.warning("only_listed_catalogs", catalogs=list(only))
+    effect = f"writes to no catalog but {', '.join(only)}" if only else "writes to no catalog"
+    await store.set_switches({} if only is None else {"WCH_SYNC_ONLY_CATALOGS": effect})
+    left_out = Counter(
+        "wch_sync_products_left_out",
+        "Requests for products of catalogs that are not in WCH_SYNC_ONLY_CATALOGS.",
+        registry=platform.metrics.registry,
+    )
+
+    def may_write(catalog: str) -> bool:
+        return only is None or catalog in only
+
+    state = CatalogState(store, platform.source)
+    sync = ProductSync(shops, readers, catalogs, state, may_write=may_write, left_out=left_out.inc)
     return [Job.with_batch_handler(platform.queue(PRODUCTS), sync, on_dead_letter=product_failed)]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_settings import NoDecode
 
 from wch_common.integrations.shops import (
     CatalogSection,
@@ -14,7 +15,13 @@ from wch_common.integrations.shops import (
     ShopSettings,
     WooCommerceSection,
 )
-from wch_common.settings import DatabaseUrl
+from wch_common.settings import CommaSeparated, DatabaseUrl
+
+NONE: Final = "none"
+
+
+def _catalogs(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    return () if values == (NONE,) else values
 
 
 class SyncShop(ShopEntry):
@@ -36,6 +43,12 @@ class SyncSettings(ShopSettings):
     )
     catalog_wait_seconds: Annotated[float, Field(gt=0)] = Field(
         120.0, description="How long Meta may process a batch before its events are retried"
+    )
+
+    sync_only_catalogs: Annotated[tuple[str, ...] | None, NoDecode, CommaSeparated, AfterValidator(_catalogs)] = Field(
+        None,
+        description="Ids of the only Meta catalogs that are written to, separated by commas, or `none`: for staging; every catalog if "
+        "it is not set or empty",
     )
 
     def shops(self) -> Shops[SyncShop]:

@@ -66,6 +66,11 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     person_hash = PersonHash(settings.person_hash_key.get_secret_value())
     erased_people = ErasedPeople(contract, person_hash.in_regions(shop.whatsapp.region for _, shop in shops))
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS, erased_people=erased_people)
+    if (only := settings.whatsapp_only_to) is None:
+        await store.set_switches({})
+    else:
+        effect = f"writes to listed recipients only ({len(only)})" if only else "writes to nobody"
+        await store.set_switches({"WCH_WHATSAPP_ONLY_TO": effect})
     metrics = WhatsAppMetrics(platform.metrics.registry)
     senders = await _senders(platform, store, metrics)
     maintenance = Maintenance(

@@ -12,7 +12,7 @@ from wch_common.broker.diff import differences
 from wch_common.broker.management import Management, ManagementUnreachable
 from wch_common.broker.topology import UNROUTABLE_QUEUE
 from wch_common.cli.output import AmqpUrl, AsJson, DatabaseUrl, ManagementUrl, console, counted, print_json
-from wch_common.cli.queues import parked_events
+from wch_common.cli.queues import parked_events, switches
 from wch_common.cli.topology import installed_topology
 from wch_common.observability.redact import error_text
 
@@ -112,6 +112,12 @@ def _check_database(url: str) -> Iterator[tuple[str, str, str]]:
         yield "database", "error", error_text(error, 300)
         return
     yield "database", "ok", f"PostgreSQL {version // 10000}"
+    for row in switches(url):
+        yield (
+            row["service"],
+            "warning",
+            f"{row['setting']} is set since {row['since']:%Y-%m-%d %H:%M} UTC: {row['effect']}",
+        )
     for row in parked_events(url):
         what = f"{row['events']} {'event' if row['events'] == 1 else 'events'} parked" + (
             f" for {row['scope']}" if row["scope"] else ""

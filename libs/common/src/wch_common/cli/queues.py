@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, LiteralString
 
 import psycopg
 import typer
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Queues: list what they hold, and parked events.", no_args_is_help=True)
 
+_SWITCHES = "SELECT {service} AS service, setting, effect, since FROM {schema}.switches ORDER BY setting"
 _PARKED = """
 SELECT parked.queue, parked.scope, count(*) AS events, min(parked.due_at) AS next_due,
        CASE WHEN scopes.paused_until > now() THEN scopes.paused_until END AS paused_until
@@ -105,18 +106,32 @@ def parked(
 
 def parked_events(database_url: str) -> list[dict[str, Any]]:
     """Return parked events by queue and scope, for every service whose schema is in this database; raises CommandError."""
+    found = _of_services(database_url, "parked", _PARKED)
+    return sorted(found, key=lambda row: (row["queue"], -row["events"]))
+
+
+def switches(database_url: str) -> list[dict[str, Any]]:
+    """Return the settings by which services of this database leave work undone on purpose; raises CommandError."""
+    return _of_services(database_url, "switches", _SWITCHES)
+
+
+def _of_services(database_url: str, table: str, statement: LiteralString) -> list[dict[str, Any]]:
+    """Return the rows of a statement in every schema that has a table."""
     found: list[dict[str, Any]] = []
     try:
-        with psycopg.connect(in_utf8(database_url), connect_timeout=5, row_factory=dict_row) as connection:
+        address = in_utf8(database_url, options="-c timezone=UTC")
+        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row) as connection:
             schemas = connection.execute(
-                "SELECT table_schema FROM information_schema.tables WHERE table_name = 'parked' ORDER BY 1"
+                "SELECT table_schema FROM information_schema.tables WHERE table_name = %s ORDER BY 1", (table,)
             )
             for row in schemas.fetchall():
-                statement = sql.SQL(_PARKED).format(schema=sql.Identifier(row["table_schema"]))
-                found += connection.execute(statement).fetchall()
+                composed = sql.SQL(statement).format(
+                    schema=sql.Identifier(row["table_schema"]), service=sql.Literal(row["table_schema"])
+                )
+                found += connection.execute(composed).fetchall()
     except psycopg.Error as error:
-        raise CommandError(f"the parked events cannot be read: {error_text(error, 300)}") from None
-    return sorted(found, key=lambda row: (row["queue"], -row["events"]))
+        raise CommandError(f"the tables of the services cannot be read: {error_text(error, 300)}") from None
+    return found
 
 
 def _count(live: Mapping[str, Mapping[str, Any]], queue: str, what: str) -> int | None:

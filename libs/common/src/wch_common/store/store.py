@@ -38,6 +38,12 @@ _OLDER_TRANSACTIONS = """
 SELECT 1 FROM pg_stat_activity
 WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND xact_start <= %(at)s LIMIT 1
 """
+_REMOVE_SWITCHES = "DELETE FROM switches WHERE NOT setting = ANY(%(settings)s)"
+_SET_SWITCH = """
+INSERT INTO switches AS known (setting, effect) VALUES (%(setting)s, %(effect)s)
+ON CONFLICT (setting) DO UPDATE SET effect = excluded.effect,
+  since = CASE WHEN known.effect = excluded.effect THEN known.since ELSE excluded.since END
+"""
 _UNPUBLISHED = "SELECT count(*) AS rows FROM outbox"
 _PARKED = "SELECT queue, count(*) AS rows FROM parked GROUP BY queue"
 _DELETE_SCOPES = """
@@ -211,6 +217,13 @@ class Store:
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
         """Park a message until its due time; returns once that is committed."""
         await self.parking.park(queue, message, seconds=seconds, scope=scope)
+
+    async def set_switches(self, switches: Mapping[str, str]) -> None:
+        """Keep which settings make the service leave work undone, and their effect, until its next start."""
+        async with self.transaction() as tx:
+            await tx.rows(_REMOVE_SWITCHES, {"settings": sorted(switches)})
+            for setting in sorted(switches):
+                await tx.rows(_SET_SWITCH, {"setting": setting, "effect": switches[setting]})
 
     def lease(
         self, name: str, *, seconds: float, wait_seconds: float = 0.0

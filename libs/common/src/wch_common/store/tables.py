@@ -114,3 +114,13 @@ ERASURES = Table(
     comment="Requests to erase somebody, and what this service answered",
     info=personal_data(impersonal=("id", "rows")),
 )
+
+SWITCHES = Table(
+    "switches",
+    RUNTIME,
+    Column("setting", Text, primary_key=True),
+    Column("effect", Text, nullable=False),
+    _timestamp("since", default=True),
+    comment="Settings of the running service by which it leaves work undone on purpose, for `wch doctor`",
+    info=personal_data(impersonal=("setting", "effect")),
+)

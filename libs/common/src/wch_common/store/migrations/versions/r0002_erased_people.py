@@ -1,4 +1,4 @@
-"""Who was erased and when, and the answers to requests to erase."""
+"""Who was erased and when, the answers to requests to erase, and what a service leaves undone on purpose."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ TIMESTAMP = sa.DateTime(timezone=True)
 
 
 def upgrade() -> None:
-    """Create erased_people and erasures."""
+    """Create erased_people, erasures and switches."""
     op.create_table(
         "erased_people",
         sa.Column("person", sa.LargeBinary, primary_key=True, comment="keyed hash of a number or an id"),
@@ -29,9 +29,16 @@ def upgrade() -> None:
         comment="Requests to erase somebody, and what this service answered",
     )
     op.create_index("erasures_begun_at", "erasures", ["begun_at"])
+    op.create_table(
+        "switches",
+        sa.Column("setting", sa.Text, primary_key=True),
+        sa.Column("effect", sa.Text, nullable=False),
+        sa.Column("since", TIMESTAMP, nullable=False, server_default=sa.func.now()),
+        comment="Settings of the running service by which it leaves work undone on purpose, for `wch doctor`",
+    )
 
 
 def downgrade() -> None:
     """Drop the tables."""
-    for table in ("erasures", "erased_people"):
+    for table in ("switches", "erasures", "erased_people"):
         op.drop_table(table)
