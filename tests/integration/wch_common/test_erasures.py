@@ -15,7 +15,6 @@ from sqlalchemy import Column, Integer, MetaData, Table, Text
 
 from support.whatsapp_stage import batch, erased, message, phone, suppression, wrote
 from wch_common.contract.event import Event, new_event
-from wch_common.contract.examples import load_examples
 from wch_common.contract.message import Publication
 from wch_common.contract.personal import ERASED, HashedPerson
 from wch_common.events import published_contract
@@ -270,26 +269,3 @@ def test_handlers_can_ask_who_was_erased(url: str) -> None:
         return answers
 
     assert run(url, work) == [set(ADA.hashes), set()]
-
-
-def test_every_event_of_the_contract_can_be_read_without_the_people_it_names(url: str) -> None:
-    """The examples of the contract name people of the tests; each is a valid event without them."""
-    registry = published_contract()
-    everybody = ErasedPeople(registry, lambda text: {text.encode()})
-
-    class Everyone:
-        last_erasure: datetime | None = datetime.now(UTC)
-
-        async def rows(self, _statement: str, parameters: Any = None) -> list[Any]:
-            return [{"person": one} for one in parameters["people"]]
-
-    async def left_out(event: Event[Any]) -> Event[Any]:
-        return await everybody.left_out(Everyone(), event)
-
-    changed = 0
-    for model in registry:
-        for data in load_examples(model):
-            value = model.model_validate_json(orjson.dumps(data))
-            event = older(value)
-            changed += asyncio.run(left_out(event)).data != value
-    assert changed > 10

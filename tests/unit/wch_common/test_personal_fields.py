@@ -101,9 +101,7 @@ KEPT = {
     "whatsapp.suppression.add_requested.v1",
     "whatsapp.suppression.remove_requested.v1",
     "whatsapp.recipient.erase_requested.v1",
-    "broadcast.recipient.erase_requested.v1",
-    "carts.customer.erase_requested.v1",
-    "scheduler.person.erase_requested.v1",
+    "whatsapp.recipient.erased.v1",
 }
 
 
