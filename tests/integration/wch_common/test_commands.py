@@ -96,7 +96,7 @@ def test_the_list_of_dead_letters_names_the_wrong_fields(stage: Stage) -> None:
     body = b'{"specversion":"1.0","id":"1","source":"/t","type":"sync.product.requested.v1","data":{"product_id":"x"}}'
     stage.send("wch.requests", "sync.product.requested.v1", Message(body, STRUCTURED, None, "1"))
     stage.await_depth("sync.product.dlq", 1)
-    assert "data.product_id: Input should be" in wch(stage, "dlq", "list", "sync.product.dlq")
+    assert "data.product_id: must be" in wch(stage, "dlq", "list", "sync.product.dlq")
 
 
 def test_replay_publishes_selected_dead_letters_to_their_queue_with_no_tries_spent(stage: Stage) -> None:

@@ -377,9 +377,7 @@ def test_an_operator_lists_runs_pauses_and_resumes(sc: SchedulerStage) -> None:
     sc.await_row("nightly")
     output = run(sc, "list")
     assert f"{cron} Asia/Kolkata" in output
-    assert "reason: String should have at most 500 characters" in run(
-        sc, "pause", "nightly", "--reason", "x" * 501, code=1
-    )
+    assert "reason: must have at most 500 characters" in run(sc, "pause", "nightly", "--reason", "x" * 501, code=1)
     run(sc, "run", "nightly", "--dry-run")
     assert "triggered nightly" in run(sc, "run", "nightly")
     assert sc.await_answer("schedule.triggered")["schedule"] == "nightly"

@@ -297,7 +297,7 @@ def test_the_signer_is_known_after_a_retry_and_after_a_replay(sc: SchedulerStage
         ({"type": "sync.product.requested.v1", "data": {"product_id": 1}}, FAR, "has no permission to schedule sync.product.requested.v1"),
         ({"type": "carts.reminder.wanted.v1"}, FAR, "does not know the type"),
         ({"type": "carts.cleanup.completed.v1", "data": {}}, FAR, "is a fact"),
-        ({"type": "carts.reminder.requested.v1", "data": {}}, FAR, "data.event.data.cart_id: Field required"),
+        ({"type": "carts.reminder.requested.v1", "data": {}}, FAR, "data.event.data.cart_id: is missing"),
         ({"type": "carts.cleanup.requested.v1"}, LONGEST + timedelta(days=1), "at most ten years ahead"),
         ({"type": "carts.cleanup.requested.v1", "shop": "nowhere"}, FAR, "the shop 'nowhere' is not configured here"),
     ],

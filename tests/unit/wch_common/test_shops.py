@@ -70,8 +70,8 @@ def test_the_service_takes_the_file_in_the_settings_page(environment: Any, tmp_p
     ("text", "told"),
     [
         ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_kye"),
-        ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_key: Field required"),
-        ('{"north": {}}', "north.graph: Field required"),
+        ('{"north": {"woocommerce": {"consumer_kye": "hunter2"}}}', "north.woocommerce.consumer_key: is missing"),
+        ('{"north": {}}', "north.graph: is missing"),
         ("{}", "it contains no shop"),
         ("nonsense", "the file: Invalid JSON"),
         (None, "cannot be read"),

@@ -301,7 +301,7 @@ def test_every_mistake_of_a_file_is_named_by_its_line() -> None:
         (14, "d: time_zone: 'Europe/Bärlin' is not a time zone"),
         (12, "d: event: is missing"),
         (15, "d: evnet: unknown field"),
-        (20, "e: data.older_than_hours: Input should be a valid number"),
+        (20, "e: data.older_than_hours: must be a number"),
         (23, "f: carts.cleanup.completed.v1 is a fact"),
         (27, "g: the shop 'west' is not configured here: north, south"),
         (30, "h: several shops are configured"),

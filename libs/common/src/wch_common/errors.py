@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 
 class WchError(Exception):
@@ -48,10 +49,57 @@ class FieldError:
         return f"{self.field}: {self.problem}"
 
 
+# By the types of pydantic's errors, whose own sentences speak of inputs and schemas.
+_PROBLEMS = {
+    "missing": "is missing",
+    "extra_forbidden": "is not a field here; correct its name, or leave it out",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "dict_type": "must be an object",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "string_type": "must be a text",
+    "string_pattern_mismatch": "must have the form {pattern}",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} entries",
+    "too_long": "must have at most {max_length} entries",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "literal_error": "must be {expected}",
+    "union_tag_not_found": "must have the field {discriminator}",
+    "union_tag_invalid": "its field {discriminator} must be one of {expected_tags}",
+    "timezone_aware": "must have an offset from UTC",
+}
+
+
 def field_errors(error: ValidationError) -> list[FieldError]:
-    """Return the wrong fields of a pydantic error, in the words of the check that failed, without the values."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    return [FieldError(".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in found]
+    """Return the wrong fields of a pydantic error, each with what is wrong in our words, without the values."""
+    found = error.errors(include_url=False, include_input=False)
+    return [FieldError(_place(item["loc"]), _problem(item)) for item in found]
+
+
+def _place(path: Sequence[str | int]) -> str:
+    """Return the path of a field, without the names of a union's alternatives in brackets, which are no fields."""
+    return ".".join(str(part) for part in path if not str(part).startswith("("))
+
+
+def _problem(item: ErrorDetails) -> str:
+    words, context = _PROBLEMS.get(item["type"]), item.get("ctx", {})
+    if words is None:
+        return item["msg"].removeprefix("Value error, ")
+    bounds = {name: int(one) for name, one in context.items() if isinstance(one, float) and one.is_integer()}
+    return "must not be empty" if context.get("min_length") == 1 else words.format(**context | bounds)
 
 
 class ContractError(WchError):
