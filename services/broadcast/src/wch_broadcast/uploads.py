@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 _SHOWN_REFUSALS = 20
 COLUMNS = (
-    "to, and any of body1, body2 …, body:<name>, header, header:image|video|document, button0:url|quick_reply|catalog"
+    "to, and any of body1, body2 …, body:<name>, header, header:image|video|document, "
+    "button0:url|quick_reply|catalog|copy_code|flow"
 )
+_BUTTONS = ("url", "quick_reply", "catalog", "copy_code", "flow")
 
 
 class WrongHeadings(ValueError):
@@ -101,7 +103,7 @@ def _is_known(heading: str) -> bool:
         or (name == "header" and kind in ("image", "video", "document"))
         or (name == "body" and bool(kind))
         or (name.startswith("body") and name[4:].isdigit() and not kind)
-        or (name.startswith("button") and name[6:].isdigit() and kind in ("url", "quick_reply", "catalog"))
+        or (name.startswith("button") and name[6:].isdigit() and kind in _BUTTONS)
     )
 
 
@@ -118,7 +120,8 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
             value = values[name]
             header = Media(kind=kind, link=value) if kind else Parameter(text=value)  # type: ignore[arg-type]
         elif part.startswith("button"):
-            buttons.append(TemplateButton(index=int(part[6:]), kind=kind, value=values[name]))  # type: ignore[arg-type]
+            field = "flow_token" if kind == "flow" else "value"
+            buttons.append(TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]}))  # type: ignore[arg-type]
         else:
             own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)

@@ -82,7 +82,7 @@ class Acceptance:
             try:
                 content = bodies.content(data.message, reply_to=data.reply_to)
                 fallback = bodies.fallback(data.fallback) if data.fallback else None
-            except bodies.MissingValue as error:
+            except bodies.UnfitValues as error:
                 raise Reject(f"data.message: {error}") from None
             row = NewMessage(id_, data.send_key, to, self._person_hash.of(to.names[0]), content, fallback)
         if not await tx.rows(queries.ADD_MESSAGES, self._values(event, sender, [row])) or row.state in REPORTED:
@@ -147,8 +147,8 @@ class Acceptance:
         try:
             content = bodies.content(event.data.message, own=one)
             fallback = bodies.fallback(template, one) if template else None
-        except bodies.MissingValue as error:
-            return replace(row, state="failed", reason="value_missing", detail=str(error))
+        except bodies.UnfitValues as error:
+            return replace(row, state="failed", reason=error.reason, detail=str(error))
         row = replace(row, content=content, fallback=fallback)
         return row if cancelled is None else replace(row, state="cancelled", reason=cancelled)
 

@@ -6,9 +6,14 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from wch_common.events.whatsapp_content import (
-    PLACEHOLDER,
+    Audio,
     Buttons,
     Choices,
+    Currency,
+    DateTime,
+    Document,
+    Image,
+    Location,
     Media,
     Parameter,
     Product,
@@ -16,26 +21,37 @@ from wch_common.events.whatsapp_content import (
     Template,
     TemplateButton,
     Text,
+    Video,
 )
+from wch_common.events.whatsapp_template import refuse_unfit
+from wch_common.events.whatsapp_text import PLACEHOLDER
 from wch_common.integrations.recipients import is_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wch_common.events.whatsapp import BatchRecipient
-    from wch_common.events.whatsapp_content import Content
+    from wch_common.events.whatsapp_content import Content, Header, Value
 
 
 # Meta refuses line breaks, tabs and more than four spaces in a row in a value of a template (132018).
 _ILLEGAL_SPACE = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]\s*| {5,}")
 
 
-class MissingValue(ValueError):
+class UnfitValues(ValueError):
+    """The values do not make a message that Meta accepts; `reason` is that of the failure, the message says what to change."""
+
+    reason = "value_refused"
+
+
+class MissingValue(UnfitValues):
     """A placeholder of the text has no value; the error names it."""
+
+    reason = "value_missing"
 
 
 def content(message: Content, *, reply_to: str | None = None, own: BatchRecipient | None = None) -> dict[str, Any]:
-    """Return the content of a call, without recipient and tag; raises MissingValue.
+    """Return the content of a call, without recipient and tag; raises UnfitValues.
 
     The values of `own`, a recipient of a batch, replace the values of the message.
     """
@@ -46,6 +62,8 @@ def content(message: Content, *, reply_to: str | None = None, own: BatchRecipien
             return body | {"type": "text", "text": text | {"preview_url": message.preview_url}}
         case Template():
             return body | {"type": "template", "template": _template(message, own)}
+        case Image() | Video() | Document() | Audio():
+            return body | {"type": message.kind, message.kind: _file_message(message, own)}
         case _:
             return body | {"type": "interactive", "interactive": _interactive(message, own)}
 
@@ -57,15 +75,23 @@ def fallback(template: Template, own: BatchRecipient | None = None) -> dict[str,
     """
     if own is None:
         return content(template)
-    texts = _by_placeholder(own.body or ())
+    values = _by_placeholder(own.body or ())
     body = tuple(
-        value.model_copy(update={"text": texts.get(value.name or str(place), value.text)})
-        for place, value in enumerate(template.body, start=1)
+        values[place].model_copy(update={"name": value.name})
+        if (place := value.name or str(number)) in values
+        else value
+        for number, value in enumerate(template.body, start=1)
     )
-    header = own.header if type(own.header) is type(template.header) else template.header
     own_buttons = {(button.index, button.kind): button for button in own.buttons or ()}
     buttons = tuple(own_buttons.get((button.index, button.kind), button) for button in template.buttons)
-    return content(template.model_copy(update={"header": header, "body": body, "buttons": buttons}))
+    changes = {"header": _header_of_same_kind(template.header, own.header), "body": body, "buttons": buttons}
+    return content(template.model_copy(update=changes))
+
+
+def _header_of_same_kind(header: Header | None, own: Header | None) -> Header | None:
+    if type(own) is not type(header) or getattr(own, "kind", None) != getattr(header, "kind", None):
+        return header
+    return own.model_copy(update={"name": header.name}) if isinstance(header, Parameter) and own else own
 
 
 def call_body(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -87,28 +113,36 @@ def is_free_form(content: dict[str, Any]) -> bool:
     return bool(content["type"] != "template")
 
 
-def _filled(text: str, values: Sequence[Parameter]) -> str:
+def _filled(text: str, values: Sequence[Value]) -> str:
     by_placeholder = _by_placeholder(values)
 
     def value(match: re.Match[str]) -> str:
         if match[1] not in by_placeholder:
             raise MissingValue(f"no value for {{{{{match[1]}}}}}")
-        return by_placeholder[match[1]]
+        return _shown(by_placeholder[match[1]])
 
     return PLACEHOLDER.sub(value, text)
 
 
-def _by_placeholder(values: Sequence[Parameter]) -> dict[str, str]:
-    return {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
+def _by_placeholder(values: Sequence[Value]) -> dict[str, Value]:
+    return {value.name or str(place): value for place, value in enumerate(values, start=1)}
+
+
+def _shown(value: Value) -> str:
+    return value.text if isinstance(value, Parameter) else value.fallback_value
 
 
 def _template(message: Template, own: BatchRecipient | None) -> dict[str, Any]:
     header = own.header if own and own.header is not None else message.header
     values = own.body if own and own.body is not None else message.body
     buttons = own.buttons if own and own.buttons is not None else message.buttons
+    try:
+        refuse_unfit(header, values, buttons)
+    except ValueError as error:
+        raise UnfitValues(str(error)) from None
     components: list[dict[str, Any]] = []
     if header is not None:
-        components.append({"type": "header", "parameters": [_parameter(header)]})
+        components.append({"type": "header", "parameters": [_header(header)]})
     if values:
         components.append({"type": "body", "parameters": [_parameter(value) for value in values]})
     components += [_button(button) for button in buttons]
@@ -117,12 +151,40 @@ def _template(message: Template, own: BatchRecipient | None) -> dict[str, Any]:
     return found | ({"components": components} if components else {})
 
 
-def _parameter(value: Parameter | Media) -> dict[str, Any]:
-    if isinstance(value, Media):
-        source = {"link": value.link} if value.link is not None else {"id": value.id}
-        return {"type": value.kind, value.kind: source}
+def _header(value: Header) -> dict[str, Any]:
+    match value:
+        case Media():
+            return {"type": value.kind, value.kind: _file(value)}
+        case Location():
+            return {"type": "location", "location": value.model_dump(exclude={"kind"}, exclude_none=True)}
+        case _:
+            return _parameter(value)
+
+
+def _file(file: Media | Image | Video | Document | Audio) -> dict[str, Any]:
+    return file.model_dump(include={"link", "id", "filename"}, exclude_none=True)
+
+
+def _file_message(message: Image | Video | Document | Audio, own: BatchRecipient | None) -> dict[str, Any]:
+    """Return a file with its caption; a recipient's own file of this kind replaces the message's."""
+    own_file = own.header if own and isinstance(own.header, Media) and own.header.kind == message.kind else message
+    caption = getattr(message, "caption", None)
+    if caption is None:
+        return _file(own_file)
+    return _file(own_file) | {"caption": _filled(caption, own.body or ()) if own else caption}
+
+
+def _parameter(value: Value) -> dict[str, Any]:
     named = {"parameter_name": value.name} if value.name else {}
-    return {"type": "text", **named, "text": _legal(value.text)}
+    shown = _legal(_shown(value))
+    match value:
+        case Currency():
+            amount = {"fallback_value": shown, "code": value.code, "amount_1000": value.amount_1000}
+            return {"type": "currency", **named, "currency": amount}
+        case DateTime():
+            return {"type": "date_time", **named, "date_time": {"fallback_value": shown}}
+        case _:
+            return {"type": "text", **named, "text": shown}
 
 
 def _legal(text: str) -> str:
@@ -134,15 +196,26 @@ def _legal(text: str) -> str:
 
 
 def _button(button: TemplateButton) -> dict[str, Any]:
-    parameter: dict[str, Any]
+    parameter: dict[str, Any] = {}
     match button.kind:
         case "quick_reply":
             parameter = {"type": "payload", "payload": button.value}
         case "url":
             parameter = {"type": "text", "text": button.value}
-        case "catalog":
+        case "copy_code":
+            parameter = {"type": "coupon_code", "coupon_code": button.value}
+        case "catalog" if button.value is not None:
             parameter = {"type": "action", "action": {"thumbnail_product_retailer_id": button.value}}
-    return {"type": "button", "sub_type": button.kind, "index": str(button.index), "parameters": [parameter]}
+        case "flow":
+            parameter = {"type": "action", "action": _flow(button)}
+    found = {"type": "button", "sub_type": button.kind, "index": str(button.index)}
+    return found | ({"parameters": [parameter]} if parameter else {})
+
+
+def _flow(button: TemplateButton) -> dict[str, Any]:
+    # Meta's default, written out because Meta refuses the button of a flow without a parameter.
+    token = {"flow_token": button.flow_token or "unused"}
+    return token | ({"flow_action_data": button.flow_action_data} if button.flow_action_data is not None else {})
 
 
 def _interactive(message: Buttons | Choices | Product | ProductList, own: BatchRecipient | None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from wch_common.integrations.recipients import requested_person
 from wch_common.observability.redact import redact
 from wch_common.outcome import Reject
 from wch_whatsapp import queries
-from wch_whatsapp.bodies import MissingValue
+from wch_whatsapp.bodies import UnfitValues
 from wch_whatsapp.bodies import content as content_of
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.facts import REPORTED, SOURCE, fact_data
@@ -84,7 +84,7 @@ class Control:
         names = {"ids": ids, "expiry": self._expiry_seconds, "expires_at": event.data.expires_at}
         try:
             content = content_of(event.data.message) if event.data.message else None
-        except MissingValue as error:
+        except UnfitValues as error:
             raise Reject(f"data.message: {error}") from None
         await tx.rows(queries.NAME_ERASED, names)
         values = {"content": Jsonb(content) if content else None, "waiting_a_day": reasons_with("waits_a_day")}

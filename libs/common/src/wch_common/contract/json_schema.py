@@ -19,6 +19,9 @@ class PlainJsonSchema(GenerateJsonSchema):
         published = super().tagged_union_schema(schema)
         # OpenAPI's keyword: ajv refuses it in strict mode, and AsyncAPI's `discriminator` is a string.
         published.pop("discriminator", None)
+        # A tag in brackets is in no field, so a reader cannot tell the alternatives apart by one.
+        if any(str(tag).startswith("(") for tag in schema["choices"]):
+            published["anyOf"] = published.pop("oneOf")
         return published
 
     def field_is_required(self, field: ModelField | DataclassField | TypedDictField, total: bool) -> bool:  # noqa: FBT001 - pydantic's signature

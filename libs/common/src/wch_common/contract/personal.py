@@ -92,8 +92,8 @@ def identifying_texts(registry: Registry, type_: str, data: Any) -> list[str]:  
 def without_person(registry: Registry, type_: str, data: Any, person: Person) -> Any:  # noqa: ANN401 - JSON
     """Return the data of an event, as read from JSON, without what it says about a person; None if nothing is erased.
 
-    In each part that names them, a personal text becomes its default if that is a text, and `erased` otherwise. The data of
-    an unknown type names nobody, and what a person has requested stays.
+    In each part that names them, a personal text becomes its default if that is a text, and `erased` otherwise; a number
+    becomes 0. The data of an unknown type names nobody, and what a person has requested stays.
     """
     left = _Reader(registry, person, kept=False).event(type_, data)
     return None if left == data else left
@@ -201,7 +201,7 @@ class _Reader:
             return data if all(new is old for new, old in zip(changed, data, strict=True)) else changed
         if not isinstance(data, dict):
             return data
-        part = next((one for one in parts if _has_tag(one, data)), parts[0])
+        part = _part_of(parts, data)
         fields = [one for one in _fields(part) if one.name in data]
         named = named or any(self._names(one, data[one.name]) for one in fields)
         values = {one.name: self._field(one, data, named=named) for one in fields}
@@ -224,14 +224,24 @@ class _Reader:
         return any(isinstance(one, str) and self.person.is_same(one) for one in texts)
 
 
-def _has_tag(part: type[Part], data: dict[str, Any]) -> bool:
-    """Whether a value is of this part, by the tags that distinguish the members of a union."""
-    return all(data.get(one.name, one.default) in one.tags for one in _fields(part) if one.tags)
+def _part_of(parts: tuple[type[Part], ...], data: dict[str, Any]) -> type[Part]:
+    """Return the part that a value is of, by the tags that distinguish the members of a union; one may have none."""
+    tags = [{one.name: one for one in _fields(part) if one.tags} for part in parts]
+    fitting = [
+        (len(own), part)
+        for part, own in zip(parts, tags, strict=True)
+        if all(data.get(name, one.default) in one.tags for name, one in own.items())
+    ]
+    return max(fitting, key=lambda one: one[0], default=(0, parts[0]))[1]
 
 
 def _erased(value: Any, field: _Field) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, list):
         return [ERASED for _ in value]
+    if isinstance(value, dict) and not field.identifies:  # a recipient may be a text as well
+        return {ERASED: ERASED}
+    if isinstance(value, int | float):
+        return type(value)(0)
     if value is None:
         return None
     return field.default if isinstance(field.default, str) else ERASED

@@ -11,7 +11,7 @@ from wch_common.contract.operations import ErasureId, TableRows
 from wch_common.contract.personal import IMPERSONAL
 from wch_common.events.recipient import To
 from wch_common.events.whatsapp import Category, Reason
-from wch_common.events.whatsapp_content import Content, Fallback, Media, Name, Parameter, TemplateButton
+from wch_common.events.whatsapp_content import Content, Fallback, Header, Name, TemplateButton, Value
 
 CampaignId = Annotated[
     str,
@@ -31,8 +31,8 @@ class CampaignRecipient(Part):
     """One recipient, optionally with their own values for the message's placeholders."""
 
     to: To
-    header: Parameter | Media | None = None
-    body: tuple[Parameter, ...] | None = None
+    header: Header | None = None
+    body: tuple[Value, ...] | None = None
     buttons: tuple[TemplateButton, ...] | None = None
 
 

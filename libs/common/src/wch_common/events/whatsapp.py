@@ -13,7 +13,8 @@ from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSO
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
 from wch_common.events.recipient import About, Recipient, To, names_in
-from wch_common.events.whatsapp_content import PLACEHOLDER, Content, Fallback, Media, Name, Parameter, TemplateButton
+from wch_common.events.whatsapp_content import Content, Fallback, Header, Name, TemplateButton, Value
+from wch_common.events.whatsapp_text import PLACEHOLDER
 
 SendKey = Annotated[
     str,
@@ -48,10 +49,13 @@ def refuse_name_in(field: str, value: str, to: str | Recipient) -> None:
 
 
 def refuse_placeholders(message: Content | None, reason: str) -> None:
-    """Raise ValueError if the body of a message has a placeholder; `reason` completes the sentence of the error."""
-    body = getattr(message, "body", None)
-    if isinstance(body, str) and (found := PLACEHOLDER.search(body)):
-        raise ValueError(f"message.body has the placeholder {found[0]}, but {reason}: write the value into the text")
+    """Raise ValueError if the text of a message has a placeholder; `reason` completes the sentence of the error."""
+    for field in ("body", "caption"):
+        text = getattr(message, field, None)
+        if isinstance(text, str) and (found := PLACEHOLDER.search(text)):
+            raise ValueError(
+                f"message.{field} has the placeholder {found[0]}, but {reason}: write the value into the text"
+            )
 
 
 class _Sending(Request):
@@ -104,8 +108,8 @@ class BatchRecipient(Part):
         ),
     ]
     send_key: SendKey
-    header: Parameter | Media | None = None
-    body: tuple[Parameter, ...] | None = None
+    header: Header | None = None
+    body: tuple[Value, ...] | None = None
     buttons: tuple[TemplateButton, ...] | None = None
 
     @model_validator(mode="after")

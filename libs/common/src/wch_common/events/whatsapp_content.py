@@ -1,72 +1,56 @@
-"""Contents of WhatsApp messages: text, templates and interactive messages, with the limits of the Cloud API."""
+"""Contents of WhatsApp messages: text, templates, files and interactive messages, with the limits of the Cloud API."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field
 
 from wch_common.contract.event import Part
 from wch_common.contract.personal import IMPERSONAL, PERSONAL
+from wch_common.events.whatsapp_media import Audio, Document, Image, Media, Video
+from wch_common.events.whatsapp_template import (
+    Currency,
+    DateTime,
+    Header,
+    Location,
+    Parameter,
+    Template,
+    TemplateButton,
+    Value,
+)
+from wch_common.events.whatsapp_text import ValidPlaceholders
+
+# Publishers import every part of a message from here.
+__all__ = [
+    "Audio",
+    "Buttons",
+    "Choices",
+    "Content",
+    "Currency",
+    "DateTime",
+    "Document",
+    "Fallback",
+    "Header",
+    "Image",
+    "ListRow",
+    "ListSection",
+    "Location",
+    "Media",
+    "Name",
+    "Parameter",
+    "Product",
+    "ProductList",
+    "ProductSection",
+    "ReplyButton",
+    "Template",
+    "TemplateButton",
+    "Text",
+    "Value",
+    "Video",
+]
 
 Name = Annotated[str, IMPERSONAL, Field(min_length=1, max_length=200)]
-
-PLACEHOLDER = re.compile(r"\{\{\s*([a-z0-9_]{1,64})\s*\}\}")
-"""A placeholder in a text, for a recipient's value by position or name."""
-_BRACED = re.compile(r"\{\{\s*[\w.-]{1,64}\s*\}\}")
-
-
-def _has_valid_placeholders(text: str) -> str:
-    for found in _BRACED.findall(text):
-        if not PLACEHOLDER.fullmatch(found):
-            raise ValueError(
-                f"{found} is not a valid placeholder: use a number like {{{{1}}}} or a name of a-z, 0-9 and _"
-            )
-    return text
-
-
-ValidPlaceholders = AfterValidator(_has_valid_placeholders)
-
-
-class Parameter(Part):
-    """A value for a placeholder, by position or by name."""
-
-    text: Annotated[str, PERSONAL, Field(max_length=1024)]
-    name: Annotated[str, IMPERSONAL, Field(pattern="^[a-z0-9_]{1,64}$")] | None = None
-
-
-class Media(Part):
-    """An image, video or document, by its URL or its id at Meta."""
-
-    kind: Literal["image", "video", "document"]
-    link: Annotated[str | None, PERSONAL] = None
-    id: Annotated[str | None, PERSONAL] = None
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Self:
-        if (self.link is None) == (self.id is None):
-            raise ValueError("give either link or id, not both or neither")
-        return self
-
-
-class TemplateButton(Part):
-    """A value for a button of the template: the payload of a reply, the end of a URL, or a product of the catalog."""
-
-    index: Annotated[int, Field(ge=0, le=9)]
-    kind: Literal["quick_reply", "url", "catalog"]
-    value: Annotated[str, PERSONAL, Field(min_length=1, max_length=256)]
-
-
-class Template(Part):
-    """A template approved by Meta, with values for its placeholders."""
-
-    kind: Literal["template"] = "template"
-    name: Annotated[str, IMPERSONAL, Field(pattern="^[a-z0-9_]{1,512}$")]
-    language: Annotated[str, IMPERSONAL, Field(pattern="^[a-z]{2,3}(_[A-Z]{2})?$", description="Like en_US.")]
-    header: Parameter | Media | None = None
-    body: tuple[Parameter, ...] = ()
-    buttons: tuple[TemplateButton, ...] = ()
 
 
 class Text(Part):
@@ -152,7 +136,7 @@ class ProductList(_Interactive):
 
 
 Content: TypeAlias = Annotated[
-    Text | Template | Buttons | Choices | Product | ProductList,
+    Text | Template | Image | Video | Document | Audio | Buttons | Choices | Product | ProductList,
     Field(discriminator="kind", description="The message to send."),
 ]
 Fallback: TypeAlias = Annotated[
