@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from wch_simulators.faults import Journal
+from wch_simulators.graph_messages import RefusedMessage, check_message
 from wch_simulators.running import run_program
 
 if TYPE_CHECKING:
@@ -215,8 +216,10 @@ class GraphSimulator:
         if not re.sub(r"\D", "", to) and not _USER_ID.fullmatch(user_id):
             raise GraphError(400, 131009, "Parameter value is not valid", details="Recipient phone number is not valid")
         kind = body.get("type", "text")
-        if not isinstance(body.get(kind), dict):
-            raise GraphError(400, 131008, "Required parameter is missing", details=f"{kind} is missing")
+        try:
+            check_message(body)
+        except RefusedMessage as error:
+            raise GraphError(400, error.code, "Invalid message", details=error.details) from None
         number = request.match_info["number"]
         if self.latency_seconds:
             await asyncio.sleep(self.latency_seconds)

@@ -91,4 +91,4 @@ def test_amounts_have_the_format_of_the_language(amount: str, currency: str, lan
 def test_a_buttons_value_is_cut_to_the_limit() -> None:
     template = ReminderText("t", "en_US", (), "{link}", 3).filled(row(link="c/1?key=" + "x" * 300))
     (button,) = template.buttons
-    assert (button.index, button.kind, len(button.value)) == (0, "url", 256)
+    assert (button.index, button.kind, len(button.value or "")) == (0, "url", 256)

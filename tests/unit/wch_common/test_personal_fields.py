@@ -134,6 +134,40 @@ def test_the_member_of_a_union_is_known_by_its_tag() -> None:
     assert erased == data | {"to": ERASED, "message": {"kind": "text", "body": ERASED}}
 
 
+def test_a_place_a_file_and_the_data_of_a_flow_are_erased_and_the_event_is_still_valid() -> None:
+    place = {"kind": "location", "latitude": 37.5, "longitude": -122.25, "name": "Ada's", "address": "1 Street"}
+    total = {"kind": "currency", "fallback_value": "1 €", "code": "EUR", "amount_1000": 1000, "name": "total"}
+    buttons = [
+        {"index": 0, "kind": "flow", "flow_token": "ada", "flow_action_data": {"name": ["Ada"]}},
+        {"index": 1, "kind": "copy_code", "value": "ADA10"},
+    ]
+    file = {"kind": "document", "link": "https://shop.example/ada.pdf", "filename": "Ada.pdf"}
+    own = {"to": phone(1), "send_key": "a", "header": place, "body": [total], "buttons": buttons}
+    data = batch(own) | {"message": file | {"caption": "For Ada"}}
+    (erased,) = (without_person(CONTRACT, BatchRequested.TYPE, data, ADA) or {})["recipients"]
+    assert erased["header"] == dict.fromkeys(("name", "address"), ERASED) | {
+        "kind": "location",
+        "latitude": 0,
+        "longitude": 0,
+    }
+    assert erased["body"] == [total | {"fallback_value": ERASED, "amount_1000": 0}]
+    assert erased["buttons"][0] == {
+        "index": 0,
+        "kind": "flow",
+        "flow_token": ERASED,
+        "flow_action_data": {ERASED: ERASED},
+    }
+    assert erased["buttons"][1] == {"index": 1, "kind": "copy_code", "value": ERASED}
+    with_file = without_person(CONTRACT, BatchRequested.TYPE, batch(own | {"header": file}), ADA) or {}
+    assert with_file["recipients"][0]["header"] == {"kind": "document", "link": ERASED, "filename": ERASED}
+    for one in (data | {"recipients": [erased]}, with_file):
+        BatchRequested.model_validate_json(json.dumps(one), strict=True)
+    single = {"to": phone(1), "send_key": "a", "category": "service", "message": file | {"caption": "For Ada"}}
+    left = without_person(CONTRACT, MessageRequested.TYPE, single, ADA) or {}
+    assert left["message"] == {"kind": "document", "link": ERASED, "filename": ERASED, "caption": ERASED}
+    MessageRequested.model_validate_json(json.dumps(left), strict=True)
+
+
 def test_the_event_of_a_timer_is_erased() -> None:
     message = load_examples(MessageRequested)[0] | {"to": phone(1)}
     timer = {"key": "k", "due": "2030-01-31T09:00:00Z", "event": {"type": MessageRequested.TYPE, "data": message}}

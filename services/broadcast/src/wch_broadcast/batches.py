@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from wch_broadcast import queries
 from wch_broadcast.identity import batch_name, send_key
@@ -12,6 +13,7 @@ from wch_broadcast.reasons import OF_CAMPAIGN
 from wch_common.events.failure_reasons import REFUSED
 from wch_common.events.recipient import Recipient, to_field
 from wch_common.events.whatsapp import BatchRequested, RetryRequested
+from wch_common.events.whatsapp_content import Content, Fallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from wch_common.store.store import Transaction
 
 _MOST_KEYS = 1000
+_MESSAGE: TypeAdapter[Any] = TypeAdapter(Content)
+_FALLBACK: TypeAdapter[Any] = TypeAdapter(Fallback)
 
 
 def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequested:
@@ -39,6 +43,16 @@ def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> Batch
     if campaign.stop_at is not None:
         names["expires_at"] = campaign.stop_at.isoformat()
     return BatchRequested.model_validate_json(orjson.dumps(campaign.request | names, default=Recipient.model_dump))
+
+
+def is_readable(campaign: Campaign) -> bool:
+    """Whether its message, which an earlier version may have stored, is one that may be requested today."""
+    try:
+        _MESSAGE.validate_json(orjson.dumps(campaign.request["message"]))
+        _FALLBACK.validate_json(orjson.dumps(campaign.request.get("fallback")))
+    except ValidationError:
+        return False
+    return True
 
 
 async def request_again(tx: Transaction, campaign: Campaign) -> None:

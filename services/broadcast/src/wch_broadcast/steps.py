@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from wch_broadcast import queries
-from wch_broadcast.batches import batch_request, reopen_failed, request_again
+from wch_broadcast.batches import batch_request, is_readable, reopen_failed, request_again
 from wch_broadcast.campaign import Campaign, save, totals
 from wch_common.events.broadcast import (
     CampaignCancelled,
@@ -63,6 +63,8 @@ class Pace:
 
 async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     """Take every step that is possible now, set when the next one is due, and save the campaign."""
+    if campaign.state in ("waiting", "running") and not is_readable(campaign):
+        await fail(tx, campaign, "request_refused")
     if campaign.is_final:
         await _publish_update(tx, campaign)
     elif campaign.state == "waiting":

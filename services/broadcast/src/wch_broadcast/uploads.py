@@ -17,6 +17,7 @@ from wch_common.errors import field_errors
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.events.whatsapp_content import Media, Parameter, TemplateButton
+from wch_common.events.whatsapp_media import refuse_unreachable
 from wch_common.integrations.recipients import resolved
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecip
     except ValidationError as error:
         place, problem = field_errors(error)[0].field, field_errors(error)[0].problem
         return RefusedLine(line, f"{place}: {problem}" if place else problem)
-    except MissingValue as error:
+    except ValueError as error:  # a missing value, or a link that Meta cannot fetch
         return RefusedLine(line, str(error))
 
 
@@ -118,13 +119,19 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
         part, _, kind = name.partition(":")
         if part == "header":
             value = values[name]
-            header = Media(kind=kind, link=value) if kind else Parameter(text=value)  # type: ignore[arg-type]
+            header = _file(kind, value) if kind else Parameter(text=value)
         elif part.startswith("button"):
             field = "flow_token" if kind == "flow" else "value"
             buttons.append(TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]}))  # type: ignore[arg-type]
         else:
             own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
+
+
+def _file(kind: str, link: str) -> Media:
+    file = Media(kind=kind, link=link)  # type: ignore[arg-type]
+    refuse_unreachable(file, f"header:{kind}")
+    return file
 
 
 def _refuse_gaps(columns: list[str], values: dict[str, str]) -> None:

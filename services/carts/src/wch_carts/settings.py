@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from wch_carts.quiet_hours import QuietHours
 from wch_carts.reminder_text import ReminderText, ShortText
+from wch_common.events.whatsapp_template import Language
 from wch_common.integrations.shops import PhoneRegionSection, ShopEntry, Shops, ShopSection, ShopSettings
 from wch_common.settings import CommaSeparated, DatabaseUrl, JsonList, PersonHashKey
 
@@ -40,7 +41,6 @@ TimeOfDay = Annotated[time, BeforeValidator(_is_time_of_day)]
 Zone = Annotated[str, AfterValidator(_is_zone)]
 Host = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)*$")]
 TemplateName = Annotated[str, Field(pattern="^[a-z0-9_]{1,512}$")]
-Language = Annotated[str, Field(pattern="^[a-z]{2,3}(_[A-Z]{2})?$")]
 
 
 class ReminderSection(ShopSection):

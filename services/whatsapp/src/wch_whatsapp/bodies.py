@@ -23,6 +23,7 @@ from wch_common.events.whatsapp_content import (
     Text,
     Video,
 )
+from wch_common.events.whatsapp_media import refuse_unreachable
 from wch_common.events.whatsapp_template import refuse_unfit
 from wch_common.events.whatsapp_text import PLACEHOLDER
 from wch_common.integrations.recipients import is_number
@@ -119,17 +120,13 @@ def _filled(text: str, values: Sequence[Value]) -> str:
     def value(match: re.Match[str]) -> str:
         if match[1] not in by_placeholder:
             raise MissingValue(f"no value for {{{{{match[1]}}}}}")
-        return _shown(by_placeholder[match[1]])
+        return by_placeholder[match[1]].text
 
     return PLACEHOLDER.sub(value, text)
 
 
 def _by_placeholder(values: Sequence[Value]) -> dict[str, Value]:
     return {value.name or str(place): value for place, value in enumerate(values, start=1)}
-
-
-def _shown(value: Value) -> str:
-    return value.text if isinstance(value, Parameter) else value.fallback_value
 
 
 def _template(message: Template, own: BatchRecipient | None) -> dict[str, Any]:
@@ -167,24 +164,28 @@ def _file(file: Media | Image | Video | Document | Audio) -> dict[str, Any]:
 
 def _file_message(message: Image | Video | Document | Audio, own: BatchRecipient | None) -> dict[str, Any]:
     """Return a file with its caption; a recipient's own file of this kind replaces the message's."""
-    own_file = own.header if own and isinstance(own.header, Media) and own.header.kind == message.kind else message
+    file = own.header if own and isinstance(own.header, Media) and own.header.kind == message.kind else message
+    try:
+        refuse_unreachable(file, "header.link")
+    except ValueError as error:
+        raise UnfitValues(str(error)) from None
     caption = getattr(message, "caption", None)
     if caption is None:
-        return _file(own_file)
-    return _file(own_file) | {"caption": _filled(caption, own.body or ()) if own else caption}
+        return _file(file)
+    return _file(file) | {"caption": _filled(caption, own.body or ()) if own else caption}
 
 
 def _parameter(value: Value) -> dict[str, Any]:
     named = {"parameter_name": value.name} if value.name else {}
-    shown = _legal(_shown(value))
+    text = _legal(value.text)
     match value:
         case Currency():
-            amount = {"fallback_value": shown, "code": value.code, "amount_1000": value.amount_1000}
+            amount = {"fallback_value": text, "code": value.code, "amount_1000": value.amount_1000}
             return {"type": "currency", **named, "currency": amount}
         case DateTime():
-            return {"type": "date_time", **named, "date_time": {"fallback_value": shown}}
+            return {"type": "date_time", **named, "date_time": {"fallback_value": text}}
         case _:
-            return {"type": "text", **named, "text": shown}
+            return {"type": "text", **named, "text": text}
 
 
 def _legal(text: str) -> str:

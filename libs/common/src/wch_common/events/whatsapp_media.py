@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from wch_common.contract.event import Part
 from wch_common.contract.personal import ERASED, PERSONAL
@@ -16,17 +16,10 @@ from wch_common.events.whatsapp_text import ValidPlaceholders
 _ADDRESS = re.compile(r"https?://[^\s/?#]+\S*", re.IGNORECASE)
 
 
-def _is_address(link: str | None) -> str | None:
-    if link is not None and link != ERASED and not _ADDRESS.fullmatch(link):
-        raise ValueError("must be an address that Meta can fetch the file from, like https://shop.example/invoice.pdf")
-    return link
-
-
 class _File(Part):
     link: Annotated[
         str | None,
         PERSONAL,
-        AfterValidator(_is_address),
         Field(description="The http or https address of the file, from which Meta fetches it."),
     ] = None
     id: Annotated[str | None, PERSONAL, Field(description="The id of a file that was uploaded to Meta.")] = None
@@ -36,6 +29,12 @@ class _File(Part):
         if bool(self.link) == bool(self.id):
             raise ValueError("give either link or id, not both or neither")
         return self
+
+
+def refuse_unreachable(file: _File, field: str) -> None:
+    """Raise ValueError, which names the field, if Meta cannot fetch a file by its link."""
+    if file.link is not None and file.link != ERASED and not _ADDRESS.fullmatch(file.link):
+        raise ValueError(f"{field} must be an http or https address, like https://shop.example/invoice.pdf")
 
 
 Filename = Annotated[
@@ -81,6 +80,11 @@ class _FileMessage(_File):
             if isinstance(data, Mapping) and data.get(name) is not None and name not in cls.model_fields:
                 raise ValueError(f"{name}: WhatsApp shows none with {_A[cls.__name__.lower()]}; leave it out")
         return data
+
+    @model_validator(mode="after")
+    def _is_reachable(self) -> Self:
+        refuse_unreachable(self, "link")
+        return self
 
 
 class Image(_FileMessage):

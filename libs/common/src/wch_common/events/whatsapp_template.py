@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from wch_common.contract.event import Part
 from wch_common.contract.personal import IMPERSONAL, PERSONAL
-from wch_common.events.whatsapp_media import Media
+from wch_common.events.whatsapp_media import Media, refuse_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,11 @@ class Currency(Part):
     ]
     name: ValueName | None = None
 
+    @property
+    def text(self) -> str:
+        """The amount as it is written in a text."""
+        return self.fallback_value
+
 
 class DateTime(Part):
     """A date or time for a placeholder of the body, which Meta shows as it is given."""
@@ -72,6 +77,11 @@ class DateTime(Part):
     kind: Literal["date_time"]
     fallback_value: _Shown
     name: ValueName | None = None
+
+    @property
+    def text(self) -> str:
+        """The time as it is written in a text."""
+        return self.fallback_value
 
 
 class Location(Part):
@@ -213,6 +223,8 @@ class Template(Part):
 
 def refuse_unfit(header: Header | None, body: Sequence[Value], buttons: Sequence[TemplateButton]) -> None:
     """Raise ValueError if no template can take these values together."""
+    if isinstance(header, Media):
+        refuse_unreachable(header, "header.link")
     values = [*([header] if isinstance(header, Parameter) else []), *body]
     names = [value.name for value in values]
     if None in names and any(names):
