@@ -101,6 +101,20 @@ def test_values_are_not_required_if_the_message_has_some_or_few_recipients_do(bc
     assert {one.get("values_required", False) for one in bc.await_batches(3)} == {False}
 
 
+def test_a_campaign_of_an_earlier_version_with_a_message_that_is_refused_today_fails(bc: BroadcastStage) -> None:
+    bc.start()
+    bc.publish(campaign("old", range(2), start_at=datetime.now(UTC) + timedelta(hours=1)))
+    eventually(lambda: bc.state("old") == ("waiting", "start_at"))
+    mixed = json.dumps([{"text": "Ada", "name": "name"}, {"text": "7"}])
+    bc.query(
+        "UPDATE campaigns SET request = jsonb_set(request, '{message,body}', %s::jsonb), start_at = NULL, due_at = now()"
+        " RETURNING campaign_id",
+        mixed,
+    )
+    assert bc.await_fact("campaign.failed")["reason"] == "request_refused"
+    assert bc.batches == []
+
+
 def test_a_refused_message_does_not_pause_if_others_were_sent_it(bc: BroadcastStage) -> None:
     bc.start(broadcast_in_flight=1)
     bc.publish(campaign("m", range(3), batch_size=1))

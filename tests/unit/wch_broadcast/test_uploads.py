@@ -9,6 +9,7 @@ import pytest
 
 from wch_broadcast.uploads import RefusedLine, WrongHeadings, lines_of, read, upload
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
+from wch_common.events.whatsapp_content import Media, TemplateButton
 
 FILE = """to,body1,body:code,button0:url
 +15550100001,Ada,X1,u/1
@@ -72,6 +73,26 @@ def test_only_the_last_part_gives_the_number_of_parts(recipients: int, parts: in
     assert [one.part for one in published] == list(range(1, parts + 1))
     assert [one.parts for one in published] == [None] * (parts - 1) + [parts]
     assert sum(len(one.recipients) for one in published) == recipients
+
+
+def test_files_coupons_and_flows_have_columns() -> None:
+    file = [
+        "to,header:document,button0:copy_code,button1:flow\n",
+        "+15550100001,https://shop.example/1.pdf,ADA10,ada\n",
+        "+15550100002,shop.example/2.pdf,EVE10,eve\n",
+        "+15550100003,https://shop.example/3.pdf,EVE-10,eve\n",
+    ]
+    one, *wrong = read(iter(file))
+    assert isinstance(one, CampaignRecipient)
+    assert one.header == Media(kind="document", link="https://shop.example/1.pdf")
+    assert sorted(one.buttons or (), key=lambda button: button.index) == [
+        TemplateButton(index=0, kind="copy_code", value="ADA10"),
+        TemplateButton(index=1, kind="flow", flow_token="ada"),
+    ]
+    assert wrong == [
+        RefusedLine(3, "header:document must be an http or https address, like https://shop.example/invoice.pdf"),
+        RefusedLine(4, "button0:copy_code: the coupon code must consist of letters A-Z, a-z and digits only"),
+    ]
 
 
 def test_missing_values_and_unclosed_quotation_marks_are_refused() -> None:

@@ -117,15 +117,24 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
     header: Parameter | Media | None = None
     for name in sorted(values, key=lambda name: (len(name), name)):
         part, _, kind = name.partition(":")
-        if part == "header":
-            value = values[name]
-            header = _file(kind, value) if kind else Parameter(text=value)
-        elif part.startswith("button"):
-            field = "flow_token" if kind == "flow" else "value"
-            buttons.append(TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]}))  # type: ignore[arg-type]
-        else:
-            own["body"].append(Parameter(text=values[name], name=kind or None))
+        with _in_column(name):
+            if part == "header":
+                header = _file(kind, values[name]) if kind else Parameter(text=values[name])
+            elif part.startswith("button"):
+                field = "flow_token" if kind == "flow" else "value"
+                buttons.append(TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]}))  # type: ignore[arg-type]
+            else:
+                own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)
+
+
+@contextmanager
+def _in_column(name: str) -> Iterator[None]:
+    """Name the column of a value that is refused."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ValueError(f"{name}: {field_errors(error)[0].problem.removeprefix('value: ')}") from None
 
 
 def _file(kind: str, link: str) -> Media:
