@@ -91,7 +91,7 @@ def test_files_coupons_and_flows_have_columns() -> None:
     ]
     assert wrong == [
         RefusedLine(3, "header:document must be an http or https address, like https://shop.example/invoice.pdf"),
-        RefusedLine(4, "button0:copy_code: the coupon code must consist of letters A-Z, a-z and digits only"),
+        RefusedLine(4, "button0:copy_code: the coupon code must consist of A-Z, a-z and 0-9 only"),
     ]
 
 

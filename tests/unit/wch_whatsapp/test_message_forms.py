@@ -247,7 +247,7 @@ IN_TEMPLATE: list[tuple[dict[str, Any], str]] = [
     ({"buttons": [{"index": 0, "kind": "url", "value": "a" * 2001}]}, ".buttons.0.value: must have at most 2000 characters"),
     ({"buttons": [{"index": 0, "kind": "quick_reply", "value": "a" * 257}]}, ".buttons.0: value: the payload of the reply must have at most 256 characters"),
     ({"buttons": [{"index": 0, "kind": "copy_code", "value": "A" * 21}]}, ".buttons.0: value: the coupon code must have at most 20 characters"),
-    ({"buttons": [{"index": 0, "kind": "copy_code", "value": "A-1"}]}, ".buttons.0: value: the coupon code must consist of letters A-Z, a-z and digits only"),
+    ({"buttons": [{"index": 0, "kind": "copy_code", "value": "A-1"}]}, ".buttons.0: value: the coupon code must consist of A-Z, a-z and 0-9 only"),
     ({"buttons": [{"index": 0, "kind": "flow", "value": "t"}]}, ".buttons.0: value: a flow takes flow_token and flow_action_data instead"),
     ({"buttons": [{"index": 0, "kind": "flow", "flow_action_data": {}}]}, ".buttons.0.flow_action_data: must not be empty"),
     ({"buttons": [{"index": 0, "kind": "url", "value": "a", "flow_token": "t"}]}, ".buttons.0: flow_token and flow_action_data are for a button of the kind flow; leave them out"),

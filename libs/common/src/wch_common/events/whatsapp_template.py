@@ -139,8 +139,8 @@ class TemplateButton(Part):
         Field(
             min_length=1,
             max_length=2000,
-            description="The payload of a quick reply (256 characters), the end of a URL (2,000), a coupon code of letters "
-            "and digits (20), or the catalog's item whose picture is shown, by default its first.",
+            description="The payload of a quick reply (256 characters), the end of a URL (2,000), a coupon code of A-Z, "
+            "a-z and 0-9 (20), or the catalog's item whose picture is shown, by default its first.",
         ),
     ] = None
     flow_token: Annotated[
@@ -166,7 +166,7 @@ class TemplateButton(Part):
         if len(self.value or "") > most:
             raise ValueError(f"value: {meaning} must have at most {most} characters")
         if self.kind == "copy_code" and not re.fullmatch("[A-Za-z0-9]+", self.value or ""):
-            raise ValueError("value: the coupon code must consist of letters A-Z, a-z and digits only")
+            raise ValueError("value: the coupon code must consist of A-Z, a-z and 0-9 only")
         return self
 
 
