@@ -28,6 +28,7 @@ NEEDED |= {"WCH_PERSON_HASH_KEY": "sixteen characters"}
         ("WCH_CARTS_BUTTON", "c/}", "WCH_CARTS_BUTTON: character 3"),
         ("WCH_CARTS_TIME_ZONE", "Europe/Bärlin", "WCH_CARTS_TIME_ZONE: 'Europe/Bärlin' is not a time zone: write it like Europe/Berlin"),
         ("WCH_CARTS_TEMPLATE", "Cart Reminder", "WCH_CARTS_TEMPLATE"),
+        ("WCH_CARTS_LANGUAGE", "es-419", "WCH_CARTS_LANGUAGE: must be written as Meta writes it: es_419"),
         ("WCH_CARTS_OLDEST_HOURS", "4", "oldest_hours must be greater than delay_hours"),
         ("WCH_CARTS_QUIET_FROM", "9 pm", "WCH_CARTS_QUIET_FROM: must be a time of day like 21:00"),
         ("WCH_CARTS_QUIET_FROM", "21:00Z", "WCH_CARTS_QUIET_FROM: must be a time of day like 21:00"),

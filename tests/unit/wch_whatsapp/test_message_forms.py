@@ -721,6 +721,10 @@ def test_a_fallback_takes_a_header_of_its_kind_and_values_of_any_kind() -> None:
     assert kept["parameters"] == [{"type": "image", "image": {"id": "1"}}], "a document is no picture"
 
 
+def test_a_source_that_is_empty_is_not_sent() -> None:
+    assert content(Document(kind="document", link=PDF, id=""))["document"] == {"link": PDF}
+
+
 # -- events of the release before
 
 

@@ -159,7 +159,7 @@ def _header(value: Header) -> dict[str, Any]:
 
 
 def _file(file: Media | Image | Video | Document | Audio) -> dict[str, Any]:
-    return file.model_dump(include={"link", "id", "filename"}, exclude_none=True)
+    return {name: value for name in ("link", "id", "filename") if (value := getattr(file, name, None))}
 
 
 def _file_message(message: Image | Video | Document | Audio, own: BatchRecipient | None) -> dict[str, Any]:
