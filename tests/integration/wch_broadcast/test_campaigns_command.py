@@ -35,10 +35,10 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
     assert refused.read_text().splitlines()[1].startswith("5,")
     bc.await_fact("recipients.added")
     assert "there is already a list guests" in run(bc, "import", "guests", "-", code=1, given="to")
-    run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "x", "--dry-run")
-    run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "x", "--value", "code=y")
+    run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "who=x", "--dry-run")
+    run(bc, "start", "party", "--list", "guests", "--template", "hello", "--value", "who=x", "--value", "code=y")
     (batch,) = bc.await_batches(1)
-    assert batch["message"]["body"] == [{"text": "x", "name": None}, {"text": "y", "name": "code"}]
+    assert batch["message"]["body"] == [{"text": "x", "name": "who"}, {"text": "y", "name": "code"}]
     assert "running" in run(bc, "status", "party")
     bc.answer(batch, {0: "accepted", 1: "failed/undeliverable", 2: "unknown"})
     bc.await_fact("campaign.completed")

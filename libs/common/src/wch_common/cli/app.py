@@ -12,7 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from wch_common.cli import dlq, doctor, events, queues, topology
-from wch_common.errors import WchError
+from wch_common.errors import WchError, field_errors
 
 app = typer.Typer(
     name="wch",
@@ -62,10 +62,7 @@ def main() -> None:
         print(f"wch: {error}", file=sys.stderr)
         sys.exit(1)
     except ValidationError as error:
-        wrong = "; ".join(
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_input=False)
-        )
-        print(f"wch: {wrong}", file=sys.stderr)
+        print(f"wch: {'; '.join(map(str, field_errors(error)))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
         if error.filename is None:
