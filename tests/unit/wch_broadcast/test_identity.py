@@ -7,7 +7,18 @@ import uuid
 
 import pytest
 
-from wch_broadcast.identity import batch_name, campaign_uuid, event_id, list_uuid, parsed_batch, position, send_key
+from wch_broadcast.identity import (
+    batch_name,
+    campaign_uuid,
+    content_hash,
+    event_id,
+    list_uuid,
+    parsed_batch,
+    position,
+    send_key,
+)
+from wch_common.events.broadcast import CampaignRecipient, CampaignRequested
+from wch_common.events.whatsapp_content import Media, Parameter, Template, TemplateButton
 
 
 def test_a_send_key_contains_fewer_than_eight_digits_and_can_be_parsed() -> None:
@@ -23,6 +34,23 @@ def test_a_send_key_contains_fewer_than_eight_digits_and_can_be_parsed() -> None
 def test_a_batch_name_can_be_parsed(name: str) -> None:
     assert parsed_batch(batch_name(name, 12)) == (name, 12)
     assert parsed_batch(name.replace("/", "-")) is None
+
+
+def test_what_the_release_before_has_stored_is_recognised() -> None:
+    """Another hash would refuse a repeated request as one with other content."""
+    picture, button = (
+        Media(kind="image", link="https://shop.example/a.jpg"),
+        TemplateButton(index=0, kind="url", value="a"),
+    )
+    body = (Parameter(text="you"),)
+    template = Template(name="t", language="en_US", header=picture, body=body, buttons=(button,))
+    one = CampaignRecipient(to="+15550100001", header=picture, buttons=(button,))
+    campaign = CampaignRequested(campaign_id="c", message=template, category="marketing", recipients=(one,))
+    assert content_hash(campaign.model_dump(mode="json")).hex() == "33ae7c732051aecde2b687c5c79a6a9d"
+    assert content_hash([one.model_dump(mode="json")]).hex() == "78ab204483770e5eb70d3455a87e5e1a"
+    named = one.model_copy(update={"header": Media(kind="document", id="1", filename="a.pdf")})
+    other = one.model_copy(update={"header": Media(kind="document", id="1", filename="b.pdf")})
+    assert content_hash([named.model_dump(mode="json")]) != content_hash([other.model_dump(mode="json")])
 
 
 def test_derived_ids_stay_the_same() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from pywa import WhatsApp, types
+from pywa.errors import WhatsAppError
 from pywa.types import templates
 
 from wch_common.events.whatsapp import BatchRecipient, MessageRequested
@@ -270,6 +271,12 @@ def test_a_body_equals_that_of_pywa(message: Content, send: Send, pywa: Callable
 def test_a_reply_names_the_message_it_answers(pywa: Callable[[Send], dict[str, Any]]) -> None:
     theirs = pywa(lambda wa: wa.send_message(TO, "Hi", reply_to_message_id="wamid.1", tracker=TAG))
     assert plain(call_body(TO, TAG, content(Text(kind="text", body="Hi"), reply_to="wamid.1"))) == plain(theirs)
+
+
+def test_pywa_reads_what_the_simulator_refuses(pywa: Callable[[Send], dict[str, Any]]) -> None:
+    with pytest.raises(WhatsAppError, match="Invalid component type footer") as refused:
+        pywa(lambda wa: wa.send_template(TO, "order", EN, [{"type": "footer", "parameters": []}]))
+    assert refused.value.code == 100
 
 
 def plain(body: dict[str, Any]) -> dict[str, Any]:

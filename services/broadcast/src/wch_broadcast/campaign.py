@@ -6,8 +6,6 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import orjson
-
 from wch_broadcast import queries
 from wch_broadcast.identity import event_id
 from wch_broadcast.topology import REQUESTER
@@ -151,8 +149,3 @@ async def totals(tx: Transaction, campaign: Campaign) -> CampaignTotals:
     """Return the totals of a campaign."""
     rows = await tx.rows(queries.COUNTS, {"id": campaign.id})
     return campaign_totals(campaign.counts, {row["key"]: row["recipients"] for row in rows})
-
-
-def as_json(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
-    """Return canonical JSON."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
+from typing import Any
+
+import orjson
 
 from wch_common.contract.identity import HEX_PATTERN, derived_id, without_digits
 
@@ -49,3 +53,21 @@ def parsed_batch(name: str) -> tuple[str, int] | None:
 def event_id(campaign: uuid.UUID, type_: str, key: object) -> str:
     """Return the id of an event that a campaign publishes; `key` distinguishes events of one type."""
     return str(derived_id(campaign, type_, key))
+
+
+# Fields since 0.1.0: an absent one must not change the hash of what an earlier version has stored.
+_ADDED = frozenset({"filename", "flow_token", "flow_action_data"})
+
+
+def content_hash(value: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    """Return the hash by which a repeated request is recognised, the same in every version."""
+    canonical = orjson.dumps(_without_absent(value), option=orjson.OPT_SORT_KEYS)
+    return hashlib.blake2b(canonical, digest_size=16).digest()
+
+
+def _without_absent(value: Any) -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, list):
+        return [_without_absent(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_absent(one) for key, one in value.items() if one is not None or key not in _ADDED}

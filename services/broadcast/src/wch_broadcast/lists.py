@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from wch_broadcast import queries
-from wch_broadcast.campaign import SOURCE, as_json
-from wch_broadcast.identity import list_uuid
+from wch_broadcast.campaign import SOURCE
+from wch_broadcast.identity import content_hash, list_uuid
 from wch_broadcast.queries import ListState
 from wch_common.contract.personal import ERASED
 from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
@@ -172,4 +171,4 @@ def part_dead_lettered(event: Event[RecipientsRequested], reason: str) -> Recipi
 
 
 def _hash(recipients: Sequence[CampaignRecipient]) -> bytes:
-    return hashlib.blake2b(as_json([one.model_dump(mode="json") for one in recipients]), digest_size=16).digest()
+    return content_hash([one.model_dump(mode="json") for one in recipients])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Any
 
 from psycopg.types.json import Jsonb
 
 from wch_broadcast import queries
-from wch_broadcast.campaign import SOURCE, Campaign, as_json, locked, save, totals
-from wch_broadcast.identity import batch_name, campaign_uuid, list_uuid
+from wch_broadcast.campaign import SOURCE, Campaign, locked, save, totals
+from wch_broadcast.identity import batch_name, campaign_uuid, content_hash, list_uuid
 from wch_broadcast.steps import advance, progress, wake_next
 from wch_common.events.broadcast import (
     CampaignPaused,
@@ -147,7 +146,7 @@ async def pause(tx: Transaction, campaign: Campaign, reason: str, by: str) -> No
 
 
 def _hash(data: CampaignRequested) -> bytes:
-    return hashlib.blake2b(as_json(data.model_dump(mode="json")), digest_size=16).digest()
+    return content_hash(data.model_dump(mode="json"))
 
 
 def request_dead_lettered(event: Event[Any], reason: str) -> CampaignRefused | None:
