@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from wch_common.events.whatsapp_content import (
@@ -27,16 +26,14 @@ from wch_common.events.whatsapp_media import refuse_unreachable
 from wch_common.events.whatsapp_template import refuse_unfit
 from wch_common.events.whatsapp_text import PLACEHOLDER
 from wch_common.integrations.recipients import is_number
+from wch_common.integrations.templates import EmptyValue, fallback_with_own_values, legal_text, with_own_values
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Sequence
 
     from wch_common.events.whatsapp import BatchRecipient
     from wch_common.events.whatsapp_content import Content, Header, Value
-
-
-# Meta refuses line breaks, tabs and more than four spaces in a row in a value of a template (132018).
-_ILLEGAL_SPACE = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]\s*| {5,}")
 
 
 class UnfitValues(ValueError):
@@ -74,25 +71,7 @@ def fallback(template: Template, own: BatchRecipient | None = None) -> dict[str,
 
     They match by name or position, because they are values for the text, and the template may need only some of them.
     """
-    if own is None:
-        return content(template)
-    values = _by_placeholder(own.body or ())
-    body = tuple(
-        values[place].model_copy(update={"name": value.name})
-        if (place := value.name or str(number)) in values
-        else value
-        for number, value in enumerate(template.body, start=1)
-    )
-    own_buttons = {(button.index, button.kind): button for button in own.buttons or ()}
-    buttons = tuple(own_buttons.get((button.index, button.kind), button) for button in template.buttons)
-    changes = {"header": _header_of_same_kind(template.header, own.header), "body": body, "buttons": buttons}
-    return content(template.model_copy(update=changes))
-
-
-def _header_of_same_kind(header: Header | None, own: Header | None) -> Header | None:
-    if type(own) is not type(header) or getattr(own, "kind", None) != getattr(header, "kind", None):
-        return header
-    return own.model_copy(update={"name": header.name}) if isinstance(header, Parameter) and own else own
+    return content(fallback_with_own_values(template, own))
 
 
 def call_body(to: str, tag: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -130,19 +109,17 @@ def _by_placeholder(values: Sequence[Value]) -> dict[str, Value]:
 
 
 def _template(message: Template, own: BatchRecipient | None) -> dict[str, Any]:
-    header = own.header if own and own.header is not None else message.header
-    values = own.body if own and own.body is not None else message.body
-    buttons = own.buttons if own and own.buttons is not None else message.buttons
+    filled = with_own_values(message, own)
     try:
-        refuse_unfit(header, values, buttons)
+        refuse_unfit(filled.header, filled.body, filled.buttons)
     except ValueError as error:
         raise UnfitValues(str(error)) from None
     components: list[dict[str, Any]] = []
-    if header is not None:
-        components.append({"type": "header", "parameters": [_header(header)]})
-    if values:
-        components.append({"type": "body", "parameters": [_parameter(value) for value in values]})
-    components += [_button(button) for button in buttons]
+    if filled.header is not None:
+        components.append({"type": "header", "parameters": [_header(filled.header)]})
+    if filled.body:
+        components.append({"type": "body", "parameters": [_parameter(value) for value in filled.body]})
+    components += [_button(button) for button in filled.buttons]
     language = {"code": message.language, "policy": "deterministic"}
     found: dict[str, Any] = {"name": message.name, "language": language}
     return found | ({"components": components} if components else {})
@@ -189,11 +166,11 @@ def _parameter(value: Value) -> dict[str, Any]:
 
 
 def _legal(text: str) -> str:
-    """Return a template's value as Meta accepts it: a space for line breaks, tabs and long runs of spaces; raises MissingValue."""
-    legal = _ILLEGAL_SPACE.sub(" ", text).strip()
-    if not legal:
-        raise MissingValue("a value of the template is empty")
-    return legal
+    """Return a template's value as Meta accepts it; raises MissingValue."""
+    try:
+        return legal_text(text)
+    except EmptyValue as error:
+        raise MissingValue(str(error)) from None
 
 
 def _button(button: TemplateButton) -> dict[str, Any]:
