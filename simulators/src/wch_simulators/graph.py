@@ -1,4 +1,4 @@
-"""The parts of Meta's Graph API that the jobs use: catalog batches and their status, and sending messages.
+"""The parts of Meta's Graph API that the jobs use: catalog batches and their status, message templates, and sending messages.
 
 Errors are Graph errors (`{error: {message, type, code, …}}`); a 200 says nothing about single items.
 """
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from wch_simulators import templates
 from wch_simulators.faults import Journal
+from wch_simulators.graph_error import GraphError
 from wch_simulators.graph_messages import RefusedMessage, check_message
 from wch_simulators.running import run_program
 
@@ -40,24 +42,6 @@ _KNOWN = frozenset(
 )  # fmt: skip
 
 
-class GraphError(Exception):
-    """An error in Graph's form."""
-
-    def __init__(self, status: int, code: int, message: str, *, subcode: int | None = None, details: str = "") -> None:
-        super().__init__(message)
-        self.status = status
-        self.body: dict[str, Any] = {
-            "error": {
-                "message": f"(#{code}) {message}",
-                "type": "OAuthException",
-                "code": code,
-                "fbtrace_id": "Asimulated",
-                **({"error_subcode": subcode} if subcode else {}),
-                **({"error_data": {"messaging_product": "whatsapp", "details": details}} if details else {}),
-            }
-        }
-
-
 class GraphSimulator:
     """Graph as one app sees it: catalogs with items and batches, phone numbers with the messages they sent."""
 
@@ -76,6 +60,8 @@ class GraphSimulator:
         """How long the call for a message takes, in seconds."""
         self.message_errors: dict[str, tuple[int, str]] = {}
         """Errors by recipient or by template name: code and details; they last until removed."""
+        self.templates: dict[str, list[dict[str, Any]]] = {}
+        """Message templates by business account, as Meta has them; without any, a message of every template is accepted."""
         self.messages_per_second = 0
         """Most messages a number may send in a second; 0 for no limit."""
         self.usage_percent = 0
@@ -94,6 +80,8 @@ class GraphSimulator:
                 web.get("/{version:v[0-9.]+}/{catalog}/check_batch_request_status", self._batch_status),
                 web.get("/{version:v[0-9.]+}/{catalog}/products", self._products),
                 web.post("/{version:v[0-9.]+}/{number}/messages", self._messages),
+                web.get("/{version:v[0-9.]+}/{account}/message_templates", self._templates),
+                web.put("/_simulator/templates/{account}", self._set_templates),
                 web.get("/_simulator/catalog/{catalog}", self._show_catalog),
                 web.get("/_simulator/messages", self._show_messages),
                 *self.journal.routes(),
@@ -202,6 +190,22 @@ class GraphSimulator:
     async def _show_messages(self, _request: web.Request) -> web.Response:
         return web.json_response([one["body"] for one in self.sent])
 
+    # -- templates
+
+    async def _templates(self, request: web.Request) -> web.Response:
+        account = request.match_info["account"]
+        if account not in self.templates:
+            raise GraphError(
+                400, 100, f"Unsupported get request. Object with ID '{account}' does not exist", subcode=33
+            )
+        return web.json_response(
+            templates.page(self.templates[account], request.query, str(request.url.with_query({})))
+        )
+
+    async def _set_templates(self, request: web.Request) -> web.Response:
+        self.templates[request.match_info["account"]] = await request.json()
+        return web.json_response({"success": True})
+
     # -- messages
 
     async def _messages(self, request: web.Request) -> web.Response:
@@ -224,6 +228,8 @@ class GraphSimulator:
         if self.latency_seconds:
             await asyncio.sleep(self.latency_seconds)
         self._refuse(number, to or user_id, body)
+        if kind == "template" and self.templates:
+            templates.check([one for known in self.templates.values() for one in known], body["template"])
         wamid = f"wamid.simulated{next(self._numbers)}"
         self.sent.append({"wamid": wamid, "number": number, "body": body, "time": time.monotonic()})
         contact = {"input": to, "wa_id": re.sub(r"\D", "", to)} if to else {"input": user_id, "user_id": user_id}
