@@ -43,7 +43,7 @@ def run(database_url: str, test: Callable[[Store], Awaitable[None]]) -> None:
     async def opened() -> AsyncIterator[Store]:
         store = Store(database_url, "whatsapp", publish_never)
         await store.open()
-        await add_number(store, NUMBER)
+        await add_number(store, LIMITS)
         try:
             yield store
         finally:

@@ -76,6 +76,20 @@ def suppression(number: int, category: Literal["marketing", "utility", "all"] = 
     return SuppressionAddRequested(phone=phone(number), category=category, reason="requested", by="tests")
 
 
+def template(name: str, *components: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return a template as Meta has it; by default its body has one placeholder."""
+    values = {
+        "id": f"10{name}",
+        "name": name,
+        "language": "en_US",
+        "status": "APPROVED",
+        "category": "MARKETING",
+        "parameter_format": "POSITIONAL",
+        "components": list(components) or [{"type": "BODY", "text": "Hello {{1}}"}],
+    }
+    return values | changes
+
+
 TEXT = Text(kind="text", body="Hello")
 
 
@@ -165,7 +179,11 @@ class WhatsAppStage:
 
     def fail(self, **fault: Any) -> None:
         """Inject a fault into Graph's messages endpoint."""
-        self.graph.journal.faults.append(Fault("/messages", **fault))
+        self.fail_at("/messages", **fault)
+
+    def fail_at(self, path: str, **fault: Any) -> None:
+        """Inject a fault into an endpoint of Graph."""
+        self.graph.journal.faults.append(Fault(path, **fault))
 
     def states(self) -> dict[str, str]:
         """Return the state of every message by its send key."""

@@ -34,6 +34,14 @@ def page(templates: Sequence[Mapping[str, Any]], query: Mapping[str, str], url: 
     rows = chosen[start : start + limit]
     fields = query.get("fields", _DEFAULT_FIELDS).split(",")
     answer: dict[str, Any] = {"data": [{name: one[name] for name in (*fields, "id") if name in one} for one in rows]}
+    if summary := query.get("summary"):
+        counts = {
+            "total_count": len(templates),
+            "message_template_count": len(templates),
+            "message_template_limit": 250,
+        }
+        known = counts | {"are_translations_complete": True}
+        answer["summary"] = {name: known[name] for name in summary.split(",") if name in known}
     if rows:
         paging: dict[str, Any] = {"cursors": {"before": _cursor(start), "after": _cursor(start + len(rows) - 1)}}
         if start + len(rows) < len(chosen):

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from woocommerce import API
 
+from support.whatsapp_stage import template
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
 from wch_simulators.shop import ShopSimulator, product, variation
@@ -21,6 +22,7 @@ with warnings.catch_warnings():
     from facebook_business.session import FacebookSession
     from pywa import WhatsApp
     from pywa.errors import WhatsAppError
+    from pywa.types import Pagination
 
 TOKEN = "simulated-token"
 # The SDK's type table declares the batch as a map, but Meta expects a list.
@@ -140,3 +142,37 @@ def test_pywa_sends_a_message_and_understands_an_error(graph: tuple[GraphSimulat
     assert simulator.sent[0]["body"]["text"]["body"] == "Hello"
     with pytest.raises(WhatsAppError):
         whatsapp.send_message(to="x", text="Hello")
+
+
+def test_pywa_reads_the_templates_page_by_page(graph: tuple[GraphSimulator, str]) -> None:
+    simulator, url = graph
+    buttons = [
+        {"type": "URL", "text": "Track", "url": "https://shop.example/{{1}}", "example": ["https://shop.example/7"]},
+        {"type": "QUICK_REPLY", "text": "Stop"},
+    ]
+    components = [
+        {"type": "HEADER", "format": "TEXT", "text": "News"},
+        {"type": "BODY", "text": "Hi {{1}}", "example": {"body_text": [["Ada"]]}},
+        {"type": "FOOTER", "text": "Bye"},
+        {"type": "BUTTONS", "buttons": buttons},
+    ]
+    simulator.templates["1001"] = [template(f"t{number}", *components) for number in range(5)]
+    whatsapp = WhatsApp(phone_id="2002", token=TOKEN, waba_id="1001")
+    whatsapp.api._session.base_url = f"{url}/v23.0"
+    _opened.append(whatsapp.api._session)
+
+    def page(**cursors: str) -> Any:  # TemplatesResult.next() of pywa 4.5 raises TypeError
+        return whatsapp.get_templates(pagination=Pagination(limit=2, **cursors))
+
+    first = page()
+    assert [one.name for one in first] == ["t0", "t1"]
+    assert (first.has_previous, first.has_next, first.total_count) == (False, True, 5)
+    second = page(after=first.after)
+    assert [one.name for one in second] == ["t2", "t3"]
+    assert [one.name for one in page(before=second.before)] == ["t0", "t1"]
+    last = page(after=second.after)
+    assert [one.name for one in last] == ["t4"]
+    assert not last.has_next
+    (found,) = last
+    assert (found.status, found.category, found.language) == ("APPROVED", "MARKETING", "en_US")
+    assert [type(one).__name__ for one in found.components] == ["HeaderText", "BodyText", "FooterText", "Buttons"]

@@ -18,7 +18,9 @@ from wch_common.events.whatsapp import (
     SuppressionRemoveRequested,
 )
 from wch_common.integrations.recipients import PersonHash, masked
-from wch_whatsapp import queries, queries_people
+from wch_common.integrations.templates import MetaTemplate
+from wch_whatsapp import queries, queries_people, queries_templates
+from wch_whatsapp.limits import steady_rate
 from wch_whatsapp.people import known_person
 from wch_whatsapp.queries import (
     ChargeCount,
@@ -29,6 +31,7 @@ from wch_whatsapp.queries import (
     NumberState,
     RetryCandidate,
 )
+from wch_whatsapp.queries_templates import SendingNumber, TemplateRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,6 +95,19 @@ def list_numbers(connection: psycopg.Connection[Any]) -> list[NumberState]:
 def list_charges(connection: psycopg.Connection[Any]) -> list[ChargeCount]:
     """Return how many messages that may cost money each number has sent, the newest month first."""
     return _read(connection, ChargeCount, queries.LIST_CHARGES)
+
+
+def templates(connection: psycopg.Connection[Any], shop: str) -> tuple[TemplateRead | None, list[MetaTemplate]]:
+    """Return the message templates of a shop as Meta had them, and when they were read; None for an unknown shop."""
+    read = _read(connection, TemplateRead, queries_templates.TEMPLATE_READ, {"shop": shop})
+    found = _read(connection, MetaTemplate, queries_templates.TEMPLATES, {"shop": shop})
+    return (read[0] if read else None), found
+
+
+def sending_numbers(connection: psycopg.Connection[Any], shop: str) -> list[SendingNumber]:
+    """Return the numbers of a shop, its default first, with what they may still send; the rate is the one that lasts."""
+    found = _read(connection, SendingNumber, queries_templates.SENDING_NUMBERS, {"shop": shop})
+    return [replace(one, rate=steady_rate(one.rate)) for one in found]
 
 
 def known_as(connection: psycopg.Connection[Any], hash_key: str, name: str) -> Person:

@@ -37,9 +37,18 @@ class Claim:
     examined: int = 0
 
 
-async def add_number(store: Store, sender: str) -> None:
-    """Add the number to the table of numbers, if it is not there."""
-    await store.database.rows(queries.ADD_NUMBER, {"sender": sender})
+async def add_number(store: Store, limits: Limits) -> None:
+    """Write the number and its limits to the table of numbers, and that numbers which the shop has no more are not its own."""
+    number = {
+        "sender": limits.sender,
+        "shop": limits.shop,
+        "place": limits.senders.index(limits.sender),
+        "portfolio": limits.portfolio,
+        "rate": limits.rate,
+        "messaging_limit": limits.recipients_a_day,
+    }
+    await store.database.rows(queries.ADD_NUMBER, number)
+    await store.database.rows(queries.LEAVE_SHOP, {"shop": limits.shop, "senders": list(limits.senders)})
 
 
 async def claim(tx: Transaction, limits: Limits, lease: Lease, wanted: int) -> Claim:

@@ -27,6 +27,14 @@ class PairLimit:
         return now + timedelta(seconds=seconds + self.seconds * (self.burst - 1))
 
 
+def steady_rate(rate: float) -> float:
+    """Return the messages a second that a number sends for long; 0 for no limit.
+
+    A twentieth of the rate is reserved for a burst, so that no second sees more than the rate.
+    """
+    return rate - max(1.0, rate / 20) if rate >= 20 else rate
+
+
 @dataclass(frozen=True)
 class Limits:
     """The limits of one number, and the numbers that share them."""
@@ -48,16 +56,14 @@ class Limits:
     """Messages a month that may cost money, from which on marketing waits; -1 for no limit."""
     only_to: frozenset[bytes] | None = None
     """The recipients who may be written to, by their hashes; None for everybody."""
+    shop: str = ""
 
     def slots(self, slots_from: datetime, now: datetime, wanted: int) -> tuple[int, datetime, float]:
-        """Return how many messages may go now, the time before which slots are used, and the seconds of one slot.
-
-        A twentieth of the rate is reserved for a burst, so that no second sees more than the rate.
-        """
+        """Return how many messages may go now, the time before which slots are used, and the seconds of one slot."""
         if not self.rate:
             return wanted, now, 0.0
         burst = max(1.0, self.rate / 20)
-        seconds = 1 / (self.rate - burst if self.rate >= 20 else self.rate)
+        seconds = 1 / steady_rate(self.rate)
         start = max(slots_from, now - timedelta(seconds=burst * seconds))
         free = math.floor((now - start).total_seconds() / seconds + 1e-6)
         # The database's clock may step back at a failover; then no slot is free until it has caught up.

@@ -41,6 +41,8 @@ from wch_whatsapp.people import People
 from wch_whatsapp.sender import NumberSender, ShopState
 from wch_whatsapp.settings import WhatsAppSettings
 from wch_whatsapp.tables import METADATA
+from wch_whatsapp.template_api import TemplateApi
+from wch_whatsapp.templates import Templates
 from wch_whatsapp.topology import BATCHES, CONTROL, INBOUND, MESSAGES, STATUSES
 from wch_whatsapp.transport import Transport
 
@@ -84,6 +86,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
         platform.background.append(sender.run)
         platform.finishing.append(sender.finish)
     platform.background += maintenance.background
+    platform.background += (await _templates(platform, store, metrics)).background
 
     def nudge(sender: str) -> None:
         if sender in senders:
@@ -185,6 +188,7 @@ async def _senders(
                 pair=PairLimit(settings.whatsapp_pair_seconds, settings.whatsapp_pair_burst),
                 call_deadline_seconds=settings.whatsapp_call_seconds + _OUTCOME_SECONDS,
                 only_to=only_to,
+                shop=name,
             )
             senders[sender] = NumberSender(
                 store,
@@ -197,6 +201,17 @@ async def _senders(
                 lease_seconds=settings.whatsapp_lease_seconds,
             )
     return senders
+
+
+async def _templates(platform: Platform[WhatsAppSettings], store: Store, metrics: WhatsAppMetrics) -> Templates:
+    """Return what reads the message templates of every shop whose business account is known."""
+    settings, apis = platform.settings, {}
+    for name, shop in settings.shops():
+        if (account := shop.whatsapp.business_account_id) is not None:
+            transport = await platform.resources.enter_async_context(Transport(str(shop.graph.url)))
+            apis[name] = TemplateApi(transport, shop.graph, account, seconds=settings.whatsapp_call_seconds)
+    accounts = {name: shop.whatsapp.business_account_id for name, shop in settings.shops()}
+    return Templates(store, accounts, apis, metrics, seconds=settings.whatsapp_templates_seconds)
 
 
 def _only_to(settings: WhatsAppSettings) -> frozenset[bytes] | None:

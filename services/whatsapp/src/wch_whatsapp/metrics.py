@@ -52,6 +52,11 @@ class WhatsAppMetrics:
             "Messages accepted over an hour ago of which Meta has reported nothing: alert on it",
             registry=registry,
         )
+        self._templates_age = Gauge(
+            "wch_whatsapp_templates_age_seconds",
+            "Time since the message templates were read from Meta, of the shop for which that is longest: alert on it",
+            registry=registry,
+        )
         # A newer replica may have written causes that are not in this version's table.
         self._causes: set[str] = set()
         # Every series exists from the start, so that the first increase is seen.
@@ -94,6 +99,10 @@ class WhatsAppMetrics:
     def without_status(self, messages: int) -> None:
         """Set the gauge of accepted messages without any status."""
         self._without_status.set(messages)
+
+    def templates_are(self, seconds: float) -> None:
+        """Set the gauge of the age of the message templates; 0 if no shop's are read."""
+        self._templates_age.set(seconds)
 
 
 def _label(reason: str) -> str:

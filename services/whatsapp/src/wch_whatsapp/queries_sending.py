@@ -9,7 +9,13 @@ from wch_whatsapp.queries_people import holding
 
 # -- claiming
 
-ADD_NUMBER = "INSERT INTO numbers (sender, slots_from) VALUES (%(sender)s, now()) ON CONFLICT DO NOTHING"
+ADD_NUMBER = """
+INSERT INTO numbers (sender, slots_from, shop, place, portfolio, rate, messaging_limit)
+VALUES (%(sender)s, now(), %(shop)s, %(place)s, %(portfolio)s, %(rate)s, %(messaging_limit)s)
+ON CONFLICT (sender) DO UPDATE SET shop = excluded.shop, place = excluded.place, portfolio = excluded.portfolio,
+  rate = excluded.rate, messaging_limit = excluded.messaging_limit
+"""
+LEAVE_SHOP = "UPDATE numbers SET shop = NULL WHERE shop = %(shop)s AND sender <> ALL(%(senders)s)"
 # The token of the lease is a fence: a process that lost the lease claims nothing more, however late it resumes.
 LOCK_NUMBER = """
 SELECT now() AS now, slots_from, paused_until, cause, last_served FROM numbers

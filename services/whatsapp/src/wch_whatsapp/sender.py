@@ -146,7 +146,7 @@ class NumberSender:
     # -- claiming
 
     async def _add_number(self) -> None:
-        await add_number(self._store, self._limits.sender)
+        await add_number(self._store, self._limits)
 
     async def _send_while_held(self, lease: Lease) -> None:
         log.info("sending_started", number=self._limits.sender)

@@ -52,6 +52,11 @@ class NumbersSection(ShopSection):
         -1,
         description="Messages a month (UTC) that may cost money, from each number, from which on marketing waits; -1 for no limit",
     )
+    business_account_id: Annotated[str, Field(pattern="^[0-9]{1,20}$")] | None = Field(
+        None,
+        description="Id of the WhatsApp business account, whose message templates the service reads from Meta, so that "
+        "`wch campaigns start` can check a campaign against them; the token needs whatsapp_business_management",
+    )
     portfolio: str = Field(
         "",
         description="Name of the business portfolio, which shares the tier and the ids of users; the shop's own if empty. Links between "
@@ -99,6 +104,9 @@ class WhatsAppSettings(ShopSettings):
     )
     whatsapp_lease_seconds: Annotated[float, Field(ge=1)] = Field(
         10.0, description="How long after the death of a replica another one takes over its numbers"
+    )
+    whatsapp_templates_seconds: Annotated[float, Field(ge=10)] = Field(
+        300.0, description="How often the message templates are read from Meta"
     )
     whatsapp_only_to: Annotated[tuple[SecretStr, ...] | None, NoDecode, CommaSeparated, AfterValidator(_names)] = Field(
         None,

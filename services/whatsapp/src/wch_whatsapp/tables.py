@@ -6,6 +6,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     Date,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -174,8 +175,44 @@ NUMBERS = Table(
     timestamp("paused_until"),
     Column("cause", Text, comment="of the pause; kept until a call succeeds"),
     text_column("last_served", "shop and requester of the last message"),
+    # As the service is configured, for operators' commands, which do not know its settings.
+    Column("shop", Text, comment="null if no shop has the number any more"),
+    Column("place", Integer, comment="among the shop's numbers; 0 is its default"),
+    Column("portfolio", Text),
+    Column("rate", Float, comment="messages a second; 0 for no limit"),
+    Column("messaging_limit", Integer, comment="recipients per 24 hours; -1 for no limit"),
     comment="Numbers to send from: their rate, and why one is paused",
-    info=personal_data(impersonal=("sender", "cause", "last_served")),
+    info=personal_data(impersonal=("sender", "cause", "last_served", "shop", "portfolio")),
+)
+
+TEMPLATE_READS = Table(
+    "template_reads",
+    METADATA,
+    Column("shop", Text, primary_key=True),
+    Column("account", Text, comment="id of the WhatsApp business account; null if it is not configured"),
+    timestamp("read_at", "when its templates were last read from Meta"),
+    timestamp("failed_at", "when they could not be read; null if the last time succeeded"),
+    text_column("failure", "why they could not be read"),
+    timestamp("due_at", "when they are read next"),
+    now("created_at"),
+    Index("template_reads_due", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    comment="When the message templates of each shop were read from Meta",
+    info=personal_data(impersonal=("shop", "account", "failure")),
+)
+
+TEMPLATES = Table(
+    "templates",
+    METADATA,
+    Column("shop", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("status", Text, nullable=False, comment="APPROVED, PENDING, PAUSED, …; as Meta says"),
+    Column("category", Text, nullable=False),
+    Column("parameter_format", Text, nullable=False, comment="POSITIONAL or NAMED; empty if Meta did not say"),
+    Column("components", JSONB, nullable=False, comment="as Meta says, without the examples"),
+    PrimaryKeyConstraint("shop", "name", "language"),
+    comment="Message templates as Meta had them when they were last read",
+    info=personal_data(impersonal=("shop", "name", "language", "status", "category", "parameter_format", "components")),
 )
 
 CHARGES = Table(

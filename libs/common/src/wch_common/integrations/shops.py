@@ -67,7 +67,8 @@ class GraphSection(ShopSection):
     """Meta's Graph API, as the shop's system user."""
 
     token: SecretStr = Field(
-        description="System-user token with catalog_management and whatsapp_business_messaging, as the service needs"
+        description="System-user token with catalog_management and whatsapp_business_messaging, as the service needs, and "
+        "whatsapp_business_management to read message templates"
     )
     url: HttpUrl = Field(HttpUrl("https://graph.facebook.com"), description="Address of Meta's Graph API")
     version: GraphVersion = Field("v23.0", description="Version of the Graph API")

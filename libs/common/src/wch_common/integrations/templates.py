@@ -199,6 +199,8 @@ def _text_misfits(part: str, values: Sequence[Parameter], names: Sequence[str], 
         yield f"needs a value for {', '.join(missing)} in its {part}"
     elif is_named and (surplus := [name or "without a name" for name in given if name not in names]):
         yield f"has no placeholder {', '.join(surplus)} in its {part}"
+    elif is_named and len(set(given)) < len(given):
+        yield f"takes one value for each placeholder in its {part}"
 
 
 def _button_misfits(template: Template, meta: MetaTemplate) -> Iterator[str]:
