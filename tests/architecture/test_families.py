@@ -90,6 +90,11 @@ ENTRIES = {
         f'{PROJECT}: add an entry point of cli.py in the group "wch.cli"',
         2,
     ),
+    "reads": (
+        replaced(PROJECT, '"wch.admin"', '"wch.read"'),
+        f'{PROJECT}: add an entry point of admin.py in the group "wch.admin"',
+        2,
+    ),
     "package-data": (replaced(PROJECT, '"py.typed", '), f'{PROJECT}: add "py.typed" to `package-data`', 2),
     "kustomization": (
         replaced(KUSTOMIZATION, "[configmap.yaml, deployment.yaml]", "[configmap.yaml]"),

@@ -67,7 +67,7 @@ def _entries(root: Path, service: str) -> Iterator[tuple[str, str, int, bool]]:
     project = _toml(root / own)
     for group, module in _entry_points(root, service):
         points = project.get("project", {}).get("entry-points", {}).get(group, {}).values()
-        is_there = any(point.startswith(f"wch_{service}.{module}:") for point in points)
+        is_there = any(point.partition(":")[0] == f"wch_{service}.{module}" for point in points)
         yield own, f'an entry point of {module}.py in the group "{group}"', 2, is_there
     data = project.get("tool", {}).get("setuptools", {}).get("package-data", {}).get(f"wch_{service}", [])
     yield own, '"py.typed" to `package-data`', 2, "py.typed" in data
@@ -88,6 +88,7 @@ def _entry_points(root: Path, service: str) -> Iterator[tuple[str, str]]:
     """Yield the group and the module of each entry point that a service needs."""
     yield from (("wch.topology", "topology"), ("wch.settings", "settings"))
     code = root / f"services/{service}/src/wch_{service}"
+    yield from (("wch.admin", path.stem) for path in code.glob("admin.py"))
     yield from (("wch.cli", path.stem) for path in sorted(code.glob("*cli.py")))
 
 

@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import psycopg
 import typer
@@ -51,6 +51,13 @@ def service_schema(database_url: str | None, service: str, contents: str) -> Ite
         raise CommandError(f"this database has no {contents}: the {service} service has never run on it") from None
     except psycopg.Error as error:
         raise CommandError(f"the database cannot be read: {error_text(error, 300)}") from None
+
+
+def admin_of(name: str) -> ModuleType:
+    """Return the reads of another service, its entry point `wch.admin`; raises CommandError if it is not installed here."""
+    for found in entry_points(group="wch.admin", name=name):
+        return cast("ModuleType", found.load())
+    raise CommandError(f"the package wch-{name} is not installed here")
 
 
 def request(
