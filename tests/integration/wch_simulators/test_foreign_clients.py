@@ -150,7 +150,7 @@ def test_pywa_reads_the_templates_page_by_page(graph: tuple[GraphSimulator, str]
         {"type": "URL", "text": "Track", "url": "https://shop.example/{{1}}", "example": ["https://shop.example/7"]},
         {"type": "QUICK_REPLY", "text": "Stop"},
     ]
-    components = [
+    components: list[dict[str, Any]] = [
         {"type": "HEADER", "format": "TEXT", "text": "News"},
         {"type": "BODY", "text": "Hi {{1}}", "example": {"body_text": [["Ada"]]}},
         {"type": "FOOTER", "text": "Bye"},

@@ -101,7 +101,7 @@ def test_a_failed_read_changes_nothing_and_says_why(wa: WhatsAppStage, fault: di
     wa.graph.templates[ACCOUNT] = []
     wa.fail_at("message_templates", times=2, **fault)
     again(wa)
-    failed = eventually(lambda: found[0] if (found := known(wa))[0].failure else None)
+    failed: Any = eventually(lambda: found[0] if (found := known(wa))[0].failure else None)
     assert reason in failed.failure
     assert failed.failed_at > failed.read_at
     assert names(wa) == ["hello en_US"]
@@ -144,7 +144,7 @@ def test_an_unknown_account_is_a_failure_and_another_account_starts_anew(wa: Wha
     eventually(lambda: names(wa) == ["hello en_US"])
     first.stop()
     second = start(wa, whatsapp_business_account_id="1002")
-    read = eventually(lambda: found[0] if (found := known(wa))[0].failure else None)
+    read: Any = eventually(lambda: found[0] if (found := known(wa))[0].failure else None)
     assert (read.account, read.read_at) == ("1002", None)
     assert "Object with ID" in read.failure
     assert names(wa) == []
@@ -185,7 +185,7 @@ def test_operators_read_each_shops_numbers_and_what_they_may_still_send(wa: What
     running = wa.start(shops_file=shops)
     wa.publish(message(1), message(2), shop="a")
     eventually(lambda: len(wa.sent) == 2)
-    default, second = eventually(lambda: found if len(found := known(wa, "a")[2]) == 2 else None)
+    default, second = eventually(lambda: found if len(found := known(wa, "a")[2]) == 2 else [])
     assert (default.sender, default.rate, default.messaging_limit, default.reached) == (NUMBER, 76.0, 5, 2)
     assert default.frees_at is not None
     assert second.sender == "3003"

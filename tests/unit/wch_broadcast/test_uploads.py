@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wch_broadcast.uploads import RefusedLine, WrongHeadings, lines_of, read, upload
+from wch_broadcast.uploads import Notes, RefusedLine, WrongHeadings, lines_of, read, upload
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.events.whatsapp_content import Media, TemplateButton
 
@@ -37,6 +37,18 @@ def test_wrong_lines_are_refused_with_number_and_reason() -> None:
     assert "more values" in wrong[1].reason
     assert "nobody" not in wrong[0].reason
     assert wrong[2].reason == "body:code: has no value; fill it, or leave every body column of the line empty"
+
+
+def test_lines_whose_values_are_changed_or_missing_are_noted() -> None:
+    notes = Notes()
+    text = (
+        'to,body1,header\n+15550100001,Ada,Hi\n+15550100002,"two\nlines",Hi\n+15550100003,,Hi\n+15550100004,a,b     c\n'
+    )
+    assert len(list(read(iter(text.splitlines(keepends=True)), None, notes))) == 4
+    assert (notes.changed.count, notes.changed.first) == (2, [4, 6])
+    assert (notes.without_values.count, notes.without_values.first) == (1, [5])
+    list(read(iter(["to,header\n", "+15550100001,x\n"]), None, plain := Notes()))
+    assert plain == Notes(), "a file without body columns lacks no values"
 
 
 def test_values_are_in_the_order_of_their_numbers() -> None:

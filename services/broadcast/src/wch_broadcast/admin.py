@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from wch_broadcast import queries_admin as queries
-from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed, ReportRow
+from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListFound, ListListed, ListRow, ReportRow
 from wch_common.events import published_contract
 from wch_common.events.broadcast import (
     CampaignCancelRequested,
@@ -55,6 +55,25 @@ def campaign_exists(connection: Connection, name: str, shop: str | None = None) 
 def complete_list_exists(connection: Connection, name: str, shop: str | None = None) -> bool:
     """Whether a shop, or any shop, has a complete list of a name."""
     return connection.execute(queries.COMPLETE_LIST_EXISTS, {"name": name, "shop": shop}).fetchone() is not None
+
+
+def lists_named(connection: Connection, name: str, shop: str | None = None) -> list[ListFound]:
+    """Return the list of a name of a shop, or of each shop that has one."""
+    return _typed(connection, ListFound, queries.LISTS_NAMED, {"name": name, "shop": shop})
+
+
+def list_rows(connection: Connection, id_: UUID) -> Iterator[ListRow]:
+    """Yield the usable recipients of a list in order, with complete numbers and ids, without loading all of them."""
+    with (
+        connection.transaction(),
+        psycopg.ServerCursor(connection, "list", row_factory=class_row(ListRow)) as cursor,
+    ):
+        yield from cursor.execute(queries.LIST_ROWS, {"id": id_})
+
+
+def campaigns_ahead(connection: Connection, shop: str) -> list[str]:
+    """Return the campaigns of a shop for which another exclusive one would wait."""
+    return [row["campaign_id"] for row in connection.execute(queries.CAMPAIGNS_AHEAD, {"shop": shop})]
 
 
 def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:

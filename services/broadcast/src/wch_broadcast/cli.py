@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.progress import BarColumn, Progress, TextColumn
 
 from wch_broadcast import admin
 from wch_broadcast.campaign import FINAL
 from wch_broadcast.report import opened, write_csv, write_json_lines
-from wch_broadcast.uploads import Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
+from wch_broadcast.start_cli import start
+from wch_broadcast.uploads import Notes, Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
 from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,
@@ -32,14 +32,12 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.client import Client
-from wch_common.errors import field_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from wch_broadcast.queries_admin import CampaignListed, CampaignStatus, ListListed
-    from wch_common.events.broadcast import CampaignRequested
 
 app = typer.Typer(help="Campaigns: start, status, list, pause, resume, cancel, import, report.", no_args_is_help=True)
 
@@ -47,62 +45,10 @@ Name = Annotated[str, typer.Argument(help="The campaign's name.", metavar="CAMPA
 Shop = Annotated[str | None, typer.Option(help="The shop; required if there are several.")]
 Reason = Annotated[str, typer.Option("--reason", help="The reason; it is stored and published.")]
 _WATCH_SECONDS = 0.5
+_ADDED_SECONDS = 20.0
 
 
-@app.command()
-def start(
-    campaign: Name,
-    list_id: Annotated[str, typer.Option("--list", help="List of recipients, uploaded with `wch campaigns import`.")],
-    amqp_url: AmqpUrl,
-    database_url: DatabaseUrl = None,
-    template: Annotated[str | None, typer.Option(help="Name of an approved template.")] = None,
-    language: Annotated[str, typer.Option(help="Language of the template.")] = "en_US",
-    values: Annotated[
-        list[str] | None,
-        typer.Option("--value", help="Value for the next placeholder of the template's body, or name=value."),
-    ] = None,
-    text: Annotated[str | None, typer.Option(help="Free text; the template becomes its fallback.")] = None,
-    category: Annotated[
-        Literal["marketing", "utility", "service"], typer.Option(help="Category of the message.")
-    ] = "marketing",
-    batch_size: Annotated[int, typer.Option(min=1, max=1000, help="Recipients per batch.")] = 50,
-    pause: Annotated[
-        float, typer.Option(min=0, help="Seconds from the start of one batch to the start of the next.")
-    ] = 1.0,
-    start_at: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Earliest time of the first batch.")
-    ] = None,
-    stop_at: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Time after which nothing is sent.")
-    ] = None,
-    beside_others: Annotated[
-        bool, typer.Option("--beside-others", help="Do not wait for the shop's other campaigns.")
-    ] = False,
-    sender: Annotated[str | None, typer.Option(help="Phone number id to send from.")] = None,
-    shop: Shop = None,
-    dry_run: DryRun = False,
-    json: AsJson = False,
-) -> None:
-    """Start a campaign."""
-    wanted: dict[str, Any] = _message(text, template, language, values or ()) | {
-        "campaign_id": campaign,
-        "list_id": list_id,
-        "category": category,
-        "sender": sender,
-        "batch_size": batch_size,
-        "pause_seconds": pause,
-        "start_at": start_at,
-        "stop_at": stop_at,
-        "exclusive": not beside_others,
-    }
-    data = _validated(wanted)
-    if database_url is not None:
-        with _database(database_url) as connection:
-            if admin.campaign_exists(connection, campaign, shop):
-                raise CommandError(f"there is already a campaign {campaign}: see wch campaigns status {campaign}")
-    _request(amqp_url, "start", data, shop, dry_run=dry_run, json=json)
-    if not (json or dry_run):
-        say(f"follow its progress with: wch campaigns status {campaign} --watch")
+app.command()(start)
 
 
 @app.command()
@@ -203,18 +149,22 @@ def import_(
         with _database(database_url) as connection:
             if admin.complete_list_exists(connection, list_id, shop):
                 raise CommandError(f"there is already a list {list_id}; choose another name")
+    notes = Notes()
     with lines_of(file) as lines, refusals_in(refused) as refusals:
         progress = Progress(TextColumn("{task.completed:.0f} lines"), console=console(), transient=True, disable=json)
         with progress, _readable(file), Client(amqp_url, service.SOURCE, shop=shop) as client:
             task = progress.add_task("", total=None)
-            recipients = usable(read(lines, region), refusals, lambda: progress.advance(task))
+            recipients = usable(read(lines, region, notes), refusals, lambda: progress.advance(task))
             publish: Callable[[Any], object] = (lambda _part: None) if dry_run else client.publish
             parts = upload(recipients, list_id, publish)
+    if database_url is not None and not dry_run:
+        _await_list(database_url, list_id, shop)
     result = {"list": list_id, "recipients": refusals.kept, "refused": refusals.count, "parts": parts}
     if json:
-        print_json(result | {"dry_run": dry_run, "lines": refusals.first})
+        print_json(result | {"dry_run": dry_run, "lines": refusals.first} | asdict(notes))
     else:
         _print_refusals(refusals)
+        _print_notes(notes)
         verb = "would upload" if dry_run else "uploaded"
         say(f"{verb} {refusals.kept} recipients as {list_id}, refused {counted(refusals.count, 'line')}")
 
@@ -294,6 +244,17 @@ def _print_refusals(refusals: Refusals) -> None:
         say(f"… and {refusals.count - len(refusals.first)} more; --refused FILE writes all of them")
 
 
+def _print_notes(notes: Notes) -> None:
+    remarks = (
+        (notes.changed, "with line breaks, tabs or runs of spaces in a value, each of which is sent as one space"),
+        (notes.without_values, "without values for the body, which get the campaign's, or fail if it has none"),
+    )
+    for noted, remark in remarks:
+        if noted.count:
+            more = f" and {noted.count - len(noted.first)} more" if noted.count > len(noted.first) else ""
+            say(f"{counted(noted.count, 'line')} {remark}: {', '.join(map(str, noted.first))}{more}")
+
+
 # -- input
 
 
@@ -321,6 +282,20 @@ def _request(
     service.report(sentence, json=json, dry_run=dry_run, action=action, campaign=data.campaign_id)
 
 
+def _await_list(database_url: str, list_id: str, shop: str | None) -> None:
+    """Wait a little until the service has added the list, so that a campaign can be started next."""
+    deadline = time.monotonic() + _ADDED_SECONDS
+    with _database(database_url) as connection:
+        while not admin.complete_list_exists(connection, list_id, shop):
+            if time.monotonic() > deadline:
+                print(
+                    "the broadcast service has not added the whole list yet: see wch campaigns list --lists",
+                    file=sys.stderr,
+                )
+                return
+            time.sleep(_WATCH_SECONDS)
+
+
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
     try:
@@ -329,26 +304,3 @@ def _readable(file: Path) -> Iterator[None]:
         raise CommandError(f"{file}: {error}") from None
     except UnicodeDecodeError:
         raise CommandError(f"{file}: is not UTF-8; save it as CSV in UTF-8") from None
-
-
-def _message(text: str | None, template: str | None, language: str, values: Sequence[str]) -> dict[str, Any]:
-    """Return message and fallback; raises CommandError if neither text nor template is given."""
-    if template is None and text is None:
-        raise CommandError("give --template, --text, or both")
-    body = [_value(one) for one in values]
-    approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
-    if text is None:
-        return {"message": approved, "fallback": None}
-    return {"message": {"kind": "text", "body": text}, "fallback": approved}
-
-
-def _validated(wanted: dict[str, Any]) -> CampaignRequested:
-    try:
-        return admin.start_request(wanted)
-    except ValidationError as error:
-        raise CommandError("; ".join(str(one) if one.field else one.problem for one in field_errors(error))) from None
-
-
-def _value(text: str) -> dict[str, Any]:
-    name, found, value = text.partition("=")
-    return {"name": name, "text": value} if found and name.isidentifier() else {"text": text}

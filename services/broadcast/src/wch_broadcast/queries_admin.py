@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wch_broadcast.totals import CampaignCounts, campaign_totals
 
@@ -53,6 +53,52 @@ class ListListed:
 LISTS = """
 SELECT list_id, shop, submitted, malformed, duplicates, complete_at, created_at FROM lists
 WHERE list_id <> '' AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY created_at DESC LIMIT %(limit)s
+"""
+
+
+@dataclass(frozen=True)
+class ListFound:
+    """A list that a campaign may be sent to."""
+
+    id: UUID
+    list_id: str
+    shop: str
+    submitted: int
+    malformed: int
+    duplicates: int
+    with_values: int
+    complete_at: datetime | None
+    deleted_at: datetime | None
+
+    @property
+    def recipients(self) -> int:
+        """How many recipients it has, without the unusable ones."""
+        return self.submitted - self.malformed - self.duplicates
+
+
+LISTS_NAMED = """
+SELECT id, list_id, shop, submitted, malformed, duplicates, with_values, complete_at, deleted_at FROM lists
+WHERE list_id = %(name)s AND (%(shop)s::text IS NULL OR shop = %(shop)s) ORDER BY shop
+"""
+
+
+@dataclass(frozen=True)
+class ListRow:
+    """A recipient of a list, with the values of their own."""
+
+    position: int
+    name: str
+    own_values: dict[str, Any] | None
+
+
+LIST_ROWS = """
+SELECT position, coalesce(phone, user_id) AS name, own_values FROM recipients
+WHERE list = %(id)s AND skip_reason IS NULL AND coalesce(phone, user_id) IS NOT NULL ORDER BY position
+"""
+# As they wait for each other; paused ones do not block.
+CAMPAIGNS_AHEAD = """
+SELECT campaign_id FROM campaigns
+WHERE shop = %(shop)s AND exclusive AND ended_at IS NULL AND state <> 'paused' ORDER BY created_at, id
 """
 CAMPAIGN_EXISTS = """
 SELECT 1 FROM campaigns WHERE campaign_id = %(name)s AND (%(shop)s::text IS NULL OR shop = %(shop)s)

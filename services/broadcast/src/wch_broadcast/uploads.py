@@ -6,7 +6,7 @@ import csv
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from wch_common.events.recipient import MalformedRecipient
 from wch_common.events.whatsapp_content import Media, Parameter, TemplateButton
 from wch_common.events.whatsapp_media import refuse_unreachable
 from wch_common.integrations.recipients import resolved
+from wch_common.integrations.templates import is_changed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -48,19 +49,58 @@ class RefusedLine:
     reason: str
 
 
-def read(lines: Iterator[str], region: str | None = None) -> Iterator[CampaignRecipient | RefusedLine]:
-    """Yield a recipient or a refusal for every line after the headings; raises WrongHeadings."""
+@dataclass
+class NotedLines:
+    """Lines that are used and deserve a remark: how many, and the first of them."""
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, line: int) -> None:
+        """Add a line."""
+        self.count += 1
+        if len(self.first) < _SHOWN_REFUSALS:
+            self.first.append(line)
+
+
+@dataclass
+class Notes:
+    """What was noticed about lines that are used."""
+
+    changed: NotedLines = field(default_factory=NotedLines)
+    """Lines with line breaks, tabs or long runs of spaces in a value, which become one space."""
+    without_values: NotedLines = field(default_factory=NotedLines)
+    """Lines that leave every body column empty, and so get the campaign's values."""
+
+
+def read(
+    lines: Iterator[str], region: str | None = None, notes: Notes | None = None
+) -> Iterator[CampaignRecipient | RefusedLine]:
+    """Yield a recipient or a refusal for every line after the headings, and add to the notes; raises WrongHeadings."""
+    notes = notes or Notes()
     reader = csv.DictReader(lines, restkey="", restval="")
     headings = [heading.strip() for heading in reader.fieldnames or ()]
     reader.fieldnames = headings
     _check(headings)
+    has_body = any(heading.startswith("body") for heading in headings)
     for row in _rows(reader):
         if isinstance(row, RefusedLine):
             yield row
         elif "" in row:
             yield RefusedLine(reader.line_num, "has more values than there are headings")
         else:
-            yield _usable(row, reader.line_num, region)
+            recipient = _usable(row, reader.line_num, region)
+            if isinstance(recipient, CampaignRecipient):
+                _note(recipient, reader.line_num, notes, has_body=has_body)
+            yield recipient
+
+
+def _note(recipient: CampaignRecipient, line: int, notes: Notes, *, has_body: bool) -> None:
+    values = [*(recipient.body or ()), *([recipient.header] if isinstance(recipient.header, Parameter) else [])]
+    if any(is_changed(value.text) for value in values):
+        notes.changed.add(line)
+    if has_body and recipient.body is None:
+        notes.without_values.add(line)
 
 
 def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | RefusedLine]:
