@@ -89,7 +89,9 @@ def _entry_points(root: Path, service: str) -> Iterator[tuple[str, str]]:
     yield from (("wch.topology", "topology"), ("wch.settings", "settings"))
     code = root / f"services/{service}/src/wch_{service}"
     yield from (("wch.admin", path.stem) for path in code.glob("admin.py"))
-    yield from (("wch.cli", path.stem) for path in sorted(code.glob("*cli.py")))
+    # A module of commands without a group of its own belongs to another module's group.
+    groups = (path for path in sorted(code.glob("*cli.py")) if "\napp = typer.Typer" in path.read_text())
+    yield from (("wch.cli", path.stem) for path in groups)
 
 
 def _in_demo(root: Path) -> set[str]:

@@ -33,6 +33,7 @@ from wch_local.programs import Program
 from wch_local.provide import ProvidedBroker, end_broker, end_containers, provide_broker, running_broker
 from wch_local.rabbitmq import LocalBrokerError, free_port
 from wch_local.story import (
+    ACCOUNT,
     CAMPAIGN,
     CART,
     CATALOG,
@@ -40,6 +41,7 @@ from wch_local.story import (
     GOOD,
     OPTED_OUT,
     SHOPPER,
+    add_templates,
     campaign,
     fill,
     order,
@@ -187,6 +189,7 @@ def _demo() -> int:
     database_url = _database(stage)
     amqp_url = broker.fresh_vhost(VHOST)
     shop_url, graph_url = _start_simulators(stage)
+    add_templates(graph_url)
     _start_services(stage, amqp_url, database_url, shop_url, graph_url)
     fill(shop_url)
     say(f"published {publish(amqp_url)}")
@@ -287,6 +290,7 @@ def _start_services(stage: Stage, amqp_url: str, database_url: str, shop_url: st
             **graph,
             "WCH_WHATSAPP_PHONE_NUMBER_IDS": NUMBER,
             "WCH_WHATSAPP_MESSAGING_LIMIT": "1000",
+            "WCH_WHATSAPP_BUSINESS_ACCOUNT_ID": ACCOUNT,
         },
         "broadcast": {},
         "carts": {"WCH_CARTS_DELAY_HOURS": "0", "WCH_CARTS_QUIET_FROM": "00:00", "WCH_CARTS_QUIET_UNTIL": "00:00"},
@@ -429,6 +433,8 @@ def _print_results(broker: ProvidedBroker, amqp_url: str, database_url: str, gra
     console.print(f"  wch dlq show {DLQ}")
     console.print("  wch whatsapp list")
     console.print(f"  wch campaigns status {CAMPAIGN}")
+    console.print(rf"  printf 'to,body1\n{CUSTOMER},Ada\n' | wch campaigns import guests -")
+    console.print("  wch campaigns start welcome --list guests --template hello --dry-run")
     console.print(f"  wch carts show {CART}")
     console.print("  wch schedules list")
     console.print(

@@ -40,7 +40,7 @@ The fields of a section are those of the settings below: `token` of `graph` is `
     "woocommerce": {"url": "https://north.example", "consumer_key": "ck_…", "consumer_secret": "cs_…"},
     "graph": {"token": "…", "url": "https://graph.facebook.com", "version": "v23.0"},
     "catalog": {"id": "…", "brand": "North", "item_id": "wc_{id}"},
-    "whatsapp": {"phone_number_ids": ["1"], "region": "DE", "rate": 80, "messaging_limit": 250, "portfolio": ""},
+    "whatsapp": {"phone_number_ids": ["1"], "region": "DE", "rate": 80, "messaging_limit": 250, "portfolio": "", "business_account_id": "2"},
     "carts": {"delay_hours": 4, "time_zone": "Europe/Berlin", "template": "cart_reminder"}
   }
 }

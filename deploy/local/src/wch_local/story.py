@@ -19,10 +19,16 @@ from wch_common.events.whatsapp_content import Parameter, Template
 
 GOOD = range(1, 25)
 FAILS_TWICE, REFUSED = 30, 31
-CAMPAIGN, CATALOG = "spring", "demo-catalog"
+CAMPAIGN, CATALOG, ACCOUNT = "spring", "demo-catalog", "1001"
 CART = "ada"
 # Fictitious numbers.
 CUSTOMER, OPTED_OUT, SHOPPER = "+15550100001", "+15550100002", "+15550100003"
+TEMPLATES = {
+    "order_update": ("UTILITY", "Hello, {{1}}."),
+    "spring_sale": ("MARKETING", "Spring is here: 20 % off everything until Sunday."),
+    "cart_reminder": ("MARKETING", "Hi {{1}}, your cart is waiting: {{2}}, {{3}} in total."),
+    "hello": ("MARKETING", "Hello {{1}}, nice to meet you."),
+}
 
 
 def fill(shop_url: str) -> None:
@@ -41,6 +47,23 @@ def fill(shop_url: str) -> None:
     with httpx.Client(base_url=shop_url, timeout=30) as shop:
         shop.post("/_simulator/products", json={"products": products, "variations": variations}).raise_for_status()
         shop.post("/_simulator/faults", json=fault).raise_for_status()
+
+
+def add_templates(graph_url: str) -> None:
+    """Give the business account at Meta the templates that the demo sends, and `hello` to try."""
+    templates = [
+        {
+            "id": f"{number}",
+            "name": name,
+            "language": "en_US",
+            "status": "APPROVED",
+            "category": category,
+            "parameter_format": "POSITIONAL",
+            "components": [{"type": "BODY", "text": text}, {"type": "FOOTER", "text": "Reply STOP to opt out"}],
+        }
+        for number, (name, (category, text)) in enumerate(TEMPLATES.items(), start=1)
+    ]
+    httpx.put(f"{graph_url}/_simulator/templates/{ACCOUNT}", json=templates, timeout=30).raise_for_status()
 
 
 def to_one(phone: str, send_key: str, category: Literal["utility", "marketing"]) -> MessageRequested:

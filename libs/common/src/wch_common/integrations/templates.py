@@ -23,7 +23,7 @@ Takes: TypeAlias = Literal["never", "always", "optionally", "if it has a placeho
 
 
 @dataclass(frozen=True)
-class Slot:
+class ValueKind:
     """A part of a template that may take a value: the kind of the value in events, and when it is needed."""
 
     kind: str
@@ -31,24 +31,24 @@ class Slot:
 
 
 # A kind that is not listed here is not checked, because Meta adds kinds.
-HEADERS: Final[Mapping[str, Slot]] = {
-    "TEXT": Slot("text", "if it has a placeholder"),
-    "IMAGE": Slot("image", "always"),
-    "VIDEO": Slot("video", "always"),
-    "DOCUMENT": Slot("document", "always"),
-    "LOCATION": Slot("location", "always"),
+HEADERS: Final[Mapping[str, ValueKind]] = {
+    "TEXT": ValueKind("text", "if it has a placeholder"),
+    "IMAGE": ValueKind("image", "always"),
+    "VIDEO": ValueKind("video", "always"),
+    "DOCUMENT": ValueKind("document", "always"),
+    "LOCATION": ValueKind("location", "always"),
 }
-BUTTONS: Final[Mapping[str, Slot]] = {
-    "URL": Slot("url", "if it has a placeholder"),
-    "OTP": Slot("url", "always"),
-    "COPY_CODE": Slot("copy_code", "always"),
-    "MPM": Slot("mpm", "always"),
-    "QUICK_REPLY": Slot("quick_reply", "optionally"),
-    "CATALOG": Slot("catalog", "optionally"),
-    "FLOW": Slot("flow", "optionally"),
-    "VOICE_CALL": Slot("voice_call", "optionally"),
-    "PHONE_NUMBER": Slot("phone_number", "never"),
-    "REQUEST_CONTACT_INFO": Slot("request_contact_info", "never"),
+BUTTONS: Final[Mapping[str, ValueKind]] = {
+    "URL": ValueKind("url", "if it has a placeholder"),
+    "OTP": ValueKind("url", "always"),
+    "COPY_CODE": ValueKind("copy_code", "always"),
+    "MPM": ValueKind("mpm", "always"),
+    "QUICK_REPLY": ValueKind("quick_reply", "optionally"),
+    "CATALOG": ValueKind("catalog", "optionally"),
+    "FLOW": ValueKind("flow", "optionally"),
+    "VOICE_CALL": ValueKind("voice_call", "optionally"),
+    "PHONE_NUMBER": ValueKind("phone_number", "never"),
+    "REQUEST_CONTACT_INFO": ValueKind("request_contact_info", "never"),
 }
 # Components whose values are a field of their own in the event, by its name.
 PARTS: Final[Mapping[str, str]] = {"CAROUSEL": "carousel", "LIMITED_TIME_OFFER": "limited_time_offer"}
@@ -222,7 +222,7 @@ def _button_misfits(template: Template, meta: MetaTemplate) -> Iterator[str]:
             yield f"takes a value of the kind {slot.kind} for its {named}, not {value.kind}"
 
 
-def _needs(slot: Slot, text: str) -> bool:
+def _needs(slot: ValueKind, text: str) -> bool:
     return slot.takes == "always" or (slot.takes == "if it has a placeholder" and bool(_placeholders(text)))
 
 
