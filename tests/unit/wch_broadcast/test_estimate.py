@@ -57,7 +57,7 @@ def test_the_recipients_after_stop_at_are_cut_off(
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0, "0 s"), (0.4, "0 s"), (59.6, "1 min"), (125, "2 min 5 s"), (3600, "1 h"), (90_061, "1 d 1 h")],
+    [(0, "under 1 s"), (0.4, "under 1 s"), (59.6, "1 min"), (125, "2 min 5 s"), (3600, "1 h"), (90_061, "1 d 1 h")],
 )
 def test_a_span_has_two_units(seconds: float, text: str) -> None:
     assert span(seconds) == text

@@ -77,6 +77,8 @@ class StartPlan:
     check: ListCheck = field(default_factory=ListCheck)
     template: MetaTemplate | None = None
     read_at: datetime | None = None
+    copy: str = ""
+    """How old the copy of Meta's templates is, as a sentence; empty if there is none."""
     sender: str = ""
     rate: float = 0.0
     duration: Estimate | None = None
@@ -146,11 +148,12 @@ def _use_template(result: StartPlan, request: CampaignRequested, state: WhatsApp
         result.warnings.append(f"the template was not checked: {_why_unknown(state)}")
         return
     result.read_at = read.read_at
-    if warning := _old_copy(read):
-        result.warnings.append(warning)
+    result.copy = _age(read)
+    if _is_old(read):
+        result.warnings.append(f"the template was checked against an old copy: {result.copy}")
     result.template, refusal = _named(wanted, state.templates)
     if refusal:
-        result.refusals.append(f"{refusal} ({_age(read)})")
+        result.refusals.append(refusal)
     elif result.template is not None and result.template.category.lower() == "marketing" != request.category:
         result.warnings.append(
             f"Meta's category of the template is marketing, and the campaign's is {request.category}: "
@@ -171,17 +174,16 @@ def _why_unknown(state: WhatsAppState) -> str:
     return f"the whatsapp service has not read Meta's templates yet{': ' + state.read.failure if state.read.failure else ''}"
 
 
-def _old_copy(read: TemplateRead) -> str:
-    """Return a warning if the copy of Meta's templates is older than it should be, or an empty text."""
-    is_overdue = read.due_at is not None and read.now - read.due_at > _OVERDUE
-    if not (read.failed_at or is_overdue):
-        return ""
-    why = read.failure or "the whatsapp service has not tried since (is it running?)"
-    return f"the template was checked against a copy: {_age(read)}, and not since: {why}"
+def _is_old(read: TemplateRead) -> bool:
+    return read.failed_at is not None or (read.due_at is not None and read.now - read.due_at > _OVERDUE)
 
 
 def _age(read: TemplateRead) -> str:
-    return f"last read from Meta {span((read.now - (read.read_at or read.now)).total_seconds())} ago"
+    """Return when the templates were read, and why not since if that is long ago."""
+    age = f"the templates were last read from Meta {span((read.now - (read.read_at or read.now)).total_seconds())} ago"
+    if not _is_old(read):
+        return age
+    return f"{age}, and not since: {read.failure or 'the whatsapp service has not tried (is it running?)'}"
 
 
 def _named(wanted: Template, templates: Sequence[MetaTemplate]) -> tuple[MetaTemplate | None, str]:
@@ -207,8 +209,8 @@ def _near(name: str, known: Sequence[str]) -> str:
     """Return a suggestion of names, or all of them if there are few."""
     names = sorted(set(known))
     if near := get_close_matches(name, names, n=3, cutoff=0.6):
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; there are {', '.join(names)}" if 0 < len(names) <= _SHOWN_NAMES else ""
+        return f" (did you mean {' or '.join(near)}?)"
+    return f" (there are {', '.join(names)})" if 0 < len(names) <= _SHOWN_NAMES else ""
 
 
 # -- the number, its limit, and the duration
@@ -259,4 +261,4 @@ def span(seconds: float) -> str:
         number, left = divmod(left, size)
         if number:
             parts.append(f"{number} {unit}")
-    return " ".join(parts[:2]) or "0 s"
+    return " ".join(parts[:2]) or "under 1 s"

@@ -154,12 +154,11 @@ def _whatsapp_state(database_url: str, shop: str) -> WhatsAppState:
 
 
 def _refusal(checked: StartPlan) -> str:
-    """Return one sentence with every reason, and the first recipients who would fail."""
-    reasons = "; ".join(checked.refusals)
-    others = [one for one in checked.check.first if one.problem not in reasons]
-    first = [f"recipient {one.number} ({one.to}): {one.problem}" for one in others[:_SHOWN_IN_REFUSAL]]
-    examples = f" – {'; '.join(first)}" if first else ""
-    return f"not started: {reasons}{examples}"
+    """Return one sentence with every reason, and the first recipients if all would fail."""
+    check, reasons = checked.check, list(checked.refusals)
+    if check.recipients and check.bad == check.recipients and not check.refusal:
+        reasons += [f"recipient {one.number} ({one.to}): {one.problem}" for one in check.first[:_SHOWN_IN_REFUSAL]]
+    return f"not started: {'; '.join((*reasons, *filter(None, (checked.copy,))))}"
 
 
 # -- output
@@ -172,7 +171,7 @@ def _record(data: CampaignRequested, checked: StartPlan | None) -> dict[str, Any
     check, template = checked.check, checked.template
     return record | {
         "checked": True,
-        "list": asdict(checked.recipient_list),
+        "list": {name: value for name, value in asdict(checked.recipient_list).items() if name != "id"},
         "recipients": check.recipients,
         "failing": {"count": check.bad, "first": [asdict(one) for one in check.first]},
         "changed_values": check.changed,
@@ -192,6 +191,8 @@ def _print(data: CampaignRequested, checked: StartPlan | None) -> None:
         say(f"warning: {_NOT_CHECKED}")
         return
     _print_recipients(checked.check, checked.recipient_list)
+    if (template := checked.template) is not None:
+        say(f"template {template.name} ({template.language}), {template.category} at Meta; {checked.copy}")
     for sample in checked.check.samples:
         _print_sample(sample)
     _print_times(data, checked)
@@ -208,7 +209,7 @@ def _print_recipients(check: ListCheck, found: ListFound) -> None:
     )
     if check.changed:
         say(
-            f"{counted(check.changed, 'recipient')} with line breaks, tabs or runs of spaces in a value: each is sent as one space"
+            f"{counted(check.changed, 'recipient')} with line breaks, tabs or runs of spaces in a value: in a template each is sent as one space"
         )
     if check.bad:
         say(f"{counted(check.bad, 'recipient')} will fail:")
