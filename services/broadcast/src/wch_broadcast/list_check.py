@@ -104,6 +104,7 @@ class _Checker:
         self._message = message
         self._fallback = request.fallback
         self._meta = meta
+        self._known: dict[object, tuple[str, ...]] = {}
         # As the service decides (Campaign.values_required): recipients without values then fail alone.
         is_empty = isinstance(message, Template) and not message.body
         self._values_required = is_empty and 2 * found.with_values > found.recipients
@@ -158,7 +159,18 @@ class _Checker:
         return f"the value for {', '.join(empty)} is empty" if empty else ""
 
     def _misfits(self, template: Template | None) -> tuple[str, ...]:
-        return () if template is None or self._meta is None else tuple(misfits(template, self._meta))
+        if template is None or self._meta is None:
+            return ()
+        # Most recipients of a list have the same kinds of values, and the texts do not matter here.
+        header = template.header
+        kinds = (
+            header and (getattr(header, "kind", "text"), getattr(header, "name", None)),
+            tuple(value.name for value in template.body),
+            tuple((button.index, button.kind) for button in template.buttons),
+        )
+        if kinds not in self._known:
+            self._known[kinds] = tuple(misfits(template, self._meta))
+        return self._known[kinds]
 
     def _sample(self, name: str, own: CampaignRecipient | None) -> Sample:
         if isinstance(self._message, Template):
