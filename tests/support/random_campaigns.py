@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PEOPLE: Final = 400
 SENT: Final = "accepted"
+MISSING: Final = "failed/value_missing"
 MALFORMED, DUPLICATE = "skipped/malformed_number", "skipped/duplicate_number"
 TEMPLATES: Final = [template("hello"), template("plain", {"type": "BODY", "text": "Hi"})]
 BROKEN: Final = "failed/template_missing"
@@ -78,8 +79,8 @@ class Shape:
         duplicate = {DUPLICATE} if self.has_duplicate and self.recipients[place] == self.recipients[0] else set()
         if self.stopped:
             return frozenset({"skipped/stopped", *duplicate})
-        # The answer of Meta may have been lost, and a cancellation may come before or after the failure of a template.
-        lost = {"unknown"} if expected == SENT else set()
+        # Meta's answer may have been lost, whatever it was, and a cancellation may come before or after the failure of a template.
+        lost = set() if expected.startswith("skipped/") or expected == MISSING else {"unknown"}
         cancelled = (
             {"cancelled", *({BROKEN} if self.broken and expected == SENT else ())}
             if self.control == "cancel"
@@ -153,21 +154,21 @@ def _own_values(random: Random, found: Shape, kind: str, person: Somebody) -> tu
     text = f"{found.name} {person.number}"
     if kind in ("text", "fallback"):
         if chance < 0.1:
-            return None, "failed/value_missing"
+            return None, MISSING
         if kind == "text" and not person.window and person.outcome != "skipped/suppressed":
             return [text], "skipped/window_closed"
         return [text], sent
     if kind in ("plain", "broken"):
         return None, sent
     if chance < 0.1:
-        return ["  \n"], "failed/value_missing"
+        return ["  \n"], MISSING
     if chance < 0.2:
         return [text, "too many"], person.outcome or "failed/template_values_wrong"
     if kind == "own_values":
         # Only while most of the list has values: then a recipient without them is a gap, and does not stop the campaign.
-        gaps = sum(one == "failed/value_missing" for one in found.outcomes) + 1
+        gaps = sum(one == MISSING for one in found.outcomes) + 1
         is_gap = chance < 0.4 and 2 * gaps < len(found.outcomes) + 1
-        return (None, "failed/value_missing") if is_gap else ([text], sent)
+        return (None, MISSING) if is_gap else ([text], sent)
     return (None, sent) if chance < 0.6 else ([text], sent)
 
 

@@ -44,7 +44,8 @@ def test_campaigns_of_any_shape_end_and_no_recipient_fails_for_anothers_reason(
     wa.graph.templates[ACCOUNT] = list(TEMPLATES)
     wa.graph.message_errors = {phone(one.number): (one.error, "") for one in everyone if one.error}
     bc.start(broadcast_failure_min_answers=10_000)
-    wa.start(whatsapp_settle_seconds=0.5)
+    # Few calls at a time, so that a batch is not sent as a whole before its first answer.
+    wa.start(whatsapp_settle_seconds=0.5, whatsapp_calls_in_flight=4)
     wa.publish(*(suppression(one.number) for one in everyone if one.suppressed))
     wa.publish(*(wrote(one.number) for one in everyone if one.window))
     eventually(lambda: len(wa.query("SELECT 1 FROM suppressions")) == sum(one.suppressed for one in everyone))
@@ -57,7 +58,9 @@ def test_campaigns_of_any_shape_end_and_no_recipient_fails_for_anothers_reason(
     wa.graph.templates[ACCOUNT] += [template(one.message.name) for one in shapes.values() if one.broken]  # type: ignore[union-attr]
     paused = [name for name, state in _states(bc).items() if state == "paused"]
     bc.publish(*(CampaignResumeRequested(campaign_id=name, by="tests") for name in paused))
-    eventually(lambda: set(_states(bc).values()) <= {"completed", "cancelled"}, "every campaign ends", seconds=1500)
+    eventually(lambda: len(bc.facts("campaign.resumed")) >= len(paused), "every paused campaign is resumed")
+    _rest(bc, shapes)
+    assert bc.query("SELECT campaign_id, cause FROM campaigns WHERE state = 'paused'") == [], "each could complete"
 
     _check_outcomes(bc, shapes)
     _check_what_meta_got(bc, wa)
@@ -137,7 +140,7 @@ def _check_what_meta_got(bc: BroadcastStage, wa: WhatsAppStage) -> None:
     ids = [body["biz_opaque_callback_data"].split(":")[1] for body in wa.sent]
     assert len(ids) == len(set(ids)), "no message is sent twice"
     states = Counter(wa.states().values())
-    assert len(ids) == states["accepted"] + states["unknown"]
+    assert states["accepted"] <= len(ids) <= states["accepted"] + states["unknown"]
     assert states["unknown"] <= LOST_ANSWERS
     assert BROKEN.partition("/")[2] not in {
         reason for (reason,) in wa.query("SELECT reason FROM messages WHERE state = 'accepted'")

@@ -65,7 +65,7 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(messages, metas())
-@settings(max_examples=2000)
+@settings(max_examples=600)
 def test_values_fit_exactly_if_meta_accepts_the_message(message: Template, meta: dict[str, Any]) -> None:
     template = MetaTemplate(**{"category": "MARKETING", **meta})
     assert not empty_values(message)
