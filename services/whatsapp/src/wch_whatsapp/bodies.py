@@ -14,7 +14,6 @@ from wch_common.events.whatsapp_content import (
     Image,
     Location,
     Media,
-    Parameter,
     Product,
     ProductList,
     Template,

@@ -104,7 +104,8 @@ def admins() -> dict[str, ModuleType]:
     named = [one.strip() for one in os.environ.get("WCH_SERVICES", "").split(",") if one.strip()]
     if unknown := sorted(set(named) - set(installed)):
         raise CommandError(f"WCH_SERVICES names {', '.join(unknown)}; installed here: {', '.join(sorted(installed))}")
-    return {name: installed[name].load() for name in sorted(named or installed)}
+    modules = {name: installed[name].load() for name in sorted(named or installed)}
+    return {name: module for name, module in modules.items() if hasattr(module, "export_person")}
 
 
 def print_record(values: Mapping[str, object]) -> None:

@@ -6,12 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
-from wch_common.events.whatsapp_content import PLACEHOLDER, Parameter
+from wch_common.events.whatsapp_content import Parameter
+from wch_common.events.whatsapp_text import PLACEHOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from wch_common.events.whatsapp_content import Media, Template, TemplateButton
+    from wch_common.events.whatsapp_content import Header, Template, TemplateButton, Value
 
 # Meta refuses line breaks, tabs and more than four spaces in a row in a value of a template (132018).
 _ILLEGAL_SPACE = re.compile(r"\s*[\n\r\t\v\f\x1c-\x1e\x85\u2028\u2029]\s*| {5,}")
@@ -62,10 +63,10 @@ class OwnValues(Protocol):
     """The values of one recipient, which replace those of the message."""
 
     @property
-    def header(self) -> Parameter | Media | None: ...
+    def header(self) -> Header | None: ...
 
     @property
-    def body(self) -> tuple[Parameter, ...] | None: ...
+    def body(self) -> tuple[Value, ...] | None: ...
 
     @property
     def buttons(self) -> tuple[TemplateButton, ...] | None: ...
@@ -128,15 +129,23 @@ def fallback_with_own_values(template: Template, own: OwnValues | None) -> Templ
     """Return a fallback template with a recipient's own values for the text, by name or position, where it has such a value."""
     if own is None:
         return template
-    texts = {value.name or str(place): value.text for place, value in enumerate(own.body or (), start=1)}
+    values = {value.name or str(place): value for place, value in enumerate(own.body or (), start=1)}
     body = tuple(
-        value.model_copy(update={"text": texts.get(value.name or str(place), value.text)})
-        for place, value in enumerate(template.body, start=1)
+        values[place].model_copy(update={"name": value.name})
+        if (place := value.name or str(number)) in values
+        else value
+        for number, value in enumerate(template.body, start=1)
     )
-    header = own.header if type(own.header) is type(template.header) else template.header
+    header = _header_of_same_kind(template.header, own.header)
     own_buttons = {(button.index, button.kind): button for button in own.buttons or ()}
     buttons = tuple(own_buttons.get((button.index, button.kind), button) for button in template.buttons)
     return template.model_copy(update={"header": header, "body": body, "buttons": buttons})
+
+
+def _header_of_same_kind(header: Header | None, own: Header | None) -> Header | None:
+    if type(own) is not type(header) or getattr(own, "kind", None) != getattr(header, "kind", None):
+        return header
+    return own.model_copy(update={"name": header.name}) if isinstance(header, Parameter) and own else own
 
 
 def empty_values(template: Template) -> list[str]:
@@ -189,7 +198,7 @@ def _body_misfits(template: Template, meta: MetaTemplate) -> Iterator[str]:
     yield from _text_misfits("body", template.body, names, is_named=meta.is_named)
 
 
-def _text_misfits(part: str, values: Sequence[Parameter], names: Sequence[str], *, is_named: bool) -> Iterator[str]:
+def _text_misfits(part: str, values: Sequence[Value], names: Sequence[str], *, is_named: bool) -> Iterator[str]:
     given = [value.name for value in values]
     if len(given) != len(names) and not (is_named and any(given)):
         yield f"has {_counted(len(names), 'placeholder')} in its {part}, for which {_counted(len(given), 'value')} {'is' if len(given) == 1 else 'are'} given"
@@ -269,20 +278,20 @@ def preview(template: Template, meta: MetaTemplate) -> Preview:
     )
 
 
-def filled(text: str, values: Sequence[Parameter]) -> str:
+def filled(text: str, values: Sequence[Value]) -> str:
     """Return a text with its values in place of its placeholders; a placeholder without a value stays."""
     by_name = {value.name or str(place): value.text for place, value in enumerate(values, start=1)}
     return PLACEHOLDER.sub(lambda match: by_name.get(match[1], match[0]), text)
 
 
-def unfilled(text: str, values: Sequence[Parameter]) -> list[str]:
+def unfilled(text: str, values: Sequence[Value]) -> list[str]:
     """Return the placeholders of a text for which there is no value."""
     names = {value.name or str(place) for place, value in enumerate(values, start=1)}
     return [name for name in _placeholders(text) if name not in names]
 
 
-def _as_sent(values: Sequence[Parameter]) -> list[Parameter]:
-    return [value.model_copy(update={"text": _ILLEGAL_SPACE.sub(" ", value.text).strip()}) for value in values]
+def _as_sent(values: Sequence[Value]) -> list[Parameter]:
+    return [Parameter(name=value.name, text=_ILLEGAL_SPACE.sub(" ", value.text).strip()) for value in values]
 
 
 def _source(header: object) -> str:
