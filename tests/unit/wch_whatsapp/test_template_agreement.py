@@ -27,7 +27,6 @@ HEADERS = [
     *({"format": "TEXT", "text": one} for one in TEXTS[1:3]),
 ]
 
-values = st.lists(st.builds(Parameter, text=st.just("x"), name=st.sampled_from([None, "name", "town"])), max_size=3)
 media = st.builds(Media, kind=st.sampled_from(["image", "video", "document"]), link=st.just("https://shop.example/a"))
 pressed = st.builds(
     TemplateButton,
@@ -35,14 +34,21 @@ pressed = st.builds(
     kind=st.sampled_from(["quick_reply", "url", "catalog"]),
     value=st.just("x"),
 )
-messages = st.builds(
-    Template,
-    name=st.just("hello"),
-    language=st.just("en_US"),
-    header=st.none() | st.just(Parameter(text="x")) | media,
-    body=values.map(tuple),
-    buttons=st.lists(pressed, max_size=2, unique_by=lambda one: one.index).map(tuple),
-)
+
+
+@st.composite
+def messages(draw: st.DrawFn) -> Template:
+    """Draw a message, whose values all have a name or all have none."""
+    names = draw(st.sampled_from([[None, None, None], ["name", "town", "age"]]))
+    count = draw(st.integers(0, 3))
+    text = Parameter(text="x", name=draw(st.permutations(names))[0])
+    return Template(
+        name="hello",
+        language="en_US",
+        header=draw(st.none() | st.just(text) | media),
+        body=tuple(Parameter(text="x", name=name) for name in draw(st.permutations(names))[:count]),
+        buttons=tuple(draw(st.lists(pressed, max_size=2, unique_by=(lambda one: one.index, lambda one: one.kind)))),
+    )
 
 
 @st.composite
@@ -64,7 +70,7 @@ def metas(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@given(messages, metas())
+@given(messages(), metas())
 @settings(max_examples=600)
 def test_values_fit_exactly_if_meta_accepts_the_message(message: Template, meta: dict[str, Any]) -> None:
     template = MetaTemplate(**{"category": "MARKETING", **meta})
