@@ -21,10 +21,11 @@ from wch_common.events import published_contract
 from wch_common.events.carts import CustomerErased
 from wch_common.events.meta import StatusReceived
 from wch_common.events.recipient import Recipient
+from wch_common.events.whatsapp import RecipientErased
 from wch_common.integrations.recipients import PersonHash, person_of
-from wch_common.outcome import Throttled
+from wch_common.outcome import Reject, Throttled
 from wch_common.store import store as store_module
-from wch_common.store.erased_people import ErasedPeople, erased_since
+from wch_common.store.erased_people import ErasedPeople, as_published, erased_since
 from wch_common.store.erasure import Erasures
 from wch_common.store.migrate import migrate
 from wch_common.store.personal_data import personal_data
@@ -139,7 +140,7 @@ def test_what_began_before_the_erasure_is_erased_with_it(url: str) -> None:
         looks, rows_of = [], store.database.rows
 
         async def counted(statement: str, parameters: Any = None) -> Any:
-            looks.append("pg_stat_activity" in statement)
+            looks.append("pg_locks" in statement)
             return await rows_of(statement, parameters)
 
         store.database.rows = counted  # type: ignore[method-assign]
@@ -186,7 +187,8 @@ def test_an_erasure_that_crashed_after_its_first_step_is_finished_when_it_is_del
 def test_an_erasure_waits_for_a_transaction_that_does_not_end(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_LOOKS", 2)
     with psycopg.connect(url) as open_:
-        open_.execute("SELECT 1")
+        open_.execute("SET search_path TO demo")
+        open_.execute("INSERT INTO inbox (queue, source, id, hash) VALUES ('q', 's', 'i', '')")
 
         async def work(store: Store) -> None:
             with pytest.raises(Throttled, match="began earlier"):
@@ -196,6 +198,54 @@ def test_an_erasure_waits_for_a_transaction_that_does_not_end(url: str, monkeypa
     assert rows(url, "SELECT ended_at FROM erasures") == [(None,)]
     erase_ada(url)
     assert rows(url, "SELECT ended_at IS NOT NULL FROM erasures") == [(True,)]
+
+
+def test_an_erasure_does_not_wait_for_who_only_reads(url: str) -> None:
+    """Such as a backup, or an operator's session."""
+    with psycopg.connect(url) as open_:
+        open_.execute("SELECT count(*) FROM demo.inbox, demo.guests")
+        erase_ada(url)
+    assert rows(url, "SELECT ended_at IS NOT NULL FROM erasures") == [(True,)]
+
+
+def test_a_fact_of_a_release_before_does_not_count_as_an_erasure(url: str) -> None:
+    async def work(store: Store) -> None:
+        event = new_event(RecipientErased(rows=()), "/wch/whatsapp")
+        with pytest.raises(Reject, match="names nobody"):
+            await following(store)(replace(event, queue="demo.control", canonical=b"{}"))
+
+    run(url, work)
+    assert rows(url, "SELECT count(*) FROM erasures") == [(0,)]
+
+
+def test_a_request_says_how_old_what_it_knows_is(url: str) -> None:
+    erase_ada(url)
+    (found,) = handled(url, older(message(1, as_of=NOW - timedelta(days=9)), seconds=-60))
+    assert found.to == ERASED
+
+
+@pytest.mark.parametrize(
+    ("to", "written"),
+    [("+447911123456", "447911123456"), ("+4915112345678", "4915112345678"), ("+5215512345678", "5215512345678")],
+)
+def test_a_number_is_found_as_meta_writes_it(to: str, written: str) -> None:
+    assert HASH.of(to) in HASH.in_regions(["US"])(written)
+    assert HASH.of(to) in HASH.in_regions([])(written)
+
+
+def test_what_was_published_is_recognised_although_somebody_is_left_out(url: str) -> None:
+    erase_ada(url)
+    event, seen = older(batch("b", (1, 2))), []
+
+    async def handler(event: Event[Any], _tx: Transaction) -> None:
+        seen.append((as_published(event), event.data == as_published(event)))
+
+    async def work(store: Store) -> None:
+        await store.handle(handler, event)
+        await store.handle(handler, older(batch("c", (2,))))
+
+    run(url, work)
+    assert seen == [(event.data, False), (batch("c", (2,)), True)]
 
 
 def test_only_those_who_were_erased_are_left_out_of_an_older_event(url: str) -> None:

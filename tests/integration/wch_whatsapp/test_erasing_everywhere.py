@@ -231,7 +231,7 @@ def test_dead_letters_that_name_a_person_are_found_and_discarded(everybody: Ever
     everybody.publish(message(1, sender="9"), message(2, sender="9"), message(1, to=ID, sender="9", send_key="id"))
     everybody.stage.await_dead_letters(queue, 3)
     printed = everybody.command("erase", phone(1), WCH_SERVICES="whatsapp")
-    assert f"1 dead letter names the person: wch dlq discard {queue} --about" in printed
+    assert f"{queue} has 1 dead letter that names the person: --discard-dead-letters" in printed
 
     def dlq(*words: str) -> str:
         return wch(everybody.stage, "dlq", *words)
@@ -242,3 +242,116 @@ def test_dead_letters_that_name_a_person_are_found_and_discarded(everybody: Ever
     assert "no dead letter in" in dlq("show", queue, "--about", phone(1))
     assert "discarded 1 dead letter" in dlq("discard", queue, "--about", ID, "--reason", "erased")
     assert everybody.stage.depth(queue) == 1
+
+
+def test_a_service_that_was_down_does_not_write_to_somebody_who_was_erased_meanwhile(everybody: Everybody) -> None:
+    everybody.wa.start()
+    everybody.ct.start()
+    broadcast, due = everybody.bc.start(), datetime.now(UTC) + timedelta(seconds=1)
+    scheduler = everybody.sc.start(scheduler_requesters={everybody.sc.user: ["whatsapp.message.*"]})
+    everybody.publish(timer(1), timer(2), part("list", 1, (1, 2), parts=1))
+    eventually(lambda: everybody.sc.query("SELECT count(*) FROM timers") == [(2,)])
+    eventually(lambda: everybody.bc.query("SELECT count(*) FROM recipients") == [(2,)])
+    assert [broadcast.stop(), scheduler.stop()] == [0, 0]
+    everybody.sc.query("UPDATE timers SET due_at = %s", due)
+    everybody.command("erase", phone(1), WCH_SERVICES="whatsapp,carts")
+    with everybody.stage.broker.api as api:  # what they follow arrives last
+        for queue in ("broadcast.control", "scheduler.control"):
+            api.delete(f"/queues/{everybody.stage.vhost}/{queue}/contents").raise_for_status()
+    everybody.bc.start()
+    everybody.sc.start(scheduler_requesters={everybody.sc.user: ["whatsapp.message.*"]})
+    everybody.publish(campaign("c", None, list_id="list", exclusive=False))
+    eventually(lambda: len(everybody.wa.sent) == 2, "the timer and the campaign reach the other")
+    eventually(
+        lambda: (
+            everybody.wa.query("SELECT reason, count(*) FROM messages GROUP BY 1 ORDER BY 1")
+            == [("", 2), ("erased", 2)]
+        )
+    )
+    assert {body["to"] for body in everybody.wa.sent} == {phone(2)}
+    assert not [table for table in everybody.tables_with(phone(1)) if table.startswith("whatsapp.")]
+
+
+def test_what_meta_calls_an_erased_person_later_is_erased_too(everybody: Everybody) -> None:
+    wa = everybody.wa
+    wa.start()
+    old = new_event(message(1, to=ID, send_key="old-id"), "/tests")
+    everybody.publish(message(1, category="utility"))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    status = wa.status("key-1", "delivered").model_copy(update={"recipient": phone(1).lstrip("+"), "user_id": ID})
+    everybody.command("erase", phone(1), WCH_SERVICES="whatsapp")
+    everybody.publish(status.model_copy(update={"timestamp": datetime.now(UTC)}))
+    eventually(lambda: wa.states().get("key-1") == "delivered")
+    everybody.publish(old)
+    eventually(lambda: wa.states().get("old-id") == "failed")
+    assert wa.row("old-id")["reason"] == "erased"
+    assert everybody.tables_with(*ADA) == set()
+
+
+def test_an_order_that_came_before_its_old_cart_names_nobody(everybody: Everybody) -> None:
+    everybody.wa.start()
+    everybody.ct.start()
+    old = new_event(cart(1), "/tests")
+    everybody.publish(ordered(1))
+    eventually(lambda: everybody.ct.cart("c1").get("order_id") == 101)
+    everybody.command("erase", phone(1), WCH_SERVICES="whatsapp,carts")
+    everybody.publish(old)
+    eventually(lambda: everybody.ct.cart("c1").get("no_phone_reason") == "erased")
+    assert everybody.ct.cart("c1")["order_id"] is None
+
+
+def test_a_repeated_part_of_a_list_is_recognised_after_an_erasure(everybody: Everybody) -> None:
+    everybody.wa.start()
+    everybody.bc.start()
+    old = part("list", 1, (1, 2))
+    first, again, third = (new_event(old, "/tests") for _ in range(3))
+    everybody.publish(first)
+    eventually(lambda: everybody.bc.query("SELECT count(*) FROM recipients") == [(2,)])
+    everybody.command("erase", phone(1), WCH_SERVICES="whatsapp,broadcast")
+    everybody.publish(again, third)
+    eventually(lambda: everybody.bc.query("SELECT count(*) FROM inbox WHERE queue = 'broadcast.recipients'") == [(3,)])
+    assert everybody.stage.depth("broadcast.recipients.dlq") == 0
+    assert everybody.bc.query("SELECT skip_reason FROM recipients ORDER BY position") == [("erased",), (None,)]
+
+
+def test_dead_letters_are_discarded_under_every_name_and_wishes_stay(everybody: Everybody) -> None:
+    wa = everybody.wa
+    wa.start()
+    everybody.publish(wrote(1, user_id=ID))
+    eventually(lambda: wa.query("SELECT count(*) FROM person_ids") == [(2,)])
+    wrong = [message(1, sender="9"), message(2, sender="9"), message(1, to=ID, sender="9", send_key="id")]
+    everybody.publish(*wrong, new_event(suppression(1, "all"), "/tests", shop="nowhere"))
+    everybody.stage.await_dead_letters("whatsapp.message.dlq", 3)
+    everybody.stage.await_dead_letters("whatsapp.control.dlq", 1)
+    printed = everybody.command("erase", phone(1), "--discard-dead-letters", WCH_SERVICES="whatsapp")
+    assert "discarded 2 dead letters that name the person from whatsapp.message.dlq" in printed
+    assert "control" not in printed
+    assert everybody.stage.depth("whatsapp.message.dlq") == 1
+    assert everybody.stage.depth("whatsapp.control.dlq") == 1, "a wish of theirs"
+
+
+def test_an_open_erasure_is_listed_however_many_are_newer(everybody: Everybody) -> None:
+    everybody.wa.start()
+    everybody.ct.start().stop()
+    printed = everybody.command("erase", phone(1), "--wait", "1", code=1, WCH_SERVICES="whatsapp,carts")
+    assert "wch recipients erasures --open" in printed
+    for schema in ("whatsapp", "carts"):
+        with closing(psycopg.connect(everybody.database_url, autocommit=True)) as connection:
+            connection.execute(
+                f"INSERT INTO {schema}.erasures (id, at, ended_at) SELECT 'e' || n, now(), now() FROM generate_series(1, 60) AS n"
+            )
+    listed = json.loads(everybody.command("erasures", "--open", "--json", WCH_SERVICES="whatsapp,carts"))
+    assert [one["missing"] for one in listed] == [["carts"]]
+    assert len(json.loads(everybody.command("erasures", "--json", WCH_SERVICES="whatsapp,carts"))) == 50
+
+
+def test_an_exported_file_is_the_owner_s_only(everybody: Everybody, tmp_path: Path) -> None:
+    everybody.wa.start()
+    everybody.publish(message(1))
+    eventually(lambda: everybody.wa.states() == {"key-1": "accepted"})
+    file = tmp_path / "person.json"
+    file.write_text("x" * 100_000)
+    file.chmod(0o644)
+    everybody.command("export", phone(1), "--output", str(file), WCH_SERVICES="whatsapp")
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert json.loads(file.read_text())["whatsapp"]["messages"][0]["phone"] == phone(1)

@@ -39,7 +39,8 @@ pressed = st.builds(
 @st.composite
 def messages(draw: st.DrawFn) -> Template:
     """Draw a message, whose values all have a name or all have none."""
-    names = draw(st.sampled_from([[None, None, None], ["name", "town", "age"]]))
+    of_sort: tuple[list[str | None], ...] = ([None, None, None], ["name", "town", "age"])
+    names: list[str | None] = draw(st.sampled_from(of_sort))
     count = draw(st.integers(0, 3))
     text = Parameter(text="x", name=draw(st.permutations(names))[0])
     return Template(

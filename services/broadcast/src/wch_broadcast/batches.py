@@ -10,13 +10,14 @@ from pydantic import TypeAdapter, ValidationError
 from wch_broadcast import queries
 from wch_broadcast.identity import batch_name, send_key
 from wch_broadcast.reasons import OF_CAMPAIGN
+from wch_common.contract.event import timestamp
 from wch_common.events.failure_reasons import REFUSED
 from wch_common.events.recipient import Recipient, to_field
 from wch_common.events.whatsapp import BatchRequested, RetryRequested
 from wch_common.events.whatsapp_content import Content, Fallback
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from wch_broadcast.campaign import Campaign
     from wch_common.store.database import Row
@@ -27,8 +28,8 @@ _MESSAGE: TypeAdapter[Any] = TypeAdapter(Content)
 _FALLBACK: TypeAdapter[Any] = TypeAdapter(Fallback)
 
 
-def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> BatchRequested:
-    """Return the request for one batch of a campaign."""
+def batch_request(campaign: Campaign, number: int, rows: Sequence[Row]) -> BatchRequested:
+    """Return the request for one batch of a campaign, which says how old its list is: somebody may have been erased since."""
     recipients: list[dict[str, Any]] = [
         {
             "to": to_field(row["phone"], row["user_id"]),
@@ -38,6 +39,8 @@ def batch_request(campaign: Campaign, number: int, rows: Iterable[Row]) -> Batch
         for row in rows
     ]
     names: dict[str, Any] = {"batch_id": batch_name(campaign.campaign_id, number), "recipients": recipients}
+    known_at = [timestamp(campaign.request["as_of"])] if campaign.request.get("as_of") else []
+    names["as_of"] = min([*known_at, *(row["known_at"] for row in rows)]).isoformat()
     if campaign.values_required:
         names["values_required"] = True
     if campaign.stop_at is not None:

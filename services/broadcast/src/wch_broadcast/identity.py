@@ -56,7 +56,7 @@ def event_id(campaign: uuid.UUID, type_: str, key: object) -> str:
 
 
 # Fields since 0.1.0: an absent one must not change the hash of what an earlier version has stored.
-_ADDED = frozenset({"filename", "flow_token", "flow_action_data"})
+_ADDED = frozenset({"filename", "flow_token", "flow_action_data", "as_of"})
 
 
 def content_hash(value: Any) -> bytes:  # noqa: ANN401 - any JSON value

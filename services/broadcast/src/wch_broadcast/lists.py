@@ -16,6 +16,7 @@ from wch_common.events.broadcast import RecipientsAdded, RecipientsRefused
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations.recipients import one_form, resolved
 from wch_common.outcome import Reject
+from wch_common.store.erased_people import as_published
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +45,7 @@ class Lists:
         data, shop = event.data, self._shops.key(event.shop)
         id_ = list_uuid(shop, data.list_id)
         known = await self._locked(tx, id_, shop, data.list_id)
-        hash_ = _hash(data.recipients)
+        hash_ = _hash(as_published(event).recipients)
         before = await tx.rows(queries.PART_HASH, {"id": id_, "part": data.part})
         if before:
             if bytes(before[0]["hash"]) != hash_:
@@ -53,7 +54,7 @@ class Lists:
         if known.complete_at is not None:
             raise Reject(f"data.list_id: the list {data.list_id} is complete; upload a longer list under another name")
         _refuse_unfit(data, known)
-        row = await self._add(tx, id_, event.shop, data.part, data.recipients, parts=data.parts)
+        row = await self._add(tx, id_, event.shop, data.part, data.recipients, parts=data.parts, hash_=hash_)
         if row["complete_at"] is not None:
             counts = {name: row[name] for name in ("malformed", "duplicates")}
             tx.emit(event.derive(RecipientsAdded(list_id=data.list_id, recipients=row["submitted"], **counts), SOURCE))
@@ -65,7 +66,7 @@ class Lists:
     ) -> None:
         """Add the complete list of a campaign that brings its recipients."""
         await self._locked(tx, id_, self._shops.key(shop), "")
-        await self._add(tx, id_, shop, 1, recipients, parts=1)
+        await self._add(tx, id_, shop, 1, recipients, parts=1, hash_=_hash(recipients))
 
     async def _locked(self, tx: Transaction, id_: UUID, shop: str, list_id: str) -> ListState:
         await tx.rows(queries.ADD_LIST, {"id": id_, "shop": shop, "list_id": list_id})
@@ -81,11 +82,12 @@ class Lists:
         recipients: Sequence[CampaignRecipient],
         *,
         parts: int | None,
+        hash_: bytes,
     ) -> Row:
         """Add recipients and count them; returns the list."""
         region = self._shops.named(shop).whatsapp.region
         usable, skipped = _classified(part * PART_SIZE, recipients, region)
-        names = {"id": id_, "part": part, "parts": parts, "hash": _hash(recipients)}
+        names = {"id": id_, "part": part, "parts": parts, "hash": hash_}
         added: set[int] = set()
         if usable:
             rows = await tx.rows(queries.ADD_RECIPIENTS, names | _columns(usable))

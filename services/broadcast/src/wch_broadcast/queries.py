@@ -62,7 +62,7 @@ WITH next AS (
   INSERT INTO batches (campaign, number, counts, released_at)
   SELECT %(id)s, %(number)s, jsonb_build_object('requested/', count(*)), %(now)s FROM next HAVING count(*) > 0
 )
-SELECT position, phone, user_id, own_values FROM next ORDER BY position
+SELECT position, phone, user_id, own_values, (SELECT created_at FROM lists WHERE id = %(list)s) AS known_at FROM next ORDER BY position
 """
 RECOUNT_BATCHES = """
 UPDATE batches AS b SET counts = coalesce(new.counts, '{}'), deferred = new.deferred, failed = new.failed
@@ -89,7 +89,7 @@ SELECT number FROM batches WHERE campaign = %(id)s AND (answered_at IS NULL OR d
 """
 UNANSWERED_BATCHES = "SELECT number FROM batches WHERE campaign = %(id)s AND answered_at IS NULL ORDER BY number"
 BATCH_RECIPIENTS = """
-SELECT o.position, r.phone, r.user_id, r.own_values
+SELECT o.position, r.phone, r.user_id, r.own_values, (SELECT created_at FROM lists WHERE id = %(list)s) AS known_at
 FROM outcomes AS o JOIN recipients AS r ON r.list = %(list)s AND r.position = o.position
 WHERE o.campaign = %(id)s AND o.batch = %(number)s AND coalesce(r.phone, r.user_id) IS NOT NULL ORDER BY o.position
 """

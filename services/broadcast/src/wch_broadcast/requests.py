@@ -18,6 +18,7 @@ from wch_common.events.broadcast import (
 )
 from wch_common.events.whatsapp import BatchCancelRequested
 from wch_common.outcome import Reject, Retry
+from wch_common.store.erased_people import as_published
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ class Requests:
         """Add a campaign and advance it; a repeated request is answered with the campaign's progress."""
         data, shop = event.data, self._shops.key(event.shop)
         id_ = campaign_uuid(shop, data.campaign_id)
-        hash_ = _hash(data)
+        hash_ = _hash(as_published(event))
         tx.then(self._nudge)
         added = await tx.rows(queries.ADD_CAMPAIGN, self._values(event, shop, hash_))
         if added and data.recipients is not None:

@@ -44,6 +44,7 @@ WHERE id = %(id)s
 # The idle time counts from the fact's time, as the fact may arrive late; the time to live counts from its arrival.
 SET_CONTENTS = """
 UPDATE carts SET phone = %(phone)s, user_id = %(user_id)s, person = %(person)s, no_phone_reason = %(no_phone_reason)s,
+  order_id = CASE WHEN %(no_phone_reason)s <> 'erased' THEN order_id END,
   customer_name = %(customer_name)s, items = %(items)s, item_count = %(item_count)s, total = %(total)s,
   currency = %(currency)s, coupon = %(coupon)s, link = %(link)s, address = %(address)s, consent = %(consent)s,
   remindable = status = 'active' AND %(item_count)s > 0 AND coalesce(%(phone)s, %(user_id)s)::text IS NOT NULL, remind_after = NULL,

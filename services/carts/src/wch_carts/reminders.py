@@ -132,6 +132,7 @@ class Reminders:
                 category="marketing",
                 message=message,
                 expires_at=expires_at,
+                as_of=cart["updated_at"],
             )
         tx.emit(event.derive(request, SOURCE, key=key, requester=REQUESTER))
 

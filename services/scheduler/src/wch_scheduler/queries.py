@@ -162,7 +162,7 @@ WITH RECURSIVE requesters AS (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE timers SET state = 'fired', ended_at = statement_timestamp() WHERE id = ANY(ARRAY(SELECT id FROM chosen))
-RETURNING id, requester, key, event, due_at, correlationid, causationid,
+RETURNING id, requester, key, event, due_at, requested_at, correlationid, causationid,
           now() - greatest(due_at, requested_at) AS late
 """  # noqa: S608 - a text of this module
 TIMER_REFUSE = "UPDATE timers SET state = 'refused' WHERE id = %(id)s"
@@ -320,6 +320,7 @@ class DueTimer:
     key: str
     event: dict[str, Any]
     due_at: datetime
+    requested_at: datetime
     correlationid: str | None
     causationid: str | None
     late: Any

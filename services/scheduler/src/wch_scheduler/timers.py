@@ -203,7 +203,11 @@ class Timers:
 
     def _timed(self, timer: DueTimer) -> Event[EventData]:
         wanted = timer.event
-        data = _validated(self._registry.model(wanted["type"]), wanted["data"])
+        model, fields = self._registry.model(wanted["type"]), wanted["data"]
+        if "as_of" in model.model_fields and fields.get("as_of") is None:
+            # Whoever handles it leaves out people who were erased since.
+            fields = fields | {"as_of": timer.requested_at.isoformat()}
+        data = _validated(model, fields)
         id_ = str(derived_id(timer.id, "fired", timer.causationid))
         made = new_event(
             data, SOURCE, id=id_, shop=wanted["shop"], requester=timer.requester, correlationid=timer.correlationid

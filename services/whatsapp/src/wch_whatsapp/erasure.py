@@ -12,6 +12,8 @@ from wch_common.integrations.recipients import requested_person
 from wch_common.observability.redact import redact
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from wch_common.contract.event import Event
     from wch_common.contract.operations import TableRows
     from wch_common.events.whatsapp import RecipientEraseRequested
@@ -43,10 +45,10 @@ class RecipientErasure:
             person = await self._people.person(tx, about)
             return HashedPerson(person, frozenset(key for key in person.keys if isinstance(key, bytes)))
 
-        def answer(erased: HashedPerson, rows: tuple[TableRows, ...]) -> RecipientErased:
+        def answer(erased: HashedPerson, at: datetime, rows: tuple[TableRows, ...]) -> RecipientErased:
             details = {"by": event.data.by, "reason": redact(event.data.reason, 200)}
             log.info("recipient_erased", erasure=event.id, rows=sum(one.rows for one in rows), **details)
             hashes = tuple(sorted(one.hex() for one in erased.hashes))
-            return RecipientErased(rows=rows, erasure=event.id, at=event.time, names=erased.person.names, hashes=hashes)
+            return RecipientErased(rows=rows, erasure=event.id, at=at, names=erased.person.names, hashes=hashes)
 
-        await self._erasures.erase(event, event.id, event.time, whom, answer)
+        await self._erasures.erase(event, event.id, None, whom, answer)

@@ -216,6 +216,9 @@ class _Link:
         """Keep when Meta has used the names, and the names themselves, unless the person was erased."""
         is_erased = not self.restores and any(one.erased for one in known.values())
         await self._run(queries.STATE, current, values=[one.value for one in current], is_erased=is_erased)
+        if is_erased:
+            ids = [one.id for one in current]
+            await self.tx.rows(queries.ALSO_ERASED, {"ids": ids, "known": [*known, *ids]})
 
     async def replace(self, left: Sequence[bytes], previous: Sequence[Name]) -> None:
         """Keep since when names are not the person's any more; what was asked for under them still holds for the person."""

@@ -121,3 +121,10 @@ SELECT portfolio, new.id, uuid_send(gen_random_uuid()), new.kind, now(), true
 FROM unnest(%(portfolios)s::text[]) AS portfolio CROSS JOIN unnest(%(ids)s::bytea[], %(kinds)s::text[]) AS new (id, kind)
 ORDER BY portfolio, new.id ON CONFLICT (portfolio, id) DO NOTHING
 """
+# What Meta calls an erased person later is theirs, too.
+ALSO_ERASED = """
+INSERT INTO erased_people AS known (person, at)
+SELECT new.id, max(erased.at) FROM unnest(%(ids)s::bytea[]) AS new (id) CROSS JOIN erased_people AS erased
+WHERE erased.person = ANY(%(known)s) GROUP BY new.id ORDER BY new.id
+ON CONFLICT (person) DO UPDATE SET at = greatest(known.at, excluded.at) WHERE known.at < excluded.at
+"""

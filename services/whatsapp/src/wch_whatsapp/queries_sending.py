@@ -250,10 +250,12 @@ _OLD = (
     ("reached", "at < now() - interval '1 day'"),
     ("suppressions", f"lifted_at < now() - interval '{LEDGER_DAYS} days'"),
 )
-# What Meta has not called somebody for so long is forgotten; that it is theirs is not, for the sake of suppressions.
+# What Meta has not called somebody for so long is forgotten; that it is theirs is not, for the sake of suppressions. Other
+# services may keep rows under it for as long, and need it to erase them.
+_NAME_DAYS: Final = 400
 _FORGET_NAMES = f"""
 UPDATE person_ids SET value = NULL WHERE ctid = ANY(ARRAY(
-  SELECT ctid FROM person_ids WHERE value IS NOT NULL AND stated_at < now() - interval '{LEDGER_DAYS} days'
+  SELECT ctid FROM person_ids WHERE value IS NOT NULL AND stated_at < now() - interval '{_NAME_DAYS} days'
   LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
 """  # noqa: S608 - a number of this module
 DELETE_OLD = (

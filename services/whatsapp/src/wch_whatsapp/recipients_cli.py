@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -47,7 +48,8 @@ HashKey = Annotated[
     ),
 ]
 _OWN = "whatsapp"
-_ERASURES = "SELECT id, at, begun_at, rows, ended_at FROM erasures ORDER BY begun_at DESC LIMIT %(limit)s"
+_ERASURES = "SELECT id, at FROM erasures ORDER BY begun_at DESC"
+_ANSWERED = "SELECT id FROM erasures WHERE ended_at IS NOT NULL"
 _ANSWER = "SELECT rows FROM erasures WHERE id = %(id)s AND ended_at IS NOT NULL"
 
 
@@ -59,6 +61,10 @@ def erase(
     database_url: DatabaseUrl = None,
     reason: Annotated[str, typer.Option(help="The reason; it is logged.")] = "",
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for the answers of all services.")] = 60.0,
+    discard: Annotated[
+        bool,
+        typer.Option("--discard-dead-letters", help="Discard dead letters that name the person, but not their wishes."),
+    ] = False,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
@@ -71,7 +77,7 @@ def erase(
     if not dry_run:
         (id_,) = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
         rows = _answers(database_url, modules, id_, wait)
-    dead_letters = dict(_dead_letters(amqp_url, known))
+    dead_letters = dict(_dead_letters(amqp_url, known, discard=discard and not dry_run))
     if json:
         print_json({"action": "erase", "rows": rows, "dead_letters": dead_letters, "dry_run": dry_run, "by": whoami()})
         return
@@ -81,8 +87,11 @@ def erase(
     if suppressed:
         say("the person's suppressions stay in force, without number and id")
     for queue, count in dead_letters.items():
-        named = "1 dead letter names" if count == 1 else f"{count} dead letters name"
-        say(f"{named} the person: wch dlq discard {queue} --about RECIPIENT --reason …, for each name of theirs")
+        named = "1 dead letter that names" if count == 1 else f"{count} dead letters that name"
+        if discard:
+            say(f"{'would discard' if dry_run else 'discarded'} {named} the person from {queue}")
+        else:
+            say(f"{queue} has {named} the person: --discard-dead-letters removes what is no wish of theirs")
 
 
 @app.command()
@@ -102,9 +111,10 @@ def export(
     if output is None:
         print_json(found)
         return
-    # It is readable by its owner only from the start.
-    output.touch(mode=0o600)
-    output.write_bytes(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2))
+    # Nobody else can read it, neither a new file nor one that was there.
+    with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(orjson.dumps(found, default=str, option=orjson.OPT_INDENT_2))
     say(f"wrote {output}")
 
 
@@ -125,11 +135,11 @@ def erasures(
 ) -> None:
     """List requests to erase somebody, newest first, and which services have not answered yet."""
     with _schema(database_url, _OWN) as connection:
-        requests = connection.execute(_ERASURES, {"limit": limit}).fetchall()
+        requests = connection.execute(_ERASURES).fetchall()
     done: dict[str, set[str]] = {}
     for one in service.admins():
         with _schema(database_url, one) as connection:
-            done[one] = {row["id"] for row in requests if connection.execute(_ANSWER, row).fetchone()}
+            done[one] = {row["id"] for row in connection.execute(_ANSWERED).fetchall()}
     found = [
         _Erasure(
             row["id"],
@@ -139,7 +149,7 @@ def erasures(
         )
         for row in requests
     ]
-    shown = [one for one in found if one.missing or not open_only]
+    shown = [one for one in found if one.missing or not open_only][:limit]
     if json:
         print_json([vars(one) for one in shown])
         return
@@ -190,21 +200,28 @@ def _answers(
     try:
         service.wait_until(all_answered, "", seconds=seconds)
     except CommandError:
-        late = ", ".join(sorted(set(modules) - set(answers)))
+        late = sorted(set(modules) - set(answers))
+        then = (
+            "whatsapp has not begun, so that no other service knows of it"
+            if _OWN in late
+            else f"`wch recipients erasures --open` lists it as {id_} until then; leave a service out with WCH_SERVICES"
+        )
         raise CommandError(
-            f"not yet answered by {late}: is the service running, and was the request refused (`wch dlq list`)? The request stays: "
-            f"`wch recipients erasures --open` lists it as {id_}; leave a service out with WCH_SERVICES"
+            f"not yet answered by {', '.join(late)}: is the service running, and was the request refused (`wch dlq list`)? It waits, and "
+            f"need not be repeated; {then}"
         ) from None
     return answers
 
 
-def _dead_letters(amqp_url: str, person: Person) -> Iterator[tuple[str, int]]:
-    """Yield how many dead letters of each queue name a person, where there are any."""
+def _dead_letters(amqp_url: str, person: Person, *, discard: bool) -> Iterator[tuple[str, int]]:
+    """Yield how many dead letters of each queue say something about a person, where there are any; a STOP of theirs is none."""
     for queue in dlq.dead_letter_queues():
         try:
             with open_mailbox(amqp_url, queue) as mailbox:
-                count = sum(dlq.names(one, person) for one in mailbox.take())
+                found = [one for one in mailbox.take() if dlq.says_something_about(one, person)]
+                for one in found if discard else ():
+                    mailbox.remove(one)
         except NoSuchQueue:
             continue
-        if count:
-            yield queue, count
+        if found:
+            yield queue, len(found)

@@ -24,7 +24,7 @@ from wch_common.cli.topology import installed_topology
 from wch_common.contract.envelope import peek
 from wch_common.contract.event import REQUESTS_EXCHANGE
 from wch_common.contract.message import Message, Publication
-from wch_common.contract.personal import names_person
+from wch_common.contract.personal import names_person, without_person
 from wch_common.events import published_contract
 from wch_common.integrations.recipients import person_of
 
@@ -243,6 +243,12 @@ def names(dead_letter: DeadLetter, person: Person) -> bool:
     """Whether a dead letter is an event that names a person, in any form of their numbers or by an id."""
     event = peek(dead_letter.message)
     return event is not None and names_person(published_contract(), event.type, event.data, person)
+
+
+def says_something_about(dead_letter: DeadLetter, person: Person) -> bool:
+    """Whether erasing a person would change a dead letter; what they have requested in their own favour stays."""
+    event = peek(dead_letter.message)
+    return event is not None and without_person(published_contract(), event.type, event.data, person) is not None
 
 
 def _id(dead_letter: DeadLetter) -> str | None:

@@ -103,9 +103,9 @@ D_co = TypeVar("D_co", bound=EventData, covariant=True)
 class Event(Generic[D_co]):
     """One CloudEvents 1.0 event: the envelope's attributes and its typed data.
 
-    The last five describe this delivery and are not sent: its `queue`, its `attempt` (from 1), how often a person
+    The last six describe this delivery and are not sent: its `queue`, its `attempt` (from 1), how often a person
     replayed it, its data as canonical JSON (sorted keys, unknown fields kept), which the inbox hashes, and the AMQP
-    `user` who published it, if it is signed and the broker has checked that.
+    `user` who published it, if it is signed and the broker has checked that, and whether erased people were `left_out` of its data.
     """
 
     id: NotEmpty
@@ -125,6 +125,7 @@ class Event(Generic[D_co]):
     replay: int = 0
     canonical: bytes = field(default=b"", repr=False, compare=False)
     user: str | None = None
+    left_out: bool = False
 
     @property
     def exchange(self) -> str:
@@ -160,7 +161,7 @@ class Event(Generic[D_co]):
         )
 
 
-DELIVERY_FIELDS = frozenset({"queue", "attempt", "replay", "canonical", "user"})
+DELIVERY_FIELDS = frozenset({"queue", "attempt", "replay", "canonical", "user", "left_out"})
 
 
 _write = object.__setattr__

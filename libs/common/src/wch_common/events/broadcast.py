@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
-from wch_common.contract.operations import ErasureId, TableRows
+from wch_common.contract.operations import AsOf, ErasureId, TableRows
 from wch_common.contract.personal import IMPERSONAL
 from wch_common.events.recipient import To
 from wch_common.events.whatsapp import Category, Reason
@@ -71,6 +71,7 @@ class CampaignRequested(Request):
     stop_at: Annotated[
         Time | None, Field(description="Messages that are not sent by this time are not sent at all.")
     ] = None
+    as_of: AsOf = None
     exclusive: Annotated[
         bool,
         Field(description="The campaign waits for the shop's other exclusive campaigns, and they wait for it."),

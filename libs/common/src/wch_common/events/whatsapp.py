@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
-from wch_common.contract.operations import ErasureId, TableRows
+from wch_common.contract.operations import AsOf, ErasureId, TableRows
 from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
@@ -68,6 +68,7 @@ class _Sending(Request):
     ] = None
     not_before: Time | None = None
     expires_at: Annotated[Time | None, Field(description="The message is not sent after this time.")] = None
+    as_of: AsOf = None
     fallback: Fallback = None
 
 

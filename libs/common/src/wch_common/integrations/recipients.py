@@ -122,7 +122,7 @@ class PersonHash:
         return hmac.digest(self._key, one_form(name).encode(), hashlib.sha256)[:16]
 
     def in_regions(self, regions: Iterable[str | None]) -> Callable[[str], set[bytes]]:
-        """Return the function that hashes everybody whom a text may name, read with and without a country of `regions`."""
+        """Return the function that hashes whom a text may name: as Meta writes it, and with or without a country of `regions`."""
         readings = {None, *regions}
 
         def of_text(text: str) -> set[bytes]:
@@ -130,6 +130,9 @@ class PersonHash:
             for region in readings:
                 with contextlib.suppress(MalformedRecipient):
                     found.add(self.of(person(text, region).names[0]))
+            if text.isdecimal():
+                with contextlib.suppress(MalformedRecipient):
+                    found.add(self.of(of_meta(text).names[0]))
             return found
 
         return of_text

@@ -6,13 +6,15 @@ that name them lose everything personal before a handler sees them, as parts at 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 import structlog
 
+from wch_common.contract.event import EventData
 from wch_common.contract.personal import Person, identifying_texts, without_person
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from wch_common.store.database import Row
 
 log = structlog.get_logger(__name__)
+
+D = TypeVar("D", bound=EventData)
 
 LAST_ERASURE = "(SELECT max(at) FROM erased_people) AS last_erasure"
 """Column of the statements that write the inbox: no event after that time needs to be read for people."""
@@ -48,6 +52,9 @@ class ErasedPeople:
     registry: Registry
     hashes_of: Callable[[str], set[bytes]]
 
+    def _hashes(self, type_: str, data: Any) -> dict[str, set[bytes]]:  # noqa: ANN401 - JSON
+        return {text: self.hashes_of(text) for text in identifying_texts(self.registry, type_, data)}
+
     async def left_out(self, tx: Reading, event: Event[Any]) -> Event[Any]:
         """Return an event without everybody who was erased after it was published."""
         since = published(event)
@@ -58,7 +65,8 @@ class ErasedPeople:
         ):
             return event
         data = orjson.loads(event.canonical)
-        hashes = {text: self.hashes_of(text) for text in identifying_texts(self.registry, event.type, data)}
+        # In a thread, because reading the numbers of a large batch takes long enough to delay other work.
+        hashes = await asyncio.to_thread(self._hashes, event.type, data)
         people = sorted(set().union(*hashes.values()))
         erased = await erased_since(tx, people, since) if people else set()
         person = Person((), (), (), lambda text: not hashes.get(text, set()).isdisjoint(erased))
@@ -66,7 +74,7 @@ class ErasedPeople:
             return event
         log.info("erased_person_left_out", type=event.type, event_id=event.id)
         validated = type(event.data).__pydantic_validator__.validate_json(orjson.dumps(left), strict=True)
-        return replace(event, data=validated)
+        return replace(event, data=validated, left_out=True)
 
 
 async def erased_since(tx: Reading, people: Sequence[bytes], since: datetime | None) -> set[bytes]:
@@ -77,7 +85,14 @@ async def erased_since(tx: Reading, people: Sequence[bytes], since: datetime | N
 
 
 def published(event: Event[Any]) -> datetime | None:
-    """Return how old an event is: when it was published or, if that is earlier, when what it reports happened."""
-    happened = getattr(event.data, "timestamp", None)
-    times = [one for one in (event.time, happened) if isinstance(one, datetime)]
-    return min(times, default=None)
+    """Return how old an event is: when it was published or, if that is earlier, when what it says happened or was known."""
+    own = (event.time, getattr(event.data, "timestamp", None), getattr(event.data, "as_of", None))
+    return min((one for one in own if isinstance(one, datetime)), default=None)
+
+
+def as_published(event: Event[D]) -> D:
+    """Return the data of an event with everybody who was left out, only to recognise it."""
+    if not event.left_out:
+        return event.data
+    data: D = type(event.data).__pydantic_validator__.validate_json(event.canonical, strict=True)
+    return data

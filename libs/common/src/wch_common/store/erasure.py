@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.types.json import Jsonb
 
 from wch_common.contract.operations import TableRows
+from wch_common.outcome import Reject
 from wch_common.store import personal_data, stored_events
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
     from wch_common.contract.registry import Registry
     from wch_common.store.store import Store, Transaction
 
+# As of when this service begins, by the database's clock: a requester's clock may be wrong, and a request may have waited. A
+# service that follows takes the time of the one that it follows.
 _BEGIN = """
 INSERT INTO erasures (id, at) VALUES (%(id)s, least(%(at)s::timestamptz, clock_timestamp())) ON CONFLICT DO NOTHING
 """
+_AT = "SELECT at FROM erasures WHERE id = %(id)s"
 _MARK = """
 INSERT INTO erased_people AS known (person, at)
 SELECT new.person, erasures.at FROM erasures CROSS JOIN unnest(%(people)s::bytea[]) AS new (person)
@@ -52,9 +56,9 @@ class Erasures:
         id_: str,
         at: datetime | None,
         whom: Callable[[Transaction], Awaitable[HashedPerson]],
-        answer: Callable[[HashedPerson, tuple[TableRows, ...]], EventData],
+        answer: Callable[[HashedPerson, datetime, tuple[TableRows, ...]], EventData],
     ) -> None:
-        """Erase whom the request `id_` names, as of a time, and answer the event. May raise Throttled, and what `whom` raises."""
+        """Erase whom the request `id_` names, as of a time or of now, and answer the event. May raise Throttled, and what `whom` raises."""
         async with self.store.transaction() as tx:
             await tx.rows(_BEGIN, {"id": id_, "at": at})
             await _mark(tx, id_, await whom(tx))
@@ -66,7 +70,8 @@ class Erasures:
             await _mark(tx, id_, erased)
             rows = await erase_person(tx, self.metadata, self.registry, erased.person)
             await tx.rows(_END, {"id": id_, "rows": Jsonb({one.table: one.rows for one in rows})})
-            tx.emit(event.derive(answer(erased, rows), self.source))
+            (row,) = await tx.rows(_AT, {"id": id_})
+            tx.emit(event.derive(answer(erased, row["at"], rows), self.source))
 
         await self.store.handle(last, event)
 
@@ -76,12 +81,14 @@ class Erasures:
         """Return the handler of the fact that another service has erased a person; its answer gets `rows` and `erasure`."""
 
         async def erase(event: Event[Any]) -> None:
-            erased, id_ = erased_in(event.data), event.data.erasure or event.id
+            erased, id_ = erased_in(event.data), event.data.erasure
+            if not (id_ and erased.hashes):
+                raise Reject("data.names: names nobody, as of a release before: request the erasure again")
 
             async def whom(_tx: Transaction) -> HashedPerson:
                 return erased
 
-            await self.erase(event, id_, event.data.at, whom, lambda _erased, rows: answer(rows=rows, erasure=id_))
+            await self.erase(event, id_, event.data.at, whom, lambda _erased, _at, rows: answer(rows=rows, erasure=id_))
 
         return erase
 

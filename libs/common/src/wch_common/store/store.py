@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 _SHARED_SECONDS = 10.0
 _LOOK_SECONDS, _LOOKS, _LATER_SECONDS = 0.05, 100, 5.0
-_CLOCK = "SELECT clock_timestamp() AS at"
-# Of this role, whose transactions the service's own are; the start of another role's is not shown.
-_OLDER_TRANSACTIONS = """
-SELECT 1 FROM pg_stat_activity
-WHERE datname = current_database() AND usename = current_user AND pid <> pg_backend_pid() AND xact_start <= %(at)s LIMIT 1
+# Who writes the inbox locks it before looking for erased people, and until the end of the transaction.
+_WRITING = """
+SELECT virtualtransaction AS id FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'inbox'::regclass AND pid <> pg_backend_pid() AND mode = 'RowExclusiveLock'
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _REMOVE_SWITCHES = "DELETE FROM switches WHERE NOT setting = ANY(%(settings)s)"
 _SET_SWITCH = """
@@ -190,15 +190,16 @@ class Store:
         return event if self._erased_people is None else await self._erased_people.left_out(transaction, event)
 
     async def until_seen(self) -> None:
-        """Return once whatever is committed now is seen by all work on the schema: older transactions have ended.
+        """Return once whatever is committed now is seen by all who handle events: those who began before have ended.
 
-        Raises Throttled if one of them is still running after some seconds.
+        Raises Throttled if one of them is still at it after some seconds.
         """
-        (row,) = await self.database.rows(_CLOCK)
+        before = {row["id"] for row in await self.database.rows(_WRITING)}
         for _ in range(_LOOKS):
-            if not await self.database.rows(_OLDER_TRANSACTIONS, row):
+            if not before:
                 return
             await asyncio.sleep(_LOOK_SECONDS)
+            before &= {row["id"] for row in await self.database.rows(_WRITING)}
         raise Throttled("a transaction that began earlier is still running", scope="", after=_LATER_SECONDS)
 
     async def seen(self, events: Iterable[Event[Any]]) -> inbox.Seen:
