@@ -40,8 +40,8 @@ def wa(bc: BroadcastStage) -> Iterator[WhatsAppStage]:
 def test_campaigns_of_any_shape_end_and_no_recipient_fails_for_anothers_reason(
     bc: BroadcastStage, wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A list that completes while its campaign begins to wait does not wake it; the next check does, in production after 30 s.
-    monkeypatch.setattr(steps, "_CHECK_AGAIN", timedelta(seconds=1))
+    # A list that completes while its campaign begins to wait does not wake it; the next check does.
+    monkeypatch.setattr(steps, "_CHECK_SOON", timedelta(seconds=1))
     random = Random(20261130)
     everyone = people(random)
     shapes = {one.name: one for one in (shape(random, number, everyone) for number in range(CAMPAIGNS))}

@@ -84,6 +84,13 @@ def test_a_wrong_field_is_named_with_what_it_must_be(wrong: dict[str, Any], prob
     assert not re.search("Input should|should have|Value error|secret", problem)
 
 
+def test_a_list_whose_only_entry_is_wrong_is_not_called_empty() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Everything.model_validate_json('{"some": ["x"]}')
+    said = [str(one) for one in field_errors(caught.value) if one.field.startswith("some")]
+    assert said == ["some.0: must be a whole number"]
+
+
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(ValidationError) as refused:
         Everything.model_validate_json("{}")

@@ -86,7 +86,18 @@ _PROBLEMS = {
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Return the wrong fields of a pydantic error, each with what is wrong in our words, without the values."""
     found = error.errors(include_url=False, include_input=False)
-    return [FieldError(_place(item["loc"]), _problem(item)) for item in found]
+    # Entries that are refused themselves are not missing from their list.
+    places = [item["loc"] for item in found]
+    told = [
+        item
+        for item in found
+        if item["type"] != "too_short" or not any(_is_below(place, item["loc"]) for place in places)
+    ]
+    return [FieldError(_place(item["loc"]), _problem(item)) for item in told]
+
+
+def _is_below(place: Sequence[str | int], other: Sequence[str | int]) -> bool:
+    return len(place) > len(other) and place[: len(other)] == other
 
 
 def _place(path: Sequence[str | int]) -> str:

@@ -33,6 +33,7 @@ STUCK: Final = "stuck"
 _PROGRESS_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
 # The campaign that ends wakes the next one; this covers a campaign whose turn came while it began to wait.
+_CHECK_SOON = timedelta(seconds=1)
 _CHECK_AGAIN = timedelta(seconds=30)
 
 
@@ -65,7 +66,7 @@ async def advance(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     """Take every step that is possible now, set when the next one is due, and save the campaign."""
     if campaign.state in ("waiting", "running") and not is_readable(campaign):
         await fail(tx, campaign, "request_refused")
-    if campaign.is_final:
+    elif campaign.is_final:
         await _publish_update(tx, campaign)
     elif campaign.state == "waiting":
         await _take_turn(tx, campaign, pace)
@@ -107,7 +108,9 @@ async def _start(tx: Transaction, campaign: Campaign) -> None:
 
 async def _wait_for_list(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     since = max(campaign.progressed_at, campaign.start_at or campaign.progressed_at)
-    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + _CHECK_AGAIN
+    # A list that is completed at this moment does not wake a campaign that is not waiting yet.
+    soon = campaign.cause != "list_incomplete"
+    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + (_CHECK_SOON if soon else _CHECK_AGAIN)
     if campaign.now >= since + pace.give_up:
         await fail(tx, campaign, "list_incomplete")
 
