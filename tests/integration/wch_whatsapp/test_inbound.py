@@ -13,6 +13,7 @@ from support.waiting import eventually
 from support.whatsapp_stage import NUMBER, TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, wrote
 from wch_common.events.meta import StatusReceived
 from wch_common.events.whatsapp import MessageCancelRequested, SuppressionRemoveRequested
+from wch_whatsapp import call_outcomes
 
 MESSAGE_FACTS = ("message.accepted", "message.delivered", "message.read", "message.failed", "message.unknown")
 
@@ -143,9 +144,8 @@ def test_a_failed_fallback_does_not_end_the_free_text_of_other_recipients(wa: Wh
     eventually(lambda: wa.states() == {"b-1": "failed", "b-2": "queued"})
 
 
-def test_a_failed_status_pauses_the_shop_or_ends_the_batch(
-    wa: WhatsAppStage,
-) -> None:
+def test_a_failed_status_pauses_the_shop_or_ends_the_batch(wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call_outcomes, "PROBE_SECONDS", 3600.0)  # no probe meanwhile, however slow the machine is
     wa.publish(batch("b", (1,)))
     eventually(lambda: wa.states() == {"b-1": "accepted"})
     wa.publish(wa.status("b-1", "failed", error=131042))

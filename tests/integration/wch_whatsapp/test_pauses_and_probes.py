@@ -18,6 +18,7 @@ from support.waiting import eventually
 from support.whatsapp_ledger import LIMITS, claimed, fill, meeting, run
 from support.whatsapp_stage import NUMBER, WhatsAppStage, batch, message, phone
 from wch_common.store.store import Store
+from wch_whatsapp import call_outcomes
 
 
 @pytest.fixture
@@ -109,7 +110,10 @@ def test_a_number_does_not_probe_a_cause_that_another_number_of_its_shop_has_jus
     run(database_url, test)
 
 
-def test_a_message_claimed_while_the_token_is_refused_is_put_back_without_a_call(wa: WhatsAppStage) -> None:
+def test_a_message_claimed_while_the_token_is_refused_is_put_back_without_a_call(
+    wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_outcomes, "PROBE_SECONDS", 3600.0)  # no probe meanwhile, however slow the machine is
     refusal = {"error": {"code": 190, "message": "Invalid OAuth access token."}}
     answered = threading.Event()
     wa.fail(status=401, body=refusal, until=answered)
