@@ -106,6 +106,8 @@ def test_counting_the_report_by_outcome_gives_the_totals(bc: BroadcastStage) -> 
     everyone = (*(CampaignRecipient(to=phone(n)) for n in range(10)), CampaignRecipient(to="nobody"))
     bc.publish(campaign("words", None, recipients=everyone, batch_size=4))
     (first,) = bc.await_batches(1)
+    printed = run(bc, "report", "words", "--output", "/dev/full", code=1)
+    assert printed == "wch: the output could not be written: No space left on device\n"
     outcomes = {
         0: "suppressed/opted_out",
         1: "failed/window_closed",

@@ -21,7 +21,7 @@ from wch_common.events.broadcast import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
     from uuid import UUID
 
     from wch_common.contract.personal import Person
@@ -62,7 +62,7 @@ def lists_named(connection: Connection, name: str, shop: str | None = None) -> l
     return _typed(connection, ListFound, queries.LISTS_NAMED, {"name": name, "shop": shop})
 
 
-def list_rows(connection: Connection, id_: UUID) -> Iterator[ListRow]:
+def list_rows(connection: Connection, id_: UUID) -> Generator[ListRow, None, None]:
     """Yield the usable recipients of a list in order, with complete numbers and ids, without loading all of them."""
     with (
         connection.transaction(),
@@ -76,7 +76,7 @@ def campaigns_ahead(connection: Connection, shop: str) -> list[str]:
     return [row["campaign_id"] for row in connection.execute(queries.CAMPAIGNS_AHEAD, {"shop": shop})]
 
 
-def report(connection: Connection, campaign: UUID) -> Iterator[ReportRow]:
+def report(connection: Connection, campaign: UUID) -> Generator[ReportRow, None, None]:
     """Yield the result of each recipient of a campaign in order, without loading all of them."""
     with (
         connection.transaction(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -185,8 +185,9 @@ def report(
                 f"the outcomes of the recipients of {campaign} have been deleted, as their retention period is over; "
                 f"the totals are kept: wch campaigns status {campaign}"
             )
-        with opened(output) as out:
-            (write_json_lines if json else write_csv)(admin.report(connection, found.id), out)
+        # Closed before its connection, also if the reader, such as `head`, has gone.
+        with closing(admin.report(connection, found.id)) as rows, opened(output) as out:
+            (write_json_lines if json else write_csv)(rows, out)
 
 
 # -- output

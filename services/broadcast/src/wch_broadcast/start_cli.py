@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -129,7 +130,8 @@ def _checked(data: CampaignRequested, database_url: str, shop: str | None) -> St
             raise CommandError(f"there is already a campaign {name}: see wch campaigns status {name}")
         state = _whatsapp_state(database_url, found.shop)
         ahead = admin.campaigns_ahead(connection, found.shop)
-        return plan(data, found, admin.list_rows(connection, found.id), state, ahead, datetime.now(UTC))
+        with closing(admin.list_rows(connection, found.id)) as rows:
+            return plan(data, found, rows, state, ahead, datetime.now(UTC))
 
 
 def _list(connection: Any, name: str, shop: str | None) -> ListFound:  # noqa: ANN401 - a psycopg connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib.metadata import entry_points, version
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from wch_common.cli import dlq, doctor, events, queues, topology
 from wch_common.errors import WchError, field_errors
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 app = typer.Typer(
     name="wch",
     no_args_is_help=True,
@@ -65,7 +67,9 @@ def main() -> None:
         print(f"wch: {'; '.join(map(str, field_errors(error)))}", file=sys.stderr)
         sys.exit(1)
     except OSError as error:
-        if error.filename is None:
+        # What fails while a file is written does not name it.
+        where = error.filename or ("the output could not be written" if error.errno in _NO_SPACE else None)
+        if where is None:
             raise
-        print(f"wch: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"wch: {where}: {error.strerror}", file=sys.stderr)
         sys.exit(1)
