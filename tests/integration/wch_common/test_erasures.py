@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 
 from support.whatsapp_stage import batch, erased, message, phone, suppression, wrote
+from wch_common.contract.envelope import encode
 from wch_common.contract.event import Event, new_event
 from wch_common.contract.message import Publication
 from wch_common.contract.personal import ERASED, HashedPerson
@@ -246,6 +247,26 @@ def test_what_was_published_is_recognised_although_somebody_is_left_out(url: str
 
     run(url, work)
     assert seen == [(event.data, False), (batch("c", (2,)), True)]
+
+
+def test_a_message_is_parked_without_those_who_were_erased(url: str) -> None:
+    """A handler that waits, for example because a shop has too many messages, does not bring them back."""
+    erase_ada(url)
+    wanted = (
+        older(message(1)),
+        older(message(2)),
+        older(message(1, send_key="new"), seconds=-60),
+        older(suppression(1)),
+    )
+
+    async def work(store: Store) -> None:
+        for event in wanted:
+            await store.park("q", encode(event).message, seconds=60, scope="shop")
+
+    run(url, work)
+    bodies = [orjson.loads(row[0]) for row in rows(url, "SELECT convert_from(body, 'UTF8') FROM parked")]
+    found = {one["id"]: one["data"].get("to") or one["data"]["phone"] for one in bodies}
+    assert [found[one.id] for one in wanted] == [ERASED, phone(2), phone(1), phone(1)]
 
 
 def test_only_those_who_were_erased_are_left_out_of_an_older_event(url: str) -> None:

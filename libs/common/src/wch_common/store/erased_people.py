@@ -64,17 +64,21 @@ class ErasedPeople:
             or event.type not in self.registry
         ):
             return event
-        data = orjson.loads(event.canonical)
-        # In a thread, because reading the numbers of a large batch takes long enough to delay other work.
-        hashes = await asyncio.to_thread(self._hashes, event.type, data)
-        people = sorted(set().union(*hashes.values()))
-        erased = await erased_since(tx, people, since) if people else set()
-        person = Person((), (), (), lambda text: not hashes.get(text, set()).isdisjoint(erased))
-        if not erased or (left := without_person(self.registry, event.type, data, person)) is None:
+        left = await self.left_of(tx, event.type, orjson.loads(event.canonical), since)
+        if left is None:
             return event
         log.info("erased_person_left_out", type=event.type, event_id=event.id)
         validated = type(event.data).__pydantic_validator__.validate_json(orjson.dumps(left), strict=True)
         return replace(event, data=validated, left_out=True)
+
+    async def left_of(self, tx: Reading, type_: str, data: Any, since: datetime | None) -> Any:  # noqa: ANN401 - JSON
+        """Return the data of an event, as read from JSON, without everybody who was erased since a time; None if there is nobody."""
+        # In a thread, because reading the numbers of a large batch takes long enough to delay other work.
+        hashes = await asyncio.to_thread(self._hashes, type_, data)
+        people = sorted(set().union(*hashes.values()))
+        erased = await erased_since(tx, people, since) if people else set()
+        person = Person((), (), (), lambda text: not hashes.get(text, set()).isdisjoint(erased))
+        return without_person(self.registry, type_, data, person) if erased else None
 
 
 async def erased_since(tx: Reading, people: Sequence[bytes], since: datetime | None) -> set[bytes]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import structlog
 from psycopg.types.json import Jsonb
 
@@ -17,15 +19,19 @@ from wch_common.contract.message import Message, Publication
 from wch_common.errors import PublishError
 from wch_common.observability.redact import error_text
 from wch_common.store.due_rows import DueRows
+from wch_common.store.erased_people import LAST_ERASURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from wch_common.contract.event import Event
     from wch_common.contract.message import Headers, Publish
     from wch_common.store.database import Database, Row
+    from wch_common.store.erased_people import ErasedPeople
 
 log = structlog.get_logger(__name__)
 
+_LAST_ERASURE = f"SELECT {LAST_ERASURE}"
 _PROBE_SECONDS = 30
 _RELEASED_AT_ONCE = 50
 _PARK = """
@@ -70,19 +76,37 @@ WHERE queue = %(queue)s AND source = %(source)s AND id = %(id)s AND hash = %(has
 """
 
 
+@dataclass
+class _Reading:
+    database: Database
+    last_erasure: datetime | None
+
+    async def rows(self, statement: str, parameters: Any = None) -> list[Row]:  # noqa: ANN401 - psycopg's own
+        return await self.database.rows(statement, parameters)
+
+
 class ParkingLot:
     """Parks messages and publishes each to its queue again when it is due."""
 
-    def __init__(self, database: Database, publish: Publish, *, confirm_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        publish: Publish,
+        *,
+        confirm_timeout_seconds: float,
+        erased_people: ErasedPeople | None = None,
+    ) -> None:
         self._database = database
         self._publish = publish
+        self._erased_people = erased_people
         # Longer than any publish may take, so that no other replica releases what is in flight here.
         lease = 2 * confirm_timeout_seconds + 30
         self.release = DueRows(database, _CLAIM, self._release, lease=lease, limit=500)
 
     async def park(self, queue: str, message: Message, *, seconds: float, scope: str) -> None:
-        """Return once the message is committed; parking it again moves its due time."""
+        """Return once the message is committed, without erased people; parking it again moves its due time."""
         event = peek(message)
+        message = await self._without_erased(message, event)
         await self._database.rows(
             _PARK,
             {
@@ -98,6 +122,15 @@ class ParkingLot:
             },
         )
 
+    async def _without_erased(self, message: Message, event: Event[Any] | None) -> Message:
+        """Return a message without people who were erased after it was published, as it would be if it had been parked before."""
+        if self._erased_people is None or event is None or message.content_encoding is not None:
+            return message
+        (row,) = await self._database.rows(_LAST_ERASURE)
+        reading = _Reading(self._database, row["last_erasure"])
+        left = await self._erased_people.left_of(reading, event.type, event.data, event.time)
+        return message if left is None else replace(message, body=with_data(message.body, left))
+
     async def _release(self, rows: Sequence[Row]) -> None:
         await asyncio.gather(*map(self._release_one, rows))
 
@@ -109,6 +142,15 @@ class ParkingLot:
             log.warning("parked_event_not_released", queue=row["queue"], error=error_text(error))
         else:
             await self._database.rows(_DELETE, row)
+
+
+def with_data(body: bytes, data: Any) -> bytes:  # noqa: ANN401 - JSON
+    """Return the body of a message with other data, in the mode it has: the whole event, or only its data."""
+    written = orjson.loads(body)
+    if "specversion" not in written:
+        return orjson.dumps(data)
+    written.pop("data_base64", None)
+    return orjson.dumps({**written, "data": data})
 
 
 def _properties(message: Message) -> dict[str, Any]:

@@ -127,7 +127,9 @@ class Store:
         self.database = Database(url, schema)
         self._erased_people = erased_people
         self.outbox = Outbox(self.database, publish, confirm_timeout_seconds=confirm_timeout_seconds)
-        self.parking = ParkingLot(self.database, publish, confirm_timeout_seconds=confirm_timeout_seconds)
+        self.parking = ParkingLot(
+            self.database, publish, confirm_timeout_seconds=confirm_timeout_seconds, erased_people=erased_people
+        )
 
     async def open(self) -> None:
         """Connect; raises DatabaseAway."""

@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from psycopg.types.json import Jsonb
 from sqlalchemy import LargeBinary
 
 from wch_common.contract.envelope import STRUCTURED, peek
 from wch_common.contract.message import Message
 from wch_common.contract.personal import names_person, without_person
-from wch_common.store.parking import unpacked
+from wch_common.store.parking import unpacked, with_data
 from wch_common.store.personal_data import marks_of
 from wch_common.store.tables import RUNTIME
 
@@ -112,7 +111,7 @@ def _erased(rows: Iterable[Row], column: str, registry: Registry, person: Person
         erased = event and without_person(registry, event["type"], event["data"], person)
         if erased is not None:
             stored = row[column]
-            new = Jsonb({**stored, "data": erased}) if isinstance(stored, dict) else _body(stored, erased)
+            new = Jsonb({**stored, "data": erased}) if isinstance(stored, dict) else with_data(stored, erased)
             changed.append((row, new))
     return changed
 
@@ -125,12 +124,3 @@ def _event(row: Row, column: str) -> dict[str, Any] | None:
     message = unpacked(body, row["properties"]) if "properties" in row else Message(body, STRUCTURED)
     event = peek(message)
     return None if event is None else {"type": event.type, "data": event.data}
-
-
-def _body(body: bytes, data: Any) -> bytes:  # noqa: ANN401 - JSON
-    """Return the body of a message with other data, in the mode it has: the whole event, or only its data."""
-    written = orjson.loads(body)
-    if "specversion" not in written:
-        return orjson.dumps(data)
-    written.pop("data_base64", None)
-    return orjson.dumps({**written, "data": data})
