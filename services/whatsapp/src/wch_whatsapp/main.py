@@ -68,11 +68,7 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     person_hash = PersonHash(settings.person_hash_key.get_secret_value())
     erased_people = ErasedPeople(contract, person_hash.in_regions(shop.whatsapp.region for _, shop in shops))
     store = await platform.open_store(settings.database_url.get_secret_value(), MIGRATIONS, erased_people=erased_people)
-    if (only := settings.whatsapp_only_to) is None:
-        await store.set_switches({})
-    else:
-        effect = f"writes to listed recipients only ({len(only)})" if only else "writes to nobody"
-        await store.set_switches({"WCH_WHATSAPP_ONLY_TO": effect})
+    await store.set_switches(_switches(settings))
     metrics = WhatsAppMetrics(platform.metrics.registry)
     senders = await _senders(platform, store, metrics)
     maintenance = Maintenance(
@@ -112,6 +108,13 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
     inbound = Inbound(_by_number(shops, lambda name, _shop: name), people, opt_outs, metrics)
     return _jobs(platform, store, _Handlers(acceptance, control, erasure, inbound), all_full)
+
+
+def _switches(settings: WhatsAppSettings) -> dict[str, str]:
+    """Return what the settings leave undone, for `wch doctor`."""
+    if (only := settings.whatsapp_only_to) is None:
+        return {}
+    return {"WCH_WHATSAPP_ONLY_TO": f"writes to listed recipients only ({len(only)})" if only else "writes to nobody"}
 
 
 def _by_number(shops: Shops[WhatsAppShop], value: Callable[[str, WhatsAppShop], T]) -> dict[str, T]:

@@ -58,11 +58,7 @@ class ErasedPeople:
     async def left_out(self, tx: Reading, event: Event[Any]) -> Event[Any]:
         """Return an event without everybody who was erased after it was published."""
         since = published(event)
-        if (
-            tx.last_erasure is None
-            or (since is not None and since > tx.last_erasure)
-            or event.type not in self.registry
-        ):
+        if _is_newer(since, tx) or event.type not in self.registry:
             return event
         left = await self.left_of(tx, event.type, orjson.loads(event.canonical), since)
         if left is None:
@@ -73,6 +69,8 @@ class ErasedPeople:
 
     async def left_of(self, tx: Reading, type_: str, data: Any, since: datetime | None) -> Any:  # noqa: ANN401 - JSON
         """Return the data of an event, as read from JSON, without everybody who was erased since a time; None if there is nobody."""
+        if _is_newer(since, tx):
+            return None
         # In a thread, because reading the numbers of a large batch takes long enough to delay other work.
         hashes = await asyncio.to_thread(self._hashes, type_, data)
         people = sorted(set().union(*hashes.values()))
@@ -83,9 +81,14 @@ class ErasedPeople:
 
 async def erased_since(tx: Reading, people: Sequence[bytes], since: datetime | None) -> set[bytes]:
     """Return which of these people were erased after a time; handlers of what erasing leaves in an event ask for it."""
-    if tx.last_erasure is None or (since is not None and since > tx.last_erasure):
+    if _is_newer(since, tx):
         return set()
     return {bytes(row["person"]) for row in await tx.rows(_ERASED_SINCE, {"people": list(people), "since": since})}
+
+
+def _is_newer(since: datetime | None, tx: Reading) -> bool:
+    """Whether nobody was erased since a time; without a time, somebody may have been."""
+    return tx.last_erasure is None or (since is not None and since > tx.last_erasure)
 
 
 def published(event: Event[Any]) -> datetime | None:
