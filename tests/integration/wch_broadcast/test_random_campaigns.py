@@ -68,6 +68,7 @@ def test_campaigns_of_any_shape_end_and_no_recipient_fails_for_anothers_reason(
 
     _check_outcomes(bc, shapes)
     _check_what_meta_got(bc, wa)
+    eventually(lambda: bc.query("SELECT 1 FROM outbox") == [], "every fact is published")
     completed = Counter(fact["campaign_id"] for fact in bc.facts("campaign.completed"))
     assert completed == Counter(name for name, state in _states(bc).items() if state == "completed"), "each once"
 

@@ -25,12 +25,13 @@ class Queueing:
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.attempts: dict[int, list[int]] = defaultdict(list)
-        self._opened = False
+        self._has_slot = self._opened = False
 
     def start(self, special: Callable[[Event[ThingRequested]], None] = lambda _event: None, **changes: int) -> None:
         """Start the service; `special` may make an event fail."""
 
         async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
+            self._has_slot = event.data.number == 0
             while event.data.number == 0 and not self._opened:
                 await asyncio.sleep(0.01)
             self.attempts[event.data.number].append(event.attempt)
@@ -45,7 +46,7 @@ class Queueing:
         with self.scene.stage.client() as client:
             client.publish(ThingRequested(number=0))
             worker = self.scene.stage.services[-1].service._consumers[0].worker
-            eventually(lambda: worker.running, "the first has the slot")
+            eventually(lambda: self._has_slot, "the first has the slot")
             for number in numbers:
                 client.publish(ThingRequested(number=number), id=id_ and f"{id_}-{number}")
         eventually(lambda: worker.queued == len(numbers), "all of them wait for it")

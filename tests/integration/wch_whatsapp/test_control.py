@@ -99,6 +99,7 @@ def test_a_retried_message_expires_at_the_time_of_the_retry_request(wa: WhatsApp
     eventually(lambda: wa.row("key-1")["reason"] == "expired")
     assert wa.states() == {"key-1": "failed"}
     assert wa.sent == []
+    eventually(lambda: len(wa.facts("message.failed")) == 2)
     assert [fact["attempt"] for fact in wa.facts("message.failed")] == [1, 2], (
         "the fact of the later attempt has a higher number"
     )

@@ -200,7 +200,7 @@ def test_an_old_stop_of_an_erased_person_counts_and_does_not_make_them_known(eve
     everybody.command("erase", phone(1), WCH_SERVICES="whatsapp")
     everybody.publish(stop)
     eventually(lambda: everybody.wa.query("SELECT count(*) > 0 FROM suppressions") == [(True,)])
-    assert everybody.tables_with(*ADA) == set()
+    eventually(lambda: everybody.tables_with(*ADA) == set(), "the fact about it leaves the outbox")
     assert everybody.wa.query("SELECT count(*) FROM windows") == [(0,)]
     everybody.publish(message(1, send_key="new"))
     eventually(lambda: everybody.wa.states().get("new") == "suppressed")
