@@ -237,6 +237,7 @@ IN_TEMPLATE: list[tuple[dict[str, Any], str]] = [
     ({"header": {"kind": "document", "link": "ftp://shop.example/7.pdf"}}, f": header.link {ADDRESS}"),
     ({"header": {"kind": "image", "link": "shop.example/7.jpg"}}, f": header.link {ADDRESS}"),
     ({"header": {"kind": "image", "link": PDF, "filename": "a"}}, ".header: filename: WhatsApp shows none with an image; leave it out"),
+    ({"header": {"kind": "image", "link": PDF, "caption": "a"}}, ".header: caption: WhatsApp shows none in the header of a template; write it into the body"),
     ({"header": {"kind": "document", "link": PDF, "filename": "a" * 256}}, ".header.filename: must have at most 255 characters"),
     ({"header": {"kind": "location", "latitude": 90.1, "longitude": 0}}, ".header.latitude: must be at most 90"),
     ({"header": {"kind": "location", "latitude": "90", "longitude": 0}}, ".header.latitude: must be a number"),
@@ -723,6 +724,10 @@ def test_a_fallback_takes_a_header_of_its_kind_and_values_of_any_kind() -> None:
 
 def test_a_source_that_is_empty_is_not_sent() -> None:
     assert content(Document(kind="document", link=PDF, id=""))["document"] == {"link": PDF}
+    assert content(Document(kind="document", link="", id="1"))["document"] == {"id": "1"}
+    template = Template(name="t", language="en_US", header=Media(kind="image", link="", id="1"))
+    (header,) = content(template)["template"]["components"]
+    assert header["parameters"] == [{"type": "image", "image": {"id": "1"}}]
 
 
 # -- events of the release before

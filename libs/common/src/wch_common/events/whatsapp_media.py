@@ -33,7 +33,7 @@ class _File(Part):
 
 def refuse_unreachable(file: _File, field: str) -> None:
     """Raise ValueError, which names the field, if Meta cannot fetch a file by its link."""
-    if file.link is not None and file.link != ERASED and not _ADDRESS.fullmatch(file.link):
+    if file.link and file.link != ERASED and not _ADDRESS.fullmatch(file.link):
         raise ValueError(f"{field} must be an http or https address, like https://shop.example/invoice.pdf")
 
 
@@ -63,6 +63,13 @@ class Media(_File):
 
     kind: Literal["image", "video", "document"]
     filename: Filename | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loses_no_caption(cls, data: Any) -> Any:  # noqa: ANN401 - as it was read
+        if isinstance(data, Mapping) and data.get("caption") is not None:
+            raise ValueError("caption: WhatsApp shows none in the header of a template; write it into the body")
+        return data
 
     @model_validator(mode="after")
     def _has_a_name_if_it_shows_one(self) -> Self:
