@@ -33,7 +33,7 @@ def test_an_erasure_erases_a_customer_from_every_cart_and_is_answered(ct: CartsS
     ct.fill(cart(3))
     ct.publish(ordered(2))
     eventually(lambda: ct.cart("c2")["order_id"] == 102)
-    assert counts(erase(ct, phone(1), 1)) == {"carts": 2, "outbox": 0, "parked": 0, "reminders": 0}
+    assert counts(erase(ct, phone(1), 1)) == {"carts": 2, "outbox": 0, "parked": 0, "person_links": 0, "reminders": 0}
     assert "carts.customer.erased.v1.crm" in ct.keys
     left: dict[str, Any] = {
         "phone": None, "person": None, "customer_name": "", "items": [], "item_count": 0, "coupon": "", "link": "",
@@ -57,7 +57,7 @@ def test_who_was_reminded_is_erased_although_the_cart_is_gone(ct: CartsStage) ->
     ct.answer(MessageAccepted, ct.remind(), wamid="w")
     ct.await_fact("reminder.sent")
     ct.query("DELETE FROM carts")
-    assert counts(erase(ct, phone(1), 1)) == {"carts": 0, "outbox": 0, "parked": 0, "reminders": 1}
+    assert counts(erase(ct, phone(1), 1)) == {"carts": 0, "outbox": 0, "parked": 0, "person_links": 0, "reminders": 1}
     assert ct.query("SELECT person FROM reminders") == [(None,)]
 
 

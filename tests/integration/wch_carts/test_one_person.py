@@ -13,7 +13,7 @@ from support.whatsapp_stage import erased, phone
 from wch_common.contract.event import new_event
 from wch_common.events.carts import ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartDeleted, Consent
-from wch_common.events.whatsapp import MessageAccepted, MessageFailed, MessageUnknown
+from wch_common.events.whatsapp import MessageAccepted, MessageFailed, MessageUnknown, RecipientLinked
 
 SCAN = ReminderScanRequested()
 OTHER_FORM = "+1 (555) 010-0001"
@@ -279,3 +279,71 @@ def test_an_owner_is_erased_by_their_id(ct: CartsStage) -> None:
     ct.await_fact("customer.erased")
     rows = ct.query("SELECT cart_id, phone, user_id, person FROM carts ORDER BY cart_id")
     assert rows == [("c1", None, None, None), ("c2", None, None, None), ("c3", phone(3), None, phone(3))]
+
+
+def linked(number: int, user_id: str = ID, minute: int = 0) -> RecipientLinked:
+    """Return whatsapp's fact that Meta has used a number and an id for one person."""
+    at = datetime(2026, 11, 1, 12, minute, tzinfo=UTC)
+    return RecipientLinked(phone=phone(number), user_id=user_id, timestamp=at)
+
+
+def link(ct: CartsStage, *facts: Any) -> None:
+    """Publish links one after the other, and wait until they are handled."""
+    for fact in facts:
+        before = ct.query("SELECT count(*) FROM inbox WHERE queue = 'carts.cart'")[0][0]
+        ct.publish(fact)
+        ct.await_handled("carts.cart", before + 1)
+
+
+BY_ID: dict[str, Any] = {"phone": None, "user_id": ID}
+
+
+@pytest.mark.parametrize(("first", "second"), [({}, BY_ID), (BY_ID, {})], ids=["number, then id", "id, then number"])
+def test_carts_with_a_number_and_with_the_linked_id_cause_one_reminder(
+    ct: CartsStage, first: dict[str, Any], second: dict[str, Any]
+) -> None:
+    ct.start()
+    ct.fill(cart(1, phone=phone(1)).model_copy(update=first))
+    ct.publish(SCAN)
+    ct.await_requests()
+    link(ct, linked(1))
+    ct.fill(cart(2, phone=phone(1)).model_copy(update=second))
+    ct.publish(SCAN)
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
+    ct.await_requests(1)
+
+
+@pytest.mark.parametrize("old", [{}, BY_ID], ids=["by number", "by id"])
+def test_an_order_under_the_linked_name_ends_reminders_of_older_carts(ct: CartsStage, old: dict[str, Any]) -> None:
+    ct.start(carts_person_hours=0)
+    link(ct, linked(1))
+    new = {} if old else BY_ID
+    ct.fill(cart(1, phone=phone(1)).model_copy(update=old))
+    ct.publish(SCAN)
+    (request,) = ct.await_requests()
+    ct.fill(cart(2, phone=phone(1)).model_copy(update=new))
+    ct.publish(ordered(2))
+    (cancel,) = ct.await_requests(kind="message.cancel_requested")
+    assert cancel["send_key"] == request["send_key"]
+
+
+def test_of_two_links_of_a_number_the_later_holds_whichever_arrives_first(ct: CartsStage) -> None:
+    ct.start()
+    other = "US.15550100002772"
+    link(ct, linked(1, other, minute=2), linked(1, ID, minute=1), linked(2, ID, minute=3))
+    ct.fill(cart(1), cart(2, phone=phone(2)), cart(3, **BY_ID))
+    ct.publish(SCAN)
+    requests = ct.await_requests(2)
+    assert phone(1) in {request["to"] for request in requests}, "the number is another person's by now"
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
+
+
+def test_a_link_is_erased_with_the_person_and_one_from_before_is_not_stored(ct: CartsStage) -> None:
+    ct.start()
+    old = new_event(linked(2, "US.15550100002772", minute=1), "/wch/whatsapp")
+    link(ct, linked(1))
+    ct.publish(erased(ID), erased(phone(2), erasure="second"), requester="crm")
+    ct.await_fact("customer.erased", 2)
+    assert ct.query("SELECT * FROM person_links") == []
+    link(ct, old)
+    assert ct.query("SELECT * FROM person_links") == []

@@ -126,6 +126,7 @@ def plant(all_: Everybody) -> list[Event[Any]]:
     eventually(lambda: wa.states() == {"key-1": "accepted"})
     eventually(lambda: all_.sc.query("SELECT count(*) FROM timers") == [(1,)])
     eventually(lambda: all_.ct.query("SELECT count(*) FROM carts") == [(2,)])
+    eventually(lambda: all_.ct.query("SELECT count(*) FROM person_links") == [(1,)])
     eventually(lambda: all_.bc.query("SELECT count(*) FROM recipients") == [(4,)])
     return old
 
@@ -140,6 +141,7 @@ def test_an_erased_person_is_nowhere_and_nothing_old_brings_them_back(everybody:
         "whatsapp.suppressions",
         "scheduler.timers",
         "carts.carts",
+        "carts.person_links",
         "broadcast.recipients",
     }
     assert everybody.tables_with(*ADA) >= planted

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
+from typing import Any
 
 import pytest
 
 from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import NUMBER, TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, wrote
-from wch_common.events.meta import StatusReceived
+from wch_common.events.meta import MessageReceived, MetaUser, StatusReceived, UserChanged
 from wch_common.events.whatsapp import MessageCancelRequested, SuppressionRemoveRequested
 from wch_whatsapp import call_outcomes
 
@@ -26,10 +27,10 @@ def wa(stage: Stage, database_url: str) -> Iterator[WhatsAppStage]:
     made.close()
 
 
-def handle_one(wa: WhatsAppStage, status: StatusReceived) -> None:
-    """Publish a status and wait until it is handled, because concurrent statuses are handled in any order."""
+def handle_one(wa: WhatsAppStage, report: StatusReceived | MessageReceived | UserChanged) -> None:
+    """Publish a report and wait until it is handled, because concurrent reports are handled in any order."""
     handled = wa.query("SELECT count(*) FROM inbox")
-    wa.publish(status)
+    wa.publish(report)
     eventually(lambda: wa.query("SELECT count(*) FROM inbox") != handled)
 
 
@@ -195,3 +196,35 @@ def test_stop_words_and_preferences_suppress_marketing_only(wa: WhatsAppStage) -
     eventually(lambda: {wa.states().get(key) for key in ("again", "again-1")} == {"accepted"})
     wa.publish(wrote(3, "stop"))
     eventually(lambda: wa.query(holding) == [(1, 1)], "a customer may opt out again")
+
+
+USER_ID = "US.15550100001771"
+LINKED = {"phone": phone(1), "user_id": USER_ID}
+
+
+def test_that_a_number_and_an_id_are_one_persons_is_published_once(wa: WhatsAppStage) -> None:
+    handle_one(wa, wrote(1))
+    assert wa.facts("recipient.linked") == []
+    at = datetime.now(UTC)
+    handle_one(wa, wrote(1, "both", user_id=USER_ID, timestamp=at))
+    eventually(lambda: len(wa.facts("recipient.linked")) == 1)
+    (fact,) = wa.facts("recipient.linked")
+    assert {name: fact[name] for name in LINKED} == LINKED
+    assert datetime.fromisoformat(fact["timestamp"]) == at
+    handle_one(wa, wrote(1, "again", user_id=USER_ID))
+    handle_one(wa, wrote(1, "next week", user_id=USER_ID, timestamp=at + timedelta(days=7)))
+    handle_one(wa, wrote(1, "only the id", user_id=USER_ID, sender=None))
+    eventually(lambda: wa.query("SELECT 1 FROM outbox") == [])
+    assert len(wa.facts("recipient.linked")) == 1
+
+
+def test_a_link_is_published_from_a_status_and_from_a_change_of_the_number(wa: WhatsAppStage) -> None:
+    wa.publish(message(1))
+    eventually(lambda: wa.states() == {"key-1": "accepted"})
+    names = {"recipient": phone(1).removeprefix("+"), "user_id": USER_ID}
+    handle_one(wa, wa.status("key-1", "delivered").model_copy(update=names))
+    eventually(lambda: [fact["phone"] for fact in wa.facts("recipient.linked")] == [phone(1)])
+    users = {number: MetaUser(wa_id=phone(number).removeprefix("+"), user_id=USER_ID) for number in (1, 2)}
+    changed: dict[str, Any] = {"phone_number_id": NUMBER, "message_id": "wamid.changed", "timestamp": datetime.now(UTC)}
+    handle_one(wa, UserChanged(previous=users[1], current=users[2], **changed))
+    eventually(lambda: [fact["phone"] for fact in wa.facts("recipient.linked")] == [phone(1), phone(2)])

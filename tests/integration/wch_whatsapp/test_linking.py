@@ -107,7 +107,7 @@ class Ledger:
         """The person has written STOP."""
 
         async def handle(tx: Transaction) -> None:
-            own = await PEOPLE.said_by_meta(tx, PORTFOLIO, names(recipient), at(minutes), restores=True)
+            own = (await PEOPLE.said_by_meta(tx, PORTFOLIO, names(recipient), at(minutes), restores=True)).names
             for one in suppressible("", own):
                 await suppress(tx, one, "marketing", reason="asked_to_stop", by="recipient", since=at(minutes))
 

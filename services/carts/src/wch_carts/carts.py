@@ -9,6 +9,7 @@ from psycopg.types.json import Jsonb
 
 from wch_carts import queries
 from wch_carts.identity import cart_uuid, send_key
+from wch_carts.links import names_of_owner
 from wch_carts.queries import LockedCart
 from wch_carts.topology import REQUESTER, SOURCE
 from wch_carts.versions import Versions
@@ -162,8 +163,9 @@ async def _cancel_of_older_carts(event: Event[Any], tx: Transaction, ordered: Ro
     """Request the cancellation of reminders of the other carts that the customer left before they ordered this one."""
     if ordered["person"] is None:
         return
-    await tx.rows(queries.LOCK_PERSON, ordered)
-    for reminder in await tx.rows(queries.CANCEL_REMINDERS_OF_PERSON, ordered):
+    owner = await names_of_owner(tx, ordered)
+    await tx.rows(queries.LOCK_PERSON, ordered | owner)
+    for reminder in await tx.rows(queries.CANCEL_REMINDERS_OF_PERSON, ordered | owner):
         _request_cancellation(event, tx, send_key(reminder["cart"], reminder["period"]), "bought")
 
 

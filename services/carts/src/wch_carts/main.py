@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wch_carts.carts import Carts
 from wch_carts.cleanup import Cleanup
+from wch_carts.links import store_link
 from wch_carts.maintenance import Maintenance
 from wch_carts.metrics import CartMetrics
 from wch_carts.reminders import Reminders, reminder_dead_lettered
@@ -16,7 +17,7 @@ from wch_carts.topology import ANSWERS, CARTS, CLEANUP, CONTROL, REMINDERS, RESU
 from wch_common.events import published_contract
 from wch_common.events.carts import CleanupRequested, CustomerErased, ReminderRequested, ReminderScanRequested
 from wch_common.events.shop import CartCompleted, CartDeleted, CartUpdated
-from wch_common.events.whatsapp import RecipientErased
+from wch_common.events.whatsapp import RecipientErased, RecipientLinked
 from wch_common.integrations.recipients import PersonHash
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform, run_service
@@ -47,7 +48,12 @@ async def compose(platform: Platform[CartsSettings]) -> Sequence[Job]:
     return [
         in_transaction(
             platform.queue(CARTS),
-            {CartUpdated: carts.updated, CartCompleted: carts.completed, CartDeleted: carts.deleted},
+            {
+                CartUpdated: carts.updated,
+                CartCompleted: carts.completed,
+                CartDeleted: carts.deleted,
+                RecipientLinked: store_link,
+            },
             share_limit=16,
         ),
         in_transaction(platform.queue(CLEANUP), {CleanupRequested: cleanup.requested}),

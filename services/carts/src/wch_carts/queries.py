@@ -140,6 +140,19 @@ LOCK_PERSON = """
 SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || name, 0))
 FROM (SELECT DISTINCT unnest(array_remove(ARRAY[%(person)s, %(user_id)s]::text[], NULL)) AS name ORDER BY 1) AS names
 """
+SET_LINK = """
+INSERT INTO person_links AS l (person, user_id, linked_at) VALUES (%(person)s, %(user_id)s, %(linked_at)s)
+ON CONFLICT (person) DO UPDATE SET user_id = excluded.user_id, linked_at = excluded.linked_at
+WHERE l.linked_at < excluded.linked_at
+"""
+# The `person` of a cart without a number is the id.
+NAMES_OF_OWNER = """
+SELECT CASE WHEN own.person = own.user_id THEN coalesce(
+         (SELECT l.person FROM person_links AS l WHERE l.user_id = own.user_id ORDER BY l.linked_at DESC LIMIT 1), own.person)
+       ELSE own.person END AS person,
+       coalesce(own.user_id, (SELECT l.user_id FROM person_links AS l WHERE l.person = own.person)) AS user_id
+FROM (SELECT %(person)s::text AS person, %(user_id)s::text AS user_id) AS own
+"""
 # What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
 # too recently. A reminder that was requested counts, because it may be sent at any time, and one of unknown result as well.
 # `now` is the start of a transaction, which may have waited for one that began later: 0 hours is no limit at all, rather
@@ -279,6 +292,10 @@ DELETE_OLD = (
     """
     DELETE FROM reminders WHERE ctid = ANY(ARRAY(SELECT ctid FROM reminders
       WHERE changed_at < now() - %(abandoned)s * interval '1 day' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
+    """,
+    """
+    DELETE FROM person_links WHERE ctid = ANY(ARRAY(SELECT ctid FROM person_links
+      WHERE linked_at < now() - interval '400 days' LIMIT %(chunk)s FOR UPDATE SKIP LOCKED)) RETURNING 1
     """,
     """
     DELETE FROM cleanups WHERE ctid = ANY(ARRAY(SELECT c.ctid FROM cleanups AS c

@@ -10,6 +10,7 @@ import structlog
 from wch_carts import queries
 from wch_carts.carts import is_not_after, publish_recovery
 from wch_carts.identity import cart_uuid, parsed_key, send_key
+from wch_carts.links import names_of_owner
 from wch_carts.queries import ChangedReminder, KnownReminder, OtherCarts
 from wch_carts.reminder_decisions import (
     ReminderResult,
@@ -92,13 +93,12 @@ class Reminders:
         id_ = cart_uuid(shop, data.cart_id)
         cart = next(iter(await tx.rows(queries.LOCK_CART, {"id": id_})), None)
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
-        person = cart and cart["person"]
-        names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or "", "person": person}
-        names["user_id"] = cart and cart["user_id"]
+        owner = {"person": None, "user_id": None} if cart is None else await names_of_owner(tx, cart)
+        names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or ""} | owner
         known = next(iter(await tx.typed(KnownReminder, queries.REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known.in_progress:
             return  # the scan's request is a duplicate, or another requester was faster
-        others = await _other_carts(tx, cart, period, section)
+        others = OtherCarts() if cart is None else await _other_carts(tx, cart | owner, period, section)
         reason = "no_such_cart" if cart is None else skip_reason(cart, period, known, others, section)
         if reason is None and event.source != SOURCE and not await self._room(tx, shop, section):
             reason = _LIMIT
@@ -158,9 +158,9 @@ class Reminders:
             tx.emit(event.derive(fact, SOURCE, requester=changed.requester))
 
 
-async def _other_carts(tx: Transaction, cart: Row | None, period: int, section: ReminderSection) -> OtherCarts:
+async def _other_carts(tx: Transaction, cart: Row, period: int, section: ReminderSection) -> OtherCarts:
     """Return what the other carts of the owner say, and lock the owner until the transaction ends."""
-    if cart is None or cart["person"] is None:
+    if cart["person"] is None:
         return OtherCarts()
     await tx.rows(queries.LOCK_PERSON, cart)
     of_person = {name: cart[name] for name in ("shop", "person", "user_id", "id", "idle_since")}

@@ -1,4 +1,4 @@
-"""Tables of the carts service: carts, results of reminders, and runs of the cleanup."""
+"""Tables of the carts service: carts, results of reminders, who is who, and runs of the cleanup."""
 
 from __future__ import annotations
 
@@ -165,6 +165,18 @@ REMINDERS = Table(
         impersonal=("shop", "state", "reason", "requester", "currency"),
     ),
     comment="Reminders: one per cart and idle period; they outlive their carts, without the person",
+)
+
+PERSON_LINKS = Table(
+    "person_links",
+    METADATA,
+    Column("person", Text, primary_key=True, comment="canonical form of the number"),
+    Column("user_id", Text, nullable=False, comment="Meta's id of the person who has the number"),
+    timestamp("linked_at", "when Meta has used both for one person", needed=True),
+    Index("person_links_user_id", "user_id"),
+    Index("person_links_linked_at", "linked_at"),
+    info=personal_data(person=("person", "user_id"), delete=True),
+    comment="Numbers and ids that are one person's",
 )
 
 CLEANUPS = Table(

@@ -15,6 +15,7 @@ from wch_common.events.whatsapp import (
     MessageSuppressed,
     MessageUnknown,
     RecipientErased,
+    RecipientLinked,
 )
 
 SOURCE: Final = "/wch/carts"
@@ -22,7 +23,9 @@ REQUESTER: Final = "carts"
 _POLICY = QueuePolicy(retry_delays=(5, 60, 300), tries=3, concurrency=5, time_limit_seconds=120)
 
 CARTS = WorkQueue(
-    "carts.cart", follows=(Follow(CartUpdated), Follow(CartCompleted), Follow(CartDeleted)), policy=_POLICY
+    "carts.cart",
+    follows=(Follow(CartUpdated), Follow(CartCompleted), Follow(CartDeleted), Follow(RecipientLinked)),
+    policy=_POLICY,
 )
 CLEANUP = WorkQueue("carts.cleanup", requests=(CleanupRequested,), policy=_POLICY)
 # A queue of its own, so that a scan does not wait behind ten thousand reminders.

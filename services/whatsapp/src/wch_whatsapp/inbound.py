@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from wch_common.events.recipient import MalformedRecipient
+from wch_common.events.whatsapp import RecipientLinked
 from wch_common.integrations.recipients import of_meta
 from wch_common.outcome import Retry
 from wch_common.store.erased_people import erased_since
@@ -15,6 +16,7 @@ from wch_whatsapp import queries
 from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
 from wch_whatsapp.changes import Change, StateReason
 from wch_whatsapp.error_policy import ErrorAction, classify
+from wch_whatsapp.facts import SOURCE
 from wch_whatsapp.identity import Tag
 from wch_whatsapp.ledger import apply
 from wch_whatsapp.outcomes import end_batch
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from wch_whatsapp.error_policy import ErrorPolicy
     from wch_whatsapp.metrics import WhatsAppMetrics
     from wch_whatsapp.opt_out import OptOutReader
-    from wch_whatsapp.people import Name, People
+    from wch_whatsapp.people import Name, People, Said
 
 log = structlog.get_logger(__name__)
 
@@ -82,6 +84,14 @@ def _second_attempt(row: Row, wamid: str) -> Change | None:
     return None
 
 
+def _publish_link(event: Event[Any], tx: Transaction, said: Said) -> None:
+    """Publish which number and id are one person's, if that is news, for services that know the person by either."""
+    if said.linked is not None:
+        phone, user_id = said.linked
+        fact = RecipientLinked(phone=phone, user_id=user_id, timestamp=event.data.timestamp)
+        tx.emit(event.derive(fact, SOURCE, requester=""))
+
+
 class Inbound:
     """The handlers of `meta.status.received`, `meta.message.received` and `meta.user.changed`."""
 
@@ -106,7 +116,7 @@ class Inbound:
         row = await self._row(event, tx)
         if row is None:
             return
-        await self._link(tx, row, data)
+        await self._link(event, tx, row)
         change: Change | None = Change(row["id"], state, attempt=row["attempt"], wamid=data.wamid)
         if state == "failed":
             change, policy = _failed(row, data)
@@ -121,12 +131,12 @@ class Inbound:
         if state == "accepted":
             await tx.rows(queries.SET_HAS_STATUS, {"id": row["id"]})
 
-    async def _link(self, tx: Transaction, row: Row, data: StatusReceived) -> None:
+    async def _link(self, event: Event[StatusReceived], tx: Transaction, row: Row) -> None:
         """Link the names in a status of one of our messages; most statuses say nothing new."""
-        portfolio = self._people.portfolio(row["sender"])
+        data, portfolio = event.data, self._people.portfolio(row["sender"])
         if portfolio is not None and data.recipient and (data.user_id or data.parent_id):
             names = self._names(data.recipient, data.user_id, data.parent_id)
-            await self._people.said_by_meta(tx, portfolio, names, data.timestamp)
+            _publish_link(event, tx, await self._people.said_by_meta(tx, portfolio, names, data.timestamp))
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data
@@ -166,7 +176,9 @@ class Inbound:
             )
             return
         is_erased = await erased_since(tx, [one.id for one in names], data.timestamp)
-        names = list(await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=not is_erased))
+        said = await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=not is_erased)
+        _publish_link(event, tx, said)
+        names = list(said.names)
         if is_erased:
             pass  # of what they wrote before, only a wish for less counts
         elif data.kind == "preference":
@@ -189,7 +201,8 @@ class Inbound:
             return
         previous, current = (self._of_user(one) for one in (data.previous, data.current))
         if previous and current:
-            await self._people.said_by_meta(tx, portfolio, current, data.timestamp, previous=previous)
+            said = await self._people.said_by_meta(tx, portfolio, current, data.timestamp, previous=previous)
+            _publish_link(event, tx, said)
         else:
             log.warning("changed_user_unknown", has_previous=bool(previous), has_current=bool(current))
 

@@ -33,6 +33,14 @@ _KINDS: Final = (PHONE, USER, "parent_id")
 
 
 @dataclass(frozen=True)
+class Said:
+    """What a statement of Meta's says of a person: their names, and the number and the id of which it is news that both are theirs."""
+
+    names: Sequence[Name]
+    linked: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
 class Name:
     """A number or an id, and the hash that stands for it."""
 
@@ -66,7 +74,7 @@ class People:
         *,
         previous: Sequence[Name] = (),
         restores: bool = False,
-    ) -> Sequence[Name]:
+    ) -> Said:
         """Link the names that Meta has used for one person at a time, and the `previous` ones that these replace.
 
         Returns the current names that are still theirs: a number changes hands, and of two statements about one the later
@@ -76,9 +84,9 @@ class People:
         names = [*current, *(one for one in previous if one not in current)]
         if len(names) < 2:
             await link.still_uses(names)
-            return current
+            return Said(current)
         if not previous and await link.is_known(current):
-            return current
+            return Said(current)
         known = await link.locked(names)
         for number in (others := _numbers_of_others(known, names)):
             if known[number.id].stated_at > at:
@@ -88,13 +96,13 @@ class People:
         known = await link.locked(names) if others else known
         await link.merge(known, names)
         current = [one for one in current if one in names]
-        await link.state(known, current)
+        is_kept = await link.state(known, current)
         if (ended := _ended(known, current, at)) is not None:
             # An old statement about a person who has another id by now: the number beside it is not theirs either.
             await replace(link, at=ended).replace([one.id for one in current], names)
-        else:
-            await link.replace(_left(known.values(), current, names), previous)
-        return current
+            return Said(current)
+        await link.replace(_left(known.values(), current, names), previous)
+        return Said(current, _new_pair(known, current) if is_kept else None)
 
     async def person(self, tx: Transaction, recipient: Recipient) -> Person:
         """Return a person with every number and id that is known of them; late statuses do not make them known again."""
@@ -139,6 +147,14 @@ def _ended(known: Mapping[bytes, KnownName], current: Sequence[Name], at: dateti
     """Return when Meta gave another id to the user of a statement, if that was not before the statement."""
     times = [known[one.id].replaced_at for one in current if one.kind == USER]
     return max((time for time in times if time is not None and time >= at), default=None)
+
+
+def _new_pair(known: Mapping[bytes, KnownName], current: Sequence[Name]) -> tuple[str, str] | None:
+    """Return the number and the id of a statement, if they were two people's before."""
+    own = {one.kind: one for one in current}
+    if PHONE not in own or USER not in own or known[own[PHONE].id].person == known[own[USER].id].person:
+        return None
+    return own[PHONE].value, own[USER].value
 
 
 def _numbers_of_others(known: Mapping[bytes, KnownName], names: Sequence[Name]) -> list[Name]:
@@ -212,13 +228,14 @@ class _Link:
         if len(persons) > 1:
             await self.tx.rows(queries.MERGE, {"person": persons[0], "persons": persons})
 
-    async def state(self, known: Mapping[bytes, KnownName], current: Sequence[Name]) -> None:
-        """Keep when Meta has used the names, and the names themselves, unless the person was erased."""
+    async def state(self, known: Mapping[bytes, KnownName], current: Sequence[Name]) -> bool:
+        """Keep when Meta has used the names, and, unless the person was erased, the names themselves; returns whether it keeps these."""
         is_erased = not self.restores and any(one.erased for one in known.values())
         await self._run(queries.STATE, current, values=[one.value for one in current], is_erased=is_erased)
         if is_erased:
             ids = [one.id for one in current]
             await self.tx.rows(queries.ALSO_ERASED, {"ids": ids, "known": [*known, *ids]})
+        return not is_erased
 
     async def replace(self, left: Sequence[bytes], previous: Sequence[Name]) -> None:
         """Keep since when names are not the person's any more; what was asked for under them still holds for the person."""

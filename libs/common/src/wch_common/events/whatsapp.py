@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from wch_common.contract.event import Fact, Part, Request, Time
 from wch_common.contract.operations import AsOf, ErasureId, TableRows
-from wch_common.contract.personal import IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
+from wch_common.contract.personal import IDENTIFIES, IDENTIFIES_AND_STAYS, IMPERSONAL, PERSONAL
 from wch_common.events.failure_reasons import Concerns, FailureReasonName, Retryable
 from wch_common.events.meta import ErrorCode
 from wch_common.events.recipient import About, Recipient, To, names_in
@@ -348,6 +348,16 @@ class BatchUpdated(_BatchFact):
     TYPE = "whatsapp.batch.updated.v1"
 
 
+class RecipientLinked(Fact):
+    """Meta has used a number and an id for one person, which was not known before; the latest fact about a number holds."""
+
+    TYPE = "whatsapp.recipient.linked.v1"
+
+    phone: Annotated[str, IDENTIFIES, Field(description="Phone number in E.164.")]
+    user_id: Annotated[str, IDENTIFIES, Field(description="Meta's business-scoped user id, like DE.1234567890.")]
+    timestamp: Annotated[Time, Field(description="When Meta used them.")]
+
+
 class RecipientErased(Fact):
     """A recipient's personal data is erased here, and every other service erases the same person; the counts are 0 if there was none."""
 
@@ -386,5 +396,6 @@ EVENTS = (
     MessageUnknown,
     BatchCompleted,
     BatchUpdated,
+    RecipientLinked,
     RecipientErased,
 )
