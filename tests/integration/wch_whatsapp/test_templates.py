@@ -196,4 +196,4 @@ def test_operators_read_each_shops_numbers_and_what_they_may_still_send(wa: What
     shops.write_text(json.dumps({"a": {"graph": graph, "whatsapp": numbers}}))
     wa.start(shops_file=shops)
     eventually(lambda: [one.sender for one in known(wa, "a")[2]] == ["3003"])
-    assert known(wa, "b")[0] is None
+    eventually(lambda: known(wa, "b")[0] is None)
