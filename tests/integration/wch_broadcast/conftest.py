@@ -14,8 +14,7 @@ from wch_broadcast import steps
 
 @pytest.fixture
 def bc(stage: Stage, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[BroadcastStage]:
-    # A campaign whose turn comes is woken; checking again after 30 s would hide that it was not.
-    for pause in ("_CHECK_SOON", "_CHECK_AGAIN"):
-        monkeypatch.setattr(steps, pause, timedelta(hours=1))
+    # What a campaign waits for wakes it; checking again after 30 s would hide that it did not.
+    monkeypatch.setattr(steps, "_CHECK_AGAIN", timedelta(hours=1))
     yield BroadcastStage(stage, database_url)
     stage.stop()

@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
-from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -18,7 +17,7 @@ from support.broadcast_stage import BroadcastStage
 from support.random_campaigns import BROKEN, TEMPLATES, Shape, people, shape
 from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, phone, suppression, template, wrote
-from wch_broadcast import admin, steps
+from wch_broadcast import admin
 from wch_common.events.broadcast import CampaignCancelRequested, CampaignPauseRequested, CampaignResumeRequested
 from wch_common.store.database import in_utf8
 
@@ -38,10 +37,8 @@ def wa(bc: BroadcastStage) -> Iterator[WhatsAppStage]:
 
 @pytest.mark.scale
 def test_campaigns_of_any_shape_end_and_no_recipient_fails_for_anothers_reason(
-    bc: BroadcastStage, wa: WhatsAppStage, monkeypatch: pytest.MonkeyPatch
+    bc: BroadcastStage, wa: WhatsAppStage
 ) -> None:
-    # A list that completes while its campaign begins to wait does not wake it; the next check does.
-    monkeypatch.setattr(steps, "_CHECK_SOON", timedelta(seconds=1))
     random = Random(20261130)
     everyone = people(random)
     shapes = {one.name: one for one in (shape(random, number, everyone) for number in range(CAMPAIGNS))}

@@ -58,6 +58,7 @@ class Lists:
         if row["complete_at"] is not None:
             counts = {name: row[name] for name in ("malformed", "duplicates")}
             tx.emit(event.derive(RecipientsAdded(list_id=data.list_id, recipients=row["submitted"], **counts), SOURCE))
+            await tx.rows(queries.LOCK_LIST_CHECK, {"id": id_})
             await tx.rows(queries.WAKE_CAMPAIGNS_OF_LIST, {"id": id_})
             tx.then(self._nudge)
 

@@ -26,7 +26,8 @@ SELECT c.*, l.complete_at AS list_complete_at, l.deleted_at AS list_deleted_at, 
 FROM campaigns AS c LEFT JOIN lists AS l ON l.id = c.list WHERE c.id = %(id)s FOR UPDATE OF c
 """
 CLOCK = "SELECT clock_timestamp() AS now"
-# The campaigns of a shop decide one after the other whether it is their turn.
+# The campaigns of a shop decide one after the other whether it is their turn, and whoever lets the next one have it takes
+# this lock too. Otherwise a campaign could begin to wait for a change that is not visible yet, and not be woken by it.
 LOCK_TURNS = "SELECT pg_advisory_xact_lock(hashtext('campaigns/' || %(shop)s))"
 # These do not block others: a campaign that only waits for deferred recipients, a paused one, and one that is being
 # cancelled without getting answers. None of them sends anything new.
@@ -39,13 +40,18 @@ WHERE c.shop = %(shop)s AND c.exclusive AND c.ended_at IS NULL AND c.id <> %(id)
       AND (c.created_at, c.id) < (%(created_at)s, %(id)s)))
 LIMIT 1
 """
+# Whoever has locked the next campaign has yet to check its turn.
 WAKE_NEXT_CAMPAIGN = """
 UPDATE campaigns SET due_at = now() WHERE id = (
   SELECT id FROM campaigns WHERE shop = %(shop)s AND state = 'waiting' AND exclusive AND cause = 'another_campaign'
-  ORDER BY created_at, id LIMIT 1)
+  ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED)
 """
+# As LOCK_TURNS, between the last part of a list and campaigns that wait for it. The list may have no row yet.
+LOCK_LIST_CHECK = "SELECT pg_advisory_xact_lock(hashtextextended('list/' || %(id)s::text, 0))"
+LIST_COMPLETE = "SELECT 1 FROM lists WHERE id = %(id)s AND complete_at IS NOT NULL"
 WAKE_CAMPAIGNS_OF_LIST = """
-UPDATE campaigns SET due_at = now() WHERE list = %(id)s AND state = 'waiting' AND cause = 'list_incomplete'
+UPDATE campaigns SET due_at = now() WHERE id IN (
+  SELECT id FROM campaigns WHERE list = %(id)s AND state = 'waiting' AND cause = 'list_incomplete' FOR UPDATE SKIP LOCKED)
 """
 CLAIM_CAMPAIGNS = claim_due("campaigns", returning="id")
 NEXT_CAMPAIGN_DUE = next_due("campaigns")

@@ -65,6 +65,7 @@ class Requests:
                 "choose another name"
             )
         else:
+            await self._check_turn(tx, campaign)
             tx.emit(event.derive(await progress(tx, campaign), SOURCE, key="known"))
 
     async def pause(self, event: Event[CampaignPauseRequested], tx: Transaction) -> None:
@@ -79,6 +80,7 @@ class Requests:
         """Continue when it is the campaign's turn, and then retry failures of the whole campaign."""
         campaign = await self._named(event, tx)
         if campaign.state not in ("paused", "failed"):
+            await self._check_turn(tx, campaign)
             return await _answer_with_progress(event, tx, campaign)
         campaign.change_state("waiting")
         campaign.ended_at, campaign.share_from_batch = None, campaign.batches
@@ -98,6 +100,11 @@ class Requests:
             name = batch_name(campaign.campaign_id, row["number"])
             campaign.request_whatsapp(tx, BatchCancelRequested(batch_id=name, reason=reason), name)
         return await advance(tx, campaign, self._pace)
+
+    async def _check_turn(self, tx: Transaction, campaign: Campaign) -> None:
+        """Let a campaign that waits check its turn, because nobody wakes it while it is locked."""
+        if campaign.state == "waiting":
+            await advance(tx, campaign, self._pace)
 
     async def _named(
         self,

@@ -32,8 +32,7 @@ STUCK: Final = "stuck"
 """Cause of a campaign that could proceed but gets no answers."""
 _PROGRESS_SECONDS = 1.0
 _UPDATE_SECONDS = 5.0
-# The campaign that ends wakes the next one; this covers a campaign whose turn came while it began to wait.
-_CHECK_SOON = timedelta(seconds=1)
+# What a campaign waits for wakes it; this is in case that it does not.
 _CHECK_AGAIN = timedelta(seconds=30)
 
 
@@ -108,9 +107,12 @@ async def _start(tx: Transaction, campaign: Campaign) -> None:
 
 async def _wait_for_list(tx: Transaction, campaign: Campaign, pace: Pace) -> None:
     since = max(campaign.progressed_at, campaign.start_at or campaign.progressed_at)
-    # A list that is completed at this moment does not wake a campaign that is not waiting yet.
-    soon = campaign.cause != "list_incomplete"
-    campaign.cause, campaign.due_at = "list_incomplete", campaign.now + (_CHECK_SOON if soon else _CHECK_AGAIN)
+    await tx.rows(queries.LOCK_LIST_CHECK, {"id": campaign.list})
+    completed_meanwhile = await tx.rows(queries.LIST_COMPLETE, {"id": campaign.list})
+    campaign.cause, campaign.due_at = "list_incomplete", campaign.now
+    if completed_meanwhile:
+        return
+    campaign.due_at += _CHECK_AGAIN
     if campaign.now >= since + pace.give_up:
         await fail(tx, campaign, "list_incomplete")
 
@@ -194,6 +196,7 @@ async def _end(tx: Transaction, campaign: Campaign) -> None:
 async def wake_next(tx: Transaction, campaign: Campaign) -> None:
     """Make the shop's next exclusive campaign check whether it is its turn."""
     if campaign.exclusive:
+        await tx.rows(queries.LOCK_TURNS, {"shop": campaign.shop})
         await tx.rows(queries.WAKE_NEXT_CAMPAIGN, {"shop": campaign.shop})
 
 
