@@ -1,4 +1,4 @@
-"""The parts of Meta's Graph API that the jobs use: catalog batches and their status, message templates, and sending messages.
+"""The parts of Meta's Graph API that the jobs use: catalog batches and their status, message templates, sending messages, and the contact book.
 
 Errors are Graph errors (`{error: {message, type, code, …}}`); a 200 says nothing about single items.
 """
@@ -66,6 +66,10 @@ class GraphSimulator:
         """Most messages a number may send in a second; 0 for no limit."""
         self.usage_percent = 0
         """The usage in percent that the header of an answer reports."""
+        self.contact_book: set[str] = set()
+        """The user ids in the contact book."""
+        self.contact_book_deletions: list[tuple[str, str]] = []
+        """What the contact book was asked to delete: the number by which, and the id of the user."""
         self.journal = Journal()
         self._calls: dict[str, deque[float]] = {}
         self._times: dict[str, deque[float]] = {}
@@ -80,6 +84,7 @@ class GraphSimulator:
                 web.get("/{version:v[0-9.]+}/{catalog}/check_batch_request_status", self._batch_status),
                 web.get("/{version:v[0-9.]+}/{catalog}/products", self._products),
                 web.post("/{version:v[0-9.]+}/{number}/messages", self._messages),
+                web.delete("/{version:v[0-9.]+}/{number}/contact_book", self._delete_contact),
                 web.get("/{version:v[0-9.]+}/{account}/message_templates", self._templates),
                 web.put("/_simulator/templates/{account}", self._set_templates),
                 web.get("/_simulator/catalog/{catalog}", self._show_catalog),
@@ -255,6 +260,22 @@ class GraphSimulator:
             if len(times) >= self.messages_per_second:
                 raise GraphError(400, 130429, "Rate limit hit", details="Message failed to send")
             times.append(now)
+
+    # -- contact book
+
+    async def _delete_contact(self, request: web.Request) -> web.Response:
+        if request.query.get("messaging_product") != "whatsapp":
+            raise GraphError(400, 100, "The parameter messaging_product is required.")
+        id_ = request.query.get("bsuid", "")
+        found = _USER_ID.fullmatch(id_)
+        if found is None or found[1]:
+            raise GraphError(
+                400, 100, "Invalid parameter", details="bsuid must be a business-scoped user ID, no parent ID"
+            )
+        self.contact_book_deletions.append((request.match_info["number"], id_))
+        deleted = id_ in self.contact_book
+        self.contact_book.discard(id_)
+        return web.json_response({"messaging_product": "whatsapp", "success": True, "deleted": deleted})
 
 
 async def _fields(request: web.Request) -> dict[str, Any]:
