@@ -12,6 +12,7 @@ from wch_common.contract.event import new_event
 from wch_common.errors import WchError
 from wch_common.events import published_contract
 from wch_common.events.whatsapp import (
+    ContactBook,
     RecipientEraseRequested,
     RetryRequested,
     SuppressionAddRequested,
@@ -120,6 +121,12 @@ def known_as(connection: psycopg.Connection[Any], hash_key: str, name: str) -> P
     return known_person(person_hash, [name], rows)
 
 
+def contact_books(connection: psycopg.Connection[Any], erasure: str) -> list[ContactBook]:
+    """Return what Meta answered when an erasure asked it to delete the person from its contact books, by portfolio."""
+    rows = connection.execute(queries_people.CONTACT_BOOKS.encode(), {"erasure": erasure}).fetchall()
+    return [ContactBook(**row) for row in rows]
+
+
 def export_person(connection: psycopg.Connection[Any], person: Person) -> dict[str, list[dict[str, Any]]]:
     """Return every row about a person, and the stored events that name them, by table."""
     # Imported here, because every `wch` command loads this module, and SQLAlchemy takes a fifth of a second to load.
@@ -178,6 +185,6 @@ def unsuppress_request(name: str, category: SuppressionCategory, *, reason: str,
     return SuppressionRemoveRequested(phone=name, category=category, reason=reason, by=by)
 
 
-def erase_request(name: str, *, reason: str, by: str) -> RecipientEraseRequested:
-    """Return the request to erase a recipient."""
-    return RecipientEraseRequested(phone=name, reason=reason, by=by)
+def erase_request(name: str, *, reason: str, by: str, contact_book: bool) -> RecipientEraseRequested:
+    """Return the request to erase a recipient, with `contact_book` also from Meta's contact books."""
+    return RecipientEraseRequested(phone=name, reason=reason, by=by, contact_book=contact_book)

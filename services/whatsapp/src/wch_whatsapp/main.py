@@ -29,6 +29,7 @@ from wch_common.store.erasure import Erasures
 from wch_common.store.migrate import MigrationSet
 from wch_whatsapp.acceptance import Acceptance, batch_dead_lettered, message_dead_lettered
 from wch_whatsapp.cloud import CloudApi
+from wch_whatsapp.contact_books import ContactBookApi, ContactBooks
 from wch_whatsapp.control import Control
 from wch_whatsapp.erasure import RecipientErasure
 from wch_whatsapp.facts import SOURCE
@@ -104,7 +105,8 @@ async def compose(platform: Platform[WhatsAppSettings]) -> Sequence[Job]:
     people = People(person_hash, _by_number(shops, lambda name, shop: shop.whatsapp.portfolio or name))
     acceptance = Acceptance(shops, person_hash, expiry_seconds=expiry, nudge=nudge, full=full_alone)
     control = Control(shops, people, expiry_seconds=expiry, nudge=nudge)
-    erasure = RecipientErasure(shops, people, Erasures(store, METADATA, contract, SOURCE))
+    erasures = Erasures(store, METADATA, contract, SOURCE)
+    erasure = RecipientErasure(shops, people, erasures, await _contact_books(platform))
     opt_outs = OptOutReader(settings.whatsapp_stop_words, settings.whatsapp_stop_words_in)
     inbound = Inbound(_by_number(shops, lambda name, _shop: name), people, opt_outs, metrics)
     return _jobs(platform, store, _Handlers(acceptance, control, erasure, inbound), all_full)
@@ -215,6 +217,20 @@ async def _templates(platform: Platform[WhatsAppSettings], store: Store, metrics
             apis[name] = TemplateApi(transport, shop.graph, account, seconds=settings.whatsapp_call_seconds)
     accounts = {name: shop.whatsapp.business_account_id for name, shop in settings.shops()}
     return Templates(store, accounts, apis, metrics, seconds=settings.whatsapp_templates_seconds)
+
+
+async def _contact_books(platform: Platform[WhatsAppSettings]) -> ContactBooks:
+    """Return the contact book of each portfolio, by the first number in it."""
+    settings, policy = platform.settings, platform.queue(CONTROL).policy
+    # All ids are asked for at once; the erasure has the rest of the handler's time.
+    seconds = min(settings.whatsapp_call_seconds, policy.time_limit_seconds / 2)
+    apis: dict[str, ContactBookApi] = {}
+    for name, shop in settings.shops():
+        if (portfolio := shop.whatsapp.portfolio or name) not in apis:
+            transport = await platform.resources.enter_async_context(Transport(str(shop.graph.url)))
+            sender = shop.whatsapp.phone_number_ids[0]
+            apis[portfolio] = ContactBookApi(transport, shop.graph, sender, seconds=seconds)
+    return ContactBooks(apis, tries=policy.tries)
 
 
 def _only_to(settings: WhatsAppSettings) -> frozenset[bytes] | None:

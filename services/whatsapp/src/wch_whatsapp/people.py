@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wch_common.integrations.recipients import person_of
 from wch_whatsapp import queries_people as queries
@@ -49,12 +49,20 @@ class Name:
     value: str
 
 
+class UserId(NamedTuple):
+    """Meta's id of a user, and the portfolio in which it holds."""
+
+    portfolio: str
+    value: str
+
+
 class People:
     """Links the names of people in the caller's transaction; an id of a user holds in the portfolio of a number."""
 
     def __init__(self, person_hash: PersonHash, portfolio_of: Mapping[str, str]) -> None:
         self._hash = person_hash
         self._portfolio_of = portfolio_of
+        self._portfolios = sorted(set(portfolio_of.values()))
 
     def portfolio(self, sender: str) -> str | None:
         """Return the portfolio of a number to send from; None if no shop has the number."""
@@ -107,9 +115,9 @@ class People:
     async def person(self, tx: Transaction, recipient: Recipient) -> Person:
         """Return a person with every number and id that is known of them; late statuses do not make them known again."""
         names = self.names(recipient)
-        kinds, portfolios = [one.kind for one in names], sorted(set(self._portfolio_of.values()))
-        ids = {one.id for one in names}
-        await tx.rows(queries.ADD_ERASED, {"ids": [one.id for one in names], "kinds": kinds, "portfolios": portfolios})
+        kinds, ids = [one.kind for one in names], {one.id for one in names}
+        values = {"ids": [one.id for one in names], "kinds": kinds, "portfolios": self._portfolios}
+        await tx.rows(queries.ADD_ERASED, values)
         before, rows = None, await tx.rows(queries.NAMES, {"ids": sorted(ids)})
         while before != rows:
             # Another transaction may have linked more names until the locks are acquired. In another portfolio the person
@@ -118,6 +126,14 @@ class People:
             await tx.rows(queries.LOCK_NAMES, {"ids": sorted({*ids, *(bytes(row["id"]) for row in rows)})})
             before, rows = rows, await tx.rows(queries.NAMES, {"ids": sorted(ids)})
         return known_person(self._hash, recipient.names, rows)
+
+    async def user_ids(self, tx: Transaction, person: Person, given: Recipient) -> set[UserId]:
+        """Return the user ids of a person; a given one that Meta has not used, or not lately, may be of any portfolio."""
+        rows = await tx.rows(queries.USER_IDS, {"ids": list(person.keys)})
+        known = {UserId(row["portfolio"], row["value"]) for row in rows}
+        if given.user_id is not None and all(one.value != given.user_id for one in known):
+            known |= {UserId(portfolio, given.user_id) for portfolio in self._portfolios}
+        return known
 
 
 async def release_numbers(store: Store, *, limit: int = 200) -> None:

@@ -108,6 +108,9 @@ NAMES = """
 SELECT id, person, kind, value, replaced_at FROM person_ids
 WHERE person IN (SELECT person FROM person_ids WHERE id = ANY(%(ids)s)) ORDER BY id
 """
+USER_IDS = """
+SELECT portfolio, value FROM person_ids WHERE id = ANY(%(ids)s) AND kind = 'user_id' AND value IS NOT NULL
+"""
 LOCK_NAMES = "SELECT 1 FROM person_ids WHERE id = ANY(%(ids)s) ORDER BY id FOR UPDATE"
 # By now the operator may have given the number to somebody else.
 LONG_REPLACED = """
@@ -127,4 +130,13 @@ INSERT INTO erased_people AS known (person, at)
 SELECT new.id, max(erased.at) FROM unnest(%(ids)s::bytea[]) AS new (id) CROSS JOIN erased_people AS erased
 WHERE erased.person = ANY(%(known)s) GROUP BY new.id ORDER BY new.id
 ON CONFLICT (person) DO UPDATE SET at = greatest(known.at, excluded.at) WHERE known.at < excluded.at
+"""
+ADD_CONTACT_BOOK = """
+INSERT INTO contact_book_answers (erasure, portfolio, deleted, refused, failed)
+VALUES (%(erasure)s, %(portfolio)s, %(deleted)s, %(refused)s, %(failed)s)
+ON CONFLICT (erasure, portfolio) DO UPDATE
+SET deleted = excluded.deleted, refused = excluded.refused, failed = excluded.failed
+"""
+CONTACT_BOOKS = """
+SELECT portfolio, deleted, refused, failed FROM contact_book_answers WHERE erasure = %(erasure)s ORDER BY portfolio
 """

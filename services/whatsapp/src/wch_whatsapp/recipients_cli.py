@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,15 +26,17 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.cli.service import Who, person_name, service_schema, timestamp
+from wch_common.events.recipient import recipient_in
 from wch_common.integrations.recipients import masked, person_of
 from wch_whatsapp import admin
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import ModuleType
 
     from wch_common.contract.personal import Person
+    from wch_common.events.whatsapp import ContactBook
 
 app = typer.Typer(help="People: erase and export one in every service; list erasures.", no_args_is_help=True)
 
@@ -65,6 +67,10 @@ def erase(
         bool,
         typer.Option("--discard-dead-letters", help="Discard dead letters that name the person, but not their wishes."),
     ] = False,
+    contact_book: Annotated[
+        bool,
+        typer.Option("--contact-book", help="Also ask Meta to delete the person from its contact book."),
+    ] = False,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
@@ -74,24 +80,57 @@ def erase(
         known = _known(connection, hash_key, name)
     rows = {one: _erasable(database_url, one, module, known) for one, module in modules.items()}
     suppressed = _is_suppressed(database_url, known)
+    books = _ContactBooks(wanted=contact_book, dry_run=dry_run, ids=_user_ids(known))
     if not dry_run:
-        (id_,) = service.request(amqp_url, admin.erase_request(name, reason=reason, by=whoami()))
+        request = admin.erase_request(name, reason=reason, by=whoami(), contact_book=contact_book)
+        (id_,) = service.request(amqp_url, request)
         rows = _answers(database_url, modules, id_, wait)
+        books = replace(books, answers=_contact_books(database_url, id_) if contact_book else ())
     dead_letters = dict(_dead_letters(amqp_url, known, discard=discard and not dry_run))
     if json:
-        print_json({"action": "erase", "rows": rows, "dead_letters": dead_letters, "dry_run": dry_run, "by": whoami()})
+        answers = [one.model_dump() for one in books.answers]
+        record = {"action": "erase", "rows": rows, "contact_books": answers, "dead_letters": dead_letters}
+        print_json(record | {"dry_run": dry_run, "by": whoami()})
         return
     verb = "would erase" if dry_run else "erased"
     tables = [f"{counted(n, 'row')} in {one}.{table}" for one in rows for table, n in rows[one].items() if n]
     say(f"{verb} {masked(name)}: {', '.join(tables)}" if tables else f"nothing is stored about {masked(name)}")
     if suppressed:
         say("the person's suppressions stay in force, without number and id")
+    for line in books.lines():
+        say(line)
     for queue, count in dead_letters.items():
         named = "1 dead letter that names" if count == 1 else f"{count} dead letters that name"
         if discard:
             say(f"{'would discard' if dry_run else 'discarded'} {named} the person from {queue}")
         else:
             say(f"{queue} has {named} the person: --discard-dead-letters removes what is no wish of theirs")
+
+
+@dataclass(frozen=True)
+class _ContactBooks:
+    """Whether Meta is asked to delete somebody with so many user ids from its contact books, and what it answered."""
+
+    wanted: bool
+    dry_run: bool
+    ids: int
+    answers: Sequence[ContactBook] = ()
+
+    def lines(self) -> Iterator[str]:
+        """Yield what to print."""
+        if not self.wanted:
+            if self.ids:
+                yield "Meta's contact book is not asked: --contact-book"
+        elif self.dry_run and self.ids:
+            yield f"would ask Meta's contact book to delete {counted(self.ids, 'user id')}"
+        elif not self.answers:
+            yield "Meta's contact book is not asked: no user id of the person is known, and it deletes by user ids only"
+        for one in self.answers:
+            problems = [f"{n} {what}" for n, what in ((one.refused, "refused"), (one.failed, "failed")) if n]
+            said = ", ".join([f"{counted(one.deleted, 'user id')} deleted", *problems])
+            why = "; the log of whatsapp says why" if problems else ""
+            of = f" of portfolio {one.portfolio}" if one.portfolio else ""
+            yield f"Meta's contact book{of}: {said}{why}"
 
 
 @app.command()
@@ -168,6 +207,15 @@ def _known(connection: Any, hash_key: str, name: str) -> Person:  # noqa: ANN401
         raise CommandError(str(error)) from None
 
 
+def _user_ids(person: Person) -> int:
+    return sum(recipient_in(one).user_id is not None for one in person.names)
+
+
+def _contact_books(database_url: str | None, id_: str) -> Sequence[ContactBook]:
+    with _schema(database_url, _OWN) as connection:
+        return admin.contact_books(connection, id_)
+
+
 def _called_by(one: str, person: Person) -> Person:
     """Return a person under the keys of a service: whatsapp stores hashes, the others a form of the name."""
     return person if one == _OWN else person_of(*person.names)
@@ -202,7 +250,7 @@ def _answers(
     except CommandError:
         late = sorted(set(modules) - set(answers))
         then = (
-            "whatsapp has not begun, so that no other service knows of it"
+            "the other services follow whatsapp, which with --contact-book asks Meta first"
             if _OWN in late
             else f"`wch recipients erasures --open` lists it as {id_} until then; leave a service out with WCH_SERVICES"
         )

@@ -285,6 +285,19 @@ PERSON_IDS = Table(
     info=personal_data(person="id", erased={"value": None, "erased": True}, impersonal=("portfolio", "person", "kind")),
 )
 
+CONTACT_BOOK_ANSWERS = Table(
+    "contact_book_answers",
+    METADATA,
+    Column("erasure", Text, nullable=False, comment="id of the request to erase"),
+    Column("portfolio", Text, nullable=False),
+    Column("deleted", Integer, nullable=False, comment="ids whose entry Meta has deleted, or for which it had none"),
+    Column("refused", Integer, nullable=False, comment="ids that Meta refused to delete"),
+    Column("failed", Integer, nullable=False, comment="ids that Meta could not be asked to delete"),
+    PrimaryKeyConstraint("erasure", "portfolio"),
+    comment="What Meta answered when it was asked to delete erased people from its contact books",
+    info=personal_data(impersonal=("erasure", "portfolio")),
+)
+
 SUPPRESSIONS = Table(
     "suppressions",
     METADATA,

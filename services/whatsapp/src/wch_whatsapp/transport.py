@@ -20,7 +20,7 @@ class Transport(httpx.AsyncBaseTransport):
     """Sends requests on keep-alive connections, without a time limit of its own, and reads responses completely.
 
     Like httpx, it uses the proxy of the environment. It raises httpx.ConnectError if there is no connection, and otherwise
-    httpx.ReadError; WRITTEN says whether the request may have arrived. It never repeats a request.
+    httpx.ReadError; WRITTEN says whether the request may have arrived. It never repeats a POST.
     """
 
     def __init__(self, url: str) -> None:

@@ -217,6 +217,12 @@ class RecipientEraseRequested(Request):
     phone: About
     reason: Reason
     by: Annotated[Name, Field(description="The person or program that makes the request.")]
+    contact_book: Annotated[
+        bool,
+        Field(
+            description="Whether Meta is asked, too, to delete the person from the contact books of the business portfolios."
+        ),
+    ] = False
 
 
 # -- facts
@@ -358,6 +364,24 @@ class RecipientLinked(Fact):
     timestamp: Annotated[Time, Field(description="When Meta used them.")]
 
 
+class ContactBook(Part):
+    """What Meta answered when it was asked to delete a person from the contact book of a business portfolio, by user ids."""
+
+    portfolio: Annotated[str, IMPERSONAL, Field(description="Its name in the settings of whatsapp.")]
+    deleted: Annotated[
+        int, Field(ge=0, description="Ids whose entry Meta has deleted, or for which it had no entry any more.")
+    ]
+    refused: Annotated[int, Field(ge=0, description="Ids that Meta refused to delete.")]
+    failed: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Ids that Meta could not be asked to delete: it was unreachable, too busy or refused the token until the "
+            "last attempt, or no shop has a number of the portfolio.",
+        ),
+    ]
+
+
 class RecipientErased(Fact):
     """A recipient's personal data is erased here, and every other service erases the same person; the counts are 0 if there was none."""
 
@@ -375,6 +399,10 @@ class RecipientErased(Fact):
     hashes: Annotated[
         tuple[Annotated[str, IMPERSONAL, Field(pattern="^[0-9a-f]{32}$")], ...],
         Field(description="Hashes of these and of names that are no longer kept, under the key of all services."),
+    ] = ()
+    contact_books: Annotated[
+        tuple[ContactBook, ...],
+        Field(description="By portfolio; empty if that was not requested, or no user id of the person is known."),
     ] = ()
 
 

@@ -56,13 +56,20 @@ class Erasures:
         id_: str,
         at: datetime | None,
         whom: Callable[[Transaction], Awaitable[HashedPerson]],
-        answer: Callable[[HashedPerson, datetime, tuple[TableRows, ...]], EventData],
+        answer: Callable[[Transaction, HashedPerson, datetime, tuple[TableRows, ...]], Awaitable[EventData]],
+        *,
+        elsewhere: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Erase whom the request `id_` names, as of a time or of now, and answer the event. May raise Throttled, and what `whom` raises."""
+        """Erase whom the request `id_` names, as of a time or of now, and answer the event. May raise Throttled, and what `whom` raises.
+
+        `elsewhere` is called while the names are still known, outside of transactions; what it raises leaves them.
+        """
         async with self.store.transaction() as tx:
             await tx.rows(_BEGIN, {"id": id_, "at": at})
             await _mark(tx, id_, await whom(tx))
         await self.store.until_seen()
+        if elsewhere is not None:
+            await elsewhere()
 
         async def last(event: Event[Any], tx: Transaction) -> None:
             # More of their names may have become known since.
@@ -71,7 +78,7 @@ class Erasures:
             rows = await erase_person(tx, self.metadata, self.registry, erased.person)
             await tx.rows(_END, {"id": id_, "rows": Jsonb({one.table: one.rows for one in rows})})
             (row,) = await tx.rows(_AT, {"id": id_})
-            tx.emit(event.derive(answer(erased, row["at"], rows), self.source))
+            tx.emit(event.derive(await answer(tx, erased, row["at"], rows), self.source))
 
         await self.store.handle(last, event)
 
@@ -88,7 +95,12 @@ class Erasures:
             async def whom(_tx: Transaction) -> HashedPerson:
                 return erased
 
-            await self.erase(event, id_, event.data.at, whom, lambda _erased, _at, rows: answer(rows=rows, erasure=id_))
+            async def own(
+                _tx: Transaction, _erased: HashedPerson, _at: datetime, rows: tuple[TableRows, ...]
+            ) -> EventData:
+                return answer(rows=rows, erasure=id_)
+
+            await self.erase(event, id_, event.data.at, whom, own)
 
         return erase
 
