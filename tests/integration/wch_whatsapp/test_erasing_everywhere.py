@@ -227,6 +227,16 @@ def test_a_service_that_has_not_answered_is_named_and_the_request_stays_open(eve
     assert "WCH_SERVICES names shop" in everybody.command("erasures", code=1, WCH_SERVICES="shop")
 
 
+def test_a_service_that_has_never_run_is_named_and_nobody_is_erased(everybody: Everybody) -> None:
+    everybody.wa.start()
+    everybody.publish(message(1, category="utility"))
+    eventually(lambda: everybody.wa.states() == {"key-1": "accepted"})
+    everybody.ct.query("DROP SCHEMA carts CASCADE")
+    printed = " ".join(everybody.command("erase", phone(1), code=1, WCH_SERVICES="whatsapp,carts").split())
+    assert "the carts service has never run on it; name the services that this shop runs, without carts" in printed
+    assert everybody.wa.query("SELECT count(*) FROM erasures") == [(0,)]
+
+
 def test_dead_letters_that_name_a_person_are_found_and_discarded(everybody: Everybody) -> None:
     everybody.wa.start()
     queue = "whatsapp.message.dlq"

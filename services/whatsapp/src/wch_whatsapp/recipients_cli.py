@@ -197,7 +197,8 @@ def erasures(
 
 
 def _schema(database_url: str | None, name: str) -> AbstractContextManager[Any]:
-    return service_schema(database_url, name, "data about people")
+    remedy = "" if name == _OWN else f"name the services that this shop runs, without {name}, in WCH_SERVICES"
+    return service_schema(database_url, name, "data about people", remedy)
 
 
 def _known(connection: Any, hash_key: str, name: str) -> Person:  # noqa: ANN401 - a psycopg connection

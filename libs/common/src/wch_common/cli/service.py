@@ -39,8 +39,11 @@ _HANDLED = "SELECT 1 FROM inbox WHERE queue = %(queue)s AND source = %(source)s 
 
 
 @contextmanager
-def service_schema(database_url: str | None, service: str, contents: str) -> Iterator[Any]:
-    """Open the schema of a service for reading; its rows come as dicts. Raises CommandError, naming its `contents` (a plural)."""
+def service_schema(database_url: str | None, service: str, contents: str, remedy: str = "") -> Iterator[Any]:
+    """Open the schema of a service for reading; its rows come as dicts.
+
+    Raises CommandError, naming its `contents` (a plural), and the `remedy` if the service has never run.
+    """
     if database_url is None:
         raise CommandError(f"{contents} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
     try:
@@ -48,7 +51,10 @@ def service_schema(database_url: str | None, service: str, contents: str) -> Ite
         with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
             yield connection
     except psycopg.errors.UndefinedTable:
-        raise CommandError(f"this database has no {contents}: the {service} service has never run on it") from None
+        then = f"; {remedy}" if remedy else ""
+        raise CommandError(
+            f"this database has no {contents}: the {service} service has never run on it{then}"
+        ) from None
     except psycopg.Error as error:
         raise CommandError(f"the database cannot be read: {error_text(error, 300)}") from None
 
