@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -63,6 +64,11 @@ def test_binary_mode_is_read_with_every_prefix_in_use(prefix: str) -> None:
     assert decode(message, REGISTRY).data == ThingRequested(number=7)
 
 
+def test_a_header_whose_name_is_not_text_is_ignored() -> None:
+    headers: Any = {f"ce-{key}": value for key, value in GOOD.items() if key != "data"} | {b"\xff": "x"}
+    assert decode(Message(b'{"number": 7}', "application/json", headers=headers), REGISTRY).id == "1"
+
+
 def test_base64_data_is_read() -> None:
     assert decode(structured(data=None, data_base64="eyJudW1iZXIiOiA3fQ=="), REGISTRY).data == ThingRequested(number=7)
 
@@ -93,6 +99,7 @@ def test_unknown_fields_are_ignored_and_kept_in_the_canonical_form() -> None:
             ["specversion", "id", "requester", "datacontenttype"],
         ),
         ({"data": None, "data_base64": "%%"}, ["data_base64"]),
+        ({"data": None, "data_base64": "ü"}, ["data_base64"]),
     ],
 )
 def test_every_wrong_attribute_is_named(changes: dict[str, object], fields: list[str]) -> None:

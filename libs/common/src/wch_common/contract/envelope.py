@@ -7,7 +7,6 @@ binding (`cloudEvents_`, `cloudEvents:`) and of the Python SDK's RabbitMQ bindin
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
@@ -155,7 +154,7 @@ def _structured(body: bytes) -> dict[str, Any]:
 def _base64(text: object) -> Any:  # noqa: ANN401 - whatever JSON holds
     try:
         return _parse(base64.b64decode(str(text), validate=True))
-    except binascii.Error:
+    except ValueError:  # not only binascii.Error: a text that is not ASCII raises its base class
         raise Undecodable("data_base64 is not base64", [FieldError("data_base64", "must be base64")]) from None
 
 
@@ -163,7 +162,8 @@ def _binary(headers: Headers, media_type: str) -> dict[str, Any]:
     attributes: dict[str, Any] = {"datacontenttype": media_type}
     for key, value in headers.items():
         for prefix in _PREFIXES:
-            if key.startswith(prefix):
+            # A name that is not UTF-8 stays bytes.
+            if isinstance(key, str) and key.startswith(prefix):
                 attributes[key[len(prefix) :].lower()] = value
     if len(attributes) == 1:
         raise Undecodable(
