@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 PREFIX = "WCH_"
+DEAD_LETTER_DAYS = 90.0
 _QUEUE_SETTING = re.compile(
     r"^WCH_(?P<queue>[A-Z0-9_]+)_(?P<name>CONCURRENCY|RETRY_DELAYS|TRIES|TIME_LIMIT|BATCH_SIZE|BATCH_WINDOW|PREFETCH)$"
 )
@@ -84,6 +85,15 @@ PersonHashKey = Annotated[
     Field(
         min_length=16,
         description="Secret of at least 16 characters for the hashes that stand for people, the same in every service; never change it",
+    ),
+]
+
+
+DeadLetterDays = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Days after which a service removes dead letters from queues whose events may name a person; 0 keeps them until somebody replays or discards them",
     ),
 ]
 
@@ -153,6 +163,7 @@ class ServiceSettings(BaseSettings):
     confirm_timeout_seconds: Annotated[float, Field(gt=0)] = Field(
         30.0, description="Longest wait for the confirm of a publish"
     )
+    dead_letter_days: DeadLetterDays = DEAD_LETTER_DAYS
     queues: dict[str, QueueSettings] = Field(default_factory=dict, description="Per queue, see WCH_<QUEUE>_…")
 
     @classmethod
@@ -317,21 +328,24 @@ def _queue_values() -> dict[str, dict[str, Any]]:
 
 
 class ToolSettings(BaseSettings):
-    """The settings per queue, for `wch`, so that it knows the delay queues that the services have."""
+    """Settings of services that `wch` reads as well: those per queue, for the delay queues, and the age of dead letters."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     queues: dict[str, QueueSettings] = Field(default_factory=dict)
+    dead_letter_days: DeadLetterDays = DEAD_LETTER_DAYS
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings' own signature
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read nothing but the settings per queue."""
-        return (_QueueValues(settings_cls),)
+        """Read the settings per queue in addition to the plain environment."""
+        return _QueueValues(settings_cls), env_settings
 
 
 def _problems(model: type[BaseSettings], error: ValidationError) -> list[FieldError]:

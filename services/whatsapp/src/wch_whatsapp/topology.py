@@ -30,6 +30,8 @@ CONTROL = WorkQueue(
         RecipientEraseRequested,
     ),
     policy=_POLICY,
+    # This service answers for erasures, so it also removes what may name a person and that no service handles.
+    expires_unroutable=True,
 )
 STATUSES = WorkQueue("whatsapp.status", follows=(Follow(StatusReceived),), policy=_POLICY)
 INBOUND = WorkQueue("whatsapp.inbound", follows=(Follow(MessageReceived), Follow(UserChanged)), policy=_POLICY)

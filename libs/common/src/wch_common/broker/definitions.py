@@ -55,8 +55,9 @@ def definitions(topology: Topology, vhost: str) -> dict[str, Any]:
 
 
 def service_permissions(topology: Topology, user: str, vhost: str) -> dict[str, Any]:
-    """Return a service's permissions: configure nothing, write its exchanges, read its own work queues."""
-    names = "|".join(re.escape(work.name) for work in topology.work_queues)
+    """Return a service's permissions: configure nothing, write its exchanges, read its work queues and what expires there."""
+    expiring = {name for work in topology.work_queues for name in work.expiring}
+    names = "|".join(map(re.escape, (*(work.name for work in topology.work_queues), *sorted(expiring))))
     exchanges = (REQUESTS_EXCHANGE, FACTS_EXCHANGE, RETRY_EXCHANGE, DEAD_EXCHANGE)
     keys = "|".join(re.escape(work.name) for work in topology.work_queues)
     families = "|".join(sorted({re.escape(work.name.split(".")[0]) for work in topology.work_queues}))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from wch_common.broker.queue_policy import QueuePolicy
 from wch_common.contract.event import FACTS_EXCHANGE, REQUESTS_EXCHANGE, TYPE_PATTERN, EventData, Fact, Request
+from wch_common.contract.personal import hold_personal_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +72,8 @@ class WorkQueue:
     requests: tuple[type[Request], ...] = ()
     follows: tuple[Follow, ...] = ()
     policy: QueuePolicy = field(default_factory=QueuePolicy)
+    expires_unroutable: bool = False
+    """Whether its service also removes old requests from `wch.unroutable`, which may hold anything."""
 
     @property
     def models(self) -> tuple[type[EventData], ...]:
@@ -81,6 +84,12 @@ class WorkQueue:
     def dlq(self) -> str:
         """The name of its dead-letter queue."""
         return self.name + DLQ_SUFFIX
+
+    @property
+    def expiring(self) -> tuple[str, ...]:
+        """The queues from which its service removes old messages, because these may hold personal data."""
+        own = (self.dlq,) if hold_personal_data(self.models) else ()
+        return (*own, UNROUTABLE_QUEUE) if self.expires_unroutable else own
 
     def delay_queue(self, seconds: float) -> str:
         """The name of the delay queue for a retry delay."""

@@ -72,6 +72,11 @@ def unmarked_fields(models: Iterable[type[Part]]) -> list[str]:
     )
 
 
+def hold_personal_data(models: Iterable[type[Part]]) -> bool:
+    """Whether a field of one of the models, or of a part of it, is marked as personal."""
+    return any(one.personal for part in _with_parts(models) for one in _fields(part))
+
+
 def names_person(registry: Registry, type_: str, data: Any, person: Person) -> bool:  # noqa: ANN401 - JSON
     """Whether a field that identifies somebody names the person in the data of an event, as read from JSON."""
     return _Reader(registry, person, kept=True).event(type_, data) is not data

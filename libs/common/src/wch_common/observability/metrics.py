@@ -7,7 +7,7 @@ from collections import defaultdict
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
@@ -41,6 +41,18 @@ class Metrics:
         self.outbox = Gauge("wch_outbox_rows", "Committed events that are not published yet", registry=self.registry)
         self.parked = Gauge(
             "wch_events_parked", "Events parked until their due time", ("queue",), registry=self.registry
+        )
+        self.dead_letters_removed = Counter(
+            "wch_dead_letters_removed",
+            "Dead letters removed because of their age (WCH_DEAD_LETTER_DAYS)",
+            ("queue",),
+            registry=self.registry,
+        )
+        self.dead_letter_oldest = Gauge(
+            "wch_dead_letter_oldest_seconds",
+            "Age of the oldest dead letter that will be removed, 0 if there is none; checked once an hour",
+            ("queue",),
+            registry=self.registry,
         )
 
 

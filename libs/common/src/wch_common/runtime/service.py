@@ -30,11 +30,12 @@ from wch_common.observability.logs import configure_logs
 from wch_common.observability.metrics import Metrics, QueueMetrics
 from wch_common.observability.redact import error_text
 from wch_common.runtime.consumer import Consumer
+from wch_common.runtime.dead_letter_expiry import DeadLetterExpiry
 from wch_common.runtime.gate import Gate
 from wch_common.runtime.settlement import Settlement
 from wch_common.runtime.worker import HandlerStuck, QueueContext
 from wch_common.settings import ServiceSettings, load_settings, masked, unknown_settings
-from wch_common.store.maintenance import Loop, periodic
+from wch_common.store.maintenance import RETENTION_SECONDS, Loop, periodic
 from wch_common.store.store import Store
 from wch_common.tasks import cancel_and_wait
 
@@ -225,10 +226,19 @@ class Service(Generic[SettingsT]):
         store_loops: list[Loop] = []
         if platform.store is not None:
             store_loops = [*platform.store.background, periodic("row_counts", self._count_rows, _COUNT_SECONDS)]
-        self._loops = [asyncio.create_task(_forever(run)) for run in (*store_loops, *platform.background)]
+        loops = (*store_loops, *platform.background, *self._expiry_loops(jobs))
+        self._loops = [asyncio.create_task(_forever(run)) for run in loops]
         self._tasks += self._loops
         for consumer in self._consumers:
             self._tasks += consumer.start()
+
+    def _expiry_loops(self, jobs: Sequence[Job]) -> list[Loop]:
+        """Return the loop that removes old dead letters, if the service has queues for that and is to do it."""
+        days, queues = self._settings.dead_letter_days, [name for job in jobs for name in job.queue.expiring]
+        if not days or not queues:
+            return []
+        expiry = DeadLetterExpiry(self._consuming, queues, days, self._metrics)
+        return [periodic("dead_letters", expiry.once, RETENTION_SECONDS)]
 
     def _consumer(self, job: Job, platform: Platform[SettingsT]) -> Consumer:
         worker = WorkerIdentity(package_version(self.name))

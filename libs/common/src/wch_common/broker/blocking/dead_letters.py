@@ -31,6 +31,8 @@ class DeadLetter:
     exchange: str
     routing_key: str
     message: Message
+    published: object = None
+    """Its property `timestamp`, which its publisher may have set."""
 
 
 class Mailbox:
@@ -54,7 +56,8 @@ class Mailbox:
                 return
             info = got.delivery_info
             self._last = info["delivery_tag"]
-            yield DeadLetter(self._last, info["exchange"], info["routing_key"], _message(got))
+            published = got.properties.get("timestamp")
+            yield DeadLetter(self._last, info["exchange"], info["routing_key"], _message(got), published)
 
     def remove(self, dead_letter: DeadLetter) -> None:
         """Remove a message from the queue."""
