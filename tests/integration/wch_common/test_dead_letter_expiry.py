@@ -33,6 +33,7 @@ from wch_common.contract.message import Headers, Message
 from wch_common.contract.personal import PERSONAL
 from wch_common.events.sync import ProductRequested
 from wch_common.observability.metrics import Metrics
+from wch_common.runtime import dead_letter_expiry
 from wch_common.runtime.dead_letter_expiry import DeadLetterExpiry
 from wch_common.runtime.job import Job
 from wch_common.runtime.service import Platform
@@ -125,6 +126,11 @@ class Replica:
     @property
     def removed(self) -> float | None:
         return self.metric("wch_dead_letters_removed_total")
+
+
+@pytest.fixture(autouse=True)
+def no_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letter_expiry, "NOTICE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -224,6 +230,30 @@ def test_a_request_that_nobody_handles_counts_from_what_its_publisher_says(stage
     replica.check()
     stage.await_depth(UNROUTABLE_QUEUE, 2)
     assert ids(stage, UNROUTABLE_QUEUE) == {"young", "milliseconds"}
+
+
+def test_each_is_removed_after_a_day_of_warnings_from_the_process(
+    stage: Stage, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_expiry, "NOTICE_SECONDS", 86_400)
+    put(stage, failed("old", 100), failed("older", 200), failed("young", 1))
+
+    async def checks() -> None:
+        async with linked(stage.url) as link:
+            expiry = replica.expiry(link)
+            await expiry.once()
+            assert replica.metric("wch_dead_letter_oldest_seconds") == pytest.approx(200 * 86_400, abs=600)
+            put(stage, failed("late", 100))
+            await asyncio.to_thread(stage.await_depth, PEOPLE.dlq, 4)
+            noticed_long_ago = {one: at - 86_400 for one, at in expiry._noticed.items()}
+            expiry._noticed.update(noticed_long_ago)
+            await expiry.once()
+
+    with capture_logs() as lines:
+        asyncio.run(checks())
+    assert lines[0]["event"] == "dead_letters_will_be_removed"
+    stage.await_depth(PEOPLE.dlq, 2)
+    assert ids(stage) == {"late", "young"}
 
 
 def test_two_replicas_remove_each_once_and_no_young_one(stage: Stage, replica: Replica) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,11 @@ log = structlog.get_logger(__name__)
 
 MOST_RETURNED: Final = 1000
 """How many young dead letters of a queue one check reads; the next one continues with those behind them."""
+MOST_HELD: Final = 10_000
+"""How many others that stay a check takes; as it holds them to its end, nobody else can read them meanwhile."""
+NOTICE_SECONDS: Final = DAY_SECONDS
+"""For so long a process warns of a removal. An old backlog may have just arrived, and `time` is what a publisher claims."""
+_MOST_NOTICED: Final = 100_000
 
 
 @dataclass
@@ -43,6 +49,7 @@ class DeadLetterExpiry:
         self._removed = {queue: metrics.dead_letters_removed.labels(queue) for queue in queues}
         self._oldest = metrics.dead_letter_oldest
         self._unreadable: set[str] = set()
+        self._noticed: dict[object, float] = {}
 
     async def once(self) -> None:
         """Check each queue; one that cannot be checked is logged, and the next one follows."""
@@ -67,23 +74,32 @@ class DeadLetterExpiry:
         A quorum queue delivers what was returned first, in the order in which it was returned. The oldest is therefore
         not always the first, but all that were read before come before all others, which are younger.
         """
-        found, returned = _Found(), set[object]()
-        while (taken := await head.take()) is not None:
+        found, returned, held = _Found(), set[object](), 0
+        while held < MOST_HELD and (taken := await head.take()) is not None:
             age = age_seconds(taken.message, taken.published)
-            if age is None:
-                # Returned with the end of the check: now it would come again instead of those behind it.
-                found.without_time += 1
-            elif is_old(age, self._days):
+            identity = (queue, taken.message.message_id, hash(taken.message.body))
+            if age is not None and is_old(age, self._days) and self._is_noticed(identity):
                 head.remove(taken)
                 self._report_removed(queue, taken, age)
+                continue
+            found.oldest_seconds = max(found.oldest_seconds, age or 0.0)
+            if age is None or is_old(age, self._days):
+                # Returned with the end of the check: now it would come again instead of those behind it.
+                held += 1
+                found.without_time += age is None
             else:
                 head.requeue(taken)
-                identity = (taken.message.message_id, hash(taken.message.body))
                 if identity in returned or len(returned) == MOST_RETURNED:
                     break
                 returned.add(identity)
-                found.oldest_seconds = max(found.oldest_seconds, age)
         return found
+
+    def _is_noticed(self, identity: object) -> bool:
+        """Whether this process found it old so long ago that it may be removed."""
+        if len(self._noticed) >= _MOST_NOTICED:
+            self._noticed.clear()
+        now = time.monotonic()
+        return now - self._noticed.setdefault(identity, now) >= NOTICE_SECONDS
 
     def _report_removed(self, queue: str, taken: TakenMessage, age: float) -> None:
         event, kind = peek(taken.message), taken.message.headers.get(KIND)
