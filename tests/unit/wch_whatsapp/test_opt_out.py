@@ -52,8 +52,24 @@ def test_the_word_that_counted_is_known(text: str, word: str, language: str) -> 
 
 @pytest.mark.parametrize(
     "text",
+    ["STOP, Anna", "STOP. Anna", "STOP (Anna)", "STOP / Anna", "STOP | Anna", "STOP ~ Anna", "STOP -Anna", "STOP: Anna", "Stop, LG Anna", "STOP LG", "Stop, please. Anna M. Miller",
+     "STOP. Sent from my iPhone", "STOP Sent from my iPhone", "Hi stop please", "STOP SMS", "STOP 36180", "停止，安娜", "Abmelden, mfg Müller", "stop it", "unsub", "Baja. Ana"],
+)  # fmt: skip
+def test_a_signature_a_greeting_or_a_number_does_not_hide_the_word(text: str) -> None:
+    assert READER.read(text) is not None
+
+
+@pytest.mark.parametrize("text", ["停止\ufe0f", "रोकें\ufe0f", "หยุด\ufe0f", "중지\ufe0e", "停止\u034f", "बंद करें\u034f", "STOP\u3164", "STOP\u115f", "STOP\u20e3", "ST\u034fOP", "STOP\U000e0101"])  # fmt: skip
+def test_marks_that_nobody_sees_do_not_hide_the_word(text: str) -> None:
+    found = READER.read(text)
+    assert found is not None
+    assert found.place == "message"
+
+
+@pytest.mark.parametrize(
+    "text",
     [None, "", " ", "🛑", "please", "please do not stop", "Don't stop sending me offers", "How do I stop this order?",
-     "cancel", "end", "请" * 4096, "please " * 580 + "stop", "when does the bus stop", "Dung", "Dũng", "Dũng\n0901234567", "বন্ধু", "रोकेंगे", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
+     "cancel", "end", "Stop - wait, I do want the red one", "Stop – do you have size 40?", "Stop, wait", "Stop. no, go on", "Stop (not you)", "Stop: Anna Bella Clara Dora", "40 stop", "请" * 4096, "please " * 580 + "stop", "when does the bus stop", "Dung", "Dũng", "Dũng\n0901234567", "বন্ধু", "रोकेंगे", "stopwatch", "non-stop", "Where is the stop?\nstop", "Is 40 in stock?"],
 )  # fmt: skip
 def test_other_messages_are_no_opt_outs(text: str | None) -> None:
     assert READER.read(text) is None

@@ -8,10 +8,11 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 StopWordPlace: TypeAlias = Literal["message", "first_line", "anywhere"]
 _PLACES: Final[dict[StopWordPlace, str]] = {
@@ -29,10 +30,17 @@ _UNSEPARATED = ("CJK", "HIRAGANA", "KATAKANA", "THAI")
 _TONAL = ("vi",)
 """Languages in which a word without its accents may be another one, such as a name."""
 _SAME = {"ı": "i"}  # its upper case in Turkish is I
-_IGNORED = "\N{ARABIC TATWEEL}"
+# Selectors of a glyph, joiners, fillers and the frame of a key, which no reader sees.
+_IGNORED = re.compile(
+    "[\N{ARABIC TATWEEL}\N{COMBINING GRAPHEME JOINER}\N{HANGUL CHOSEONG FILLER}\N{HANGUL JUNGSEONG FILLER}\N{HANGUL FILLER}"
+    "\N{COMBINING ENCLOSING KEYCAP}\ufe00-\ufe0f\U000e0100-\U000e01ef]"
+)
 _LINE_END = re.compile(r"[\n\r\u2028\u2029]")
-# A name behind the word: "STOP -- Ada", "Stop – Ada".
-_SIGNATURE = re.compile(r"--|\s[-\N{EN DASH}\N{EM DASH}]\s|\N{EM DASH}")
+# A name behind the word: "STOP -- Ada", "Stop – Ada"; behind other marks it begins with a capital: "STOP, Ada", "stop (Ada)".
+_DASH = re.compile(r"--|\s[-\N{EN DASH}\N{EM DASH}]\s|\N{EM DASH}")
+_MARK = re.compile(r"[,.;:(/|~\N{FULLWIDTH COMMA}\N{IDEOGRAPHIC FULL STOP}]|\s-")
+_MOST_MARKS: Final = 8
+_LONGEST_SIGNATURE: Final = 3
 Tokens: TypeAlias = tuple[str, ...]
 
 
@@ -74,8 +82,7 @@ class OptOutReader:
         if self._place == "message":
             return None
         line = next(filter(_tokens, _LINE_END.split(text)), "")
-        unsigned = _SIGNATURE.split(line, maxsplit=1)[0]
-        if found := self._alone(line) or self._alone(unsigned):
+        if found := next(filter(None, map(self._alone, (line, *self._unsigned(line)))), None):
             return OptOut(*found, "first_line")
         if self._place == "anywhere" and (
             found := self._within(_tokens(text)) or self._within(_tokens(text, exact=True))
@@ -103,7 +110,23 @@ class OptOutReader:
                     rest = rest[len(polite) :]
                 if rest and rest[-len(polite) :] == polite:
                     rest = rest[: -len(polite)]
+            # "STOP 36180": the number that an advertisement names.
+            if len(rest) > 1 and rest[-1].isdigit():
+                rest = rest[:-1]
         return rest
+
+    def _unsigned(self, line: str) -> Iterator[str]:
+        """Yield what a line may say besides the signature at its end."""
+        for mark in islice(_DASH.finditer(line), _MOST_MARKS):
+            if len(line[mark.end() :].split()) <= _LONGEST_SIGNATURE:
+                yield line[: mark.start()]
+        for mark in islice(_MARK.finditer(line), _MOST_MARKS):
+            words = line[mark.end() :].split()
+            if len(words) <= _LONGEST_SIGNATURE and not any(map(self._is_no_name, words)):
+                yield line[: mark.start()]
+
+    def _is_no_name(self, word: str) -> bool:
+        return word[0].islower() and _tokens(word) not in self._polite
 
     def _within(self, tokens: Tokens) -> tuple[str, str] | None:
         starts = range(len(tokens))
@@ -120,7 +143,7 @@ def _tokens(text: str, *, exact: bool = False) -> Tokens:
     inside = folds = False
     for one in unicodedata.normalize("NFKC" if exact else "NFKD", text).casefold():
         category = unicodedata.category(one)
-        if category == "Cf" or one in _IGNORED or (folds and category == "Mn" and not exact):
+        if category == "Cf" or _IGNORED.match(one) or (folds and category == "Mn" and not exact):
             continue
         if category[0] not in "LNM" or (category[0] == "M" and not inside):
             inside = False
