@@ -10,7 +10,7 @@ import structlog
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.events.whatsapp import RecipientLinked
 from wch_common.integrations.recipients import of_meta
-from wch_common.outcome import Retry
+from wch_common.outcome import Reject, Retry
 from wch_common.store.erased_people import erased_since
 from wch_whatsapp import queries
 from wch_whatsapp.call_outcomes import change_for_error, limit_to_recipient, pause_for, unreported
@@ -171,10 +171,8 @@ class Inbound:
             return
         names = self._names(data.sender, data.user_id, data.parent_id)
         if not names:
-            log.error(
-                "sender_unknown", kind=data.kind, remedy="look for changes of Meta's webhooks: no id is of a known form"
-            )
-            return
+            # It may be a STOP: kept until a version that knows the form is deployed and it is replayed.
+            raise Reject("the sender has no number and no id of a known form; Meta's webhooks may have changed")
         is_erased = await erased_since(tx, [one.id for one in names], data.timestamp)
         said = await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=not is_erased)
         _publish_link(event, tx, said)
@@ -204,7 +202,8 @@ class Inbound:
             said = await self._people.said_by_meta(tx, portfolio, current, data.timestamp, previous=previous)
             _publish_link(event, tx, said)
         else:
-            log.warning("changed_user_unknown", has_previous=bool(previous), has_current=bool(current))
+            what = "the previous" if current else "the new"
+            raise Reject(f"{what} number or id of the customer has no known form; Meta's webhooks may have changed")
 
     def _of_user(self, user: MetaUser) -> list[Name]:
         return self._names(user.wa_id, user.user_id, user.parent_id)
