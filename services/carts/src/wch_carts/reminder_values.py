@@ -14,18 +14,35 @@ _LONGEST: Final = 40
 _MOST_WORDS: Final = 4
 _LONGEST_CODE: Final = 20
 # Alphabetic characters with their marks, joiners of some scripts, spaces, apostrophes, hyphens, and full stops behind an abbreviation.
-_NAME = regex.compile(r"(?:[\p{L}\p{M}\u200c\u200d '\u2019\u02bc\u00b7-]|(?<=\p{L})\.(?= |$))+")
+_NAME = regex.compile(r"(?:[\p{L}\p{M}\u200c\u200d '\u2019\u02bc\u00b7-]|(?<=\b\p{L}{1,4})\.(?= [^\p{Ll}]|$))+")
+_ADDRESS = regex.compile(r"\. ?(?:com|net|org|info|shop|app|co|me)\b", regex.IGNORECASE)
+_STACKED_MARKS = regex.compile(r"\p{M}{4}")
 _ALPHABETIC = regex.compile(r"\p{L}")
+_PARTICLE = regex.compile(
+    "af|al|av|bin|bint|da|das|de|del|della|den|der|des|di|do|dos|e|el|ibn|la|las|le|los|ten|ter|und|van|vd|von|y|zu|zum|zur",
+    regex.IGNORECASE,
+)
+_MOST_PARTICLES: Final = 4
 _CODE = regex.compile(r"[\p{L}\p{M}\p{N}_-]+")
-_NUMBER_IN_CODE = regex.compile(r"(?:\p{N}[_-]?){7}")
+_NUMBER_IN_CODE = regex.compile(r"(?:\p{N}[_-]*){7}")
 _UNSAFE_IN_LINK = regex.compile(r"[\s\\\p{C}]")
 
 
 def customer_name(text: str) -> str:
-    """Return a customer's name, or an empty text for what is no name: an address, a number, lines, over 40 characters or four words."""
-    name = regex.sub(" +", " ", text.strip(" "))
-    is_short = len(name) <= _LONGEST and name.count(" ") < _MOST_WORDS
-    return name if is_short and _NAME.fullmatch(name) and _ALPHABETIC.search(name) else ""
+    """Return a customer's name, or an empty text for what is no name: an address, a number, lines, over 40 characters or four words.
+
+    Particles (`de`, `von`) are no words.
+    """
+    name = regex.sub(r"\p{Zs}+", " ", text).strip(" ")
+    words = name.split(" ")
+    particles = sum(_PARTICLE.fullmatch(word) is not None for word in words)
+    is_short = len(name) <= _LONGEST and particles <= _MOST_PARTICLES and len(words) - particles <= _MOST_WORDS
+    is_name = (
+        _NAME.fullmatch(name)
+        and _ALPHABETIC.search(name)
+        and not (_ADDRESS.search(name) or _STACKED_MARKS.search(name))
+    )
+    return name if is_short and is_name else ""
 
 
 def coupon_code(text: str) -> str:
@@ -43,8 +60,17 @@ def own_link(text: str, hosts: Collection[str]) -> str:
         host, user = parts.hostname or "", parts.username
     except ValueError:
         return ""
-    is_own = any(host == own or host.endswith(f".{own}") for own in hosts)
+    host, owns = _ascii(host), filter(None, map(_ascii, hosts))
+    is_own = any(host == own or host.endswith(f".{own}") for own in owns)
     return text if parts.scheme == "https" and user is None and is_own else ""
+
+
+def _ascii(host: str) -> str:
+    """Return a host as it is in DNS, without letters beyond ASCII; empty if it cannot be one."""
+    try:
+        return host.encode("idna").decode()
+    except UnicodeError:
+        return ""
 
 
 def own_path(text: str, hosts: Collection[str]) -> str:
