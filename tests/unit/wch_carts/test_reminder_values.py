@@ -65,7 +65,7 @@ def test_links_elsewhere_are_left_out(link: str) -> None:
         assert own_link(link, hosts) == own_path(link, hosts) == ""
 
 
-def test_a_host_is_the_same_in_its_own_letters_and_in_ascii() -> None:
+def test_a_host_is_the_same_in_unicode_and_in_ascii() -> None:
     for link in ("https://müller.example/c", "https://xn--mller-kva.example/c"):
         for own in ("müller.example", "xn--mller-kva.example"):
             assert own_link(link, {own}) == link

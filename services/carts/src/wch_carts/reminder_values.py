@@ -66,7 +66,7 @@ def own_link(text: str, hosts: Collection[str]) -> str:
 
 
 def _ascii(host: str) -> str:
-    """Return a host as it is in DNS, without letters beyond ASCII; empty if it cannot be one."""
+    """Return a host as it is in DNS, in ASCII; empty if it cannot be one."""
     try:
         return host.encode("idna").decode()
     except UnicodeError:

@@ -116,7 +116,7 @@ class WhatsAppSettings(ShopSettings):
     )
     whatsapp_stop_words: Annotated[tuple[str, ...], NoDecode, CommaSeparated] = Field(
         (),
-        description="More words or phrases with which a customer opts out of marketing, separated by commas; those of 32 "
+        description="More words or phrases with which a customer opts out of marketing, separated by commas; those of 57 "
         "languages are known",
     )
     whatsapp_stop_words_in: StopWordPlace = Field(
