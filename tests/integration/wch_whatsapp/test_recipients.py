@@ -331,7 +331,7 @@ def test_a_refused_country_is_that_of_ids_too(wa: WhatsAppStage) -> None:
 def test_what_a_person_without_a_known_name_writes_is_kept(wa: WhatsAppStage) -> None:
     """It may be a STOP, under a form of id that is newer than this version."""
     wa.start()
-    names = ({}, {"user_id": "an unknown form"}, {"user_id": "de.12"}, {"sender": "1234"})
+    names: tuple[dict[str, Any], ...] = ({}, {"user_id": "an unknown form"}, {"user_id": "de.12"}, {"sender": "1234"})
     wa.publish(*(wrote(1, "STOP", **{"sender": None, **one}) for one in names))
     dead_letters = wa.stage.await_dead_letters("whatsapp.inbound.dlq", len(names))
     assert {one.message.headers["wch-error-kind"] for one in dead_letters} == {"rejected"}
