@@ -62,6 +62,31 @@ def without_plus(number: phonenumbers.PhoneNumber, region: str) -> list[str]:
     return [digits, f"{digits}.0", national, bare, f"{bare}.0", short, f"{short}.0"]
 
 
+def in_groups_without_plus(number: phonenumbers.PhoneNumber) -> list[str]:
+    """Return the groups that Meta, address books and spreadsheets make of a number, without its plus sign."""
+    digits, groups = written(number, Format.E164)[1:], written(number, Format.INTERNATIONAL)[1:]
+    thousands = f"{int(digits):,}"
+    return [groups, groups.replace("-", " "), groups.replace(" ", "-"), f"-{digits}", f"({digits})",
+            thousands.replace(",", "."), thousands.replace(",", " ")]  # fmt: skip
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_a_stored_number_is_found_in_every_spelling_that_is_read_as_it(region: str) -> None:
+    number = example(region)
+    assert number is not None
+    e164, groups = written(number, Format.E164), written(number, Format.INTERNATIONAL)
+    code, rest = groups[1:].split(" ")[0], groups.partition(" ")[2]
+    abroad = [
+        f"{prefix}{text}" for prefix in ("00", "011", "0011", "010", "810", "001") for text in (e164[1:], groups[1:])
+    ]
+    texts = [*with_plus(number), *without_plus(number, region), *in_groups_without_plus(number), *abroad,
+             f"+{code} (0) {rest}", f"00{code} (0) {rest}", f"{groups}.0", f"{code}{rest}.0"]  # fmt: skip
+    found = person_of(e164).is_same
+    for text in texts:
+        if any(read(text, shop) == e164 for shop in (None, region, *SHOP_REGIONS, "AU", "JP", "RU")):
+            assert found(text), text
+
+
 @pytest.mark.parametrize("region", REGIONS)
 def test_no_spelling_of_a_number_becomes_another_number(region: str) -> None:
     number = example(region)
@@ -74,7 +99,8 @@ def test_no_spelling_of_a_number_becomes_another_number(region: str) -> None:
         assert read(text, region) in (e164, None), text
     # Shops of other countries cannot know numbers that are written for calls inside the country.
     digits = e164[1:]
-    assert {read(text, shop) for text in (digits, f"{digits}.0") for shop in SHOP_REGIONS} <= {e164, None}
+    for text in (digits, f"{digits}.0", *in_groups_without_plus(number)):
+        assert {read(text, shop) for shop in SHOP_REGIONS} <= {e164, None}, text
     # A spreadsheet keeps the first digits only.
     assert read(f"{digits[0]}.{digits[1:6]}E+{len(digits) - 1}", region) is None
 
@@ -96,6 +122,14 @@ def test_most_numbers_of_a_country_are_read_as_they_are_written_there() -> None:
         ("6281234567890", "ID", "+6281234567890"),
         ("+49 (0) 151 12345678", None, "+4915112345678"),
         ("0151/12345678", "DE", "+4915112345678"),
+        ("+39 (0)312 345 6789", None, None),  # a fixed line of Como with the 0, a mobile number without it
+        ("+39 (0)6 698 12345", None, "+390669812345"),
+        ("+44 (0)7911 123456", None, "+447911123456"),
+        ("33 6 12 34 56 78", "DE", None),
+        ("33.612.345.678", "DE", None),
+        ("65 8123 4567", "ID", None),
+        ("203 555 0123", "US", "+12035550123"),
+        ("612 345 678", "ES", "+34612345678"),
         ("+4915112345678/79", None, None),
         ("+4366012345678/9", None, None),
         ("+4915112345678 ext. 5", None, None),
@@ -138,7 +172,7 @@ def test_a_number_is_right_or_refused(text: str, region: str | None, right: str 
         ("+1203555", None, "no number of its country has this length"),
         ("+491", None, "it has too few or too many digits"),
         ("+12000000001", None, "its country has no such number"),
-        ("4915112345679", "DE", "can be read with and without a country code"),
+        ("4915112345679", "DE", "can be read as two numbers"),
         ("4.9E+12", "DE", "a spreadsheet has shortened it"),
         ("+4915112345678.5", None, "it has a fraction"),
         ("+4915112345678/79", None, "a slash after a complete number"),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _LAST: Final = 4
 _SHORTEST: Final = 7
 """A text with fewer digits is too short to identify a person."""
+_LONGEST_PREFIX: Final = 4
+"""Digits of the prefix of calls abroad, without zeros at its beginning."""
 _LONGEST: Final = 100
 _WRITE_IT = "write it as +<country><number>"
 _MOBILE = (phonenumbers.PhoneNumberType.MOBILE, phonenumbers.PhoneNumberType.FIXED_LINE_OR_MOBILE)
@@ -36,7 +38,7 @@ def normalised(text: str, region: str | None = None) -> str:
     if len(found) == 1:
         return found.pop()
     if found:
-        raise MalformedNumber(f"not a phone number: it can be read with and without a country code; {_WRITE_IT}")
+        raise MalformedNumber(f"not a phone number: it can be read as two numbers; {_WRITE_IT}")
     raise MalformedNumber(f"not a phone number: {_problem(written, region)}")
 
 
@@ -71,6 +73,8 @@ _SCHEME = re.compile(r"(?:tel|whatsapp|p):", re.IGNORECASE)
 _FORMULA = re.compile(r'="?([^"]*)"?')
 _SHORTENED = re.compile(r"\+?\d(?:[.,]\d+)?E\+?\d+", re.IGNORECASE)
 _FRACTION = re.compile(r"(\(?\+?[^.,]*\d)[.,](\d{1,2})")
+_TRUNK_ZERO = re.compile(r"\( *0 *\)")
+_THOUSANDS: Final = 3
 _NUMBER = re.compile(r"[( ]*\+?[0-9 ()./-]*")
 
 
@@ -121,7 +125,8 @@ def _readings(written: str, region: str | None) -> set[str]:
     """Return every valid number that can be meant; without a plus sign, the country code may be there or not."""
     digits = re.sub(r"\D", "", written)
     if "+" in written:
-        return _valid(written, None)
+        # Where a 0 is dialled inside the country only, both are the same number; in Italy it is part of the number.
+        return _valid(written, None) | _valid(_TRUNK_ZERO.sub("", written), None)
     if digits.startswith("00"):
         # The prefix of calls abroad in most countries; some have others, which begin with 00.
         return _valid(f"+{digits[2:]}", None) or (_valid(written, region) if region else set())
@@ -133,10 +138,18 @@ def _readings(written: str, region: str | None) -> set[str]:
     international = _valid(f"+{digits}", None)
     if digits.startswith(str(phonenumbers.country_code_for_region(region))):
         return national | international
-    # A number of another country must have its plus sign. Digits alone may have lost it in a spreadsheet; whoever writes
-    # groups, like (203) 555-0123, writes a number of the shop's country.
-    may_be_foreign = national and digits == written and any(map(_is_mobile, international))
-    return national | international if may_be_foreign else national
+    foreign = {number for number in international if _is_mobile(number) and _may_have_lost_its_plus(written, number)}
+    return national | foreign if national else national
+
+
+def _may_have_lost_its_plus(written: str, foreign: str) -> bool:
+    """Whether digits are grouped like a number of another country, or like no telephone number, as spreadsheets write them.
+
+    Whoever writes other groups, like (203) 555-0123, writes a number of the shop's country.
+    """
+    groups = re.findall(r"[0-9]+", written)
+    code = str(phonenumbers.parse(foreign).country_code)
+    return len(groups) == 1 or groups[0] == code or all(len(group) == _THOUSANDS for group in groups[1:])
 
 
 def _valid(text: str, region: str | None) -> set[str]:
@@ -265,17 +278,37 @@ def is_form_of(number: str) -> Callable[[str], bool]:
     def is_same(text: str) -> bool:
         if text in (number, own):
             return True
-        digits = "".join(str(unicodedata.digit(one)) for one in text if one.isdigit()).lstrip("0")
-        if last not in digits:  # most numbers of a batch; reading each costs a tenth of a millisecond
+        plain = _without_fraction(text)
+        if last not in _digits(plain):  # most numbers of a batch; reading each costs a tenth of a millisecond
             return False
+        return any(map(is_read_as_own, {plain, _TRUNK_ZERO.sub("", plain)}))
+
+    def is_read_as_own(text: str) -> bool:
         if own in (_one_form_or_none(text, None), _one_form_or_none(text, region)):
             return True
-        if len(digits) < _SHORTEST:
+        if len(digits := _digits(text).lstrip("0")) < _SHORTEST:
             return False
         # A local number, one without a plus sign, or one with the prefix of calls abroad.
-        return own.endswith(digits) or one_form(f"+{digits}") == own or digits.endswith(digits_of_own)
+        without_prefix = (digits[start:] for start in range(_LONGEST_PREFIX + 1))
+        return (
+            own.endswith(digits)
+            or digits.endswith(digits_of_own)
+            or any(_one_form_or_none(f"+{rest}", None) == own for rest in without_prefix)
+        )
 
     return is_same
+
+
+def _digits(text: str) -> str:
+    return "".join(str(unicodedata.digit(one)) for one in text if one.isdigit())
+
+
+def _without_fraction(text: str) -> str:
+    """Return a text without the .0 that a spreadsheet adds to a number."""
+    try:
+        return _plain(text)
+    except MalformedNumber:
+        return text
 
 
 def _national(number: str) -> str:
