@@ -71,6 +71,10 @@ def test_a_campaign_from_a_file_to_its_report(bc: BroadcastStage, tmp_path: Path
         (("start", "x", "--list", "y"), "give --template, --text, or both"),
         (("start", "x", "--list", "y", "--template", "Not A Name"), "message.template.name"),
         (("import", "x", "/no/such/file"), "/no/such/file: No such file"),
+        (
+            ("import", "x", "/no/such/file", "--region", "UK"),
+            "--region, WCH_WHATSAPP_REGION: must be the two characters",
+        ),
     ],
 )
 def test_a_wrong_command_prints_one_sentence(bc: BroadcastStage, words: tuple[str, ...], message: str) -> None:

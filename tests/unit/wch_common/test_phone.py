@@ -6,6 +6,7 @@ import re
 
 import phonenumbers
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from wch_common.integrations.phone import (
     MalformedNumber,
@@ -16,6 +17,7 @@ from wch_common.integrations.phone import (
     one_form,
 )
 from wch_common.integrations.recipients import person_of
+from wch_common.integrations.shops import PhoneRegion
 
 MOBILE = phonenumbers.PhoneNumberType.MOBILE
 Format = phonenumbers.PhoneNumberFormat
@@ -249,3 +251,15 @@ def test_a_stored_number_is_found_in_every_form_it_was_accepted_in() -> None:
 def test_what_is_no_id_of_meta_is_refused(wa_id: str) -> None:
     with pytest.raises(MalformedNumber):
         of_customer(wa_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "region"), [("DE", "DE"), ("gb", "GB"), ("UK", None), ("Germany", None), ("", None), ("ZZ", None)]
+)
+def test_a_region_is_a_country_with_phone_numbers(text: str, region: str | None) -> None:
+    field = TypeAdapter(PhoneRegion)
+    if region is None:
+        with pytest.raises(ValidationError, match="GB for the United Kingdom"):
+            field.validate_python(text)
+    else:
+        assert field.validate_python(text) == region

@@ -139,3 +139,11 @@ def test_other_words_with_a_full_stop_stay(text: str) -> None:
 def test_a_text_is_read_as_an_id_before_anything_else() -> None:
     assert recipient_in(ID).user_id == ID
     assert recipient_in("0151 12345678") == Recipient(phone="0151 12345678")
+
+
+@pytest.mark.parametrize(
+    "text", ["wa.me/4915112345678", "https://wa.me/4915112345678", "api.whatsapp.com/send?phone=49"]
+)
+def test_a_link_to_a_person_is_refused_as_a_link(text: str) -> None:
+    with pytest.raises(MalformedRecipient, match="it is a link"):
+        resolved(text, "DE")

@@ -32,6 +32,7 @@ from wch_common.cli.output import (
     whoami,
 )
 from wch_common.client import Client
+from wch_common.integrations.phone import known_region
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -129,6 +130,13 @@ def cancel(
     _request(amqp_url, "cancel", data, shop, dry_run=dry_run, json=json)
 
 
+def _region(text: str | None) -> str | None:
+    try:
+        return known_region(text) if text else None
+    except ValueError as error:
+        raise CommandError(f"--region, WCH_WHATSAPP_REGION: {error}") from None
+
+
 @app.command(name="import")
 def import_(
     list_id: Annotated[str, typer.Argument(help="Name of the new list.", metavar="LIST")],
@@ -137,7 +145,9 @@ def import_(
     database_url: DatabaseUrl = None,
     region: Annotated[
         str | None,
-        typer.Option(help="Country of numbers without a country code, like DE.", envvar="WCH_WHATSAPP_REGION"),
+        typer.Option(
+            help="Country of numbers without a country code, like DE.", envvar="WCH_WHATSAPP_REGION", callback=_region
+        ),
     ] = None,
     shop: Shop = None,
     refused: Annotated[Path | None, typer.Option(help="CSV file to which refused lines are written.")] = None,

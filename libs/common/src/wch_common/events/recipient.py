@@ -19,6 +19,7 @@ _USER_ID: Final = r"[A-Z]{2}\.[A-Za-z0-9]{1,128}"
 _PARENT_ID: Final = r"[A-Z]{2}\.ENT\.[A-Za-z0-9]{1,128}"
 _EITHER: Final = re.compile(rf"{_USER_ID}|{_PARENT_ID}")
 _LONGEST: Final = 100
+_LINK: Final = re.compile(r"(?:https?://|wa\.me/|api\.whatsapp\.)", re.IGNORECASE)
 _ALMOST: Final = re.compile(r"[A-Za-z]{2}\s*[.,].*", re.DOTALL)
 
 
@@ -79,6 +80,8 @@ def recipient_in(text: str) -> Recipient:
         return Recipient(parent_id=plain) if is_parent else Recipient(user_id=plain)
     if not plain or len(plain) > _LONGEST:
         raise MalformedRecipient(f"not a phone number: it is {'too long' if plain else 'empty'}")
+    if _LINK.match(plain):
+        raise MalformedRecipient("not a phone number: it is a link; write the number as +<country><number>")
     if _ALMOST.fullmatch(plain):
         raise MalformedRecipient(
             "not a WhatsApp user id: it has two capitals, a full stop and alphanumeric characters only, like DE.1234567890"

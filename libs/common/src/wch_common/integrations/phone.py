@@ -42,6 +42,14 @@ def normalised(text: str, region: str | None = None) -> str:
     raise MalformedNumber(f"not a phone number: {_problem(written, region)}")
 
 
+def known_region(text: str) -> str:
+    """Return a country (like DE, in upper case) that has phone numbers; raises ValueError for any other text."""
+    region = text.strip().upper()
+    if region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("must be the two characters of a country in ISO 3166, like DE, and GB for the United Kingdom")
+    return region
+
+
 def of_person(text: str, region: str | None = None) -> str:
     """Return the number of a person as `normalised` does, or as it stands with `+` and 5 to 20 digits; raises MalformedNumber."""
     try:

@@ -33,7 +33,16 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 GraphVersion = Annotated[str, Field(pattern=r"^v\d+\.\d+$")]
-PhoneRegion = Annotated[str, Field(pattern="^[A-Z]{2}$")]
+
+
+def _has_numbers(region: str) -> str:
+    # Here, as services that read no numbers must not load the numbering plans.
+    from wch_common.integrations.phone import known_region
+
+    return known_region(region)
+
+
+PhoneRegion = Annotated[str, AfterValidator(_has_numbers)]
 
 
 def _distinguishes_products(value: str) -> str:
