@@ -65,8 +65,9 @@ def test_its_list_is_completed_meanwhile(bc: BroadcastStage, parts: int) -> None
 def test_its_turn_comes_while_a_request_that_changes_nothing_has_locked_it(bc: BroadcastStage, *, again: bool) -> None:
     bc.start()
     second = campaign("second", range(10, 12))
-    bc.publish(campaign("first", range(1)), second)
+    bc.publish(campaign("first", range(1)))
     (batch,) = bc.await_batches(1)
+    bc.publish(second)
     eventually(lambda: bc.state("second") == ("waiting", "another_campaign"))
     with psycopg.connect(bc.database_url, options="-c search_path=broadcast") as connection:
         connection.execute("SELECT 1 FROM campaigns WHERE campaign_id = 'second' FOR UPDATE")
