@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wch_broadcast.uploads import Notes, RefusedLine, WrongHeadings, lines_of, read, upload
+from wch_broadcast.csv_rows import RefusedLine, WrongHeadings
+from wch_broadcast.uploads import Notes, lines_of, read, upload
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.events.whatsapp_content import Media, TemplateButton
 
@@ -45,7 +46,7 @@ def test_lines_whose_values_are_changed_or_missing_are_noted() -> None:
         'to,body1,header\n+15550100001,Ada,Hi\n+15550100002,"two\nlines",Hi\n+15550100003,,Hi\n+15550100004,a,b     c\n'
     )
     assert len(list(read(iter(text.splitlines(keepends=True)), None, notes))) == 4
-    assert (notes.changed.count, notes.changed.first) == (2, [4, 6])
+    assert (notes.changed.count, notes.changed.first) == (2, [3, 6])
     assert (notes.without_values.count, notes.without_values.first) == (1, [5])
     list(read(iter(["to,header\n", "+15550100001,x\n"]), None, plain := Notes()))
     assert plain == Notes(), "a file without body columns lacks no values"
@@ -115,3 +116,60 @@ def test_missing_values_and_unclosed_quotation_marks_are_refused() -> None:
     assert isinstance(first, CampaignRecipient)
     assert isinstance(second, RefusedLine)
     assert "is a quotation mark not closed?" in second.reason
+
+
+def lines(text: str) -> Iterator[str]:
+    """Return the lines of a file."""
+    return iter(text.splitlines(keepends=True))
+
+
+UNCLOSED = "cannot be read, nor can the lines after it"
+GUESTS = [f"+1555010{number:04d},guest {number}\n" for number in range(3000)]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('to,body1\n+15550100001,"Ada\n+15550100002,Bob\n+15550100003,Eve\n', 2),
+        ('to,body1\n+15550100001,Ada\n\n+15550100002,"a"b\n+15550100003,Eve\n', 4),
+        ('to,body1\n+15550100001,"Ada\n+15550100002,"Bob"\n', 2),
+        ("".join(("to,body1\n", *GUESTS[:1500], '+15550109999,"Ada\n', *GUESTS[1500:])), 1502),
+    ],
+)
+def test_a_quotation_mark_that_is_not_closed_sends_nobody_the_lines_after_it(text: str, line: int) -> None:
+    *good, last = read(lines(text))
+    assert len(good) == line - 2 - text[: text.index('"')].count("\n\n")
+    assert isinstance(last, RefusedLine)
+    assert last.line == line
+    assert last.reason.startswith(UNCLOSED)
+    assert last.reason.endswith("is a quotation mark not closed?")
+
+
+@pytest.mark.parametrize(
+    "recipient", ["+15550100002,Bob", "Bob,(555) 010-0002", "US.15550100001771 , Bob", "x,+15550100002,"]
+)
+def test_a_value_with_another_lines_recipient_is_refused(recipient: str) -> None:
+    text = f'to,body1\n+15550100001,"Ada\n{recipient}\nEve"\n+15550100004,Zoë\n'
+    wrong, good = read(lines(text), "US")
+    assert isinstance(good, CampaignRecipient)
+    assert wrong == RefusedLine(
+        2,
+        "body1: has several lines, and one of them has a recipient like a line of its own: is a quotation mark not closed?",
+    )
+
+
+def test_a_value_of_several_lines_may_have_commas_and_a_number_in_its_text() -> None:
+    text = 'to,body1\n+15550100001,"Ada, dear,\ncall +15550100002, or\n+15550100003"\n'
+    (good,) = read(lines(text))
+    assert isinstance(good, CampaignRecipient)
+
+
+def test_headings_that_cannot_be_read_are_refused() -> None:
+    with pytest.raises(WrongHeadings, match="the first line cannot be read"):
+        list(read(lines('to,"body1\n+15550100001,Ada\n')))
+
+
+def test_a_refused_line_of_several_lines_is_named_by_its_first() -> None:
+    _, wrong = read(lines('to,body1\n+15550100001,Ada\nnobody,"Bob\nor Eve"\n'))
+    assert isinstance(wrong, RefusedLine)
+    assert wrong.line == 3

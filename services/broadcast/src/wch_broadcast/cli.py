@@ -14,9 +14,10 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from wch_broadcast import admin
 from wch_broadcast.campaign import FINAL
+from wch_broadcast.csv_rows import WrongHeadings
 from wch_broadcast.report import opened, write_csv, write_json_lines
 from wch_broadcast.start_cli import start
-from wch_broadcast.uploads import Notes, Refusals, WrongHeadings, lines_of, read, refusals_in, upload, usable
+from wch_broadcast.uploads import Notes, Refusals, lines_of, read, refusals_in, upload, usable
 from wch_common.cli import service
 from wch_common.cli.output import (
     AmqpUrl,

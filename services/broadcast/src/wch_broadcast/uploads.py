@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from wch_broadcast.csv_rows import RefusedLine, Row, Rows, WrongHeadings
 from wch_broadcast.lists import PART_SIZE
 from wch_common.errors import field_errors
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
@@ -33,20 +34,8 @@ COLUMNS = (
 _BUTTONS = ("url", "quick_reply", "catalog", "copy_code", "flow")
 
 
-class WrongHeadings(ValueError):
-    """The file's first line has a wrong column; the message lists the columns."""
-
-
 class MissingValue(ValueError):
     """A line leaves out a value beside one that it gives; the message names the column."""
-
-
-@dataclass(frozen=True)
-class RefusedLine:
-    """A line that cannot be used."""
-
-    line: int
-    reason: str
 
 
 @dataclass
@@ -78,21 +67,14 @@ def read(
 ) -> Iterator[CampaignRecipient | RefusedLine]:
     """Yield a recipient or a refusal for every line after the headings, and add to the notes; raises WrongHeadings."""
     notes = notes or Notes()
-    reader = csv.DictReader(lines, restkey="", restval="")
-    headings = [heading.strip() for heading in reader.fieldnames or ()]
-    reader.fieldnames = headings
-    _check(headings)
-    has_body = any(heading.startswith("body") for heading in headings)
-    for row in _rows(reader):
-        if isinstance(row, RefusedLine):
-            yield row
-        elif "" in row:
-            yield RefusedLine(reader.line_num, "has more values than there are headings")
-        else:
-            recipient = _usable(row, reader.line_num, region)
-            if isinstance(recipient, CampaignRecipient):
-                _note(recipient, reader.line_num, notes, has_body=has_body)
-            yield recipient
+    rows = Rows(lines, region)
+    _check(rows.headings)
+    has_body = any(heading.startswith("body") for heading in rows.headings)
+    for row in rows:
+        recipient = row if isinstance(row, RefusedLine) else _usable(row, region)
+        if isinstance(row, Row) and isinstance(recipient, CampaignRecipient):
+            _note(recipient, row.line, notes, has_body=has_body)
+        yield recipient
 
 
 def _note(recipient: CampaignRecipient, line: int, notes: Notes, *, has_body: bool) -> None:
@@ -103,25 +85,16 @@ def _note(recipient: CampaignRecipient, line: int, notes: Notes, *, has_body: bo
         notes.without_values.add(line)
 
 
-def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str] | RefusedLine]:
+def _usable(row: Row, region: str | None) -> CampaignRecipient | RefusedLine:
     try:
-        yield from reader
-    except csv.Error as error:
-        yield RefusedLine(
-            reader.line_num, f"cannot be read, nor can the lines after it ({error}): is a quotation mark not closed?"
-        )
-
-
-def _usable(row: dict[str, str], line: int, region: str | None) -> CampaignRecipient | RefusedLine:
-    try:
-        return _recipient(row, region)
+        return _recipient(row.values, region)
     except MalformedRecipient as error:
-        return RefusedLine(line, f"to: {error}")
+        return RefusedLine(row.line, f"to: {error}")
     except ValidationError as error:
         place, problem = field_errors(error)[0].field, field_errors(error)[0].problem
-        return RefusedLine(line, f"{place}: {problem}" if place else problem)
+        return RefusedLine(row.line, f"{place}: {problem}" if place else problem)
     except ValueError as error:  # a missing value, or a link that Meta cannot fetch
-        return RefusedLine(line, str(error))
+        return RefusedLine(row.line, str(error))
 
 
 def _check(headings: list[str]) -> None:
