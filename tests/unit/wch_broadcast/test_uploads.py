@@ -173,3 +173,11 @@ def test_a_refused_line_of_several_lines_is_named_by_its_first() -> None:
     _, wrong = read(lines('to,body1\n+15550100001,Ada\nnobody,"Bob\nor Eve"\n'))
     assert isinstance(wrong, RefusedLine)
     assert wrong.line == 3
+
+
+def test_values_of_buttons_are_refused_and_noted_like_those_of_the_body() -> None:
+    text = 'to,button0:url,button1:quick_reply\n+15550100001,a b,yes\n+15550100002,a,"y\nes"\n+15550100003,"a\n",yes\n'
+    wrong, *good = read(lines(text), None, notes := Notes())
+    assert wrong == RefusedLine(2, "button0:url: has white space in it, which no address has; write a space as %20")
+    assert len(good) == 2
+    assert notes.changed.first == [3, 5]

@@ -37,7 +37,7 @@ from wch_common.events.whatsapp_content import (
 )
 from wch_simulators.graph import GraphSimulator
 from wch_simulators.running import InThread
-from wch_whatsapp.bodies import MissingValue, call_body, content, fallback, is_free_form
+from wch_whatsapp.bodies import MissingValue, UnfitValues, call_body, content, fallback, is_free_form
 
 TO, TAG = "+15550100001", "wch1:tag:1"
 Send = Callable[[WhatsApp], object]
@@ -402,6 +402,46 @@ def test_a_templates_value_is_sent_in_a_form_that_meta_accepts(value: str, sent:
 def test_an_empty_value_is_found_before_the_call(value: str) -> None:
     with pytest.raises(MissingValue, match="a value of the template is empty"):
         content(Template(name="t", language="en_US", body=(Parameter(text=value),)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "sent"),
+    [
+        ("url", " cart/1\n", "cart/1"),
+        ("quick_reply", "a\nb     c", "a b c"),
+        ("catalog", "\twc 1 ", "wc 1"),
+    ],
+)
+def test_a_buttons_value_is_sent_in_a_form_that_meta_accepts(kind: Any, value: str, sent: str) -> None:
+    template = Template(name="t", language="en_US", buttons=(TemplateButton(index=0, kind=kind, value=value),))
+    (parameter,) = content(template)["template"]["components"][0]["parameters"]
+    assert sent in (parameter.get("payload"), parameter.get("text"), *parameter.get("action", {}).values())
+
+
+URL_SPACE = "buttons: the value of button 0 has white space in it, which no address has; write a space as %20"
+EMPTY_BUTTON = "buttons: the value of button 0 is empty"
+
+
+@pytest.mark.parametrize(
+    ("button", "problem"),
+    [
+        ({"kind": "url", "value": "a\nb"}, URL_SPACE),
+        ({"kind": "url", "value": "a b"}, URL_SPACE),
+        ({"kind": "url", "value": "a\u00a0b"}, URL_SPACE),
+        ({"kind": "url", "value": "   "}, EMPTY_BUTTON),
+        ({"kind": "quick_reply", "value": "\n"}, EMPTY_BUTTON),
+        ({"kind": "catalog", "value": "\t"}, EMPTY_BUTTON),
+        ({"kind": "flow", "flow_token": " "}, EMPTY_BUTTON),
+    ],
+)
+def test_a_buttons_value_that_meta_refuses_is_refused(button: dict[str, Any], problem: str) -> None:
+    wrong = TemplateButton(index=0, **button)
+    with pytest.raises(ValidationError, match=problem):
+        Template(name="t", language="en_US", buttons=(wrong,))
+    own = BatchRecipient(to="+15550100001", send_key="k", buttons=(wrong,))
+    with pytest.raises(UnfitValues, match=problem) as refused:
+        content(Template(name="t", language="en_US"), own=own)
+    assert refused.value.reason == "value_refused", "one recipient fails, not their batch"
 
 
 def test_only_templates_may_be_sent_outside_the_window() -> None:

@@ -469,7 +469,8 @@ def headers(name: st.SearchStrategy[str | None], texts: Texts) -> st.SearchStrat
 def button_values(texts: Texts) -> st.SearchStrategy[dict[str, Any]]:
     flow = {"flow_token": texts, "flow_action_data": st.dictionaries(NAMES, texts, min_size=1)}
     return st.one_of(
-        st.fixed_dictionaries({"kind": st.sampled_from(["url", "quick_reply"]), "value": texts}),
+        st.fixed_dictionaries({"kind": st.just("quick_reply"), "value": texts}),
+        st.fixed_dictionaries({"kind": st.just("url"), "value": texts.map(lambda text: "".join(text.split()))}),
         st.fixed_dictionaries({"kind": st.just("flow")}, optional=flow),
     )
 

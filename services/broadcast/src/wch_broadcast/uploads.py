@@ -19,8 +19,9 @@ from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.events.whatsapp_content import Media, Parameter, TemplateButton
 from wch_common.events.whatsapp_media import refuse_unreachable
+from wch_common.events.whatsapp_template import button_problem
 from wch_common.integrations.recipients import resolved
-from wch_common.integrations.templates import is_changed
+from wch_common.integrations.templates import is_changed, texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -78,8 +79,7 @@ def read(
 
 
 def _note(recipient: CampaignRecipient, line: int, notes: Notes, *, has_body: bool) -> None:
-    values = [*(recipient.body or ()), *([recipient.header] if isinstance(recipient.header, Parameter) else [])]
-    if any(is_changed(value.text) for value in values):
+    if any(is_changed(text) for _, text in texts(recipient)):
         notes.changed.add(line)
     if has_body and recipient.body is None:
         notes.without_values.add(line)
@@ -135,7 +135,10 @@ def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
                 header = _file(kind, values[name]) if kind else Parameter(text=values[name])
             elif part.startswith("button"):
                 field = "flow_token" if kind == "flow" else "value"
-                buttons.append(TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]}))  # type: ignore[arg-type]
+                button = TemplateButton(index=int(part[6:]), kind=kind, **{field: values[name]})  # type: ignore[arg-type]
+                if problem := button_problem(button):
+                    raise ValueError(f"{name}: {problem}")
+                buttons.append(button)
             else:
                 own["body"].append(Parameter(text=values[name], name=kind or None))
     return CampaignRecipient(to=to, header=header, body=tuple(own["body"]) or None, buttons=tuple(buttons) or None)

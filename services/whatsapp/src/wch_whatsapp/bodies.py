@@ -174,15 +174,16 @@ def _legal(text: str) -> str:
 
 def _button(button: TemplateButton) -> dict[str, Any]:
     parameter: dict[str, Any] = {}
+    value = None if button.value is None else _legal(button.value)
     match button.kind:
         case "quick_reply":
-            parameter = {"type": "payload", "payload": button.value}
+            parameter = {"type": "payload", "payload": value}
         case "url":
-            parameter = {"type": "text", "text": button.value}
+            parameter = {"type": "text", "text": value}
         case "copy_code":
-            parameter = {"type": "coupon_code", "coupon_code": button.value}
-        case "catalog" if button.value is not None:
-            parameter = {"type": "action", "action": {"thumbnail_product_retailer_id": button.value}}
+            parameter = {"type": "coupon_code", "coupon_code": value}
+        case "catalog" if value is not None:
+            parameter = {"type": "action", "action": {"thumbnail_product_retailer_id": value}}
         case "flow":
             parameter = {"type": "action", "action": _flow(button)}
     found = {"type": "button", "sub_type": button.kind, "index": str(button.index)}

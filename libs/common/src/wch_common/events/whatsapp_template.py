@@ -235,9 +235,22 @@ def refuse_unfit(header: Header | None, body: Sequence[Value], buttons: Sequence
         raise ValueError(f"body: two values have the name {twice}; give one value for each placeholder")
     if (place := _twice(button.index for button in buttons)) is not None:
         raise ValueError(f"buttons: two have the index {place}; give each button its place in the template, from 0")
+    for button in buttons:
+        if problem := button_problem(button):
+            raise ValueError(f"buttons: the value of button {button.index} {problem}")
     for kind in ("copy_code", "catalog"):
         if sum(button.kind == kind for button in buttons) > 1:
             raise ValueError(f"buttons: a template has at most one button of the kind {kind}")
+
+
+def button_problem(button: TemplateButton) -> str:
+    """Return why Meta refuses the value of a button, as a sentence without its subject; empty if it does not."""
+    texts = [text.strip() for text in (button.value, button.flow_token) if text is not None]
+    if "" in texts:
+        return "is empty"
+    if button.kind == "url" and any(re.search(r"\s", text) for text in texts):
+        return "has white space in it, which no address has; write a space as %20"
+    return ""
 
 
 def _twice(values: Iterator[Any]) -> Any:  # noqa: ANN401 - of any type

@@ -105,10 +105,14 @@ class MetaTemplate:
 
 def legal_text(text: str) -> str:
     """Return a value as Meta accepts it: a space for line breaks, tabs and long runs of spaces; raises EmptyValue."""
-    legal = _ILLEGAL_SPACE.sub(" ", text).strip()
+    legal = _spaced(text)
     if not legal:
         raise EmptyValue("a value of the template is empty")
     return legal
+
+
+def _spaced(text: str) -> str:
+    return _ILLEGAL_SPACE.sub(" ", text).strip()
 
 
 def is_changed(text: str) -> bool:
@@ -150,16 +154,16 @@ def _header_of_same_kind(header: Header | None, own: Header | None) -> Header | 
 
 def empty_values(template: Template) -> list[str]:
     """Return which of the given values are empty, like `body 2`."""
-    return [place for place, text in texts(template) if not _ILLEGAL_SPACE.sub(" ", text).strip()]
+    return [place for place, text in texts(template) if not _spaced(text)]
 
 
-def texts(template: Template) -> Iterator[tuple[str, str]]:
-    """Yield every text that fills a placeholder, with its place, like `body 2`."""
-    if isinstance(template.header, Parameter):
-        yield "header", template.header.text
-    for number, value in enumerate(template.body, start=1):
+def texts(values: OwnValues) -> Iterator[tuple[str, str]]:
+    """Yield every text of a template or of a recipient that fills a placeholder, with its place, like `body 2`."""
+    if isinstance(values.header, Parameter):
+        yield "header", values.header.text
+    for number, value in enumerate(values.body or (), start=1):
         yield f"body {value.name or number}", value.text
-    for button in template.buttons:
+    for button in values.buttons or ():
         if isinstance(text := getattr(button, "value", None), str):
             yield f"button {button.index}", text
 
@@ -291,7 +295,7 @@ def unfilled(text: str, values: Sequence[Value]) -> list[str]:
 
 
 def _as_sent(values: Sequence[Value]) -> list[Parameter]:
-    return [Parameter(name=value.name, text=_ILLEGAL_SPACE.sub(" ", value.text).strip()) for value in values]
+    return [Parameter(name=value.name, text=_spaced(value.text)) for value in values]
 
 
 def _source(header: object) -> str:
@@ -301,7 +305,7 @@ def _source(header: object) -> str:
 
 def _button(button: Mapping[str, Any], value: TemplateButton | None) -> str:
     text, url = str(button.get("text", "")), str(button.get("url", ""))
-    given = getattr(value, "value", None)
+    given = _spaced(getattr(value, "value", None) or "")
     if url:
         return f"{text} → {PLACEHOLDER.sub(lambda match: given or match[0], url)}"
     return f"{text} → {given}" if given and str(button.get("type")).upper() != "QUICK_REPLY" else text
