@@ -181,3 +181,10 @@ def test_values_of_buttons_are_refused_and_noted_like_those_of_the_body() -> Non
     assert wrong == RefusedLine(2, "button0:url: has white space in it, which no address has; write a space as %20")
     assert len(good) == 2
     assert notes.changed.first == [3, 5]
+
+
+@pytest.mark.parametrize("column", ["body1", "header", "button0:quick_reply"])
+def test_a_line_with_the_null_character_is_refused_alone(column: str) -> None:
+    wrong, good = read(lines(f"to,{column}\n+15550100001,An\0na\n+15550100002,Bob\n"))
+    assert wrong == RefusedLine(2, f"{column}: must not contain the character U+0000, which cannot be stored")
+    assert isinstance(good, CampaignRecipient)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import ValidationError
 
 from wch_common.broker.blocking.publisher import ConfirmedPublisher
-from wch_common.contract.envelope import data_errors, encode, envelope_problems
+from wch_common.contract.envelope import data_errors, data_problems, encode, envelope_problems
 from wch_common.contract.event import REQUESTER_PATTERN, Event, EventData, new_event
 from wch_common.contract.message import Publication
 from wch_common.errors import FieldError, InvalidData, PublishError, WchError
@@ -72,7 +72,7 @@ class Client:
     def publish(self, event: EventData | Event[Any], **attributes: Any) -> str:  # noqa: ANN401 - those of new_event
         """Publish one event and return its id; `attributes` are those of the envelope (id, shop, correlationid, …).
 
-        Raises Unroutable, Refused or Unconfirmed; after Unconfirmed, publish again with the same id.
+        Raises what `event` raises, and Unroutable, Refused or Unconfirmed; after Unconfirmed, publish again with the same id.
         """
         made = self.event(event, **attributes)
         (error,) = self._publisher.publish([encode(made)])
@@ -123,13 +123,18 @@ class Client:
         return self.publish(wanted)
 
     def event(self, event: EventData | Event[Any], **attributes: Any) -> Event[Any]:  # noqa: ANN401 - those of new_event
-        """Return the event as it would be published; raises InvalidAttributes if a consumer would refuse its envelope."""
+        """Return the event as it would be published.
+
+        If every consumer would refuse it, raises InvalidAttributes for its envelope, and InvalidData for its data.
+        """
         if not isinstance(event, Event):
             attributes.setdefault("shop", self._shop)
             attributes.setdefault("requester", self._requester)
             event = new_event(event, self._source, **attributes)
         if wrong := envelope_problems(event):
             raise InvalidAttributes(wrong)
+        if wrong := data_problems(event):
+            raise _invalid(event.data, wrong)
         return event
 
     def close(self) -> None:
@@ -149,8 +154,11 @@ def _naming_fields(model: type[EventData]) -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        wrong = data_errors(error)
-        raise InvalidData(f"{model.TYPE} is invalid: {'; '.join(map(str, wrong))}", wrong) from None
+        raise _invalid(model, data_errors(error)) from None
+
+
+def _invalid(data: EventData | type[EventData], wrong: list[FieldError]) -> InvalidData:
+    return InvalidData(f"{data.TYPE} is invalid: {'; '.join(map(str, wrong))}", wrong)
 
 
 class _Encoded(Sequence[Publication]):

@@ -6,6 +6,7 @@ import csv
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from wch_common.contract.envelope import NO_NUL
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations.recipients import resolved
 
@@ -62,6 +63,8 @@ class Rows:
             return RefusedLine(line, "has more values than there are headings")
         values = dict.fromkeys(self.headings, "") | dict(zip(self.headings, cells, strict=False))
         for heading, value in values.items():
+            if "\0" in value:
+                return RefusedLine(line, f"{heading}: {NO_NUL}")
             if _has_row(value, self._region):
                 return RefusedLine(
                     line,

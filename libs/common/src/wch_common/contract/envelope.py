@@ -27,6 +27,8 @@ from wch_common.contract.message import Message, Publication
 from wch_common.errors import FieldError, InvalidData, Undecodable, field_errors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from wch_common.contract.message import Headers
     from wch_common.contract.registry import Registry
 
@@ -35,6 +37,8 @@ _PREFIXES = ("cloudEvents_", "cloudEvents:", "ce-")
 _REQUIRED_TEXT = ("id", "source", "type")
 _LONGEST_TEXT = 255
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+NO_NUL = "must not contain the character U+0000, which cannot be stored"
+"""What is wrong with a text that has this character, which PostgreSQL refuses."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _OPTIONAL_TEXT = ("subject", "shop", "requester", "correlationid", "causationid", "traceparent")
 _TEXT = (*_REQUIRED_TEXT, *_OPTIONAL_TEXT)
@@ -130,16 +134,18 @@ def _attributes(message: Message) -> dict[str, Any]:
 
 
 def _parse(body: bytes) -> Any:  # noqa: ANN401 - whatever JSON holds
-    if b"\\u0000" in body and _NUL.search(body):
-        raise Undecodable(
-            "the body contains the character U+0000, which PostgreSQL cannot store as text",
-            [FieldError("body", "must not contain \\u0000")],
-        )
+    if _has_nul(body):
+        wrong = FieldError("body", NO_NUL)
+        raise Undecodable(str(wrong), [wrong])
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
         what = "is empty" if not body else f"is not JSON (line {error.lineno}, column {error.colno})"
         raise Undecodable(f"the body {what}", [FieldError("body", what)]) from None
+
+
+def _has_nul(body: bytes) -> bool:
+    return b"\\u0000" in body and _NUL.search(body) is not None
 
 
 def _structured(body: bytes) -> dict[str, Any]:
@@ -223,6 +229,27 @@ def envelope_problems(event: Event[EventData]) -> list[FieldError]:
     if event.requester is not None and not REQUESTER_PATTERN.match(event.requester):
         wrong.append(FieldError("requester", _MUST["requester"]))
     return wrong
+
+
+def data_problems(event: Event[EventData]) -> list[FieldError]:
+    """Return the fields of the data that a consumer would refuse although the schema does not; empty if there are none."""
+    if not _has_nul(event.data.__pydantic_serializer__.to_json(event.data)):
+        return []
+    return [FieldError(place, NO_NUL) for place in _with_nul("data", event.data.model_dump(mode="json"))]
+
+
+def _with_nul(place: str, value: object) -> Iterator[str]:
+    """Yield the places of the texts with the character U+0000; a field's name with it is in the place of its object."""
+    if isinstance(value, str) and "\0" in value:
+        yield place
+    elif isinstance(value, dict):
+        if any("\0" in name for name in value):
+            yield place
+        for name, one in value.items():
+            yield from _with_nul(f"{place}.{name}", one)
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _with_nul(f"{place}.{number}", one)
 
 
 def _is_unfit(value: object) -> bool:
