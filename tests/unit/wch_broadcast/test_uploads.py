@@ -12,7 +12,7 @@ from wch_broadcast.uploads import Notes, lines_of, read, upload
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
 from wch_common.events.whatsapp_content import Media, TemplateButton
 
-FILE = """to,body1,body:code,button0:url
+FILE = """to,body:name,body:code,button0:url
 +15550100001,Ada,X1,u/1
 (555) 010-0002,,,
 nobody,Bob,,
@@ -28,10 +28,10 @@ def test_wrong_lines_are_refused_with_number_and_reason() -> None:
     good = [one for one in found if isinstance(one, CampaignRecipient)]
     assert [one.to for one in good] == ["+15550100001", "+15550100002", "+15550100004"]
     first = good[0]
-    assert [(one.name, one.text) for one in first.body or ()] == [(None, "Ada"), ("code", "X1")]
+    assert [(one.name, one.text) for one in first.body or ()] == [("code", "X1"), ("name", "Ada")]
     assert [(one.index, one.kind, one.value) for one in first.buttons or ()] == [(0, "url", "u/1")]
     assert good[2].body is not None
-    assert good[2].body[0].text == "two\nlines"
+    assert good[2].body[1].text == "two\nlines"
     wrong = [one for one in found if isinstance(one, RefusedLine)]
     assert [one.line for one in wrong] == [4, 5, 8]
     assert "to: not a phone number" in wrong[0].reason
@@ -69,7 +69,9 @@ def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert [value.text for value in one.body or ()] == ["Zoë"]
 
 
-@pytest.mark.parametrize("headings", ["phone,body1", "body1", "to,to", "to,body", "to,button1:what", ""])
+@pytest.mark.parametrize(
+    "headings", ["phone,body1", "body1", "to,to", "to,body", "to,button1:what", "to,body0", "to,body01", ""]
+)
 def test_unknown_missing_and_repeated_columns_are_refused(headings: str) -> None:
     with pytest.raises(WrongHeadings, match="Columns are to"):
         list(read(iter([f"{headings}\n", "+15550100001,x\n"])))
@@ -188,3 +190,27 @@ def test_a_line_with_the_null_character_is_refused_alone(column: str) -> None:
     wrong, good = read(lines(f"to,{column}\n+15550100001,An\0na\n+15550100002,Bob\n"))
     assert wrong == RefusedLine(2, f"{column}: must not contain the character U+0000, which cannot be stored")
     assert isinstance(good, CampaignRecipient)
+
+
+@pytest.mark.parametrize(
+    ("columns", "problem"),
+    [
+        ("body1,body3", "has body3 but not body2, so that the values would shift"),
+        ("body2", "has body2 but not body1"),
+        ("body3,body4", "has body4 but not body1"),
+        ("body01,body1", "unknown columns: 'body01'"),
+        ("body0,body1", "unknown columns: 'body0'"),
+        ("body\u0661", "unknown columns: 'body\u0661'"),
+        ("button00:url", "unknown columns: 'button00:url'"),
+        ("body1,body:name", "body1 and body:name"),
+        ("header,header:image", "header and header:image"),
+        ("header:video,header:image", "header:video and header:image"),
+        ("button0:url,button0:copy_code", "button0:url and button0:copy_code"),
+        ("button0:copy_code,button1:copy_code", "button0:copy_code and button1:copy_code"),
+    ],
+)
+def test_columns_that_do_not_fit_together_are_refused(columns: str, problem: str) -> None:
+    values = "".join(",x" for _ in columns.split(","))
+    with pytest.raises(WrongHeadings) as refused:
+        list(read(lines(f"to,{columns}\n+15550100001{values}\n")))
+    assert problem in str(refused.value)

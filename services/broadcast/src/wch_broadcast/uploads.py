@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from wch_broadcast.csv_rows import RefusedLine, Row, Rows, WrongHeadings
+from wch_broadcast.columns import check_columns
+from wch_broadcast.csv_rows import RefusedLine, Row, Rows
 from wch_broadcast.lists import PART_SIZE
 from wch_common.errors import field_errors
 from wch_common.events.broadcast import CampaignRecipient, RecipientsRequested
@@ -28,11 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SHOWN_REFUSALS = 20
-COLUMNS = (
-    "to, and any of body1, body2 …, body:<name>, header, header:image|video|document, "
-    "button0:url|quick_reply|catalog|copy_code|flow"
-)
-_BUTTONS = ("url", "quick_reply", "catalog", "copy_code", "flow")
 
 
 class MissingValue(ValueError):
@@ -69,7 +65,7 @@ def read(
     """Yield a recipient or a refusal for every line after the headings, and add to the notes; raises WrongHeadings."""
     notes = notes or Notes()
     rows = Rows(lines, region)
-    _check(rows.headings)
+    check_columns(rows.headings)
     has_body = any(heading.startswith("body") for heading in rows.headings)
     for row in rows:
         recipient = row if isinstance(row, RefusedLine) else _usable(row, region)
@@ -95,30 +91,6 @@ def _usable(row: Row, region: str | None) -> CampaignRecipient | RefusedLine:
         return RefusedLine(row.line, f"{place}: {problem}" if place else problem)
     except ValueError as error:  # a missing value, or a link that Meta cannot fetch
         return RefusedLine(row.line, str(error))
-
-
-def _check(headings: list[str]) -> None:
-    unknown = [one for one in headings if not _is_known(one)]
-    if unknown:
-        problem = f"the first line has unknown columns: {', '.join(map(repr, unknown))}"
-    elif "to" not in headings:
-        problem = "the first line has no column 'to'"
-    elif len(set(headings)) < len(headings):
-        problem = "the first line names a column twice"
-    else:
-        return
-    raise WrongHeadings(f"{problem}. Columns are {COLUMNS}")
-
-
-def _is_known(heading: str) -> bool:
-    name, _, kind = heading.partition(":")
-    return (
-        heading in ("to", "header")
-        or (name == "header" and kind in ("image", "video", "document"))
-        or (name == "body" and bool(kind))
-        or (name.startswith("body") and name[4:].isdigit() and not kind)
-        or (name.startswith("button") and name[6:].isdigit() and kind in _BUTTONS)
-    )
 
 
 def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
