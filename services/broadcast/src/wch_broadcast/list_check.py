@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from wch_broadcast.lists import PART_SIZE
 from wch_common.events.broadcast import CampaignRecipient
 from wch_common.events.whatsapp_content import Template
+from wch_common.events.whatsapp_template import refuse_unfit
 from wch_common.integrations.recipients import masked
 from wch_common.integrations.templates import (
     Preview,
@@ -155,8 +156,13 @@ class _Checker:
 
     def _with_values(self, template: Template) -> str:
         self.result.changed += any(is_changed(text) for _, text in texts(template))
-        empty = empty_values(template)
-        return f"the value for {', '.join(empty)} is empty" if empty else ""
+        if empty := empty_values(template):
+            return f"the value for {', '.join(empty)} is empty"
+        try:
+            refuse_unfit(template.header, template.body, template.buttons)
+        except ValueError as error:
+            return str(error)
+        return ""
 
     def _misfits(self, template: Template | None) -> tuple[str, ...]:
         if template is None or self._meta is None:
