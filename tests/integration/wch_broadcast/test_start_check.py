@@ -220,9 +220,16 @@ def test_a_text_is_shown_with_its_fallback(shop: Shop) -> None:
     assert shop.record(*words)["template"] is None
 
 
-def test_without_a_database_nothing_is_checked_and_the_command_says_so(shop: Shop) -> None:
+def test_without_a_database_a_campaign_starts_only_unchecked_and_the_command_says_so(shop: Shop) -> None:
     shop.broadcast.start()
-    printed = shop.start("--list", "nowhere", "--template", "nothing", database=False)
+    words = ("--list", "nowhere", "--template", "nothing")
+    for more in ((), ("--dry-run",), ("--json",)):
+        refused = shop.start(*words, *more, code=1, database=False)
+        assert "not started: the list, the template and the limits cannot be checked" in refused
+        assert "WCH_DATABASE_URL" in refused
+        assert "--unchecked" in refused
+    assert "there is no list nowhere" in shop.start(*words, "--unchecked", code=1), "what can be checked is checked"
+    printed = shop.start(*words, "--unchecked", database=False)
     assert "were not checked" in printed
     assert "WCH_DATABASE_URL" in printed
     eventually(lambda: shop.broadcast.state("party") == ("waiting", "list_incomplete"))

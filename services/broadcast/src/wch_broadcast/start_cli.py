@@ -26,10 +26,9 @@ if TYPE_CHECKING:
 
 _SHOWN_IN_REFUSAL = 3
 _MOST_NAMES = 10_000
-_NOT_CHECKED = (
-    "the list, the template and the limits were not checked, because they are in the database: give --database-url, or set "
-    "WCH_DATABASE_URL"
-)
+_SET_DATABASE = "because they are in the database: give --database-url, or set WCH_DATABASE_URL"
+_NOT_CHECKED = f"the list, the template and the limits were not checked, {_SET_DATABASE}"
+_NOT_STARTED = f"not started: the list, the template and the limits cannot be checked, {_SET_DATABASE}; --unchecked starts it anyway"
 
 
 def start(
@@ -62,6 +61,14 @@ def start(
     ] = False,
     sender: Annotated[str | None, typer.Option(help="Phone number id to send from.")] = None,
     shop: Annotated[str | None, typer.Option(help="The shop; required if there are several.")] = None,
+    unchecked: Annotated[
+        bool,
+        typer.Option(
+            "--unchecked",
+            help="Start without a database: nobody checks then whether the list exists, whether the template exists, is "
+            "approved and fits the values, and what the messaging limit allows.",
+        ),
+    ] = False,
     dry_run: DryRun = False,
     json: AsJson = False,
 ) -> None:
@@ -78,6 +85,8 @@ def start(
         "exclusive": not beside_others,
     }
     data = _validated(wanted)
+    if database_url is None and not unchecked:
+        raise CommandError(_NOT_STARTED)
     checked = None if database_url is None else _checked(data, database_url, shop)
     if checked is not None and checked.refusals:
         raise CommandError(_refusal(checked))
