@@ -210,6 +210,26 @@ def test_media_and_buttons_of_a_list_are_shown(shop: Shop) -> None:
     assert "  │ [image https://shop.example/a.png]\n  │ Look\n  │ [Shop → https://shop.example/7]\n" in printed
 
 
+def test_the_templates_format_decides_whether_a_value_has_a_name(shop: Shop) -> None:
+    shop.start_services()
+    shop.add_list("guests")
+    for given in ("code=AB", "Price=5"):
+        words = ("--list", "guests", "--template", "hello", "--value", given)
+        assert shop.record(*words)["samples"][0]["message"]["body"] == f"Hello {given}"
+        fallback = shop.record("--text", "Hi", *words)["samples"][0]["outside_window"]
+        assert fallback["body"] == f"Hello {given}"
+    codes = shop.record("--list", "guests", "--template", "codes", "--value", "a=b", "--value", "c")
+    assert codes["samples"][0]["message"]["body"] == "Hi a=b, your code is c."
+    named = ("--list", "guests", "--template", "named")
+    found = shop.record(*named, "--value", "first_name=Ada=Eve")
+    assert found["samples"][0]["message"]["body"] == "Hi Ada=Eve"
+    assert "must be the name of a placeholder" in shop.start(*named, "--value", "Price=5", code=1)
+    shop.start("--list", "guests", "--template", "hello", "--value", "code=AB")
+    eventually(lambda: len(shop.whatsapp.sent) == 5)
+    sent = shop.whatsapp.sent[0]["template"]["components"]
+    assert sent[0]["parameters"] == [{"type": "text", "text": "code=AB"}]
+
+
 def test_a_text_is_shown_with_its_fallback(shop: Shop) -> None:
     shop.start_services()
     shop.add_list("guests", guest(0, "Ada"), guest(1, "Eve"), guest(2))

@@ -139,8 +139,19 @@ def _use_list(result: StartPlan) -> None:
 # -- the template
 
 
+def is_named(request: CampaignRequested, state: WhatsAppState) -> bool | None:
+    """Whether the placeholders of the campaign's template have names; None if Meta's template is not known."""
+    wanted = _template(request)
+    found = _named(wanted, state.templates)[0] if wanted else None
+    return None if found is None else found.is_named
+
+
+def _template(request: CampaignRequested) -> Template | None:
+    return request.message if isinstance(request.message, Template) else request.fallback
+
+
 def _use_template(result: StartPlan, request: CampaignRequested, state: WhatsAppState) -> None:
-    wanted = request.message if isinstance(request.message, Template) else request.fallback
+    wanted = _template(request)
     if wanted is None:
         return
     read = state.read

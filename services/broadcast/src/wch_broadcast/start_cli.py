@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -11,20 +12,28 @@ import typer
 from pydantic import ValidationError
 
 from wch_broadcast import admin
-from wch_broadcast.start_check import StartPlan, WhatsAppState, plan, span, unknown_list
+from wch_broadcast.start_check import StartPlan, WhatsAppState, is_named, plan, span, unknown_list
 from wch_common.cli import service
 from wch_common.cli.output import AmqpUrl, AsJson, CommandError, DatabaseUrl, DryRun, counted, print_json, say, whoami
 from wch_common.errors import field_errors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Protocol
 
     from wch_broadcast.list_check import ListCheck, Sample
     from wch_broadcast.queries_admin import ListFound
     from wch_common.events.broadcast import CampaignRequested
     from wch_common.integrations.templates import Preview
 
+    class MakeRequest(Protocol):
+        """Makes the request for a template whose placeholders have names or have not, or of which that is not known."""
+
+        def __call__(self, *, is_named: bool | None) -> CampaignRequested: ...
+
+
 _SHOWN_IN_REFUSAL = 3
+_LIKE_A_NAME = re.compile("[a-z_][a-z0-9_]{0,63}=")
 _MOST_NAMES = 10_000
 _SET_DATABASE = "because they are in the database: give --database-url, or set WCH_DATABASE_URL"
 _NOT_CHECKED = f"the list, the template and the limits were not checked, {_SET_DATABASE}"
@@ -40,7 +49,10 @@ def start(
     language: Annotated[str, typer.Option(help="Language of the template.")] = "en_US",
     values: Annotated[
         list[str] | None,
-        typer.Option("--value", help="Value for the next placeholder of the template's body, or name=value."),
+        typer.Option(
+            "--value",
+            help="Value for the next placeholder of the template's body; name=value if its placeholders have names.",
+        ),
     ] = None,
     text: Annotated[str | None, typer.Option(help="Free text; the template becomes its fallback.")] = None,
     category: Annotated[
@@ -73,7 +85,7 @@ def start(
     json: AsJson = False,
 ) -> None:
     """Check a campaign against its list, the template at Meta and the limits, show samples, and start it."""
-    wanted: dict[str, Any] = _message(text, template, language, values or ()) | {
+    wanted: dict[str, Any] = {
         "campaign_id": campaign,
         "list_id": list_id,
         "category": category,
@@ -84,10 +96,17 @@ def start(
         "stop_at": stop_at,
         "exclusive": not beside_others,
     }
-    data = _validated(wanted)
-    if database_url is None and not unchecked:
+
+    def request(*, is_named: bool | None) -> CampaignRequested:
+        return _validated(wanted | message_of(text, template, language, values or (), is_named=is_named))
+
+    checked: StartPlan | None = None
+    if database_url is not None:
+        data, checked = _checked(request, database_url, shop)
+    elif unchecked:
+        data = request(is_named=None)
+    else:
         raise CommandError(_NOT_STARTED)
-    checked = None if database_url is None else _checked(data, database_url, shop)
     if checked is not None and checked.refusals:
         raise CommandError(_refusal(checked))
     if not dry_run:
@@ -104,20 +123,26 @@ def start(
 # -- input
 
 
-def _message(text: str | None, template: str | None, language: str, values: Sequence[str]) -> dict[str, Any]:
-    """Return message and fallback; raises CommandError if neither text nor template is given."""
+def message_of(
+    text: str | None, template: str | None, language: str, values: Sequence[str], *, is_named: bool | None
+) -> dict[str, Any]:
+    """Return message and fallback; raises CommandError if neither text nor template is given.
+
+    `is_named` says whether the template's placeholders have names; if that is not known, a value like `name=text` has one.
+    """
     if template is None and text is None:
         raise CommandError("give --template, --text, or both")
-    body = [_value(one) for one in values]
+    body = [_value(one, is_named) for one in values]
     approved = {"kind": "template", "name": template, "language": language, "body": body} if template else None
     if text is None:
         return {"message": approved, "fallback": None}
     return {"message": {"kind": "text", "body": text}, "fallback": approved}
 
 
-def _value(text: str) -> dict[str, Any]:
-    name, found, value = text.partition("=")
-    return {"name": name, "text": value} if found and name.isidentifier() else {"text": text}
+def _value(given: str, is_named: bool | None) -> dict[str, Any]:
+    name, _, text = given.partition("=")
+    has_name = bool(_LIKE_A_NAME.match(given)) if is_named is None else is_named and "=" in given and name != ""
+    return {"name": name, "text": text} if has_name else {"name": None, "text": given}
 
 
 def _validated(wanted: dict[str, Any]) -> CampaignRequested:
@@ -130,17 +155,19 @@ def _validated(wanted: dict[str, Any]) -> CampaignRequested:
 # -- checks
 
 
-def _checked(data: CampaignRequested, database_url: str, shop: str | None) -> StartPlan:
-    """Return the plan of a campaign; raises CommandError if its list does not exist or its name is taken."""
+def _checked(request: MakeRequest, database_url: str, shop: str | None) -> tuple[CampaignRequested, StartPlan]:
+    """Return a campaign and its plan; raises CommandError if its list does not exist or its name is taken."""
+    data = request(is_named=False)
     with service.service_schema(database_url, "broadcast", "campaigns") as connection:
         found = _list(connection, data.list_id or "", shop)
         if admin.campaign_exists(connection, data.campaign_id, found.shop):
             name = data.campaign_id
             raise CommandError(f"there is already a campaign {name}: see wch campaigns status {name}")
         state = _whatsapp_state(database_url, found.shop)
+        data = request(is_named=is_named(data, state))
         ahead = admin.campaigns_ahead(connection, found.shop)
         with closing(admin.list_rows(connection, found.id)) as rows:
-            return plan(data, found, rows, state, ahead, datetime.now(UTC))
+            return data, plan(data, found, rows, state, ahead, datetime.now(UTC))
 
 
 def _list(connection: Any, name: str, shop: str | None) -> ListFound:  # noqa: ANN401 - a psycopg connection
