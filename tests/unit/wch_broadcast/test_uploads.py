@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,13 +61,30 @@ def test_values_are_in_the_order_of_their_numbers() -> None:
     assert [value.text for value in one.body or ()] == [f"v{number}" for number in range(1, 11)]
 
 
-def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+@pytest.mark.parametrize("from_input", [False, True])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_file_and_the_input_may_begin_with_a_byte_order_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, *, from_input: bool
+) -> None:
     file = tmp_path / "guests.csv"
-    file.write_text("to,body1\n+15550100001,Zoë\n", encoding="utf-8-sig")
-    with lines_of(file) as lines:
-        (one,) = read(lines)
+    file.write_bytes('"to",body1\r\n+15550100001,"Zoë\r\nEve"\r\n'.encode(encoding))
+    with file.open(encoding="latin-1") as given:
+        monkeypatch.setattr(sys, "stdin", given)
+        with lines_of(Path("-") if from_input else file) as lines:
+            (one,) = read(lines)
+        assert not given.closed
     assert isinstance(one, CampaignRecipient)
-    assert [value.text for value in one.body or ()] == ["Zoë"]
+    assert [value.text for value in one.body or ()] == ["Zoë\r\nEve"]
+
+
+def test_empty_headings_at_the_end_are_ignored_if_their_values_are_empty() -> None:
+    text = "to,body1,, \n+15550100001,Ada,,\n+15550100002,Bob\n+15550100003,Eve,, x\n+15550100004,Zoë,,,\n"
+    found = list(read(lines(text)))
+    assert [one.to for one in found if isinstance(one, CampaignRecipient)] == ["+15550100001", "+15550100002"]
+    surplus = "has more values than there are headings"
+    assert found[2:] == [RefusedLine(4, surplus), RefusedLine(5, surplus)]
+    with pytest.raises(WrongHeadings, match="unknown columns: ''"):
+        list(read(lines("to,,body1\n+15550100001,,Ada\n")))
 
 
 @pytest.mark.parametrize(

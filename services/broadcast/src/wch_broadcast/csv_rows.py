@@ -46,6 +46,9 @@ class Rows:
             self.headings = [heading.strip() for heading in next(self._reader, ())]
         except csv.Error as error:
             raise WrongHeadings(f"the first line cannot be read ({error}): {_UNCLOSED}") from None
+        self._most = len(self.headings)
+        while self.headings and not self.headings[-1]:  # a spreadsheet writes them for columns that are empty
+            self.headings.pop()
 
     def __iter__(self) -> Iterator[Row | RefusedLine]:
         """Yield every row that is not empty, and a refusal for each that cannot be read; the rest of a file may be one."""
@@ -59,7 +62,7 @@ class Rows:
             yield RefusedLine(first, f"cannot be read, nor can the lines after it ({error}): {_UNCLOSED}")
 
     def _row(self, line: int, cells: Sequence[str]) -> Row | RefusedLine:
-        if len(cells) > len(self.headings):
+        if len(cells) > self._most or any(cell.strip() for cell in cells[len(self.headings) :]):
             return RefusedLine(line, "has more values than there are headings")
         values = dict.fromkeys(self.headings, "") | dict(zip(self.headings, cells, strict=False))
         for heading, value in values.items():

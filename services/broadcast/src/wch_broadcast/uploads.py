@@ -7,6 +7,7 @@ import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,11 @@ def _part(recipients: Iterator[CampaignRecipient]) -> tuple[CampaignRecipient, .
 def lines_of(file: Path) -> Iterator[Iterator[str]]:
     """Open a file, or standard input for `-`; raises OSError."""
     if str(file) == "-":
-        yield sys.stdin
+        text = TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", newline="")
+        try:
+            yield text
+        finally:
+            text.detach()  # closing it would close the input of the process
         return
     with file.open(encoding="utf-8-sig", newline="") as opened:
         yield opened
