@@ -8,6 +8,7 @@ is restarted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import signal
@@ -132,17 +133,28 @@ SHARED_STEPS: dict[str, Callable[[], None]] = {
 }
 SHARING = 8
 
-STUCK = "a blocking handler never ends"
-
-
-def shorten_the_brokers_limit() -> None:
-    """Shorten the time limit of blocking handlers from half an hour to one second."""
-    wch_common.runtime.worker._BROKER_LIMIT_SECONDS = 1.0
-
 
 def sleep_for_ever(_event: Event[ThingRequested]) -> None:
     """A blocking handler that hangs."""
     threading.Event().wait()
+
+
+async def ignore_cancellation(_event: Event[ThingRequested]) -> None:
+    """A handler that goes on although it is cancelled."""
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+
+STUCK: dict[str, Callable[[Event[ThingRequested]], Any]] = {
+    "a blocking handler never ends": sleep_for_ever,
+    "a handler ignores its cancellation": ignore_cancellation,
+}
+
+
+def shorten_the_limits() -> None:
+    """Shorten the time that a handler has after its time limit, of half an hour or a minute, to one second."""
+    wch_common.runtime.worker._BROKER_LIMIT_SECONDS = wch_common.runtime.worker._STUCK_SECONDS = 1.0
 
 
 def main() -> int:
@@ -176,8 +188,8 @@ def main() -> int:
         tx.emit(event.derive(ThingDone(number=event.data.number), "/wch/demo"))
 
     async def compose(platform: Platform[ServiceSettings]) -> Sequence[Job]:
-        if step == STUCK:
-            return [Job.with_handlers(thing_queue(time_limit_seconds=0.2), {ThingRequested: sleep_for_ever})]
+        if step in STUCK:
+            return [Job.with_handlers(thing_queue(time_limit_seconds=0.2), {ThingRequested: STUCK[step]})]
         if not database:
             return [Job.with_handlers(thing_queue(), {ThingRequested: handle}, on_dead_letter=on_dead_letter)]
         store = await platform.open_store(database[0])
@@ -198,7 +210,7 @@ def main() -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, service.stop_requested.set)
         return await service.run()
 
-    (STEPS | STORE_STEPS | PARKING_STEPS | SHARED_STEPS | {STUCK: shorten_the_brokers_limit})[step]()
+    (STEPS | STORE_STEPS | PARKING_STEPS | SHARED_STEPS | dict.fromkeys(STUCK, shorten_the_limits))[step]()
     return asyncio.run(run())
 
 

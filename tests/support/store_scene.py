@@ -35,6 +35,7 @@ class Scene:
         *,
         confirm_timeout_seconds: float = 1.0,
         grace_seconds: float = 10.0,
+        recovery_limit_seconds: float = 120.0,
         share_limit: int = 1,
         **policy: Any,
     ) -> RunningService:
@@ -45,7 +46,12 @@ class Scene:
             queue = thing_queue(**policy)
             return [Job.in_transaction(queue, {ThingRequested: handler}, store, share_limit=share_limit)]
 
-        return self.stage.start(compose, confirm_timeout_seconds=confirm_timeout_seconds, grace_seconds=grace_seconds)
+        return self.stage.start(
+            compose,
+            confirm_timeout_seconds=confirm_timeout_seconds,
+            grace_seconds=grace_seconds,
+            recovery_limit_seconds=recovery_limit_seconds,
+        )
 
     def start_plain(self, handler: Callable[[Event[ThingRequested]], Awaitable[None]], **policy: Any) -> RunningService:
         """Start a service that has a store, with a handler outside of transactions."""

@@ -19,7 +19,7 @@ from support.waiting import eventually
 from support.whatsapp_stage import WhatsAppStage, phone, suppression, template, wrote
 from wch_broadcast import admin
 from wch_common.events.broadcast import CampaignCancelRequested, CampaignPauseRequested, CampaignResumeRequested
-from wch_common.store.database import in_utf8
+from wch_common.store.database import connection_parameters
 
 FULL = os.environ.get("WCH_TEST_SCALE") == "full"
 CAMPAIGNS = 1000 if FULL else 40
@@ -109,7 +109,7 @@ def _stuck(shapes: dict[str, Shape]) -> list[str]:
 def _check_outcomes(bc: BroadcastStage, shapes: dict[str, Shape]) -> None:
     """Check the outcome of each recipient, and that the totals of each campaign are their sums."""
     wrong = []
-    address = in_utf8(bc.database_url, options="-c search_path=broadcast")
+    address = connection_parameters(bc.database_url, options="-c search_path=broadcast")
     with psycopg.connect(address, row_factory=dict_row, autocommit=True) as connection:
         for one in shapes.values():
             (found,) = admin.campaigns_named(connection, one.name)

@@ -140,9 +140,9 @@ def test_what_began_before_the_erasure_is_erased_with_it(url: str) -> None:
         await looked.wait()
         looks, rows_of = [], store.database.rows
 
-        async def counted(statement: str, parameters: Any = None) -> Any:
+        async def counted(statement: str, parameters: Any = None, *, reserved: bool = False) -> Any:
             looks.append("pg_locks" in statement)
-            return await rows_of(statement, parameters)
+            return await rows_of(statement, parameters, reserved=reserved)
 
         store.database.rows = counted  # type: ignore[method-assign]
         erasing = asyncio.create_task(following(store)(asked()))

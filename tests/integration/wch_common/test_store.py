@@ -25,6 +25,7 @@ from wch_common.contract.event import Event, new_event
 from wch_common.contract.message import Message, Publication
 from wch_common.errors import LeaseLost
 from wch_common.outcome import Retry, Throttled
+from wch_common.store.database import Database
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
 
@@ -272,32 +273,34 @@ def test_consumption_pauses_during_an_outage_of_the_database_and_uses_no_attempt
 def test_more_handlers_than_connections_wait_their_turn_and_spend_no_try(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pool without a free connection in time is an interruption, not a failure of the event."""
+    """That every connection is in use is no outage, as long as the database answers on another one."""
     monkeypatch.setattr("wch_common.store.database._POOL_SECONDS", 0.2)
-    release, attempts, waited = threading.Event(), [], []
+    release, attempts, checks, closed = threading.Event(), [], [], []
 
     async def handle(event: Event[ThingRequested], tx: Transaction) -> None:
         attempts.append(event.attempt)
         while not release.is_set():
+            await tx.rows("SELECT 1")
             await asyncio.sleep(0.01)
         await record(event, tx)
 
-    running = scene.start(handle, concurrency=8)
-    probe = running.service._gate._probe
-    assert probe is not None
+    check = Database.check
 
-    async def counted() -> None:
-        waited.append(1)
-        await probe()
+    async def counted(self: Database) -> None:
+        await check(self)
+        checks.append(1)
 
-    monkeypatch.setattr(running.service._gate, "_probe", counted)
+    monkeypatch.setattr(Database, "check", counted)
+    running = scene.start(handle, concurrency=8, time_limit_seconds=3600)
+    monkeypatch.setattr(running.service._gate, "_close", lambda: closed.append(1))
+    started = len(checks)
     with scene.stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(20))
     eventually(lambda: len(attempts) == 5, "every connection is in use")
-    eventually(lambda: len(waited) >= 2, "the other handlers and the gate's probe got no connection")
+    eventually(lambda: len(checks) >= started + 3, "the others have waited for longer than a pool's limit")
     release.set()
     eventually(lambda: scene.effects() == list(range(20)))
-    assert set(attempts) == {1}
+    assert (set(attempts), closed) == ({1}, [])
     assert scene.stage.depth("demo.thing.dlq") == 0
 
 

@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 from support.stage import RunningService, Stage
 from support.waiting import eventually
 from support.whatsapp_stage import NUMBER, WhatsAppStage, message, template
-from wch_common.store.database import in_utf8
+from wch_common.store.database import connection_parameters
 from wch_whatsapp import admin
 from wch_whatsapp.queries_templates import SendingNumber
 
@@ -36,7 +36,7 @@ def start(wa: WhatsAppStage, **changes: Any) -> RunningService:
 
 def known(wa: WhatsAppStage, shop: str = "") -> Any:
     """Return what operators' commands read of the templates and numbers of a shop."""
-    address = in_utf8(wa.database_url, options="-c search_path=whatsapp")
+    address = connection_parameters(wa.database_url, options="-c search_path=whatsapp")
     with psycopg.connect(address, row_factory=dict_row, autocommit=True) as connection:
         return (*admin.templates(connection, shop), admin.sending_numbers(connection, shop))
 

@@ -18,6 +18,7 @@ WchError
 └── Interrupted              work was stopped from outside: it uses no attempt
     ├── ShuttingDown
     ├── DatabaseAway         consumption pauses until it answers
+    ├── DatabaseSlow         it ended a statement that waited or ran for too long: repeated, or delayed
     ├── Contended            a deadlock or serialization failure: repeated at once
     └── LeaseLost            another process may have acquired the lease: the work is abandoned
 """
@@ -193,6 +194,10 @@ class ShuttingDown(Interrupted):
 
 class DatabaseAway(Interrupted):
     """The database cannot be reached; consumption pauses until it answers."""
+
+
+class DatabaseSlow(Interrupted):
+    """The database ended a statement that waited for a lock, or ran, for too long; it is repeated, or delayed."""
 
 
 class Contended(Interrupted):

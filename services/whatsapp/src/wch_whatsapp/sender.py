@@ -174,7 +174,7 @@ class NumberSender:
         free = 0 if paused else min(self._calls - len(self._running) + len(finished), _MOST_CLAIMED)
         rows: Sequence[Row] = ()
         try:
-            async with self._store.transaction() as tx:
+            async with self._store.transaction(reserved=True) as tx:
                 if finished:
                     rows = await write(tx, [one.outcome for one in finished], self._limits, self._shop.senders)
                 # Also with no free slot, because it reports pauses to batches.

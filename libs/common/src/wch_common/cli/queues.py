@@ -23,7 +23,7 @@ from wch_common.cli.output import (
 )
 from wch_common.cli.topology import installed_topology
 from wch_common.observability.redact import error_text
-from wch_common.store.database import in_utf8
+from wch_common.store.database import connection_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,8 +119,8 @@ def _of_services(database_url: str, table: str, statement: LiteralString) -> lis
     """Return the rows of a statement in every schema that has a table."""
     found: list[dict[str, Any]] = []
     try:
-        address = in_utf8(database_url, options="-c timezone=UTC")
-        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row) as connection:
+        address = connection_parameters(database_url, options="-c timezone=UTC")
+        with psycopg.connect(address, row_factory=dict_row) as connection:
             schemas = connection.execute(
                 "SELECT table_schema FROM information_schema.tables WHERE table_name = %s ORDER BY 1", (table,)
             )

@@ -18,7 +18,7 @@ from wch_common.client import Client
 from wch_common.events.recipient import MalformedRecipient
 from wch_common.integrations import recipients
 from wch_common.observability.redact import error_text
-from wch_common.store.database import in_utf8
+from wch_common.store.database import connection_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,8 +47,8 @@ def service_schema(database_url: str | None, service: str, contents: str, remedy
     if database_url is None:
         raise CommandError(f"{contents} are in the service's database: give --database-url, or set WCH_DATABASE_URL")
     try:
-        address = in_utf8(database_url, options=f"-c search_path={service} -c timezone=UTC")
-        with psycopg.connect(address, connect_timeout=5, row_factory=dict_row, autocommit=True) as connection:
+        address = connection_parameters(database_url, options=f"-c search_path={service} -c timezone=UTC")
+        with psycopg.connect(address, row_factory=dict_row, autocommit=True) as connection:
             yield connection
     except psycopg.errors.UndefinedTable:
         then = f"; {remedy}" if remedy else ""

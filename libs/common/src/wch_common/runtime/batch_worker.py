@@ -68,7 +68,8 @@ class BatchWorker(Worker):
 
     async def process_batch(self, slot: Slot, deliveries: Sequence[Delivery]) -> None:
         """The whole path of a batch: decode each delivery, handle them in one call, settle each by its result."""
-        slot.since = started = time.monotonic()
+        started = time.monotonic()
+        slot.begin()
         failed: list[tuple[Delivery, Event[EventData] | None, Exception]] = []
         good: list[tuple[Delivery, Event[EventData]]] = []
         for delivery in deliveries:
@@ -79,7 +80,7 @@ class BatchWorker(Worker):
             else:
                 good.append((delivery, event))
         results = await self._results(slot, good)
-        slot.since = 0.0
+        slot.end()
         for (delivery, event), result in zip(good, results, strict=True):
             if result is None:
                 self._acknowledge(delivery, event)
@@ -123,7 +124,7 @@ class BatchWorker(Worker):
             nonlocal results
             results = await self._handler(events)
 
-        slot.since = time.monotonic()
+        slot.begin()
         await self._run_to_end(slot, first, run)
         if len(results) != len(events):
             raise RuntimeError(f"the batch handler returned {len(results)} results for {len(events)} events")

@@ -209,7 +209,11 @@ class Service(Generic[SettingsT]):
         self._store, self._finishing = platform.store, platform.finishing
         if platform.store is not None:
             store = platform.store
-            self._gate = Gate(store.ping, lambda: max(store.outbox.unconfirmed, self._outbox_rows) > MOST_UNPUBLISHED)
+            self._gate = Gate(
+                store.database.check,
+                lambda: store.database.last_commit,
+                lambda: max(store.outbox.unconfirmed, self._outbox_rows) > MOST_UNPUBLISHED,
+            )
         self._consumers = [self._consumer(job, platform) for job in jobs]
         health = Health(self._metrics.registry, self.not_ready)
         try:
@@ -310,7 +314,7 @@ class Service(Generic[SettingsT]):
         if not self._publisher.is_ready:
             problems.append("publishing: not connected, or the broker blocks it (memory or disk alarm)")
         if self._gate.closed_since is not None:
-            problems.append("database: does not answer")
+            problems.append("database: does not answer, or takes no writes")
         elif not self._gate.is_open:
             problems.append(f"outbox: more than {MOST_UNPUBLISHED} events wait for the broker")
         return problems

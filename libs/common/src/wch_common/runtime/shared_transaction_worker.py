@@ -50,7 +50,8 @@ class SharedTransactionWorker(EventWorker):
         """Handle all in one transaction; False, with nothing done, if that is not possible or fails."""
         if len(deliveries) == 1 or not all(map(_is_fresh, deliveries)):
             return False
-        slot.since = started = time.monotonic()
+        started = time.monotonic()
+        slot.begin()
         try:
             events = [self._decode(delivery) for delivery in deliveries]
             await self._within_limit(slot, self._shared(events))
@@ -58,7 +59,7 @@ class SharedTransactionWorker(EventWorker):
             log.info("handled_one_by_one", queue=self._queue.name, events=len(deliveries), reason=error_text(error))
             return False
         finally:
-            slot.since = 0.0
+            slot.end()
         for delivery, event in zip(deliveries, events, strict=True):
             self._acknowledge(delivery, event)
             self._observe(event, "done", time.monotonic() - started)

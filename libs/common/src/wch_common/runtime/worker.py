@@ -17,10 +17,10 @@ from wch_common.broker import headers as wch
 from wch_common.contract.envelope import decode
 from wch_common.contract.event import REQUESTER_PATTERN
 from wch_common.contract.registry import Registry
-from wch_common.errors import DatabaseAway, Interrupted, ShuttingDown, WchError
+from wch_common.errors import DatabaseAway, DatabaseSlow, Interrupted, ShuttingDown, WchError
 from wch_common.observability.logs import bound
 from wch_common.observability.redact import error_text
-from wch_common.outcome import Retry
+from wch_common.outcome import Retry, Throttled
 from wch_common.runtime.retry_decision import (
     KILLED_PROCESS_DELIVERIES,
     RetryDecision,
@@ -29,6 +29,7 @@ from wch_common.runtime.retry_decision import (
     ToParking,
     decide,
 )
+from wch_common.store.database import Waits, count_waits
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,6 +48,11 @@ _SLOW_SECONDS = 10.0
 _REMEMBERED = 4
 _CANCEL_SECONDS = 5.0
 _MOST_REPEATS = 10
+_MOST_SLOW = 2
+# A handler that has not ended so long after it was cancelled will not end by itself.
+_STUCK_SECONDS = 60.0
+_REPORT_SECONDS = 30.0
+_CANCEL_AGAIN_SECONDS = 1.0
 # RabbitMQ takes a delivery back after 30 minutes; a thread cannot be stopped, so the process ends before that.
 _BROKER_LIMIT_SECONDS = 29 * 60.0
 
@@ -68,11 +74,34 @@ class Slot:
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.since = 0.0
-        """When the handler began; 0 while none runs."""
         self.busy = False
         """Whether it has deliveries in work, settlement included."""
         self.overdue = False
+        self.cancel_from = self.report_from = 0.0
+        """So many seconds over its time limit the handler is cancelled, or reported, again."""
+        self._waits = Waits()
+        self._began: float | None = None
+        self._waited = 0.0
+
+    def count_waits(self) -> None:
+        """Count what the present task waits for the database."""
+        self._waits = count_waits()
+
+    def begin(self) -> None:
+        """Count the time of a handler from now on."""
+        self._began, self._waited = time.monotonic(), self._waits.seconds
+        self.cancel_from = self.report_from = 0.0
+
+    def end(self) -> None:
+        """Count no more: no handler is running."""
+        self._began = None
+
+    @property
+    def seconds(self) -> float:
+        """How long the handler has been running, without its waits for the database, which have limits of their own."""
+        if self._began is None:
+            return 0.0
+        return time.monotonic() - self._began - (self._waits.seconds - self._waited)
 
 
 @dataclass(frozen=True)
@@ -126,9 +155,13 @@ class Worker(ABC):
     def start(self) -> list[asyncio.Task[None]]:
         """Start the slots and the watch over their time limits; a task that fails ends the process."""
         for slot in self._slots:
-            slot.task = asyncio.create_task(self._work(slot), name=f"{self._queue.name} slot")
+            slot.task = asyncio.create_task(self._fill(slot), name=f"{self._queue.name} slot")
         watch = asyncio.create_task(self._watch_time(), name=f"{self._queue.name} watch")
         return [watch, *(slot.task for slot in self._slots if slot.task)]
+
+    async def _fill(self, slot: Slot) -> None:
+        slot.count_waits()
+        await self._work(slot)
 
     def requeue_waiting(self) -> None:
         """Return every delivery that no handler has started to its queue."""
@@ -188,21 +221,25 @@ class Worker(ABC):
 
     async def _run_to_end(self, slot: Slot, delivery: Delivery, run: Callable[[], Awaitable[None]]) -> None:
         """Run the handler; repeat it at once after an interruption that has passed (the database answers again)."""
-        repeats = 0
+        repeats = slow = 0
         while True:
             try:
                 await self._within_limit(slot, run())
             except ShuttingDown:
                 raise
             except Interrupted as interruption:
-                slot.since = 0.0
+                slot.end()
                 await self._gate.wait_open(interruption)
-                repeats += not isinstance(interruption, DatabaseAway)
+                slow += isinstance(interruption, DatabaseSlow)
+                repeats += not isinstance(interruption, (DatabaseAway, DatabaseSlow))
                 if not delivery.is_open or self.stopping:
                     raise
                 if repeats > _MOST_REPEATS:
                     raise Retry(f"interrupted {repeats} times in a row: {error_text(interruption)}") from interruption
-                slot.since = time.monotonic()
+                if slow > _MOST_SLOW:
+                    # Others go on meanwhile, and the broker does not take the delivery back.
+                    raise Throttled(error_text(interruption), scope="", after=self._policy.retry_delays[0]) from None
+                slot.begin()
             else:
                 return
 
@@ -292,23 +329,25 @@ class Worker(ABC):
 
     async def _watch_time(self) -> None:
         """Cancel handlers over their time limit; one check a second costs less than a timer for each event."""
-        limit = self._policy.time_limit_seconds
+        pause = min(1.0, self._policy.time_limit_seconds / 10)
         while True:
-            await asyncio.sleep(min(1.0, limit / 10))
-            now = time.monotonic()
+            await asyncio.sleep(pause)
             for slot in self._slots:
-                if not slot.since or now - slot.since < limit or slot.overdue:
-                    continue
-                if not self._blocking:
-                    slot.overdue = True
-                    if slot.task:
-                        slot.task.cancel()
-                elif now - slot.since > _BROKER_LIMIT_SECONDS:
-                    raise HandlerStuck(
-                        f"{self._queue.name}: a blocking handler has been running for {now - slot.since:.0f} s"
-                    )
-                else:
-                    log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(now - slot.since))
+                if (over := slot.seconds - self._policy.time_limit_seconds) >= 0:
+                    self._end_overdue(slot, over)
+
+    def _end_overdue(self, slot: Slot, over: float) -> None:
+        """Cancel a handler, again if it or a library ignored the last time; raises HandlerStuck if that does not end it."""
+        most = _BROKER_LIMIT_SECONDS - self._policy.time_limit_seconds if self._blocking else _STUCK_SECONDS
+        if over > most:
+            raise HandlerStuck(f"{self._queue.name}: a handler has been running for {slot.seconds:.0f} s")
+        if over >= slot.report_from:
+            slot.report_from = over + _REPORT_SECONDS
+            log.warning("handler_over_time_limit", queue=self._queue.name, seconds=round(slot.seconds))
+        if over >= slot.cancel_from and not self._blocking and slot.task is not None:
+            slot.cancel_from = over + _CANCEL_AGAIN_SECONDS
+            slot.overdue = True
+            slot.task.cancel()
 
 
 class EventWorker(Worker):
@@ -327,7 +366,8 @@ class EventWorker(Worker):
 
     async def process(self, slot: Slot, delivery: Delivery) -> None:
         """The whole path of a delivery: decode, handle, and acknowledge, or else decide and settle."""
-        slot.since = started = time.monotonic()
+        started = time.monotonic()
+        slot.begin()
         event: Event[EventData] | None = None
         try:
             event = self._decode(delivery)
@@ -338,12 +378,12 @@ class EventWorker(Worker):
             outcome = "interrupted"
             log.info("handler_interrupted", queue=self._queue.name, reason=error_text(interruption))
         except Exception as error:  # noqa: BLE001 - whatever a handler raises is an outcome
-            slot.since = 0.0
+            slot.end()
             outcome = await self._settle_failure(delivery, event, error)
         else:
             outcome = "done"
             self._acknowledge(delivery, event)
-        slot.since = 0.0
+        slot.end()
         self._observe(event, outcome, time.monotonic() - started)
 
     async def _handle(self, slot: Slot, event: Event[EventData], delivery: Delivery) -> None:

@@ -76,12 +76,12 @@ async def acquired(
     finally:
         await cancel_and_wait((renewing,))
         with contextlib.suppress(Interrupted):
-            await database.rows(_RELEASE, {"name": name, "holder": holder, "token": lease.token})
+            await database.rows(_RELEASE, {"name": name, "holder": holder, "token": lease.token}, reserved=True)
 
 
 async def _acquire(database: Database, name: str, holder: str, seconds: float) -> Lease | None:
     before = time.monotonic()
-    rows = await database.rows(_ACQUIRE, {"name": name, "holder": holder, "seconds": seconds})
+    rows = await database.rows(_ACQUIRE, {"name": name, "holder": holder, "seconds": seconds}, reserved=True)
     return Lease(name, holder, rows[0]["token"], seconds, before + seconds) if rows else None
 
 
@@ -92,7 +92,7 @@ async def _renew(database: Database, lease: Lease) -> None:
         before = time.monotonic()
         parameters = {"name": lease.name, "holder": lease._holder, "token": lease.token, "seconds": lease._seconds}  # noqa: SLF001
         try:
-            if not await database.rows(_RENEW, parameters):
+            if not await database.rows(_RENEW, parameters, reserved=True):
                 lease._trusted_until = 0.0  # noqa: SLF001
                 return
             lease._trusted_until = before + lease._seconds  # noqa: SLF001

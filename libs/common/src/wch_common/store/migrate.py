@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 
 from wch_common.errors import DatabaseAway
 from wch_common.observability.redact import error_text
-from wch_common.store.database import in_utf8
+from wch_common.store.database import connection_parameters
 from wch_common.store.tables import RUNTIME
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _engine(database_url: str) -> Engine:
     """Return an engine that connects with psycopg, which accepts both an address and keywords."""
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: psycopg.connect(in_utf8(database_url, connect_timeout="10")),
+        creator=lambda: psycopg.connect(connection_parameters(database_url)),
         poolclass=NullPool,
     )
 

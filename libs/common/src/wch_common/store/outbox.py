@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 
 from wch_common.contract.envelope import STRUCTURED, encode
@@ -105,10 +106,13 @@ class Outbox:
         try:
             if ids:
                 await self._database.rows(_DELETE, {"ids": ids})
-        except Interrupted as interruption:
+        except BaseException as error:
+            # Whatever happened: what is forgotten here is published again.
             self._confirmed += ids
-            log.warning("outbox_rows_not_deleted", rows=len(ids), error=error_text(interruption))
             self._deleting.set()
+            if not isinstance(error, (Interrupted, psycopg.Error)):
+                raise
+            log.warning("outbox_rows_not_deleted", rows=len(ids), error=error_text(error))
 
     async def finish(self) -> None:
         """Wait for publishes in flight and delete the confirmed rows; called at the end of the process."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -146,22 +147,20 @@ class Store:
         old = retention(self.database, (inbox.DELETE_OLD, _DELETE_SCOPES))
         return [self.outbox.sweep.run, self.outbox.run_deletes, self.parking.release.run, old]
 
-    async def ping(self) -> None:
-        """Ask whether the database answers; raises DatabaseAway."""
-        await self.database.ping()
-
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
+    async def transaction(self, *, reserved: bool = False) -> AsyncIterator[Transaction]:
         """Run a transaction; the events it emitted are published, and the calls given to `then` run, once it has committed.
 
-        Raises Contended for a deadlock or a serialization failure, and DatabaseAway.
+        `reserved` is for the loop on which the others depend: it takes no connection that handlers take. Raises Contended
+        for a deadlock or a serialization failure, DatabaseSlow for a statement that took too long, and DatabaseAway.
         """
         relayed = []
-        async with self.database.connection() as connection, connection.transaction():
+        async with self.database.connection(reserved=reserved) as connection, connection.transaction():
             transaction = Transaction(connection)
             yield transaction
             if transaction.emitted:
                 relayed = await self.outbox.add(connection, transaction.emitted)
+        self.database.last_commit = time.monotonic()
         self.outbox.relay(relayed)
         for call in transaction.afterwards:
             call()
