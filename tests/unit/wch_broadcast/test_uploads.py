@@ -41,6 +41,23 @@ def test_wrong_lines_are_refused_with_number_and_reason() -> None:
     assert wrong[2].reason == "body:code: has no value; fill it, or leave every body column of the line empty"
 
 
+@pytest.mark.parametrize(
+    ("to", "refused"),
+    [
+        ("447911000000", True),
+        ("+4915120000000", True),
+        ("+5511990000000", True),
+        ("+4915120000001", False),
+        ("+12025000000", False),
+    ],
+)
+def test_a_number_that_a_spreadsheet_has_rounded_is_refused(to: str, *, refused: bool) -> None:
+    (found,) = read(iter(["to\n", f"{to}\n"]), "GB")
+    assert isinstance(found, RefusedLine) is refused
+    if isinstance(found, RefusedLine):
+        assert "ends with six zeros" in found.reason
+
+
 def test_lines_whose_values_are_changed_or_missing_are_noted() -> None:
     notes = Notes()
     text = (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import TextIOWrapper
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
 
@@ -82,6 +83,10 @@ def _note(recipient: CampaignRecipient, line: int, notes: Notes, *, has_body: bo
         notes.without_values.add(line)
 
 
+# A spreadsheet shows 12 digits and more with six of them, 4.47911E+11; formatted as a number later, the others are zeros.
+_ROUNDED: Final = re.compile(r"\+[0-9]{6,}0{6}")
+
+
 def _usable(row: Row, region: str | None) -> CampaignRecipient | RefusedLine:
     try:
         return _recipient(row.values, region)
@@ -96,6 +101,11 @@ def _usable(row: Row, region: str | None) -> CampaignRecipient | RefusedLine:
 
 def _recipient(row: dict[str, str], region: str | None) -> CampaignRecipient:
     to = resolved(row["to"], region).names[0]
+    if _ROUNDED.fullmatch(to):
+        raise ValueError(
+            "to: ends with six zeros, as a number does that a spreadsheet has shortened; format the column as text and export "
+            "it again"
+        )
     values = {name: value for name, value in row.items() if value.strip() and name != "to"}
     _refuse_gaps([name for name in row if name.startswith("body")], values)
     own = defaultdict[str, list[Parameter]](list)
