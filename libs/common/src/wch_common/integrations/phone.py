@@ -137,7 +137,7 @@ def _readings(written: str, region: str | None) -> set[str]:
         return _valid(written, None) | _valid(_TRUNK_ZERO.sub("", written), None)
     if digits.startswith("00"):
         # The prefix of calls abroad in most countries; some have others, which begin with 00.
-        return _valid(f"+{digits[2:]}", None) or (_valid(written, region) if region else set())
+        return _valid(f"+{digits[2:]}", None) | (_valid(written, region) if region else set())
     if region is None:
         return set()
     national = _valid(written, region)
@@ -292,8 +292,10 @@ def is_form_of(number: str) -> Callable[[str], bool]:
         return any(map(is_read_as_own, {plain, _TRUNK_ZERO.sub("", plain)}))
 
     def is_read_as_own(text: str) -> bool:
-        if own in (_one_form_or_none(text, None), _one_form_or_none(text, region)):
+        if own in (read := _one_form_or_none(text, None), _one_form_or_none(text, region)):
             return True
+        if read is not None and _is_valid(read):  # somebody else's, whose digits contain these
+            return False
         if len(digits := _digits(text).lstrip("0")) < _SHORTEST:
             return False
         # A local number, one without a plus sign, or one with the prefix of calls abroad.
