@@ -11,6 +11,7 @@ import structlog
 from wch_common.broker.aio.queue_head import QueueHead, TakenMessage, UnreadableQueue, queue_head
 from wch_common.broker.dead_letter_age import DAY_SECONDS, age_seconds, is_old, is_soon_old
 from wch_common.broker.headers import KIND, KINDS
+from wch_common.broker.topology import UNROUTABLE_QUEUE
 from wch_common.contract.envelope import peek
 from wch_common.observability.redact import error_text, redact
 
@@ -26,9 +27,8 @@ MOST_RETURNED: Final = 1000
 """How many young dead letters of a queue one check reads; the next one continues with those behind them."""
 MOST_HELD: Final = 10_000
 """How many others that stay a check takes; as it holds them to its end, nobody else can read them meanwhile."""
-NOTICE_SECONDS: Final = DAY_SECONDS
-"""For so long a process warns of a removal. An old backlog may have just arrived, and `time` is what a publisher claims."""
-_MOST_NOTICED: Final = 100_000
+NOTICE_SECONDS: Final = 6 * 3600.0
+"""For so long a process knows a message whose age its publisher claims, before it removes it."""
 
 
 @dataclass
@@ -50,6 +50,7 @@ class DeadLetterExpiry:
         self._oldest = metrics.dead_letter_oldest
         self._unreadable: set[str] = set()
         self._noticed: dict[object, float] = {}
+        """When this process found messages old that it has not removed yet."""
 
     async def once(self) -> None:
         """Check each queue; one that cannot be checked is logged, and the next one follows."""
@@ -74,32 +75,32 @@ class DeadLetterExpiry:
         A quorum queue delivers what was returned first, in the order in which it was returned. The oldest is therefore
         not always the first, but all that were read before come before all others, which are younger.
         """
-        found, returned, held = _Found(), set[object](), 0
-        while held < MOST_HELD and (taken := await head.take()) is not None:
+        found, returned, held = _Found(), set[object](), dict[object, float]()
+        while len(held) < MOST_HELD and (taken := await head.take()) is not None:
             age = age_seconds(taken.message, taken.published)
-            identity = (queue, taken.message.message_id, hash(taken.message.body))
-            if age is not None and is_old(age, self._days) and self._is_noticed(identity):
+            identity = (taken.message.message_id, hash(taken.message.body))
+            if age is not None and is_old(age, self._days) and self._is_known_as_old(queue, identity):
                 head.remove(taken)
                 self._report_removed(queue, taken, age)
                 continue
             found.oldest_seconds = max(found.oldest_seconds, age or 0.0)
             if age is None or is_old(age, self._days):
                 # Returned with the end of the check: now it would come again instead of those behind it.
-                held += 1
+                held[identity] = self._noticed.get(identity, time.monotonic())
                 found.without_time += age is None
             else:
                 head.requeue(taken)
                 if identity in returned or len(returned) == MOST_RETURNED:
                     break
                 returned.add(identity)
+        if queue == UNROUTABLE_QUEUE:
+            self._noticed = held
         return found
 
-    def _is_noticed(self, identity: object) -> bool:
-        """Whether this process found it old so long ago that it may be removed."""
-        if len(self._noticed) >= _MOST_NOTICED:
-            self._noticed.clear()
+    def _is_known_as_old(self, queue: str, identity: object) -> bool:
+        """Whether the age is certain: that of a dead letter is; that of a request is its publisher's word until some hours later."""
         now = time.monotonic()
-        return now - self._noticed.setdefault(identity, now) >= NOTICE_SECONDS
+        return queue != UNROUTABLE_QUEUE or now - self._noticed.get(identity, now) >= NOTICE_SECONDS
 
     def _report_removed(self, queue: str, taken: TakenMessage, age: float) -> None:
         event, kind = peek(taken.message), taken.message.headers.get(KIND)
