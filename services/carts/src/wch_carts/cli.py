@@ -61,7 +61,7 @@ def show(
     shop: Shop = None,
     json: AsJson = False,
 ) -> None:
-    """Show a cart and its reminders, without its owner's number, name and address; `export` shows those."""
+    """Show a cart and its reminders, without its owner's number, name and address; `wch recipients export` shows those."""
     with _database(database_url) as connection:
         found = [(one, admin.reminders_of(connection, one)) for one in admin.carts_named(connection, cart, shop)]
     if not found:

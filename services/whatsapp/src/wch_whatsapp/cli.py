@@ -82,7 +82,7 @@ def show(
     database_url: DatabaseUrl = None,
     json: AsJson = False,
 ) -> None:
-    """Show a message without its recipient and its text; `export` shows those."""
+    """Show a message without its recipient and its text; `wch recipients export` shows those."""
     with _ledger(database_url) as connection:
         rows = admin.show_messages(connection, key)
     if not rows:
@@ -145,7 +145,7 @@ def suppress(
     """Stop sending to a recipient; --remove lifts the suppression."""
     if remove and category is None:
         raise CommandError(
-            "give the category to remove: --category marketing, utility or all; `wch whatsapp export` shows which exist"
+            "give the category to remove: --category marketing, utility or all; `wch recipients export` shows which exist"
         )
     category = category or "all"
     build = admin.unsuppress_request if remove else admin.suppress_request
