@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -281,10 +282,10 @@ def test_an_owner_is_erased_by_their_id(ct: CartsStage) -> None:
     assert rows == [("c1", None, None, None), ("c2", None, None, None), ("c3", phone(3), None, phone(3))]
 
 
-def linked(number: int, user_id: str = ID, minute: int = 0) -> RecipientLinked:
+def linked(number: int, user_id: str = ID, minute: int = 0, portfolio: str = "main") -> RecipientLinked:
     """Return whatsapp's fact that Meta has used a number and an id for one person."""
     at = datetime(2026, 11, 1, 12, minute, tzinfo=UTC)
-    return RecipientLinked(phone=phone(number), user_id=user_id, timestamp=at)
+    return RecipientLinked(phone=phone(number), user_id=user_id, portfolio=portfolio, timestamp=at)
 
 
 def link(ct: CartsStage, *facts: Any) -> None:
@@ -325,6 +326,33 @@ def test_an_order_under_the_linked_name_ends_reminders_of_older_carts(ct: CartsS
     ct.publish(ordered(2))
     (cancel,) = ct.await_requests(kind="message.cancel_requested")
     assert cancel["send_key"] == request["send_key"]
+
+
+OTHER_ID = "US.15550100002772"
+
+
+@pytest.mark.parametrize(
+    "names", [({}, BY_ID, {"phone": None, "user_id": OTHER_ID}), ({"phone": None, "user_id": OTHER_ID}, {}, BY_ID)]
+)
+def test_a_number_and_its_ids_of_several_portfolios_are_one_person(
+    ct: CartsStage, names: Sequence[dict[str, Any]]
+) -> None:
+    ct.start()
+    link(ct, linked(1), linked(1, OTHER_ID, minute=1, portfolio="second"))
+    ct.fill(*(cart(number, phone=phone(1)).model_copy(update=one) for number, one in enumerate(names, start=1)))
+    ct.publish(SCAN)
+    assert {ct.await_fact("reminder.skipped", number)["reason"] for number in (1, 2)} == {"reminded_recently"}
+    ct.await_requests(1)
+
+
+def test_a_number_that_its_owner_gave_up_is_another_persons(ct: CartsStage) -> None:
+    ct.start()
+    link(ct, linked(2, minute=2), linked(1, minute=1))
+    ct.fill(cart(1), cart(2, phone=phone(2)), cart(3, **BY_ID))
+    ct.publish(SCAN)
+    requests = ct.await_requests(2)
+    assert phone(1) in {request["to"] for request in requests}, "the new owner of the number"
+    assert ct.await_fact("reminder.skipped")["reason"] == "reminded_recently"
 
 
 def test_of_two_links_of_a_number_the_later_holds_whichever_arrives_first(ct: CartsStage) -> None:

@@ -13,7 +13,7 @@ from support.stage import Stage
 from support.waiting import eventually
 from support.whatsapp_stage import NUMBER, TEMPLATE, TEXT, WhatsAppStage, batch, message, phone, wrote
 from wch_common.events.meta import MessageReceived, MetaUser, StatusReceived, UserChanged
-from wch_common.events.whatsapp import MessageCancelRequested, SuppressionRemoveRequested
+from wch_common.events.whatsapp import MessageCancelRequested, RecipientEraseRequested, SuppressionRemoveRequested
 from wch_whatsapp import call_outcomes
 
 MESSAGE_FACTS = ("message.accepted", "message.delivered", "message.read", "message.failed", "message.unknown")
@@ -199,10 +199,10 @@ def test_stop_words_and_preferences_suppress_marketing_only(wa: WhatsAppStage) -
 
 
 USER_ID = "US.15550100001771"
-LINKED = {"phone": phone(1), "user_id": USER_ID}
+LINKED = {"phone": phone(1), "user_id": USER_ID, "portfolio": ""}
 
 
-def test_that_a_number_and_an_id_are_one_persons_is_published_once(wa: WhatsAppStage) -> None:
+def test_that_a_number_and_an_id_are_one_persons_is_published_once_a_week(wa: WhatsAppStage) -> None:
     handle_one(wa, wrote(1))
     assert wa.facts("recipient.linked") == []
     at = datetime.now(UTC)
@@ -212,10 +212,20 @@ def test_that_a_number_and_an_id_are_one_persons_is_published_once(wa: WhatsAppS
     assert {name: fact[name] for name in LINKED} == LINKED
     assert datetime.fromisoformat(fact["timestamp"]) == at
     handle_one(wa, wrote(1, "again", user_id=USER_ID))
-    handle_one(wa, wrote(1, "next week", user_id=USER_ID, timestamp=at + timedelta(days=7)))
     handle_one(wa, wrote(1, "only the id", user_id=USER_ID, sender=None))
     eventually(lambda: wa.query("SELECT 1 FROM outbox") == [])
     assert len(wa.facts("recipient.linked")) == 1
+    handle_one(wa, wrote(1, "next week", user_id=USER_ID, timestamp=at + timedelta(days=7)))
+    eventually(lambda: len(wa.facts("recipient.linked")) == 2)
+
+
+def test_a_link_is_published_again_when_an_erased_person_writes_again(wa: WhatsAppStage) -> None:
+    handle_one(wa, wrote(1, "both", user_id=USER_ID))
+    eventually(lambda: len(wa.facts("recipient.linked")) == 1)
+    wa.publish(RecipientEraseRequested(phone=phone(1), reason="asked", by="tests"))
+    eventually(lambda: wa.facts("recipient.erased"))
+    handle_one(wa, wrote(1, "both again", user_id=USER_ID, timestamp=datetime.now(UTC)))
+    eventually(lambda: len(wa.facts("recipient.linked")) == 2)
 
 
 def test_a_link_is_published_from_a_status_and_from_a_change_of_the_number(wa: WhatsAppStage) -> None:

@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 
 async def store_link(event: Event[RecipientLinked], tx: Transaction) -> None:
-    """Store whose number this is; of several statements about a number, the latest holds. An erased person is not stored."""
+    """Store whose number this is in a portfolio; of several statements, the latest holds. An erased person is not stored."""
     data = event.data
     if is_id(data.user_id):
-        names = {"person": one_form(data.phone), "user_id": data.user_id, "linked_at": data.timestamp}
-        await tx.rows(queries.SET_LINK, names)
+        names = {"portfolio": data.portfolio, "person": one_form(data.phone), "user_id": data.user_id}
+        await tx.rows(queries.SET_LINK, names | {"linked_at": data.timestamp})
 
 
 async def names_of_owner(tx: Transaction, cart: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the owner's `person` and `user_id`, the one that the cart lacks from what is linked; both are None without an owner."""
-    return (await tx.rows(queries.NAMES_OF_OWNER, {"person": cart["person"], "user_id": cart["user_id"]}))[0]
+    """Return all `names` of the owner, and their `person` and `user_id`, which may be linked ones; None without an owner."""
+    rows = await tx.rows(queries.NAMES_OF_OWNER, {"person": cart["person"], "user_id": cart["user_id"]})
+    names = [row["name"] for row in rows]
+    numbers, ids = [name for name in names if not is_id(name)], [name for name in names if is_id(name)]
+    # The `person` of a cart without a number is the id.
+    person = next(iter(numbers), cart["person"]) if cart["person"] in ids else cart["person"]
+    return {"names": names, "person": person, "user_id": cart["user_id"] or next(iter(ids), None)}

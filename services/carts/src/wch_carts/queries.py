@@ -27,7 +27,7 @@ class LockedCart:
 
 
 # The owner of a cart with a number and an id is found by either.
-_IS_PERSON = "({0}.person IN (%(person)s, %(user_id)s) OR {0}.user_id = %(user_id)s)"
+_IS_PERSON = "({0}.person = ANY(%(names)s) OR {0}.user_id = ANY(%(names)s))"
 LOCK_OR_ADD_CART = """
 INSERT INTO carts AS c (id, shop, cart_id, version, status, expires_at)
 VALUES (%(id)s, %(shop)s, %(cart_id)s, %(version)s, 'active', now())
@@ -138,20 +138,24 @@ WHERE r.state IN ('claimed', 'skipped', 'failed')
 # the person may have none.
 LOCK_PERSON = """
 SELECT pg_advisory_xact_lock(hashtextextended(%(shop)s || chr(10) || name, 0))
-FROM (SELECT DISTINCT unnest(array_remove(ARRAY[%(person)s, %(user_id)s]::text[], NULL)) AS name ORDER BY 1) AS names
+FROM (SELECT DISTINCT unnest(%(names)s::text[]) AS name ORDER BY 1) AS names
 """
 SET_LINK = """
-INSERT INTO person_links AS l (person, user_id, linked_at) VALUES (%(person)s, %(user_id)s, %(linked_at)s)
-ON CONFLICT (person) DO UPDATE SET user_id = excluded.user_id, linked_at = excluded.linked_at
+INSERT INTO person_links AS l (portfolio, person, user_id, linked_at)
+VALUES (%(portfolio)s, %(person)s, %(user_id)s, %(linked_at)s)
+ON CONFLICT (portfolio, person) DO UPDATE SET user_id = excluded.user_id, linked_at = excluded.linked_at
 WHERE l.linked_at < excluded.linked_at
 """
-# The `person` of a cart without a number is the id.
+# A number has an id in each portfolio, and an id one number at a time: the one that Meta has used last.
 NAMES_OF_OWNER = """
-SELECT CASE WHEN own.person = own.user_id THEN coalesce(
-         (SELECT l.person FROM person_links AS l WHERE l.user_id = own.user_id ORDER BY l.linked_at DESC LIMIT 1), own.person)
-       ELSE own.person END AS person,
-       coalesce(own.user_id, (SELECT l.user_id FROM person_links AS l WHERE l.person = own.person)) AS user_id
-FROM (SELECT %(person)s::text AS person, %(user_id)s::text AS user_id) AS own
+WITH RECURSIVE names (name) AS (
+  SELECT unnest(array_remove(ARRAY[%(person)s, %(user_id)s]::text[], NULL))
+  UNION
+  SELECT CASE WHEN l.person = n.name THEN l.user_id ELSE l.person END
+  FROM names AS n JOIN person_links AS l ON n.name IN (l.person, l.user_id)
+  WHERE NOT EXISTS (SELECT 1 FROM person_links AS later
+                    WHERE later.user_id = l.user_id AND later.person <> l.person AND later.linked_at > l.linked_at))
+SELECT name FROM names ORDER BY name
 """
 # What the other carts of a person say: whether one was ordered since this one was left, and until when they were reminded
 # too recently. A reminder that was requested counts, because it may be sent at any time, and one of unknown result as well.

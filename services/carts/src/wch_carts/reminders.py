@@ -93,7 +93,7 @@ class Reminders:
         id_ = cart_uuid(shop, data.cart_id)
         cart = next(iter(await tx.rows(queries.LOCK_CART, {"id": id_})), None)
         period = data.version if data.version is not None else (cart and cart["filled_version"]) or 0
-        owner = {"person": None, "user_id": None} if cart is None else await names_of_owner(tx, cart)
+        owner = {"names": [], "person": None, "user_id": None} if cart is None else await names_of_owner(tx, cart)
         names = {"id": id_, "period": period, "shop": shop, "requester": event.requester or ""} | owner
         known = next(iter(await tx.typed(KnownReminder, queries.REMINDER, names)), None)
         if event.source == SOURCE and known is not None and known.in_progress:
@@ -163,7 +163,7 @@ async def _other_carts(tx: Transaction, cart: Row, period: int, section: Reminde
     if cart["person"] is None:
         return OtherCarts()
     await tx.rows(queries.LOCK_PERSON, cart)
-    of_person = {name: cart[name] for name in ("shop", "person", "user_id", "id", "idle_since")}
+    of_person = {name: cart[name] for name in ("shop", "names", "id", "idle_since")}
     names = of_person | {"period": period, "hours": section.person_hours}
     return (await tx.typed(OtherCarts, queries.OTHERS_OF_PERSON, names))[0]
 

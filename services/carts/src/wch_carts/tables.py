@@ -170,12 +170,14 @@ REMINDERS = Table(
 PERSON_LINKS = Table(
     "person_links",
     METADATA,
+    Column("portfolio", Text, primary_key=True, server_default="", comment="of Meta's, in which the id holds"),
     Column("person", Text, primary_key=True, comment="canonical form of the number"),
     Column("user_id", Text, nullable=False, comment="Meta's id of the person who has the number"),
     timestamp("linked_at", "when Meta has used both for one person", needed=True),
+    Index("person_links_person", "person"),
     Index("person_links_user_id", "user_id"),
     Index("person_links_linked_at", "linked_at"),
-    info=personal_data(person=("person", "user_id"), delete=True),
+    info=personal_data(person=("person", "user_id"), delete=True, impersonal=("portfolio",)),
     comment="Numbers and ids that are one person's",
 )
 

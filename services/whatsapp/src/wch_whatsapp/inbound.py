@@ -84,11 +84,11 @@ def _second_attempt(row: Row, wamid: str) -> Change | None:
     return None
 
 
-def _publish_link(event: Event[Any], tx: Transaction, said: Said) -> None:
+def _publish_link(event: Event[Any], tx: Transaction, portfolio: str, said: Said) -> None:
     """Publish which number and id are one person's, if that is news, for services that know the person by either."""
     if said.linked is not None:
         phone, user_id = said.linked
-        fact = RecipientLinked(phone=phone, user_id=user_id, timestamp=event.data.timestamp)
+        fact = RecipientLinked(phone=phone, user_id=user_id, portfolio=portfolio, timestamp=event.data.timestamp)
         tx.emit(event.derive(fact, SOURCE, requester=""))
 
 
@@ -136,7 +136,7 @@ class Inbound:
         data, portfolio = event.data, self._people.portfolio(row["sender"])
         if portfolio is not None and data.recipient and (data.user_id or data.parent_id):
             names = self._names(data.recipient, data.user_id, data.parent_id)
-            _publish_link(event, tx, await self._people.said_by_meta(tx, portfolio, names, data.timestamp))
+            _publish_link(event, tx, portfolio, await self._people.said_by_meta(tx, portfolio, names, data.timestamp))
 
     async def _row(self, event: Event[StatusReceived], tx: Transaction) -> Row | None:
         data = event.data
@@ -175,7 +175,7 @@ class Inbound:
             raise Reject("the sender has no number and no id of a known form; Meta's webhooks may have changed")
         is_erased = await erased_since(tx, [one.id for one in names], data.timestamp)
         said = await self._people.said_by_meta(tx, portfolio, names, data.timestamp, restores=not is_erased)
-        _publish_link(event, tx, said)
+        _publish_link(event, tx, portfolio, said)
         names = list(said.names)
         if is_erased:
             pass  # of what they wrote before, only a wish for less counts
@@ -200,7 +200,7 @@ class Inbound:
         previous, current = (self._of_user(one) for one in (data.previous, data.current))
         if previous and current:
             said = await self._people.said_by_meta(tx, portfolio, current, data.timestamp, previous=previous)
-            _publish_link(event, tx, said)
+            _publish_link(event, tx, portfolio, said)
         else:
             what = "the previous" if current else "the new"
             raise Reject(f"{what} number or id of the customer has no known form; Meta's webhooks may have changed")

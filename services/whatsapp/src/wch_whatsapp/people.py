@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 PHONE: Final = "phone"
 USER: Final = "user_id"
+_WEEK_SECONDS: Final = 7 * 86_400
 UNASSIGNED_DAYS: Final = 90
 """For so long, operators usually give a number that was given up to nobody else."""
 _KINDS: Final = (PHONE, USER, "parent_id")
@@ -110,7 +111,7 @@ class People:
             await replace(link, at=ended).replace([one.id for one in current], names)
             return Said(current)
         await link.replace(_left(known.values(), current, names), previous)
-        return Said(current, _new_pair(known, current) if is_kept else None)
+        return Said(current, _pair_to_tell(known, current, at) if is_kept else None)
 
     async def person(self, tx: Transaction, recipient: Recipient) -> Person:
         """Return a person with every number and id that is known of them; late statuses do not make them known again."""
@@ -165,12 +166,25 @@ def _ended(known: Mapping[bytes, KnownName], current: Sequence[Name], at: dateti
     return max((time for time in times if time is not None and time >= at), default=None)
 
 
-def _new_pair(known: Mapping[bytes, KnownName], current: Sequence[Name]) -> tuple[str, str] | None:
-    """Return the number and the id of a statement, if they were two people's before."""
-    own = {one.kind: one for one in current}
-    if PHONE not in own or USER not in own or known[own[PHONE].id].person == known[own[USER].id].person:
+def _pair_to_tell(known: Mapping[bytes, KnownName], current: Sequence[Name], at: datetime) -> tuple[str, str] | None:
+    """Return the number and the id of a statement if they were two people's or erased before, and once a week.
+
+    Who keeps such pairs forgets those that are not told again, and may have begun after one was new.
+    """
+    own = {one.kind: known[one.id] for one in current}
+    if PHONE not in own or USER not in own:
         return None
-    return own[PHONE].value, own[USER].value
+    phone, user = own[PHONE], own[USER]
+    is_told = phone.person == user.person and not (phone.erased or user.erased)
+    if is_told and _week(user, at) == _week(user, user.stated_at):
+        return None
+    values = {one.kind: one.value for one in current}
+    return values[PHONE], values[USER]
+
+
+def _week(name: KnownName, at: datetime) -> int:
+    """Return the week of a time; a week begins for each name at another time, so that not all are told again on one day."""
+    return int(at.timestamp() + int.from_bytes(name.id[:4], "big") % _WEEK_SECONDS) // _WEEK_SECONDS
 
 
 def _numbers_of_others(known: Mapping[bytes, KnownName], names: Sequence[Name]) -> list[Name]:

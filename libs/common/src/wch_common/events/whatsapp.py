@@ -355,12 +355,23 @@ class BatchUpdated(_BatchFact):
 
 
 class RecipientLinked(Fact):
-    """Meta has used a number and an id for one person, which was not known before; the latest fact about a number holds."""
+    """Meta has used a number and an id for one person: published when that is news, and again about once a week.
+
+    A number has another id in each business portfolio; of the facts about a number in one, the latest holds.
+    """
 
     TYPE = "whatsapp.recipient.linked.v1"
 
     phone: Annotated[str, IDENTIFIES, Field(description="Phone number in E.164.")]
     user_id: Annotated[str, IDENTIFIES, Field(description="Meta's business-scoped user id, like DE.1234567890.")]
+    portfolio: Annotated[
+        str,
+        IMPERSONAL,
+        Field(
+            max_length=100,
+            description="The portfolio's name in the settings of whatsapp; empty for the one of a deployment with one shop, and in old facts.",
+        ),
+    ] = ""
     timestamp: Annotated[Time, Field(description="When Meta used them.")]
 
 
