@@ -131,6 +131,12 @@ def test_most_numbers_of_a_country_are_read_as_they_are_written_there() -> None:
         ("+44 (0)7911 123456", None, "+447911123456"),
         ("33 6 12 34 56 78", "DE", None),
         ("1 512-234-5678", "DE", None),
+        ("+49 4915112345678", None, None),
+        ("04915112345678", "DE", None),
+        ("00494915112345678", None, None),
+        ("+62 62812345678", "ID", None),
+        ("+49 491 5112345", None, "+494915112345"),  # a fixed line of Leer
+        ("+91 91234 56789", None, "+919123456789"),
         ("0011 354 611 1234", "AU", None),  # Iceland by Australia's own prefix, New Jersey by 00
         ("33.612.345.678", "DE", None),
         ("65 8123 4567", "ID", None),

@@ -35,6 +35,7 @@ def normalised(text: str, region: str | None = None) -> str:
     written = _plain(text)
     _refuse_several(written, region)
     found = _readings(written, region)
+    found |= {number for one in found for number in _without_doubled_code(one)}
     if len(found) == 1:
         return found.pop()
     if found:
@@ -148,6 +149,16 @@ def _readings(written: str, region: str | None) -> set[str]:
         return national | international
     foreign = {number for number in international if _is_mobile(number) and _may_have_lost_its_plus(written, number)}
     return national | foreign if national else national
+
+
+def _without_doubled_code(number: str) -> set[str]:
+    """Return the mobile number whose country code a fixed line has twice, as +49 49 151 12345678; mostly none."""
+    if _is_mobile(number):
+        return set()
+    parsed = phonenumbers.parse(number)
+    national = phonenumbers.national_significant_number(parsed)
+    doubled = _valid(f"+{national}", None) if national.startswith(str(parsed.country_code)) else set()
+    return set(filter(_is_mobile, doubled))
 
 
 def _may_have_lost_its_plus(written: str, foreign: str) -> bool:
