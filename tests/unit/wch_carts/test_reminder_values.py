@@ -58,7 +58,7 @@ def test_the_template_of_a_button_completes_a_path(path: str) -> None:
      "https://shop.example@evil.example/", "https://user:x@shop.example/", "//evil.example/x", "https:\\\\evil.example",
      "https://evil.example\\@shop.example/", "javascript:alert(1)", "https://shop.example/ x", "https://[", "https:///x",
      "https://shop.example/\n", "/\\evil.example", "evil.example/win", "www.evil.example", "wa.me/15550100001", ".evil.example/x",
-     "@evil.example", ":8443/x", "%2eevil.example"],
+     "@evil.example", ":8443/x", "%2eevil.example", "\u3002evil", "\uff0ecom", "\uff45vil\uff0ecom", "\uff61evil", "\u2024com"],
 )  # fmt: skip
 def test_links_elsewhere_are_left_out(link: str) -> None:
     for hosts in ({"shop.example"}, ()):

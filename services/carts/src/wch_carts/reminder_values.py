@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -77,6 +78,7 @@ def own_path(text: str, hosts: Collection[str]) -> str:
     """Return what may follow the address of a template's button: a path that cannot change its host, or a link of `own_link`."""
     if _UNSAFE_IN_LINK.search(text) or text.startswith("//"):
         return ""
-    first = regex.split(r"[/?#]", text, maxsplit=1)[0]
+    # In the form in which a browser reads a host, where the full stops of other scripts are full stops.
+    first = regex.split(r"[/?#]", unicodedata.normalize("NFKC", text).replace("\u3002", "."), maxsplit=1)[0]
     is_path = not any(one in first for one in ".@:%")
     return text if is_path else own_link(text, hosts)
