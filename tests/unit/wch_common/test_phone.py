@@ -116,6 +116,15 @@ def test_most_numbers_of_a_country_are_read_as_they_are_written_there() -> None:
     assert len(unread) < 8, unread
 
 
+def test_numbers_of_every_area_are_read_as_their_country_writes_them() -> None:
+    """Area codes are country codes elsewhere: 51 is Porto Alegre's and Peru's."""
+    texts = [f"({area}) 9{digit}234-5678" for area in range(11, 100) for digit in range(1, 10)]
+    numbers = {text: "+55" + re.sub(r"\D", "", text) for text in texts}
+    valid = {text: number for text, number in numbers.items() if read(number, None)}
+    assert len(valid) > 500
+    assert {text: read(text, "BR") for text in valid} == valid
+
+
 @pytest.mark.parametrize(
     ("text", "region", "right"),
     [
@@ -130,6 +139,9 @@ def test_most_numbers_of_a_country_are_read_as_they_are_written_there() -> None:
         ("+39 (0)6 698 12345", None, "+390669812345"),
         ("+44 (0)7911 123456", None, "+447911123456"),
         ("33 6 12 34 56 78", "DE", None),
+        ("(51) 91234-5678", "BR", "+5551912345678"),  # also a number of Peru, but not in its groups
+        ("51 912 345 678", "BR", None),
+        ("687 75 12 34", "ES", None),  # as Spain and as New Caledonia write it
         ("1 512-234-5678", "DE", None),
         ("+49 4915112345678", None, None),
         ("04915112345678", "DE", None),

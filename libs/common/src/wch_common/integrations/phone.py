@@ -83,6 +83,7 @@ _FORMULA = re.compile(r'="?([^"]*)"?')
 _SHORTENED = re.compile(r"\+?\d(?:[.,]\d+)?E\+?\d+", re.IGNORECASE)
 _FRACTION = re.compile(r"(\(?\+?[^.,]*\d)[.,](\d{1,2})")
 _TRUNK_ZERO = re.compile(r"\( *0 *\)")
+_GROUP = re.compile(r"[0-9]+")
 _THOUSANDS: Final = 3
 _NUMBER = re.compile(r"[( ]*\+?[0-9 ()./-]*")
 
@@ -147,8 +148,22 @@ def _readings(written: str, region: str | None) -> set[str]:
     international = _valid(f"+{digits}", None)
     if digits.startswith(str(phonenumbers.country_code_for_region(region))):
         return national | international
-    foreign = {number for number in international if _is_mobile(number) and _may_have_lost_its_plus(written, number)}
+    foreign = {one for one in international if _is_mobile(one) and _may_have_lost_its_plus(written, one, national)}
     return national | foreign if national else national
+
+
+def _may_have_lost_its_plus(written: str, foreign: str, national: set[str]) -> bool:
+    """Whether digits are grouped like a number of another country, or like no telephone number, as spreadsheets write them.
+
+    Whoever writes other groups, like (203) 555-0123, or those in which their own country writes the number, means that.
+    """
+    groups = _GROUP.findall(written)
+    if groups == _groups(foreign, phonenumbers.PhoneNumberFormat.INTERNATIONAL):
+        return True
+    if len(groups) > 1 and any(groups == _groups(one, phonenumbers.PhoneNumberFormat.NATIONAL) for one in national):
+        return False
+    code = str(phonenumbers.parse(foreign).country_code)
+    return len(groups) == 1 or groups[0] == code or all(len(group) == _THOUSANDS for group in groups[1:])
 
 
 def _without_doubled_code(number: str) -> set[str]:
@@ -161,14 +176,8 @@ def _without_doubled_code(number: str) -> set[str]:
     return set(filter(_is_mobile, doubled))
 
 
-def _may_have_lost_its_plus(written: str, foreign: str) -> bool:
-    """Whether digits are grouped like a number of another country, or like no telephone number, as spreadsheets write them.
-
-    Whoever writes other groups, like (203) 555-0123, writes a number of the shop's country.
-    """
-    groups = re.findall(r"[0-9]+", written)
-    code = str(phonenumbers.parse(foreign).country_code)
-    return len(groups) == 1 or groups[0] == code or all(len(group) == _THOUSANDS for group in groups[1:])
+def _groups(number: str, form: int) -> list[str]:
+    return _GROUP.findall(phonenumbers.format_number(phonenumbers.parse(number), form))
 
 
 def _valid(text: str, region: str | None) -> set[str]:
