@@ -228,6 +228,20 @@ def test_a_link_is_published_again_when_an_erased_person_writes_again(wa: WhatsA
     eventually(lambda: len(wa.facts("recipient.linked")) == 2)
 
 
+def test_a_link_to_a_new_id_is_published_although_the_number_was_not_said_with_it(wa: WhatsAppStage) -> None:
+    new, at = "US.15550100001999", datetime.now(UTC)
+    handle_one(wa, wrote(1, "both", user_id=USER_ID, timestamp=at))
+    users = MetaUser(user_id=USER_ID), MetaUser(user_id=new)
+    changed: dict[str, Any] = {
+        "phone_number_id": NUMBER,
+        "message_id": "wamid.changed",
+        "timestamp": at + timedelta(seconds=1),
+    }
+    handle_one(wa, UserChanged(previous=users[0], current=users[1], **changed))
+    handle_one(wa, wrote(1, "both again", user_id=new, timestamp=at + timedelta(seconds=2)))
+    eventually(lambda: [fact["user_id"] for fact in wa.facts("recipient.linked")] == [USER_ID, new])
+
+
 def test_a_link_is_published_from_a_status_and_from_a_change_of_the_number(wa: WhatsAppStage) -> None:
     wa.publish(message(1))
     eventually(lambda: wa.states() == {"key-1": "accepted"})

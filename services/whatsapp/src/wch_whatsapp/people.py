@@ -167,7 +167,7 @@ def _ended(known: Mapping[bytes, KnownName], current: Sequence[Name], at: dateti
 
 
 def _pair_to_tell(known: Mapping[bytes, KnownName], current: Sequence[Name], at: datetime) -> tuple[str, str] | None:
-    """Return the number and the id of a statement if they were two people's or erased before, and once a week.
+    """Return the number and the id of a statement if they were not one person's present ones before, and once a week.
 
     Who keeps such pairs forgets those that are not told again, and may have begun after one was new.
     """
@@ -175,7 +175,7 @@ def _pair_to_tell(known: Mapping[bytes, KnownName], current: Sequence[Name], at:
     if PHONE not in own or USER not in own:
         return None
     phone, user = own[PHONE], own[USER]
-    is_told = phone.person == user.person and not (phone.erased or user.erased)
+    is_told = phone.person == user.person and not any(one.erased or one.replaced_at for one in (phone, user))
     if is_told and _week(user, at) == _week(user, user.stated_at):
         return None
     values = {one.kind: one.value for one in current}
