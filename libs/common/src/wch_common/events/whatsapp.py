@@ -368,8 +368,8 @@ class RecipientLinked(Fact):
         str,
         IMPERSONAL,
         Field(
-            max_length=100,
-            description="The portfolio's name in the settings of whatsapp; empty for the one of a deployment with one shop, and in old facts.",
+            description="The portfolio's name in the settings of whatsapp; empty for the one of a deployment with one shop, "
+            "and in old facts."
         ),
     ] = ""
     timestamp: Annotated[Time, Field(description="When Meta used them.")]
