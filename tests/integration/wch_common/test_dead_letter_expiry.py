@@ -217,6 +217,17 @@ def test_without_a_time_they_stay_and_hide_no_older_ones(stage: Stage, replica: 
     eventually(lambda: ids(stage) == {"none", "text", "None", "ahead", "young"})
 
 
+def test_so_many_without_a_time_that_others_are_not_reached_are_reported_as_that(
+    stage: Stage, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dead_letter_expiry, "MOST_HELD", 3)
+    put(stage, *(message(str(number), {}) for number in range(3)), failed("old", 100))
+    (line,) = (line for line in replica.check() if line["event"] == "dead_letters_without_time")
+    assert "those behind them are not reached" in line["detail"]
+    assert math.isnan(replica.metric("wch_dead_letter_oldest_seconds") or 0.0)
+    stage.await_depth(PEOPLE.dlq, 4)
+
+
 def test_a_request_that_nobody_handles_counts_from_what_its_publisher_says(stage: Stage) -> None:
     stage.declare(Topology((PEOPLE,)))
     replica = Replica(stage.url, (UNROUTABLE_QUEUE,))

@@ -37,6 +37,8 @@ class _Found:
 
     oldest_seconds: float = 0.0
     without_time: int = 0
+    hides_more: bool = False
+    """Whether so many stay at the head of the queue that those behind them were not reached."""
 
 
 class DeadLetterExpiry:
@@ -93,6 +95,7 @@ class DeadLetterExpiry:
                 if identity in returned or len(returned) == MOST_RETURNED:
                     break
                 returned.add(identity)
+        found.hides_more = len(held) >= MOST_HELD
         if queue == UNROUTABLE_QUEUE:
             self._noticed = held
         return found
@@ -117,7 +120,10 @@ class DeadLetterExpiry:
 
     def _report(self, queue: str, found: _Found) -> None:
         self._unreadable.discard(queue)
-        self._oldest.labels(queue).set(found.oldest_seconds)
+        # A lower age than the true one would look like an alert that has ended.
+        self._oldest.labels(queue).set(
+            float("nan") if found.hides_more and not found.oldest_seconds else found.oldest_seconds
+        )
         detail = f"`wch dlq list {queue}`"
         if is_soon_old(found.oldest_seconds, self._days):
             log.warning(
@@ -128,11 +134,12 @@ class DeadLetterExpiry:
                 detail=f"replay or discard them: {detail}",
             )
         if found.without_time:
+            others = ", and those behind them are not reached" if found.hides_more else ""
             log.warning(
                 "dead_letters_without_time",
                 queue=queue,
                 dead_letters=found.without_time,
-                detail=f"they stay until somebody replays or discards them: {detail}",
+                detail=f"they stay until somebody replays or discards them{others}: {detail}",
             )
 
     def _report_unreadable(self, queue: str, error: UnreadableQueue) -> None:
