@@ -11,7 +11,7 @@ import structlog
 from wch_common.errors import Interrupted
 from wch_common.observability.redact import error_text
 from wch_common.outcome import Outcome
-from wch_common.runtime.worker import Slot, TimeLimitExceeded, Worker
+from wch_common.runtime.worker import TimeLimitExceeded, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wch_common.broker.aio.subscription import Delivery
     from wch_common.contract.event import Event, EventData
     from wch_common.runtime.job import Batch, BatchResult
+    from wch_common.runtime.slot import Slot
     from wch_common.runtime.worker import QueueContext
 
 log = structlog.get_logger(__name__)

@@ -9,13 +9,14 @@ import structlog
 
 from wch_common.broker import headers as wch
 from wch_common.observability.redact import error_text
-from wch_common.runtime.worker import EventWorker, Slot
+from wch_common.runtime.worker import EventWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from wch_common.broker.aio.subscription import Delivery
     from wch_common.runtime.job import SharedTransaction
+    from wch_common.runtime.slot import Slot
     from wch_common.runtime.worker import QueueContext
 
 log = structlog.get_logger(__name__)

@@ -29,7 +29,7 @@ from wch_common.runtime.retry_decision import (
     ToParking,
     decide,
 )
-from wch_common.store.database import Waits, count_waits
+from wch_common.runtime.slot import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -67,41 +67,6 @@ class KilledProcess(WchError):
 
 class HandlerStuck(WchError):
     """A blocking handler outlived the broker's limit on unacknowledged deliveries; the process must end."""
-
-
-class Slot:
-    """One place in which a handler runs."""
-
-    def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
-        self.busy = False
-        """Whether it has deliveries in work, settlement included."""
-        self.overdue = False
-        self.cancel_from = self.report_from = 0.0
-        """So many seconds over its time limit the handler is cancelled, or reported, again."""
-        self._waits = Waits()
-        self._began: float | None = None
-        self._waited = 0.0
-
-    def count_waits(self) -> None:
-        """Count what the present task waits for the database."""
-        self._waits = count_waits()
-
-    def begin(self) -> None:
-        """Count the time of a handler from now on."""
-        self._began, self._waited = time.monotonic(), self._waits.seconds
-        self.cancel_from = self.report_from = 0.0
-
-    def end(self) -> None:
-        """Count no more: no handler is running."""
-        self._began = None
-
-    @property
-    def seconds(self) -> float:
-        """How long the handler has been running, without its waits for the database, which have limits of their own."""
-        if self._began is None:
-            return 0.0
-        return time.monotonic() - self._began - (self._waits.seconds - self._waited)
 
 
 @dataclass(frozen=True)
