@@ -21,7 +21,7 @@ from wch_common.contract.event import Event
 from wch_common.contract.message import Publication
 from wch_common.errors import DatabaseAway, DatabaseSlow
 from wch_common.store import database as module
-from wch_common.store.database import MOST_CONNECTIONS, connection_parameters
+from wch_common.store.database import MOST_CONNECTIONS, Database, connection_parameters
 from wch_common.store.migrate import migrate
 from wch_common.store.store import Store, Transaction
 
@@ -62,11 +62,26 @@ def session(monkeypatch: pytest.MonkeyPatch, **limits: str) -> None:
     monkeypatch.setattr(module, "_SESSION", {**module._SESSION, **limits})
 
 
+LIMITS = """
+SELECT setting FROM pg_settings
+WHERE name IN ('idle_in_transaction_session_timeout', 'lock_timeout', 'statement_timeout') ORDER BY name
+"""
+
+
 def test_what_an_address_says_about_network_and_session_is_kept() -> None:
     found = conninfo_to_dict(connection_parameters("postgresql://h/d?connect_timeout=9&keepalives_idle=60"))
     assert (found["connect_timeout"], found["keepalives_idle"], found["tcp_user_timeout"]) == ("9", "60", "10000")
     options = module._options("postgresql://h/d?options=-c%20lock_timeout%3D77s", "demo")
     assert options.index("lock_timeout=10s") < options.index("lock_timeout=77s")
+
+
+def test_every_session_has_limits(database_url: str) -> None:
+    async def work(store: Store) -> None:
+        for reserved in (False, True):
+            rows = await store.database.rows(LIMITS, reserved=reserved)
+            assert [row["setting"] for row in rows] == ["10000", "10000", "30000"]
+
+    run(database_url, work)
 
 
 class Proxy:
@@ -231,12 +246,14 @@ def test_waiting_for_a_lock_spends_no_try_and_does_not_count_for_the_time_limit(
             waited.set()
         await record(event, tx)
 
-    with psycopg.connect(scene.url) as other:
+    with psycopg.connect(scene.url) as other, capture_logs() as lines:
         other.execute("LOCK TABLE demo.effects IN SHARE MODE")
         scene.start(handle, time_limit_seconds=0.1, retry_delays=(0.1, 0.2))
         with scene.stage.client() as client:
             client.publish(ThingRequested(number=1))
-        eventually(waited.is_set, "it is repeated, and delayed, while the lock is held")
+        eventually(waited.is_set, "it is repeated while the lock is held")
+        delays = [line["outcome"] for line in lines if line["event"] == "event_not_done"]
+        assert set(delays) == {"delayed"}, "others go on while it waits in a delay queue"
     eventually(lambda: scene.effects() == [1])
     assert set(attempts) == {1}
     assert scene.stage.depth("demo.thing.dlq") == 0
@@ -281,6 +298,8 @@ def test_consumption_pauses_while_the_database_takes_no_writes(scene: Scene) -> 
 
     running = scene.start(handle)
     read_only(scene, "on")
+    with pytest.raises(DatabaseAway, match="read-only"):
+        asyncio.run(Database(scene.url, "demo").check())
     with scene.stage.client() as client:
         client.publish_many(ThingRequested(number=number) for number in range(20))
     eventually(lambda: "database: does not answer, or takes no writes" in running.service.not_ready())
